@@ -1,0 +1,1 @@
+"""From a trained Keras network to one verified `.onnx` file."""

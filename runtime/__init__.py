@@ -1,0 +1,62 @@
+"""Run an image classifier on the device: numpy, OpenCV and ONNX Runtime, nothing else.
+
+    from edgeclf.runtime import Classifier
+
+    clf = Classifier("model.onnx")
+    prediction = clf.predict(frame_bgr)
+
+The names below are loaded on first use, so that `edgeclf.runtime.errors` - which every command needs, also one that
+only prints its help - does not cost an import of OpenCV and ONNX Runtime, and works where those are missing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.classifier import Classifier
+    from edgeclf.runtime.errors import EdgeclfError
+    from edgeclf.runtime.prediction import LabelConfidence, Prediction
+    from edgeclf.runtime.preprocess import decode_image, load_image, preprocess_bgr
+    from edgeclf.runtime.session import ModelSession, PixelScaling
+    from edgeclf.runtime.spec import ModelSpec, Preprocess
+
+__all__ = [
+    "Classifier",
+    "EdgeclfError",
+    "LabelConfidence",
+    "ModelSession",
+    "ModelSpec",
+    "PixelScaling",
+    "Prediction",
+    "Preprocess",
+    "decode_image",
+    "load_image",
+    "preprocess_bgr",
+]
+
+_HOMES = {
+    "Classifier": "classifier",
+    "EdgeclfError": "errors",
+    "LabelConfidence": "prediction",
+    "ModelSession": "session",
+    "ModelSpec": "spec",
+    "PixelScaling": "session",
+    "Prediction": "prediction",
+    "Preprocess": "spec",
+    "decode_image": "preprocess",
+    "load_image": "preprocess",
+    "preprocess_bgr": "preprocess",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes and functions alike
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,15 @@
+"""ONNX Runtime, imported once, with a sentence in place of a traceback when it cannot be."""
+
+from edgeclf.runtime.errors import MissingPackageError
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingPackageError(
+        "ONNX Runtime cannot be loaded",
+        got=str(error),
+        expected="exactly one of the packages onnxruntime and onnxruntime-gpu",
+        do='run pip install "edgeclf[headless]" (or "edgeclf[cpu]", "edgeclf[gpu]")',
+    ) from error
+
+__all__ = ["onnxruntime"]

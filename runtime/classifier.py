@@ -1,0 +1,160 @@
+"""The class that applications embed."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar, overload
+
+import numpy as np
+
+from edgeclf.runtime.errors import EdgeclfError, UsageError
+from edgeclf.runtime.pipeline import Job, classify_jobs
+from edgeclf.runtime.prediction import Prediction, predictions_from
+from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.session import ModelSession, PixelScaling
+from edgeclf.runtime.spec import ModelSpec
+
+SourceT = TypeVar("SourceT", str, Path)
+
+
+class Classifier:
+    """An image classifier read from one `.onnx` file.
+
+    Thread-safe: one instance serves any number of threads.
+
+    Args:
+        model: The `.onnx` file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
+        labels: Class names in the order of the outputs, for a file without an edgeclf spec.
+        scaling: Pixel scaling for a file without a spec whose input is float.
+
+    Raises:
+        ModelFileError: The file is missing, corrupt, or does not fit its labels.
+        DeviceUnavailableError: The device is not there.
+
+    Example:
+        >>> clf = Classifier("model.onnx")
+        >>> clf.predict(frame_bgr).label
+        'gravel'
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        labels: Sequence[str] | None = None,
+        scaling: PixelScaling | None = None,
+    ) -> None:
+        self.session = ModelSession(model, device=device, threads=threads, labels=labels, scaling=scaling)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Labels, input size, precision and the rest of what the file says about itself."""
+        return self.session.spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the model's output."""
+        return self.session.spec.labels
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime provider that runs the model, such as `CPUExecutionProvider`."""
+        return self.session.provider
+
+    def predict(self, image: UInt8Array | Path | str) -> Prediction:
+        """Classifies one image.
+
+        Args:
+            image: (H, W, 3) uint8 in BGR order, as `cv2.imread` and `VideoCapture.read` give it; or a file's path.
+
+        Raises:
+            ImageError: The file cannot be read, or the array has another shape or dtype.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[UInt8Array | Path | str]) -> list[Prediction]:
+        """Classifies several images in one inference; see `predict` for what an image may be.
+
+        Raises:
+            ImageError: An image cannot be used; none is classified then.
+        """
+        if not len(images):
+            return []
+        preprocess = self.spec.preprocess
+        height, width = preprocess.size_hw
+        batch_rgb = np.empty((len(images), height, width, 3), np.uint8)
+        for row, image in zip(batch_rgb, images, strict=True):
+            preprocess_bgr(load_image(image) if isinstance(image, str | Path) else image, preprocess, out=row)
+        return predictions_from(self.session.run(batch_rgb), self.spec)
+
+    @overload
+    def stream(
+        self,
+        paths: Iterable[SourceT],
+        *,
+        batch_size: int = ...,
+        workers: int | None = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> Iterator[tuple[SourceT, Prediction]]: ...
+
+    @overload
+    def stream(
+        self,
+        paths: Iterable[SourceT],
+        *,
+        batch_size: int = ...,
+        workers: int | None = ...,
+        on_error: Literal["yield"],
+    ) -> Iterator[tuple[SourceT, Prediction | EdgeclfError]]: ...
+
+    def stream(
+        self,
+        paths: Iterable[SourceT],
+        *,
+        batch_size: int = 8,
+        workers: int | None = None,
+        on_error: Literal["raise", "yield"] = "raise",
+    ) -> Iterator[tuple[SourceT, Prediction | EdgeclfError]]:
+        """Classifies image files, any number of them, in order: decoding overlaps inference, memory stays bounded.
+
+        Args:
+            paths: Image files; pulled lazily.
+            batch_size: Images in one inference.
+            workers: Threads that decode; None takes the CPUs this process may use.
+            on_error: What an unreadable image does: `raise` its ImageError, or `yield` it in the prediction's place.
+
+        Yields:
+            The path as it was given, and its prediction.
+
+        Raises:
+            UsageError: `on_error` is something else, or a count is below 1.
+            ImageError: An image cannot be read and `on_error` is `raise`.
+        """
+        if on_error not in {"raise", "yield"}:
+            raise UsageError("bad on_error", got=repr(on_error), expected="'raise' or 'yield'")
+        # The pipeline pulls jobs ahead of its results; the queue hands each result its own path, as it was given.
+        given: deque[SourceT] = deque()
+
+        def jobs() -> Iterator[Job]:
+            for path in paths:
+                given.append(path)
+                yield Job(str(path), partial(load_image, path))
+
+        outcomes = classify_jobs(self.session, jobs(), batch_size=batch_size, workers=workers)
+
+        def results() -> Iterator[tuple[SourceT, Prediction | EdgeclfError]]:
+            for outcome in outcomes:
+                path = given.popleft()
+                if outcome.prediction is not None:
+                    yield path, outcome.prediction
+                elif outcome.error is not None:
+                    if on_error == "raise":
+                        raise outcome.error
+                    yield path, outcome.error
+
+        return results()

@@ -1,0 +1,110 @@
+"""What this process may really use of the machine, and what the machine is called.
+
+`os.cpu_count()` counts the host's CPUs even inside a container that was given half of one; thread pools sized by it
+run slower than one thread. The number that counts is the smaller of the scheduler affinity and the cgroup quota.
+"""
+
+import math
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# The instruction sets that int8 and float kernels are chosen by; everything else in the flags line is noise here.
+_KERNEL_FLAGS = re.compile(
+    r"^(ssse3|sse4_1|sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_vnni\w*|amx_\w+|asimd\w*|sve\w*|i8mm|bf16|fphp)$"
+)
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """The processor a figure was measured on.
+
+    Attributes:
+        model: The processor's name as it reports it.
+        architecture: Machine architecture, such as `x86_64` or `aarch64`.
+        isa_flags: Sorted names of the vector instruction sets that choose a kernel.
+        usable_cpus: CPUs this process may use.
+    """
+
+    model: str
+    architecture: str
+    isa_flags: tuple[str, ...]
+    usable_cpus: int
+
+    def to_json(self) -> dict[str, object]:
+        """The same facts as plain JSON values."""
+        return {
+            "model": self.model,
+            "architecture": self.architecture,
+            "isa_flags": list(self.isa_flags),
+            "usable_cpus": self.usable_cpus,
+        }
+
+
+def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The number of CPUs this process may keep busy: affinity, limited by the cgroup quota, at least 1.
+
+    Args:
+        cgroup_root: Where the cgroup file system is mounted.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    quota = _cgroup_quota(cgroup_root)
+    if quota is not None:
+        # A quota of 1.5 CPUs keeps two threads busy for three quarters of the time; rounding up beats idling.
+        count = min(count, math.ceil(quota))
+    return max(1, count)
+
+
+def _cgroup_quota(root: Path) -> float | None:
+    """CPUs granted by cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*`), None where there is no limit."""
+    limits = [_v2_quota(root / "cpu.max"), _v2_quota(root / _own_cgroup() / "cpu.max"), _v1_quota(root / "cpu")]
+    found = [limit for limit in limits if limit is not None]
+    return min(found) if found else None
+
+
+def _own_cgroup() -> str:
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        if line.startswith("0::"):
+            return line[3:].lstrip("/")
+    return ""
+
+
+def _v2_quota(path: Path) -> float | None:
+    parts = _read(path).split()
+    if len(parts) != 2 or not parts[0].isdigit() or not parts[1].isdigit() or int(parts[1]) == 0:
+        return None
+    return int(parts[0]) / int(parts[1])
+
+
+def _v1_quota(folder: Path) -> float | None:
+    quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return int(quota) / int(period)
+
+
+def cpu_info() -> CpuInfo:
+    """Names the processor and the vector instruction sets it offers."""
+    fields: dict[str, str] = {}
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    # Raspberry Pi kernels put the board under "Model"; ARM cores otherwise name themselves only by part numbers.
+    model = fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return CpuInfo(
+        model=model,
+        architecture=platform.machine(),
+        isa_flags=tuple(sorted({flag for flag in flags if _KERNEL_FLAGS.match(flag)})),
+        usable_cpus=usable_cpus(),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,102 @@
+"""Every error a user can mend, each knowing its own sentence and its exit code.
+
+One root, `EdgeclfError`; anything else that escapes is a bug and keeps its traceback (exit code 1). The sentence is
+built here from four parts - what happened, what was got, what was expected, what to do - so that no raise site can
+forget one by formatting its own text.
+"""
+
+from typing import ClassVar
+
+
+class EdgeclfError(Exception):
+    """Root of the errors that the user's input or machine causes.
+
+    Args:
+        what: What could not be done, and to which thing, without a full stop.
+        got: What was found.
+        expected: What would have been accepted.
+        do: What to do next, as an imperative.
+
+    Attributes:
+        exit_code: The process exit code the command line ends with (2 usage, 3 unusable input, 4 a gate failed,
+            5 a device or optional package is not there).
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(
+        self, what: str, *, got: str | None = None, expected: str | None = None, do: str | None = None
+    ) -> None:
+        self.what = what
+        self.got = got
+        self.expected = expected
+        self.do = do
+        super().__init__(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """The whole error as one sentence on one line."""
+        facts = [f"got {self.got}" if self.got else "", f"expected {self.expected}" if self.expected else ""]
+        text = self.what
+        if any(facts):
+            text += ": " + ", ".join(fact for fact in facts if fact)
+        if self.do:
+            text += f"; {self.do}"
+        return " ".join(text.split()) + "."
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class UsageError(EdgeclfError):
+    """The command or call was put together wrongly: an option's value, a combination of options."""
+
+    exit_code = 2
+
+
+class InputError(EdgeclfError):
+    """The user's input is unusable."""
+
+
+class ImageError(InputError):
+    """One image cannot be read: it is missing, empty, truncated, too large, or not an image."""
+
+
+class SourceError(InputError):
+    """A source of frames - a folder, a glob, a video, a camera - is not there, is empty or went away."""
+
+
+class DatasetError(InputError):
+    """A labelled data set cannot be used: no images, one class, labels that clash or do not match."""
+
+
+class ModelFileError(InputError):
+    """A model file is missing, corrupt, or does not have the shapes the contract asks for."""
+
+
+class RunFolderError(InputError):
+    """A run folder is missing, incomplete, or already holds a run."""
+
+
+class OutputError(InputError):
+    """An output cannot be written: no permission, no space, a folder in the way."""
+
+
+class GateError(EdgeclfError):
+    """A gate failed: the parity or accuracy asked for was not reached, so nothing was written."""
+
+    exit_code = 4
+
+
+class UnavailableError(EdgeclfError):
+    """The requested device, display or optional package is not there."""
+
+    exit_code = 5
+
+
+class DeviceUnavailableError(UnavailableError):
+    """The requested execution device cannot be used on this machine."""
+
+
+class MissingPackageError(UnavailableError, ImportError):
+    """An optional package is not installed, or cannot be imported."""

@@ -1,0 +1,74 @@
+"""Writing files so that a reader never sees half of one."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeclf.runtime.errors import OutputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place when the block ends without an exception.
+
+    The parent folder is made when it is missing. When the block raises - KeyboardInterrupt included - the temporary
+    file is removed and whatever stood at `path` before stays as it was.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        A path in the same folder (so that the final rename is atomic) with the same suffix (some writers choose the
+        format by it).
+
+    Raises:
+        OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise OutputError(
+            f"cannot write {path}", got="an existing folder", expected="a file path", do="name a file inside it"
+        )
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        # Only a failure of writing here is an output error; one that names another file is the block's own business.
+        if error.filename is not None and Path(os.fsdecode(error.filename)).parent != path.parent:
+            raise
+        raise output_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8 to `path`, whole or not at all.
+
+    Raises:
+        OutputError: See `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all.
+
+    Raises:
+        OutputError: See `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The error that says `path` cannot be written, from the operating system's own words."""
+    return OutputError(
+        f"cannot write {path}",
+        got=(error.strerror or type(error).__name__).lower(),
+        expected="a writable place with enough free space",
+        do="choose another path or free some space",
+    )

@@ -1,0 +1,193 @@
+"""What an image file says about itself before any pixel is decoded: format, size, orientation, and whether it is whole.
+
+Decoders allocate before they look (a 50,000 x 50,000 PNG of one colour is a few kilobytes on disk and 7.5 GB in
+memory), some fill what is missing of a truncated file with grey and say nothing, and which formats obey the EXIF
+orientation differs between versions. So the header is read here, once, from the bytes.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+
+# JPEG: a marker that ends a run of entropy-coded data. 0xFF00 is a stuffed byte, 0xFFD0-D7 restart markers, 0xFFFF fill.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+_JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Facts of an image file.
+
+    Attributes:
+        format: `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
+        width: Stored width in pixels, before orientation.
+        height: Stored height in pixels, before orientation.
+        orientation: EXIF orientation 1..8; 1 where the file has none.
+        missing: What is missing of the file, None when it is whole as far as the container tells.
+        is_cmyk: Whether the stored channels are inks (TIFF; JPEG decoders convert by themselves).
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+    missing: str | None = None
+    is_cmyk: bool = False
+
+
+def read_image_header(data: bytes) -> ImageHeader | None:
+    """Reads the header of an image file.
+
+    Args:
+        data: The file's bytes, all of them.
+
+    Returns:
+        The header, or None when the bytes are not one of the known formats or end inside the header.
+    """
+    readers = (
+        (data[:3] == b"\xff\xd8\xff", _jpeg),
+        (data[:8] == b"\x89PNG\r\n\x1a\n", _png),
+        (data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
+        (data[:6] in {b"GIF87a", b"GIF89a"}, _gif),
+        (data[:2] == b"BM", _bmp),
+        (data[:4] in {b"II*\0", b"MM\0*"}, _tiff),
+    )
+    for matches, reader in readers:
+        if matches:
+            try:
+                return reader(data)
+            except (struct.error, IndexError):
+                return None
+    return None
+
+
+def _jpeg(data: bytes) -> ImageHeader | None:
+    width = height = 0
+    orientation = 1
+    missing: str | None = "the end-of-image marker"
+    position = 2
+    while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
+        marker = data[position + 1]
+        if marker == 0xD9:
+            missing = None
+            break
+        if marker == 0xFF or marker in _JPEG_STANDALONE:
+            position += 1 if marker == 0xFF else 2
+            continue
+        if position + 4 > len(data):
+            break
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        body = position + 4
+        end = position + 2 + length
+        if marker in _JPEG_FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", data, body + 1)
+        elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
+            orientation = _exif_orientation(data[body + 6 : end])
+        position = _end_of_scan(data, end) if marker == 0xDA else end
+    return ImageHeader("jpeg", width, height, orientation, missing) if width else None
+
+
+def _end_of_scan(data: bytes, start: int) -> int:
+    """Where the entropy-coded data that begins at `start` meets the next marker, or the end of the data."""
+    following = _JPEG_MARKER.search(data, start)
+    return len(data) if following is None else following.start()
+
+
+def _png(data: bytes) -> ImageHeader:
+    width, height = struct.unpack_from(">II", data, 16)
+    orientation = 1
+    missing: str | None = "the IEND chunk"
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        if kind == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        if kind == b"IEND":
+            missing = None
+            break
+        position += 12 + length
+    return ImageHeader("png", width, height, orientation, missing=missing)
+
+
+def _webp(data: bytes) -> ImageHeader | None:
+    (riff_size,) = struct.unpack_from("<I", data, 4)
+    missing = "the end of the RIFF container" if riff_size + 8 > len(data) else None
+    width = height = 0
+    orientation = 1
+    position = 12
+    while position + 8 <= len(data):
+        kind = data[position : position + 4]
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        body = position + 8
+        if kind == b"VP8X":
+            # Canvas size is stored less one, in 24 bits each.
+            width = int.from_bytes(data[body + 4 : body + 7], "little") + 1
+            height = int.from_bytes(data[body + 7 : body + 10], "little") + 1
+        elif kind == b"VP8 " and not width:
+            raw_width, raw_height = struct.unpack_from("<HH", data, body + 6)
+            width, height = raw_width & 0x3FFF, raw_height & 0x3FFF
+        elif kind == b"VP8L" and not width:
+            (bits,) = struct.unpack_from("<I", data, body + 1)
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif kind == b"EXIF":
+            exif = data[body : body + length]
+            orientation = _exif_orientation(exif.removeprefix(b"Exif\0\0"))
+        position = body + length + (length & 1)
+    return ImageHeader("webp", width, height, orientation, missing=missing) if width else None
+
+
+def _gif(data: bytes) -> ImageHeader:
+    width, height = struct.unpack_from("<HH", data, 6)
+    # The trailer byte ends a GIF; some writers pad behind it.
+    missing = None if data.rstrip(b"\0").endswith(b"\x3b") else "the GIF trailer"
+    return ImageHeader("gif", width, height, missing=missing)
+
+
+def _bmp(data: bytes) -> ImageHeader:
+    (file_size, _reserved, _pixels, header_size) = struct.unpack_from("<IIII", data, 2)
+    if header_size == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    # A negative height only says that rows are stored top-down. Some writers leave the file size 0.
+    missing = "the end of the pixel data" if file_size > len(data) else None
+    return ImageHeader("bmp", abs(width), abs(height), missing=missing)
+
+
+def _tiff(data: bytes) -> ImageHeader | None:
+    tags = _first_ifd(data)
+    width, height = tags.get(256, 0), tags.get(257, 0)
+    if not width or not height:
+        return None
+    return ImageHeader("tiff", width, height, _valid_orientation(tags), is_cmyk=tags.get(262) == 5)
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """The orientation in an EXIF block (which is a TIFF file without an image), 1 where it has none or is damaged."""
+    try:
+        return _valid_orientation(_first_ifd(tiff))
+    except (struct.error, IndexError):
+        return 1
+
+
+def _valid_orientation(tags: dict[int, int]) -> int:
+    value = tags.get(_ORIENTATION_TAG, 1)
+    return value if 1 <= value <= 8 else 1
+
+
+def _first_ifd(tiff: bytes) -> dict[int, int]:
+    """Integer tags (SHORT and LONG, one value) of a TIFF structure's first directory."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return {}
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    tags: dict[int, int] = {}
+    for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", tiff, entry)
+        if values == 1 and kind in {3, 4}:
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, entry + 8)
+    return tags

@@ -1,0 +1,60 @@
+"""What a classifier says about one image."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
+
+
+class LabelConfidence(NamedTuple):
+    """A class and how sure the model is of it, 0..1."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The classification of one image.
+
+    Attributes:
+        label: The most probable class, or `unknown` when `confidence` is below the model's rejection threshold.
+        index: The most probable class's position in `labels`, also when it was rejected.
+        confidence: Its probability, 0..1.
+        probabilities: (C,) float32, in the order of `labels`.
+        labels: Class names in the order of the model's output.
+    """
+
+    label: str
+    index: int
+    confidence: float
+    probabilities: npt.NDArray[np.float32]
+    labels: tuple[str, ...]
+
+    def top_k(self, count: int) -> list[LabelConfidence]:
+        """The `count` most probable classes, most probable first, ties in the order of the labels."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [LabelConfidence(self.labels[i], float(self.probabilities[i])) for i in order]
+
+
+def predictions_from(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> list[Prediction]:
+    """Reads a batch of model outputs.
+
+    Args:
+        probabilities: (N, C) float32.
+        spec: Labels and rejection threshold.
+
+    Returns:
+        One prediction a row.
+    """
+    threshold = spec.rejection_threshold
+    results = []
+    for row, index in zip(probabilities, probabilities.argmax(axis=1).tolist(), strict=True):
+        confidence = float(row[index])
+        rejected = threshold is not None and confidence < threshold
+        label = UNKNOWN_LABEL if rejected else spec.labels[index]
+        results.append(Prediction(label, index, confidence, row, spec.labels))
+    return results

@@ -1,0 +1,158 @@
+"""The model file's own description: what travels in `metadata_props["edgeclf.spec"]` and in a run's `spec.json`.
+
+The spec is everything an application needs besides the graph - labels, input size, resize policy - and everything a
+person needs to trust it: how it was trained, quantized and verified, and on which processor.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from edgeclf.runtime.errors import ModelFileError
+
+SPEC_KEY = "edgeclf.spec"
+SCHEMA_VERSION = 1
+UNKNOWN_LABEL = "unknown"
+
+FitMode = Literal["stretch", "crop", "letterbox"]
+FIT_MODES: tuple[FitMode, ...] = get_args(FitMode)
+# The resize of `preprocess.py`: INTER_AREA along an axis that shrinks, INTER_LINEAR along one that grows.
+INTERPOLATION = "area-down-linear-up"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a decoded image becomes the model's input.
+
+    Attributes:
+        size_hw: Input height and width in pixels.
+        fit: `stretch` scales each axis on its own; `crop` cuts the centred region of the input's aspect ratio;
+            `letterbox` keeps the whole image and pads.
+        crop_fraction: With `crop`, the share of that region's height and width which is kept, in (0, 1]. The usual
+            ImageNet evaluation (resize the short side to 256, cut 224) is 0.875.
+        pad_value: With `letterbox`, the grey value 0..255 of the padding.
+        interpolation: Always `area-down-linear-up`; recorded so that other code can repeat it.
+    """
+
+    size_hw: tuple[int, int]
+    fit: FitMode = "stretch"
+    crop_fraction: float = 1.0
+    pad_value: int = 114
+    interpolation: str = INTERPOLATION
+
+    def __post_init__(self) -> None:
+        if len(self.size_hw) != 2 or min(self.size_hw) < 1:
+            raise ValueError(f"size_hw must be two positive integers, got {self.size_hw!r}")
+        if self.fit not in FIT_MODES:
+            raise ValueError(f"fit must be one of {', '.join(FIT_MODES)}, got {self.fit!r}")
+        if not 0.0 < self.crop_fraction <= 1.0:
+            raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction!r}")
+        if not 0 <= self.pad_value <= 255:
+            raise ValueError(f"pad_value must lie in 0..255, got {self.pad_value!r}")
+        if self.interpolation != INTERPOLATION:
+            raise ValueError(f"interpolation must be {INTERPOLATION!r}, got {self.interpolation!r}")
+
+    @property
+    def key(self) -> str:
+        """A short text that differs whenever the pixels would, for cache keys and tables."""
+        height, width = self.size_hw
+        text = f"{height}x{width}-{self.fit}"
+        if self.fit == "crop" and self.crop_fraction != 1.0:
+            text += f"{self.crop_fraction:g}"
+        if self.fit == "letterbox":
+            text += str(self.pad_value)
+        return f"{text}-{self.interpolation}"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that belongs to a classifier besides its weights.
+
+    Attributes:
+        labels: Class names in the order of the model's output.
+        preprocess: How images become inputs.
+        temperature: What the logits are divided by before the softmax, inside the graph.
+        rejection_threshold: Predictions less confident than this are `unknown`; None accepts everything.
+        architecture: Name of the network, such as `efficientnet-lite0`.
+        precision: `fp32` or `int8`.
+        quantization: The recipe that made an int8 file, None for floats.
+        training: Summary of the training run: options, epochs, metrics.
+        dataset_fingerprint: Digest of the labelled images the model was trained and selected on.
+        package_versions: Versions of the packages that made the model.
+        parity: Figures of the parity gate this file passed.
+        latency: Measured latencies, with the processor they were measured on.
+        schema_version: Version of this document's layout.
+    """
+
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    temperature: float = 1.0
+    rejection_threshold: float | None = None
+    architecture: str = "unknown"
+    precision: str = "fp32"
+    quantization: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    dataset_fingerprint: str | None = None
+    package_versions: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, Any] | None = None
+    latency: Mapping[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be one or more different names, got {list(self.labels)!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature!r}")
+        if self.rejection_threshold is not None and not 0.0 <= self.rejection_threshold <= 1.0:
+            raise ValueError(f"rejection_threshold must lie in 0..1, got {self.rejection_threshold!r}")
+
+    def to_json(self) -> str:
+        """The spec as one JSON document, keys sorted, so that equal specs give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    def with_changes(self, **changes: Any) -> "ModelSpec":  # noqa: ANN401 - the fields have different types
+        """A copy with the named fields replaced."""
+        return replace(self, **changes)
+
+
+def spec_from_json(text: str, source: str) -> ModelSpec:
+    """Reads a spec that `ModelSpec.to_json` wrote, perhaps by an older or newer edgeclf.
+
+    Args:
+        text: The JSON document.
+        source: Name of the file it comes from, for the error.
+
+    Returns:
+        The spec. Keys that this version does not know are ignored as long as the schema version is not newer.
+
+    Raises:
+        ModelFileError: The text is not such a document, or its schema is newer than this program.
+    """
+    expected = "the JSON document edgeclf writes"
+    do = "export or train the model again"
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"cannot read the spec of {source}", got=str(error), expected=expected, do=do) from error
+    if not isinstance(document, dict):
+        raise ModelFileError(f"cannot read the spec of {source}", got=type(document).__name__, expected=expected, do=do)
+    version = document.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ModelFileError(
+            f"cannot read the spec of {source}",
+            got=f"schema version {version!r}",
+            expected=f"at most {SCHEMA_VERSION}",
+            do="update edgeclf",
+        )
+    try:
+        known = {key: document[key] for key in (item.name for item in fields(ModelSpec)) if key in document}
+        preprocess = dict(known["preprocess"])
+        preprocess["size_hw"] = tuple(int(side) for side in preprocess["size_hw"])
+        known["preprocess"] = Preprocess(**preprocess)
+        known["labels"] = tuple(str(label) for label in known["labels"])
+        return ModelSpec(**known)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"cannot read the spec of {source}", got=f"{type(error).__name__}: {error}", expected=expected, do=do
+        ) from error

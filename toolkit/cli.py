@@ -1,0 +1,86 @@
+"""The `edgeclf` command: its sub-commands, and the one boundary where errors become exit codes."""
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+import typer.core
+
+from edgeclf.toolkit.commands import COMMANDS
+
+
+class _Boundary(typer.core.TyperGroup):
+    """Runs a sub-command and maps what it ends in to the exit codes of the documentation.
+
+    0 done; 1 a bug, with its traceback; 2 usage; 3 unusable input; 4 a gate failed; 5 a device or package is not
+    there; 130 interrupted. Typer handles its own usage errors (2) before or inside this call.
+    """
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own Click types have no public name
+        from edgeclf.runtime.errors import EdgeclfError
+
+        try:
+            return super().invoke(ctx)
+        except EdgeclfError as error:
+            print(f"edgeclf: {error}", file=sys.stderr)  # noqa: T201 - the boundary reports on stderr
+            raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("edgeclf: interrupted", file=sys.stderr)  # noqa: T201
+            raise SystemExit(130) from None
+        except BrokenPipeError:
+            # The reader of a pipe (`| head`) has seen enough; what is still buffered must not raise again at exit.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
+            raise SystemExit(0) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if type(error).__module__.split(".", 1)[0] in {"typer", "click"}:
+                raise
+            traceback.print_exc()
+            print(  # noqa: T201
+                "edgeclf: this is a bug in edgeclf, not in your input; please report the lines above", file=sys.stderr
+            )
+            raise SystemExit(1) from None
+
+
+app = typer.Typer(
+    cls=_Boundary,
+    name="edgeclf",
+    help="From a folder of labelled photographs to an image classifier on an edge device, every step proved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(requested: bool) -> None:
+    if requested:
+        import importlib.metadata
+
+        typer.echo(f"edgeclf {importlib.metadata.version('edgeclf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """Entry point of the `edgeclf` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""One module a command: what it takes, and the floors below put to work.
+
+These modules are imported for every `--help`, so at the top they import typer, the standard library and light modules
+of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors below are imported inside the functions.
+"""
+
+from collections.abc import Callable
+
+from edgeclf.toolkit.commands.info import info
+
+# In the order of the road from a folder of images to a device: the order of `edgeclf --help`.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "info": info,
+}

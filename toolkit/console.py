@@ -1,0 +1,94 @@
+"""Where output goes: results to stdout, everything else to stderr; progress bars only on a terminal."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.progress import Progress
+
+
+def print_result(text: str) -> None:
+    """Writes a line (or lines) of the command's result to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Writes the command's result to stdout as one JSON document."""
+    print_result(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> None:
+    """Writes a table to stdout.
+
+    Args:
+        title: Heading above the table; empty for none.
+        columns: Column names.
+        rows: Cells as text.
+        numeric: Whether every column but the first is aligned to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if numeric and index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # Cells hold file and class names, which may contain [brackets]: no markup, no highlighting.
+    Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def note(text: str) -> None:
+    """Writes a line about what is going on to stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def warn(text: str) -> None:
+    """Writes a warning to stderr."""
+    note(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
+    """Yields a `Progress` callback that draws a bar a stage on stderr, or does nothing where stderr is no terminal.
+
+    Args:
+        enabled: False switches the bars off whatever stderr is.
+    """
+    if not enabled or not sys.stderr.isatty():
+        from edgeclf.runtime.progress import no_progress
+
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            # The stage's name up to the first colon identifies its bar; the rest is free text that may change.
+            key = stage.split(":", 1)[0]
+            if key not in tasks:
+                tasks[key] = bars.add_task(stage, total=total)
+            bars.update(tasks[key], completed=done, total=total, description=stage)
+
+        yield report

@@ -1,0 +1,78 @@
+"""Options that several commands share, each spelled and explained once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda. A device that is not there is an error.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads inside one inference. Default: the CPUs this process may use.",
+        show_default=False,
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Class names, one a line, for an .onnx file without an edgeclf spec."),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option("--mean", help="R,G,B subtracted from pixels 0..255, for a foreign file with a float input."),
+]
+StdOption = Annotated[
+    str | None, typer.Option("--std", help="R,G,B the difference is divided by, for a foreign file with a float input.")
+]
+IgnoreUnreadableOption = Annotated[
+    bool,
+    typer.Option("--ignore-unreadable", help="End with exit code 0 although some images could not be read."),
+]
+
+
+def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "Mapping[str, Any]":
+    """Keyword arguments for `ModelSession` or `Classifier` from `--labels`, `--mean` and `--std`.
+
+    Raises:
+        UsageError: A triple cannot be read, or only one of mean and std is given.
+        InputError: The labels file cannot be read or is empty.
+    """
+    from edgeclf.runtime.errors import InputError, UsageError
+
+    arguments: dict[str, Any] = {}
+    if labels is not None:
+        try:
+            names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read labels {labels}", got=str(error), expected="a UTF-8 text file with one class name a line"
+            ) from error
+        names = [name for name in names if name]
+        if not names:
+            raise InputError(f"cannot use labels {labels}", got="no names", expected="one class name a line")
+        arguments["labels"] = names
+    if (mean is None) != (std is None):
+        raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
+    if mean is not None and std is not None:
+        from edgeclf.runtime.session import PixelScaling
+
+        arguments["scaling"] = PixelScaling(_triple("--mean", mean), _triple("--std", std))
+    return arguments
+
+
+def _triple(option: str, text: str) -> tuple[float, float, float]:
+    from edgeclf.runtime.errors import UsageError
+
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"bad {option}", got=repr(text), expected="three numbers such as 127.5,127.5,127.5") from error
+    return red, green, blue

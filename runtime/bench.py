@@ -1,0 +1,265 @@
+"""What a model costs on this machine: latency percentiles, throughput, and where the time goes.
+
+Two questions, two functions. `benchmark` says what one model costs, query by query, with preprocessing and reading of
+the result included. `compare_latency` says which of several models is faster: it takes them in turns, so that a change
+of clock speed or a busy neighbour touches all of them alike.
+"""
+
+import math
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeclf.runtime._opencv import cv2
+from edgeclf.runtime.durations import Distribution, distribution
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.prediction import predictions_from
+from edgeclf.runtime.preprocess import UInt8Array, check_image, load_image, preprocess_bgr
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.session import ModelSession
+
+SYNTHETIC_SIZE_HW = (480, 640)
+
+
+@dataclass(frozen=True)
+class LatencyFigures:
+    """Latency of one model, measured in turns with others.
+
+    Attributes:
+        median_ms: Median time of one inference (preprocessing not included).
+        p90_ms: 90th percentile of the same; None with fewer than 10 rounds.
+        ratio: Median, over the rounds, of this model's time divided by the first model's in the same round: below 1
+            is faster than the first.
+        rounds: Inferences timed for each model.
+        batch_size: Images in one inference.
+        threads: Threads inside one inference.
+        provider: ONNX Runtime provider that ran the model.
+    """
+
+    median_ms: float
+    p90_ms: float | None
+    ratio: float
+    rounds: int
+    batch_size: int
+    threads: int
+    provider: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)
+
+
+def compare_latency(
+    sessions: Mapping[str, ModelSession], *, rounds: int = 60, warmup: int = 10, batch_size: int = 1
+) -> dict[str, LatencyFigures]:
+    """Times models against each other, one inference each in every round, in alternating order.
+
+    Open the sessions with `threads=1`. The threads of one session's pool go on spinning for a while after its
+    inference has ended, on the very CPUs the next session needs.
+
+    Args:
+        sessions: The models by name; the first is what the others are compared with.
+        rounds: Inferences timed for each model.
+        warmup: Rounds that are run before and not timed.
+        batch_size: Images in one inference.
+
+    Returns:
+        The figures by name, in the order of `sessions`.
+
+    Raises:
+        UsageError: There is no session, or a count is too small.
+    """
+    if not sessions:
+        raise UsageError("cannot compare latencies", got="no model", expected="at least one")
+    _check_at_least("rounds", rounds, 1)
+    _check_at_least("warm-up rounds", warmup, 0)
+    _check_at_least("batch size", batch_size, 1)
+    frame_bgr = synthetic_frame()
+    inputs_rgb = {name: _input_batch(session, frame_bgr, batch_size) for name, session in sessions.items()}
+    times_ms: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(warmup + rounds):
+        # Forwards and backwards by turns: whoever runs second finds the caches as the first left them.
+        for name in sessions if number % 2 == 0 else reversed(list(sessions)):
+            start = time.perf_counter()
+            sessions[name].run(inputs_rgb[name])
+            elapsed_ms = (time.perf_counter() - start) * 1e3
+            if number >= warmup:
+                times_ms[name].append(elapsed_ms)
+    first = np.asarray(next(iter(times_ms.values())))
+    figures = {}
+    for name, session in sessions.items():
+        summary = distribution(times_ms[name])
+        figures[name] = LatencyFigures(
+            median_ms=summary.p50_ms,
+            p90_ms=summary.p90_ms,
+            ratio=float(np.median(np.asarray(times_ms[name]) / first)),
+            rounds=rounds,
+            batch_size=batch_size,
+            threads=session.threads,
+            provider=session.provider,
+        )
+    return figures
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one configuration of a model costs.
+
+    A query is one batch, taken from decoded frames (or a file) to predictions, one query after the other: nothing
+    overlaps, so the three stages add up to the query.
+
+    Attributes:
+        source: What was classified: the file's path, or a description of the synthetic frame.
+        includes_decode: Whether reading and decoding that file is part of `preprocess` (it is for a path).
+        batch_size: Images in one query.
+        threads: Threads inside one inference, and the limit of OpenCV's pool while this was measured.
+        provider: ONNX Runtime provider that ran the model.
+        images_per_s: Images classified per second of the whole measurement.
+        query: Durations of whole queries.
+        preprocess: Durations of decoding, resizing and colour conversion, per image.
+        infer: Durations of the inference, per image (the query's inference divided by the batch size).
+        postprocess: Durations of turning probabilities into predictions, per image.
+    """
+
+    source: str
+    includes_decode: bool
+    batch_size: int
+    threads: int
+    provider: str
+    images_per_s: float
+    query: Distribution
+    preprocess: Distribution
+    infer: Distribution
+    postprocess: Distribution
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values; a percentile of too few samples is null."""
+        return asdict(self)
+
+
+def benchmark(
+    session: ModelSession,
+    image: UInt8Array | Path | str | None = None,
+    *,
+    batch_size: int = 1,
+    duration_s: float = 3.0,
+    min_queries: int = 100,
+    warmup_queries: int = 10,
+    progress: Progress = no_progress,
+) -> BenchResult:
+    """Measures what a model costs from a decoded frame, or a file, to predictions.
+
+    Args:
+        session: The model.
+        image: A frame, (H, W, 3) uint8 BGR; a file, which is read and decoded anew for every image; or None for a
+            synthetic 640 x 480 frame.
+        batch_size: Images in one query.
+        duration_s: Seconds to go on for.
+        min_queries: Queries to time even if that takes longer.
+        warmup_queries: Queries that are run before and not timed.
+        progress: Told how many queries are done, of how many at least.
+
+    Raises:
+        UsageError: A count or the duration is out of range.
+        ImageError: The image cannot be used.
+    """
+    _check_at_least("batch size", batch_size, 1)
+    _check_at_least("number of queries", min_queries, 1)
+    _check_at_least("warm-up queries", warmup_queries, 0)
+    if not (math.isfinite(duration_s) and duration_s >= 0):
+        raise UsageError("bad duration", got=f"{duration_s} seconds", expected="0 or more")
+    source, load = _image_source(image)
+    height, width = session.spec.preprocess.size_hw
+    batch_rgb = np.empty((batch_size, height, width, 3), np.uint8)
+    stages_ms = (array("d"), array("d"), array("d"))
+    stage = f"batch {batch_size}, threads {session.threads}"
+
+    def query() -> tuple[float, float, float, float]:
+        start = time.perf_counter()
+        for row in batch_rgb:
+            preprocess_bgr(load(), session.spec.preprocess, out=row)
+        preprocessed = time.perf_counter()
+        probabilities = session.run(batch_rgb)
+        inferred = time.perf_counter()
+        predictions_from(probabilities, session.spec)
+        return start, preprocessed, inferred, time.perf_counter()
+
+    with _opencv_threads(session.threads):
+        for _ in range(warmup_queries):
+            query()
+        begin = end = time.perf_counter()
+        done = 0
+        while done < min_queries or end - begin < duration_s:
+            start, preprocessed, inferred, end = query()
+            stages_ms[0].append((preprocessed - start) * 1e3)
+            stages_ms[1].append((inferred - preprocessed) * 1e3)
+            stages_ms[2].append((end - inferred) * 1e3)
+            done += 1
+            progress(stage, done, max(done, min_queries))
+    elapsed_s = time.perf_counter() - begin
+    preprocess_ms, infer_ms, postprocess_ms = (np.asarray(values) for values in stages_ms)
+    return BenchResult(
+        source=source,
+        includes_decode=isinstance(image, str | Path),
+        batch_size=batch_size,
+        threads=session.threads,
+        provider=session.provider,
+        images_per_s=done * batch_size / elapsed_s,
+        query=distribution(preprocess_ms + infer_ms + postprocess_ms),
+        preprocess=distribution(preprocess_ms / batch_size),
+        infer=distribution(infer_ms / batch_size),
+        postprocess=distribution(postprocess_ms / batch_size),
+    )
+
+
+def synthetic_frame(size_hw: tuple[int, int] = SYNTHETIC_SIZE_HW) -> UInt8Array:
+    """A frame with gradients and noise, the same every time.
+
+    Args:
+        size_hw: Height and width.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+    """
+    height, width = size_hw
+    rows, columns = np.linspace(0, 160, height)[:, None], np.linspace(0, 160, width)[None, :]
+    planes = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=-1)
+    noise = np.random.default_rng(0).integers(0, 64, planes.shape)
+    return (planes + noise).astype(np.uint8)
+
+
+def _image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[], UInt8Array]]:
+    """What to call `image` in a report, and a function that gives its BGR pixels."""
+    if isinstance(image, str | Path):
+        return str(image), partial(load_image, image)
+    frame_bgr = synthetic_frame() if image is None else image
+    check_image(frame_bgr)
+    height, width = frame_bgr.shape[:2]
+    return f"{'synthetic ' if image is None else ''}{width}x{height} frame in memory", lambda: frame_bgr
+
+
+def _input_batch(session: ModelSession, frame_bgr: UInt8Array, batch_size: int) -> UInt8Array:
+    return np.stack([preprocess_bgr(frame_bgr, session.spec.preprocess)] * batch_size)
+
+
+@contextmanager
+def _opencv_threads(count: int) -> Iterator[None]:
+    """Limits OpenCV's pool, which otherwise takes every CPU whatever the model is limited to."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"bad {name}", got=str(value), expected=f"at least {least}")

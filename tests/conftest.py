@@ -59,8 +59,8 @@ def make_colour_model() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def edgeclf() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line in a process of its own: `edgeclf("infer", model, image)`."""
+def run_edgeclf() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in a process of its own: `run_edgeclf("infer", model, image)`."""
 
     def run(*arguments: object, timeout_s: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
         command: Sequence[str] = [sys.executable, "-m", "edgeclf.toolkit", *map(str, arguments)]

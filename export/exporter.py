@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.keras_model import KerasModel
 from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits, compare_probabilities, parity_failures
 from edgeclf.export.quantize import quantize_int8
 from edgeclf.export.recommend import Candidate, Recommendation, recommend
@@ -20,6 +21,7 @@ from edgeclf.runtime.bench import LatencyFigures, compare_latency
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
 from edgeclf.runtime.files import replacing
+from edgeclf.runtime.pipeline import ProbabilityModel
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
@@ -30,20 +32,30 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _BATCH = 32
 
 
+class ImageRows(Protocol):
+    """(N, H, W, 3) uint8 RGB images that are read a slice at a time: an array, a memory map, or a selection of one."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: slice, /) -> UInt8Array:
+        """The images of these rows."""
+
+
 @dataclass(frozen=True)
 class HeldOutImages:
     """Preprocessed images the network was not fitted to.
 
     Attributes:
         part: `validation` or `test`.
-        images_rgb: (N, H, W, 3) uint8, RGB; may be a memory map.
+        images_rgb: (N, H, W, 3) uint8, RGB.
         true_indices: (N,) index of each image's class in the spec's labels.
         decides: Whether an int8 model may be refused because of them. Test images only report, so that nothing is
             ever picked by them; a float conversion is exact or broken, and is held to its limits on every part.
     """
 
     part: str
-    images_rgb: UInt8Array
+    images_rgb: ImageRows
     true_indices: npt.NDArray[np.int64]
     decides: bool
 
@@ -123,7 +135,9 @@ def export_classifier(
     if not any(part.decides and len(part.images_rgb) for part in held_out):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
     parts = [part for part in held_out if len(part.images_rgb)]
-    references = [predict_keras(model, part.images_rgb, f"keras on {part.part}", progress) for part in parts]
+    references = [
+        probabilities_of(KerasModel(model, spec), part.images_rgb, f"keras on {part.part}", progress) for part in parts
+    ]
     gate = _Gate(spec, parts, references, progress)
 
     progress("convert", 0, 1)
@@ -154,32 +168,6 @@ def export_classifier(
     return _report(out, precision, candidates, written=True)
 
 
-def predict_keras(
-    model: Any,  # noqa: ANN401 - keras carries no types
-    images_rgb: UInt8Array,
-    stage: str,
-    progress: Progress = no_progress,
-) -> npt.NDArray[np.float32]:
-    """The Keras model's probabilities.
-
-    Args:
-        model: uint8 (None, H, W, 3) RGB in, probabilities (None, C) out.
-        images_rgb: (N, H, W, 3) uint8, RGB; may be a memory map larger than memory.
-        stage: Name of this stage for `progress`.
-        progress: Told how many images are done.
-
-    Returns:
-        (N, C) float32.
-    """
-    rows = []
-    for start in range(0, len(images_rgb), _BATCH):
-        # A copy of one batch at a time: Keras would otherwise try to hold the whole memory map.
-        batch = np.array(images_rgb[start : start + _BATCH])
-        rows.append(np.asarray(model.predict_on_batch(batch), np.float32))
-        progress(stage, start + len(batch), len(images_rgb))
-    return np.concatenate(rows)
-
-
 class _Gate:
     """Runs candidate files with the real runtime on the held-out images and compares them with the reference."""
 
@@ -205,11 +193,11 @@ class _Gate:
         session = ModelSession(path, device="cpu")
         facts, failures = [], []
         for number, (part, reference) in enumerate(zip(self._parts, self._references, strict=True)):
-            probabilities = run_session(session, part.images_rgb, f"{precision} on {part.part}", self._progress)
+            probabilities = probabilities_of(session, part.images_rgb, f"{precision} on {part.part}", self._progress)
             if number == 0:
                 # Batches of other sizes may choose other kernels, so the rows to check the written file with are
                 # computed in the batch they will be checked in.
-                self.first_rows[precision] = session.run(np.array(part.images_rgb[:8]))
+                self.first_rows[precision] = session.run(np.asarray(part.images_rgb[:8]))
             compared = compare_probabilities(reference, probabilities, part.part, part.true_indices)
             facts.append(compared)
             if part.decides or precision == "fp32":
@@ -217,14 +205,24 @@ class _Gate:
         return Candidate(precision, path.stat().st_size, tuple(facts), tuple(failures))
 
 
-def run_session(
-    session: ModelSession, images_rgb: UInt8Array, stage: str, progress: Progress = no_progress
+def probabilities_of(
+    model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
 ) -> npt.NDArray[np.float32]:
-    """A model file's probabilities for preprocessed images, (N, H, W, 3) uint8 RGB to (N, C) float32."""
+    """A model's probabilities for preprocessed images.
+
+    Args:
+        model: A model file or a Keras model.
+        images_rgb: (N, H, W, 3) uint8, RGB; read batch by batch.
+        stage: Name of this stage for `progress`.
+        progress: Told how many images are done.
+
+    Returns:
+        (N, C) float32.
+    """
     rows = []
     for start in range(0, len(images_rgb), _BATCH):
-        batch = np.array(images_rgb[start : start + _BATCH])
-        rows.append(session.run(batch))
+        batch = np.asarray(images_rgb[start : start + _BATCH])
+        rows.append(model.run(batch))
         progress(stage, start + len(batch), len(images_rgb))
     return np.concatenate(rows)
 

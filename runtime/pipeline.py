@@ -9,14 +9,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.preprocess import UInt8Array, preprocess_bgr
-from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.spec import ModelSpec
+
+
+class ProbabilityModel(Protocol):
+    """What classifies preprocessed images: a `ModelSession`, or another runtime's model that it is compared with."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Labels and preprocessing."""
+
+    def run(self, images_rgb: UInt8Array) -> npt.NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB to (N, C) float32 probabilities."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class _Loaded:
 
 
 def classify_jobs(
-    session: ModelSession, jobs: Iterable[Job], *, batch_size: int = 8, workers: int | None = None
+    session: ProbabilityModel, jobs: Iterable[Job], *, batch_size: int = 8, workers: int | None = None
 ) -> Iterator[Outcome]:
     """Classifies jobs in their order.
 
@@ -88,7 +101,7 @@ def classify_jobs(
     return _classify(session, iter(jobs), batch_size, count)
 
 
-def _classify(session: ModelSession, jobs: Iterator[Job], batch_size: int, workers: int) -> Iterator[Outcome]:
+def _classify(session: ProbabilityModel, jobs: Iterator[Job], batch_size: int, workers: int) -> Iterator[Outcome]:
     pending: deque[Future[_Loaded]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgeclf-decode")
     try:
@@ -108,13 +121,13 @@ def _classify(session: ModelSession, jobs: Iterator[Job], batch_size: int, worke
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def classify_job(session: ModelSession, job: Job) -> Outcome:
+def classify_job(session: ProbabilityModel, job: Job) -> Outcome:
     """Classifies one job at once, in the calling thread: the path of a live camera, where waiting makes frames stale."""
     (outcome,) = _run_batch(session, [_load(session, job)])
     return outcome
 
 
-def _load(session: ModelSession, job: Job) -> _Loaded:
+def _load(session: ProbabilityModel, job: Job) -> _Loaded:
     start = time.perf_counter()
     input_rgb: UInt8Array | None = None
     error: EdgeclfError | None = None
@@ -125,7 +138,7 @@ def _load(session: ModelSession, job: Job) -> _Loaded:
     return _Loaded(job, input_rgb, error, (time.perf_counter() - start) * 1e3)
 
 
-def _run_batch(session: ModelSession, batch: list[_Loaded]) -> list[Outcome]:
+def _run_batch(session: ProbabilityModel, batch: list[_Loaded]) -> list[Outcome]:
     """Runs the model once on the images of `batch` that loaded, and gives every image its outcome."""
     inputs = [item.input_rgb for item in batch if item.input_rgb is not None]
     start = time.perf_counter()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The instruction sets that int8 and float kernels are chosen by; everything else in the flags line is noise here.
-_KERNEL_FLAGS = re.compile(
+_KERNEL_FLAGS = (
     r"^(ssse3|sse4_1|sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_vnni\w*|amx_\w+|asimd\w*|sve\w*|i8mm|bf16|fphp)$"
 )
 
@@ -98,7 +98,7 @@ def cpu_info() -> CpuInfo:
     return CpuInfo(
         model=model,
         architecture=platform.machine(),
-        isa_flags=tuple(sorted({flag for flag in flags if _KERNEL_FLAGS.match(flag)})),
+        isa_flags=tuple(sorted({flag for flag in flags if re.match(_KERNEL_FLAGS, flag)})),
         usable_cpus=usable_cpus(),
     )
 

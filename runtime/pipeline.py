@@ -7,9 +7,8 @@ what is ready. At most `2 * batch_size + workers` images are in flight, however 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,9 @@ from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.preprocess import UInt8Array, preprocess_bgr
 from edgeclf.runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class ProbabilityModel(Protocol):
@@ -102,6 +104,9 @@ def classify_jobs(
 
 
 def _classify(session: ProbabilityModel, jobs: Iterator[Job], batch_size: int, workers: int) -> Iterator[Outcome]:
+    # Loads logging and queues with it, which an application that classifies single frames has no use for.
+    from concurrent.futures import ThreadPoolExecutor
+
     pending: deque[Future[_Loaded]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgeclf-decode")
     try:

@@ -4,7 +4,6 @@ The spec is everything an application needs besides the graph - labels, input si
 person needs to trust it: how it was trained, quantized and verified, and on which processor.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
@@ -109,6 +108,8 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as one JSON document, keys sorted, so that equal specs give equal bytes."""
+        import json  # at the top it would be a fifth of what importing this floor adds to importing NumPy and OpenCV
+
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     def with_changes(self, **changes: Any) -> "ModelSpec":  # noqa: ANN401 - the fields have different types
@@ -129,6 +130,8 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     Raises:
         ModelFileError: The text is not such a document, or its schema is newer than this program.
     """
+    import json
+
     expected = "the JSON document edgeclf writes"
     do = "export or train the model again"
     try:

@@ -1,5 +1,8 @@
 # `make demo` and `make test` each work on a fresh clone with Python 3.10-3.13: they make .venv, install and run.
-PYTHON ?= python3
+# The first of these that is a Python 3.10 to 3.13; `make PYTHON=...` names another.
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
@@ -27,11 +30,13 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade pip
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[all]'
+	@echo 'installing edgeclf[all] into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable '.[all,dev]'
+	@echo 'installing edgeclf[all,dev] into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[all,dev]'
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -26,6 +26,8 @@ from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
 
 SYNTHETIC_SIZE_HW = (480, 640)
+# Between queries, but still on the CPUs that are measured: seldom.
+_REPORT_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class BenchResult:
         batch_size: Images in one query.
         threads: Threads inside one inference, and the limit of OpenCV's pool while this was measured.
         provider: ONNX Runtime provider that ran the model.
-        images_per_s: Images classified per second of the whole measurement.
+        images_per_s: Images classified per second of all queries together.
         query: Durations of whole queries.
         preprocess: Durations of decoding, resizing and colour conversion, per image.
         infer: Durations of the inference, per image (the query's inference divided by the batch size).
@@ -194,7 +196,7 @@ def benchmark(
     with _opencv_threads(session.threads):
         for _ in range(warmup_queries):
             query()
-        begin = end = time.perf_counter()
+        begin = end = reported = time.perf_counter()
         done = 0
         while done < min_queries or end - begin < duration_s:
             start, preprocessed, inferred, end = query()
@@ -202,17 +204,22 @@ def benchmark(
             stages_ms[1].append((inferred - preprocessed) * 1e3)
             stages_ms[2].append((end - inferred) * 1e3)
             done += 1
-            progress(stage, done, max(done, min_queries))
-    elapsed_s = time.perf_counter() - begin
+            if end - reported > _REPORT_EVERY_S:
+                reported = end
+                # Time or count, whichever is farther from its end.
+                share = min(done / min_queries, (end - begin) / duration_s if duration_s else 1.0)
+                progress(stage, done, max(done, round(done / share)))
+    progress(stage, done, done)
     preprocess_ms, infer_ms, postprocess_ms = (np.asarray(values) for values in stages_ms)
+    query_ms = preprocess_ms + infer_ms + postprocess_ms
     return BenchResult(
         source=source,
         includes_decode=isinstance(image, str | Path),
         batch_size=batch_size,
         threads=session.threads,
         provider=session.provider,
-        images_per_s=done * batch_size / elapsed_s,
-        query=distribution(preprocess_ms + infer_ms + postprocess_ms),
+        images_per_s=done * batch_size / float(query_ms.sum()) * 1e3,
+        query=distribution(query_ms),
         preprocess=distribution(preprocess_ms / batch_size),
         infer=distribution(infer_ms / batch_size),
         postprocess=distribution(postprocess_ms / batch_size),

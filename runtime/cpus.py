@@ -8,8 +8,10 @@ import math
 import os
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # The instruction sets that int8 and float kernels are chosen by; everything else in the flags line is noise here.
 _KERNEL_FLAGS = (
@@ -101,6 +103,29 @@ def cpu_info() -> CpuInfo:
         isa_flags=tuple(sorted({flag for flag in flags if re.match(_KERNEL_FLAGS, flag)})),
         usable_cpus=usable_cpus(),
     )
+
+
+def isa_difference(measured_on: Mapping[str, Any] | None, here: CpuInfo) -> str | None:
+    """How this CPU's vector instruction sets differ from those of the one that figures were measured on.
+
+    int8 kernels are chosen by them, and give other results and other timings with others.
+
+    Args:
+        measured_on: What `CpuInfo.to_json` gave there, as a model file records it; None when it records nothing.
+        here: This CPU.
+
+    Returns:
+        A phrase that names both, or None when they are the same or the record does not say.
+    """
+    recorded = (measured_on or {}).get("isa_flags")
+    if not isinstance(recorded, list | tuple):
+        return None
+    there = {str(flag) for flag in recorded}
+    lost, gained = sorted(there - set(here.isa_flags)), sorted(set(here.isa_flags) - there)
+    if not lost and not gained:
+        return None
+    parts = [f"lacks {', '.join(lost)}" if lost else "", f"has {', '.join(gained)} besides" if gained else ""]
+    return f"next to {(measured_on or {}).get('model')}, {here.model} {' and '.join(part for part in parts if part)}"
 
 
 def _read(path: Path) -> str:

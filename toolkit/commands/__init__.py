@@ -6,9 +6,11 @@ of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors belo
 
 from collections.abc import Callable
 
+from edgeclf.toolkit.commands.bench import bench
 from edgeclf.toolkit.commands.info import info
 
 # In the order of the road from a folder of images to a device: the order of `edgeclf --help`.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "bench": bench,
     "info": info,
 }

@@ -7,13 +7,17 @@ orientation differs between versions. So the header is read here, once, from the
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 # JPEG: a marker that ends a run of entropy-coded data. 0xFF00 is a stuffed byte, 0xFFD0-D7 restart markers, 0xFFFF fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ORIENTATION_TAG = 0x0112
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_GREY_PNG = 0
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,12 @@ class ImageHeader:
         height: Stored height in pixels, before orientation.
         orientation: EXIF orientation 1..8; 1 where the file has none.
         missing: What is missing of the file, None when it is whole as far as the container tells.
+        damage: What is known to be damaged without decoding, None when nothing is.
+        unsupported: Why OpenCV would decode this valid file wrongly or not at all, None when it decodes it well.
         is_cmyk: Whether the stored channels are inks (TIFF; JPEG decoders convert by themselves).
+        alpha: How OpenCV gives a fourth channel: `straight`; `premultiplied`, the colours already multiplied by it;
+            or `ignored`, no transparency at all.
+        transparent_grey: The grey value, in the depth OpenCV decodes to, that stands for transparent; None for none.
     """
 
     format: str
@@ -34,7 +43,11 @@ class ImageHeader:
     height: int
     orientation: int = 1
     missing: str | None = None
+    damage: str | None = None
+    unsupported: str | None = None
     is_cmyk: bool = False
+    alpha: Literal["straight", "premultiplied", "ignored"] = "straight"
+    transparent_grey: int | None = None
 
 
 def read_image_header(data: bytes) -> ImageHeader | None:
@@ -61,6 +74,11 @@ def read_image_header(data: bytes) -> ImageHeader | None:
             except (struct.error, IndexError):
                 return None
     return None
+
+
+def begins_like_image(data: bytes) -> bool:
+    """Whether the first bytes are those of a known format, whatever follows."""
+    return data.startswith(_MAGIC)
 
 
 def _jpeg(data: bytes) -> ImageHeader | None:
@@ -96,20 +114,36 @@ def _end_of_scan(data: bytes, start: int) -> int:
 
 
 def _png(data: bytes) -> ImageHeader:
-    width, height = struct.unpack_from(">II", data, 16)
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", data, 16)
     orientation = 1
     missing: str | None = "the IEND chunk"
+    damage: str | None = None
+    transparent_grey: int | None = None
     position = 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
+        end = position + 8 + length
+        body = data[position + 8 : end]
+        # An upper-case first letter marks the chunks no decoder can do without. libpng finds a wrong checksum too, but
+        # writes its own line to stderr about it.
+        if not kind[0] & 0x20 and end + 4 <= len(data) and data[end : end + 4] != _png_checksum(kind, body):
+            damage = damage or f"a wrong checksum in its {kind.decode('latin-1')} chunk"
         if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        if kind == b"IEND":
+            orientation = _exif_orientation(body)
+        elif kind == b"tRNS" and colour_type == _GREY_PNG and length == 2:
+            # OpenCV stretches 1, 2 and 4 bits to 8.
+            stretch = 255 // (2**depth - 1) if depth < 8 else 1
+            transparent_grey = int.from_bytes(body, "big") * stretch
+        elif kind == b"IEND":
             missing = None
             break
-        position += 12 + length
-    return ImageHeader("png", width, height, orientation, missing=missing)
+        position = end + 4
+    return ImageHeader("png", width, height, orientation, missing, damage, transparent_grey=transparent_grey)
+
+
+def _png_checksum(kind: bytes, body: bytes) -> bytes:
+    return zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
 
 
 def _webp(data: bytes) -> ImageHeader | None:
@@ -162,7 +196,30 @@ def _tiff(data: bytes) -> ImageHeader | None:
     width, height = tags.get(256, 0), tags.get(257, 0)
     if not width or not height:
         return None
-    return ImageHeader("tiff", width, height, _valid_orientation(tags), is_cmyk=tags.get(262) == 5)
+    bits, samples, extra, sample_format = tags.get(258, 1), tags.get(277, 1), tags.get(338), tags.get(339, 1)
+    unsupported: str | None = None
+    if sample_format == 3:
+        unsupported = f"a TIFF file of {bits}-bit floating-point pixels"
+    elif bits > 16:
+        unsupported = f"a TIFF file of {bits}-bit pixels"
+    elif samples == 2 and extra in {1, 2}:
+        unsupported = "a grey TIFF file with transparency"
+    # Extra samples (TIFF 6.0, tag 338): 0 unspecified, 1 premultiplied alpha, 2 straight alpha, which libtiff
+    # premultiplies when it brings 8-bit files to RGBA. Without the tag a fourth channel is taken for straight alpha.
+    alpha: Literal["straight", "premultiplied", "ignored"] = "straight"
+    if extra == 0:
+        alpha = "ignored"
+    elif extra == 1 or (extra == 2 and bits == 8):
+        alpha = "premultiplied"
+    return ImageHeader(
+        "tiff",
+        width,
+        height,
+        _valid_orientation(tags),
+        unsupported=unsupported,
+        is_cmyk=tags.get(262) == 5,
+        alpha=alpha,
+    )
 
 
 def _exif_orientation(tiff: bytes) -> int:
@@ -179,7 +236,7 @@ def _valid_orientation(tags: dict[int, int]) -> int:
 
 
 def _first_ifd(tiff: bytes) -> dict[int, int]:
-    """Integer tags (SHORT and LONG, one value) of a TIFF structure's first directory."""
+    """Integer tags (SHORT and LONG) of a TIFF structure's first directory, the first value of each."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return {}
@@ -188,6 +245,12 @@ def _first_ifd(tiff: bytes) -> dict[int, int]:
     tags: dict[int, int] = {}
     for entry in range(offset + 2, offset + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", tiff, entry)
-        if values == 1 and kind in {3, 4}:
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, entry + 8)
+        if kind not in {3, 4} or not values:
+            continue
+        value_at = entry + 8
+        if values * (2 if kind == 3 else 4) > 4:
+            # More than fits into the entry: it holds the offset of the values instead.
+            (value_at,) = struct.unpack_from(order + "I", tiff, value_at)
+        if value_at + 4 <= len(tiff):
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, value_at)
     return tags

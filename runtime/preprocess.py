@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.errors import ImageError
-from edgeclf.runtime.image_header import ImageHeader, read_image_header
+from edgeclf.runtime.image_header import ImageHeader, begins_like_image, read_image_header
 from edgeclf.runtime.spec import Preprocess
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -86,11 +86,18 @@ def decode_image(data: bytes, *, source: str = "image", max_pixels: int = MAX_PI
             expected="a whole file",
             do="copy the file again",
         )
-    image_bgr = _decode_pixels(data, header)
+    if header.unsupported:
+        raise ImageError(
+            f"cannot decode {source}",
+            got=header.unsupported,
+            expected="8 or 16 bits a channel, grey, colour or colour with transparency",
+            do="convert it to PNG",
+        )
+    image_bgr = None if header.damage else _decode_pixels(data, header)
     if image_bgr is None:
         raise ImageError(
             f"cannot decode {source}",
-            got=f"a damaged {header.format.upper()} file",
+            got=f"a damaged {header.format.upper()} file" + (f" with {header.damage}" if header.damage else ""),
             expected="pixels that can be decoded",
             do="copy the file again",
         )
@@ -109,30 +116,36 @@ def _decode_pixels(data: bytes, header: ImageHeader) -> UInt8Array | None:
         return None
     if pixels is None or pixels.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         return None
-    image_bgr = to_bgr8(pixels)
+    image_bgr = _to_bgr8(pixels, header)
     return image_bgr if header.format == "tiff" else _orient(image_bgr, header.orientation)
 
 
-def to_bgr8(pixels: npt.NDArray[Any]) -> UInt8Array:
+def _to_bgr8(pixels: npt.NDArray[Any], header: ImageHeader) -> UInt8Array:
     """Brings decoded pixels to 8-bit BGR, transparency laid on white.
 
     Args:
         pixels: (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA; uint8 or uint16.
+        header: What the file says about its transparency.
 
     Returns:
         (H, W, 3) uint8 BGR.
     """
+    opaque = np.iinfo(pixels.dtype).max
     if pixels.ndim == 2 or pixels.shape[2] == 1:
-        grey = _to_uint8(pixels.reshape(pixels.shape[:2]))
-        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+        grey = pixels.reshape(pixels.shape[:2])
+        if header.transparent_grey is not None:
+            grey = np.where(grey == header.transparent_grey, opaque, grey).astype(grey.dtype)
+        return np.asarray(cv2.cvtColor(_to_uint8(grey), cv2.COLOR_GRAY2BGR), np.uint8)
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:]
-        opaque = np.iinfo(pixels.dtype).max
-        if int(alpha.min()) < opaque:
+        if header.alpha != "ignored" and int(alpha.min()) < opaque:
             # Blended in float32: exact for both depths to within the final rounding.
             share = alpha.astype(np.float32) / np.float32(opaque)
-            blended = pixels[..., :3].astype(np.float32) * share + np.float32(opaque) * (1 - share)
-            pixels = np.rint(blended).astype(pixels.dtype)
+            blended = pixels[..., :3].astype(np.float32)
+            if header.alpha == "straight":
+                blended *= share
+            blended += np.float32(opaque) * (1 - share)
+            pixels = np.rint(np.minimum(blended, np.float32(opaque))).astype(pixels.dtype)
         else:
             pixels = np.ascontiguousarray(pixels[..., :3])
     return _to_uint8(pixels)
@@ -248,8 +261,8 @@ def _describe_bytes(data: bytes) -> str:
         return "an XML or SVG document"
     if data[4:8] == b"ftyp":
         return "a HEIF, AVIF or video file"
-    if data[:3] == b"\xff\xd8\xff" or data[:4] == b"\x89PNG":
-        return "a file that ends inside its header"
+    if begins_like_image(data):
+        return "an image file that ends inside its header, or whose header is damaged"
     try:
         data[:512].decode("utf-8")
     except UnicodeDecodeError:

@@ -80,6 +80,8 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the `edgeclf` script."""
+    # Every unusable file is reported once, by us; OpenCV reads this when it is loaded.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     app()
 
 

@@ -1,0 +1,138 @@
+"""What a classifier's probabilities are worth on labelled images: accuracy, per-class figures, confusion, calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import InputError
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How one class fares.
+
+    Attributes:
+        label: Its name.
+        support: Images of this class.
+        precision: Share of the images given this label that are of this class; None where none was given it.
+        recall: Share of this class's images that were given this label; None where there is no image of it.
+        f1: Harmonic mean of the two, 2 TP / (2 TP + FP + FN); None where the class neither occurs nor is predicted.
+    """
+
+    label: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationReport:
+    """Figures over a set of labelled images.
+
+    Attributes:
+        count: Number of images.
+        accuracy: Top-1 accuracy, 0..1.
+        macro_f1: Mean F1 of the classes that occur or were predicted.
+        expected_calibration_error: Mean gap between confidence and accuracy over 15 equal-width confidence bins,
+            weighted by their number of images (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3).
+        per_class: One entry a class, in the order of the labels.
+        confusion: (C, C) int64 counts, rows the true class, columns the predicted one.
+    """
+
+    count: int
+    accuracy: float
+    macro_f1: float
+    expected_calibration_error: float
+    per_class: tuple[ClassFigures, ...]
+    confusion: npt.NDArray[np.int64]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of rows and columns of the confusion matrix."""
+        return tuple(figures.label for figures in self.per_class)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {
+            "count": self.count,
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "expected_calibration_error": self.expected_calibration_error,
+            "per_class": [vars(figures) for figures in self.per_class],
+            "labels": list(self.labels),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def classification_report(
+    probabilities: npt.NDArray[Any], true_indices: Sequence[int] | npt.NDArray[Any], labels: Sequence[str]
+) -> ClassificationReport:
+    """Measures a classifier.
+
+    Args:
+        probabilities: (N, C) float, rows in the order of `true_indices`.
+        true_indices: (N,) int, each image's class as a position in `labels`.
+        labels: The C class names.
+
+    Raises:
+        InputError: There are no images, the shapes do not fit, an index is out of range, or a probability is NaN.
+    """
+    true = np.asarray(true_indices, np.int64)
+    classes = len(labels)
+    if probabilities.ndim != 2 or probabilities.shape != (len(true), classes) or len(true) == 0:
+        raise InputError(
+            "cannot measure accuracy",
+            got=f"probabilities {probabilities.shape} for {len(true)} images",
+            expected=f"(N, {classes}) with at least one image",
+        )
+    if np.isnan(probabilities).any():
+        raise InputError("cannot measure accuracy", got="probabilities that are not numbers", expected="finite numbers")
+    if true.min() < 0 or true.max() >= classes:
+        raise InputError(
+            "cannot measure accuracy", got=f"class indices {true.min()}..{true.max()}", expected=f"0..{classes - 1}"
+        )
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    per_class = tuple(_class_figures(label, index, confusion) for index, label in enumerate(labels))
+    scores = [figures.f1 for figures in per_class if figures.f1 is not None]
+    correct = predicted == true
+    return ClassificationReport(
+        count=len(true),
+        accuracy=float(correct.mean()),
+        macro_f1=float(np.mean(scores)),
+        expected_calibration_error=expected_calibration_error(probabilities.max(axis=1), correct),
+        per_class=per_class,
+        confusion=confusion,
+    )
+
+
+def expected_calibration_error(confidences: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3).
+
+    Args:
+        confidences: (N,) float, the probability of each predicted class, 0..1.
+        correct: (N,) bool, whether that class is the true one.
+    """
+    # Bins are (lower, upper], as in the paper; a confidence of exactly 0 joins the first.
+    bins = np.clip(np.ceil(confidences.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
+    bins = np.minimum(bins, CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidences.astype(np.float64), minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def _class_figures(label: str, index: int, confusion: npt.NDArray[np.int64]) -> ClassFigures:
+    hits = int(confusion[index, index])
+    support, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+    return ClassFigures(
+        label=label,
+        support=support,
+        precision=hits / predicted if predicted else None,
+        recall=hits / support if support else None,
+        f1=2 * hits / (support + predicted) if support + predicted else None,
+    )

@@ -1,0 +1,110 @@
+"""Which images train, which choose, which only report."""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
+from edgeclf.training.dataset import SPLITS, Dataset, Sample
+
+# Where the data set brings its own test part, validation takes this share of the training images.
+CARVED_VAL_FRACTION = 0.2
+DEFAULT_VAL_FRACTION = 0.15
+DEFAULT_TEST_FRACTION = 0.15
+
+
+def assign_splits(
+    dataset: Dataset, *, val_fraction: float | None = None, test_fraction: float | None = None, seed: int = 0
+) -> tuple[Sample, ...]:
+    """Puts every sample into `train`, `val` or `test`, class by class.
+
+    Parts that the data set brings are kept; validation images are carved from `train` where it brings none, so that no
+    choice is ever made on test images.
+
+    Args:
+        dataset: The samples.
+        val_fraction: Share of the images that validate, in (0, 1); None takes 0.2 of the training images where a
+            test part is given, else 0.15.
+        test_fraction: Share that tests, in [0, 1); None takes 0.15. Has no say where the data set brings its parts.
+        seed: Of the random choice within a class.
+
+    Returns:
+        The samples in their order, each with its split.
+
+    Raises:
+        UsageError: A fraction is out of range, or a test fraction is given for data with parts of its own.
+        DatasetError: A class has too few images to be in every part.
+    """
+    given = {sample.split for sample in dataset.samples}
+    has_parts = given != {None}
+    if has_parts and test_fraction is not None:
+        raise UsageError(
+            "a test fraction has no meaning here",
+            got=f"--test-fraction {test_fraction:g} for data with parts of its own",
+            expected="one or the other",
+            do="leave it out",
+        )
+    val = val_fraction if val_fraction is not None else CARVED_VAL_FRACTION if has_parts else DEFAULT_VAL_FRACTION
+    test = 0.0 if has_parts else DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
+    if not (0.0 < val < 1.0 and 0.0 <= test < 1.0 and val + test < 1.0):
+        raise UsageError(
+            "bad fractions", got=f"val {val:g}, test {test:g}", expected="0 < val, 0 <= test, val + test < 1"
+        )
+    if has_parts and "val" in given:
+        return dataset.samples
+    by_label: defaultdict[str, list[int]] = defaultdict(list)
+    for position, sample in enumerate(dataset.samples):
+        if sample.split in {None, "train"}:
+            by_label[sample.label].append(position)
+    samples = list(dataset.samples)
+    for number, label in enumerate(sorted(by_label)):
+        positions = by_label[label]
+        val_count = max(1, round(len(positions) * val))
+        test_count = max(1, round(len(positions) * test)) if test else 0
+        if len(positions) - val_count - test_count < 1:
+            raise DatasetError(
+                f"too few images of class {label!r}",
+                got=str(len(positions)),
+                expected=f"at least {2 + (test_count > 0)}, one for each part",
+                do="add images",
+            )
+        # A stream of its own for each class: adding images to one class does not reshuffle the others.
+        order = np.random.default_rng([seed, number]).permutation(len(positions)).tolist()
+        for rank, index in enumerate(order):
+            split = "val" if rank < val_count else "test" if rank < val_count + test_count else "train"
+            samples[positions[index]] = replace(samples[positions[index]], split=split)
+    return tuple(samples)
+
+
+def split_to_csv(samples: Sequence[Sample]) -> str:
+    """The split as the text of `split.csv`: path, label, split."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "split"))
+    writer.writerows((sample.path, sample.label, sample.split) for sample in samples)
+    return text.getvalue()
+
+
+def read_split(path: Path) -> tuple[Sample, ...]:
+    """Reads what `split_to_csv` wrote.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            samples = tuple(Sample(row["path"], row["label"], row["split"]) for row in csv.DictReader(file))  # type: ignore[arg-type]
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise RunFolderError(
+            f"cannot read {path}", got=str(error), expected="path,label,split", do="train again"
+        ) from error
+    if not samples or any(sample.split not in SPLITS for sample in samples):
+        raise RunFolderError(
+            f"cannot use {path}", got="rows without a split", expected="train, val or test", do="train again"
+        )
+    return samples

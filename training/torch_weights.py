@@ -1,0 +1,129 @@
+"""Reads the weights in a legacy (2018-style) PyTorch `.pth` file without PyTorch, and without trusting it.
+
+Such a file is a row of pickles - a magic number, a protocol version, system facts, the state dict, the keys of its
+storages - and then each storage: its number of elements as int64, and its raw values. In the state dict a tensor is a
+call of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride)` with the storage as a persistent id. A pickle
+can name any function, so only the four names that weights need are admitted.
+"""
+
+import io
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import InputError
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+class _StorageType(NamedTuple):
+    dtype: np.dtype[Any]
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype[Any]
+    elements: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read_torch_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Reads a state dict.
+
+    Args:
+        path: A legacy, non-zip `.pth` file.
+
+    Returns:
+        Arrays by name, float32 or int64, contiguous, in PyTorch's layout - convolutions (O, I, kh, kw).
+
+    Raises:
+        InputError: The file is missing, truncated, of another format, or asks for anything besides tensors.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _weights_error(path, error.strerror or "unreadable") from error
+    stream = io.BytesIO(data)
+    try:
+        if _RestrictedUnpickler(stream).load() != _MAGIC:
+            raise _weights_error(path, "another format")
+        for _ in range(2):  # protocol version, system facts
+            _RestrictedUnpickler(stream).load()
+        state = _RestrictedUnpickler(stream).load()
+        keys = _RestrictedUnpickler(stream).load()
+        storages = _read_storages(stream, keys, {t.storage.key: t.storage for t in state.values()})
+        return {name: _to_array(tensor, storages) for name, tensor in state.items()}
+    except pickle.UnpicklingError as error:
+        raise _weights_error(path, str(error)) from error
+    except (EOFError, AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})") from error
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles tensors' descriptions; refuses every other global."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - classes and functions alike
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in _DTYPES:
+            return _StorageType(_DTYPES[name])
+        raise pickle.UnpicklingError(f"a pickle that asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - whatever the pickle holds, checked here
+        kind, storage_type, key, _location, elements, _view = pid
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            raise pickle.UnpicklingError(f"a persistent object of kind {kind!r}")
+        return _Storage(str(key), storage_type.dtype, int(elements))
+
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> _Tensor:
+    return _Tensor(storage, int(offset), tuple(size), tuple(stride))
+
+
+def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storage]) -> dict[str, npt.NDArray[Any]]:
+    storages = {}
+    for key in keys:
+        storage = known[key]
+        elements = int(np.frombuffer(stream.read(8), "<i8")[0])
+        if elements != storage.elements:
+            raise ValueError(f"storage {key} has {elements} elements, expected {storage.elements}")
+        values = np.frombuffer(stream.read(elements * storage.dtype.itemsize), storage.dtype)
+        if len(values) != elements:
+            raise EOFError
+        storages[key] = values
+    return storages
+
+
+def _to_array(tensor: _Tensor, storages: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    values = storages[tensor.storage.key]
+    last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.size, tensor.stride, strict=True))
+    if tensor.offset < 0 or min(tensor.stride, default=0) < 0 or last >= len(values):
+        raise IndexError(f"a tensor of {tensor.size} reaches outside its storage")
+    # The strides matter: these tensors are permuted views, and reading them contiguously gives another network.
+    strides = tuple(step * values.itemsize for step in tensor.stride)
+    view = np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.size, strides, writeable=False)
+    return np.ascontiguousarray(view)
+
+
+def _weights_error(path: Path, got: str) -> InputError:
+    return InputError(
+        f"cannot read weights {path}",
+        got=got,
+        expected="a legacy PyTorch state dict (.pth)",
+        do="install the package again",
+    )

@@ -26,13 +26,16 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some impossible names
         raise OutputError(
             f"cannot write {path}", got="an existing folder", expected="a file path", do="name a file inside it"
         )
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -41,7 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A name that could not be created (too long, forbidden characters) cannot be removed either.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.files import replacing, write_bytes, write_text
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole_in_a_folder_that_is_made(tmp_path):
+    path = tmp_path / "new" / "deep" / "out.json"
+    write_text(path, "å")
+    assert path.read_bytes() == "å".encode()
+    assert names_in(path.parent) == ["out.json"]
+
+
+def test_the_old_file_stands_until_the_block_ends(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.parent == path.parent
+        assert temporary.suffix == path.suffix
+    assert path.read_bytes() == b"new"
+    assert names_in(tmp_path) == ["out.bin"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_an_interrupted_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+
+    def interrupted():
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half of the n")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["out.bin"]
+
+
+def test_a_folder_in_the_way_is_named(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="existing folder"):
+        write_bytes(tmp_path / "out", b"")
+
+
+def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path):
+    # Holds for root too, whom no permission stops.
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write .*file/out\.txt"):
+        write_text(tmp_path / "file" / "out.txt", "x")
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_file_system_that_takes_nothing_is_an_output_error():
+    with pytest.raises(OutputError, match="cannot write /proc/edgeclf"):
+        write_text(Path("/proc/edgeclf/out.txt"), "x")
+
+
+def test_a_full_disk_is_an_output_error_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    program = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from edgeclf.runtime.errors import OutputError
+        from edgeclf.runtime.files import write_bytes
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_bytes(Path({str(path)!r}), bytes(100_000))
+        except OutputError as error:
+            print(error)
+            sys.exit(error.exit_code)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "file too large" in done.stdout
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["out.bin"]
+
+
+def test_an_impossible_name_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="file name too long"):
+        write_text(tmp_path / ("x" * 300), "x")
+    with pytest.raises(OutputError, match="file name too long"):
+        write_text(tmp_path / ("x" * 300) / "out.txt", "x")
+    assert names_in(tmp_path) == []
+
+
+def test_the_longest_possible_name_can_be_written(tmp_path):
+    name = "x" * 251 + ".txt"
+    write_text(tmp_path / name, "x")
+    assert names_in(tmp_path) == [name]
+
+
+def test_reading_another_file_inside_the_block_keeps_its_own_error(tmp_path):
+    def reads_what_is_not_there():
+        with replacing(tmp_path / "out.txt") as temporary:
+            temporary.write_text((tmp_path / "elsewhere" / "missing.txt").read_text())
+
+    with pytest.raises(FileNotFoundError):
+        reads_what_is_not_there()
+    assert names_in(tmp_path) == []

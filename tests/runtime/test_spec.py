@@ -1,0 +1,139 @@
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeclf.runtime.errors import ModelFileError
+from edgeclf.runtime.spec import FIT_MODES, SCHEMA_VERSION, ModelSpec, Preprocess, spec_from_json
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | finite | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+facts = st.dictionaries(st.text(string.ascii_lowercase, min_size=1), json_values, max_size=4)
+preprocesses = st.builds(
+    Preprocess,
+    size_hw=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    fit=st.sampled_from(FIT_MODES),
+    crop_fraction=st.floats(0.01, 1.0),
+    pad_value=st.integers(0, 255),
+)
+specs = st.builds(
+    ModelSpec,
+    labels=st.lists(st.text(), min_size=1, max_size=5, unique=True).map(tuple),
+    preprocess=preprocesses,
+    temperature=st.floats(0.01, 100),
+    rejection_threshold=st.none() | st.floats(0, 1),
+    architecture=st.text(),
+    precision=st.sampled_from(["fp32", "int8"]),
+    quantization=st.none() | facts,
+    training=facts,
+    dataset_fingerprint=st.none() | st.text(),
+    package_versions=st.dictionaries(st.text(), st.text(), max_size=3),
+    parity=st.none() | facts,
+    latency=st.none() | facts,
+)
+SPEC = ModelSpec(labels=("a", "b"), preprocess=Preprocess((3, 4)))
+
+
+@given(specs)
+def test_a_spec_survives_the_round_trip(spec):
+    text = spec.to_json()
+    read = spec_from_json(text, "test")
+    assert read == spec
+    assert read.to_json() == text
+
+
+@given(preprocesses, preprocesses)
+def test_keys_differ_whenever_the_pixels_would(first, second):
+    def what_matters(item):
+        return (
+            item.size_hw,
+            item.fit,
+            f"{item.crop_fraction:g}" if item.fit == "crop" else None,
+            item.pad_value if item.fit == "letterbox" else None,
+        )
+
+    assert (first.key == second.key) == (what_matters(first) == what_matters(second))
+
+
+def changed(**changes):
+    document = json.loads(SPEC.to_json())
+    for name, value in changes.items():
+        document[name] = value
+    return json.dumps(document)
+
+
+def test_unknown_keys_of_the_same_schema_are_ignored():
+    assert spec_from_json(changed(something_new={"a": 1}), "test") == SPEC
+
+
+def test_missing_optional_keys_take_their_defaults():
+    document = json.loads(SPEC.to_json())
+    kept = {key: document[key] for key in ("labels", "preprocess", "schema_version")}
+    assert spec_from_json(json.dumps(kept), "test") == SPEC
+
+
+def test_a_newer_schema_asks_for_an_update():
+    with pytest.raises(ModelFileError, match=r"schema version 2.*expected at most 1; update edgeclf"):
+        spec_from_json(changed(schema_version=SCHEMA_VERSION + 1), "m.onnx")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"spec"',
+        "{}",
+        SPEC.to_json()[:-10],
+        changed(schema_version=None),
+        changed(schema_version="1"),
+        changed(labels=[]),
+        changed(labels=["a", "a"]),
+        changed(labels=None),
+        changed(preprocess=None),
+        changed(preprocess={}),
+        changed(preprocess={"size_hw": [3]}),
+        changed(preprocess={"size_hw": ["x", 4]}),
+        changed(preprocess={"size_hw": [0, 4]}),
+        changed(preprocess={"size_hw": [3, 4], "fit": "squash"}),
+        changed(preprocess={"size_hw": [3, 4], "interpolation": "bicubic"}),
+        changed(preprocess={"size_hw": [3, 4], "colour": "BGR"}),
+        changed(temperature=0),
+        changed(temperature="warm"),
+        changed(rejection_threshold=1.5),
+    ],
+)
+def test_a_damaged_document_is_a_model_file_error_that_names_the_file(text):
+    with pytest.raises(ModelFileError, match=r"cannot read the spec of m\.onnx"):
+        spec_from_json(text, "m.onnx")
+
+
+@given(st.text() | json_values.map(json.dumps))
+def test_any_text_is_either_read_or_refused(text):
+    with pytest.raises(ModelFileError):
+        spec_from_json(text, "test")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size_hw": (0, 1)},
+        {"size_hw": (1, 2, 3)},
+        {"size_hw": (1, 1), "fit": "squash"},
+        {"size_hw": (1, 1), "crop_fraction": 0.0},
+        {"size_hw": (1, 1), "crop_fraction": 1.1},
+        {"size_hw": (1, 1), "pad_value": 256},
+        {"size_hw": (1, 1), "interpolation": "cubic"},
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(arguments):
+    with pytest.raises(ValueError, match="must"):
+        Preprocess(**arguments)

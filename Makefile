@@ -5,7 +5,9 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 py
 	&& echo $$python && break; done),python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
+# pip compiles with one CPU. Some packages carry templates and tests that do not compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: demo test lint types clean
 
@@ -32,11 +34,13 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'installing edgeclf[all] into $(VENV) ...'
 	@$(PIP_INSTALL) --editable '.[all]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'installing edgeclf[all,dev] into $(VENV) ...'
 	@$(PIP_INSTALL) --editable '.[all,dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo
 
 clean:

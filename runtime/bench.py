@@ -209,7 +209,7 @@ def benchmark(
                 # Time or count, whichever is farther from its end.
                 share = min(done / min_queries, (end - begin) / duration_s if duration_s else 1.0)
                 progress(stage, done, max(done, round(done / share)))
-    progress(stage, done, done)
+        progress(stage, done, done)
     preprocess_ms, infer_ms, postprocess_ms = (np.asarray(values) for values in stages_ms)
     query_ms = preprocess_ms + infer_ms + postprocess_ms
     return BenchResult(

@@ -1,7 +1,11 @@
 """The heavy packages of this floor, imported when used, with a sentence where one is missing."""
 
+import contextlib
 import logging
 import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +23,12 @@ def import_tensorflow() -> Any:  # noqa: ANN401 - a module without types
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    return _import("tensorflow", "train")
+    with _captured_stderr() as captured:
+        try:
+            return _import("tensorflow", "train")
+        except MissingPackageError:
+            sys.stderr.write(captured())
+            raise
 
 
 def import_tf2onnx() -> Any:  # noqa: ANN401 - a module without types
@@ -31,6 +40,28 @@ def import_tf2onnx() -> Any:  # noqa: ANN401 - a module without types
     module = _import("tf2onnx", "export")
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     return module
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Takes what C++ code writes to file descriptor 2 out of the user's sight; yields what gives it back.
+
+    TensorFlow's library writes a dozen lines while it is loaded, before any setting of its log level counts.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+
+        def captured() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        kept = os.dup(2)
+        try:
+            os.dup2(file.fileno(), 2)
+            yield captured
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _import(name: str, extra: str) -> Any:  # noqa: ANN401

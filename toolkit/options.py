@@ -37,6 +37,24 @@ IgnoreUnreadableOption = Annotated[
     typer.Option("--ignore-unreadable", help="End with exit code 0 although some images could not be read."),
 ]
 
+CacheFolderOption = Annotated[
+    Path | None,
+    typer.Option("--cache-folder", help="Where preprocessed images are kept (~/.cache/edgeclf).", show_default=False),
+]
+SplitOption = Annotated[
+    str,
+    typer.Option(
+        "--split", help="Which images: auto (the test part where there is one, else all), train, val, test, all."
+    ),
+]
+MinAgreementOption = Annotated[
+    float,
+    typer.Option("--min-agreement", min=0.0, max=1.0, help="int8: lowest share of images with the same label."),
+]
+MaxAccuracyDropOption = Annotated[
+    float, typer.Option("--max-accuracy-drop", min=0.0, max=1.0, help="int8: highest loss of top-1 accuracy.")
+]
+
 
 def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "Mapping[str, Any]":
     """Keyword arguments for `ModelSession` or `Classifier` from `--labels`, `--mean` and `--std`.

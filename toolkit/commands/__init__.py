@@ -7,10 +7,20 @@ of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors belo
 from collections.abc import Callable
 
 from edgeclf.toolkit.commands.bench import bench
+from edgeclf.toolkit.commands.demo import demo
+from edgeclf.toolkit.commands.evaluate import evaluate
+from edgeclf.toolkit.commands.export import export
 from edgeclf.toolkit.commands.info import info
+from edgeclf.toolkit.commands.train import train
+from edgeclf.toolkit.commands.verify import verify
 
 # In the order of the road from a folder of images to a device: the order of `edgeclf --help`.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "verify": verify,
     "bench": bench,
     "info": info,
+    "demo": demo,
 }

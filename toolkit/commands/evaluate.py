@@ -1,0 +1,66 @@
+"""`edgeclf evaluate`: how good a model is on labelled images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeclf.toolkit.console import print_json, progress_bar
+from edgeclf.toolkit.options import (
+    DeviceOption,
+    IgnoreUnreadableOption,
+    JsonOption,
+    LabelsOption,
+    MeanOption,
+    SplitOption,
+    StdOption,
+    ThreadsOption,
+    model_arguments,
+)
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.pipeline import ProbabilityModel
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="An .onnx file or a run folder.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.", show_default=False)],
+    split: SplitOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    labels: LabelsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    ignore_unreadable: IgnoreUnreadableOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images."""
+    import numpy as np
+
+    from edgeclf.runtime.metrics import classification_report
+    from edgeclf.runtime.session import ModelSession
+    from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.report import print_report
+
+    opened: ProbabilityModel
+    if model.is_dir():
+        opened = open_reference(model)
+        ran_on = "Keras"
+    else:
+        session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
+        opened, ran_on = session, session.provider
+    images = list_images(data, opened.spec.labels, split, need_labels=True)
+    with progress_bar(enabled=not as_json) as progress:
+        classified = classify_files(opened, images.paths, f"evaluate on {images.part}", progress)
+    if images.true_indices is None:  # list_images was told that labels are needed
+        raise AssertionError(images)
+    true = np.asarray(images.true_indices)[list(classified.rows)]
+    report = classification_report(classified.probabilities, true, opened.spec.labels)
+    if as_json:
+        unreadable = [{"source": str(path), "error": str(error)} for path, error in classified.unreadable]
+        print_json(
+            {"model": str(model), "part": images.part, "ran_on": ran_on, **report.to_json(), "unreadable": unreadable}
+        )
+    else:
+        print_report(f"{model} on {report.count} {images.part} images ({ran_on})", report)
+    end_with_unreadable(classified.unreadable, ignore=ignore_unreadable)

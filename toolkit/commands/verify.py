@@ -1,0 +1,89 @@
+"""`edgeclf verify`: the parity gate once more, on the machine where the model will run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeclf.toolkit.console import note, print_json, progress_bar
+from edgeclf.toolkit.options import (
+    DeviceOption,
+    IgnoreUnreadableOption,
+    JsonOption,
+    MaxAccuracyDropOption,
+    MinAgreementOption,
+    SplitOption,
+    ThreadsOption,
+)
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
+    data: Annotated[
+        Path, typer.Argument(help="Images: folder of class folders, CSV, or any folder.", show_default=False)
+    ],
+    against: Annotated[
+        Path,
+        typer.Option("--against", help="The run folder, or another .onnx file, to compare with.", show_default=False),
+    ],
+    split: SplitOption = "auto",
+    min_agreement: MinAgreementOption = 0.99,
+    max_accuracy_drop: MaxAccuracyDropOption = 0.01,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    ignore_unreadable: IgnoreUnreadableOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a model file with what it was made from, on this machine and these images; exit code 4 if it differs."""
+    import numpy as np
+
+    from edgeclf.export.parity import compare_probabilities, parity_failures
+    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.runtime.errors import GateError
+    from edgeclf.runtime.session import ModelSession
+    from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_parity
+
+    candidate = ModelSession(model, device=device, threads=threads)
+    reference = open_reference(against)
+    check_same_labels(model, candidate.spec, against, reference.spec)
+    limits = limits_for(candidate.spec, reference.spec, min_agreement, max_accuracy_drop)
+    images = list_images(data, candidate.spec.labels, split, need_labels=False)
+    if images.true_indices is None:
+        note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
+    with progress_bar(enabled=not as_json) as progress:
+        expected = classify_files(reference, images.paths, "reference", progress)
+        got = classify_files(candidate, images.paths, "candidate", progress)
+    # Both decode through the same code, so the same files fail; anything else would be a bug worth a traceback.
+    if expected.rows != got.rows:
+        raise RuntimeError("the two models could not read the same files")
+    true = None if images.true_indices is None else np.asarray(images.true_indices)[list(got.rows)]
+    facts = compare_probabilities(expected.probabilities, got.probabilities, images.part, true)
+    failures = parity_failures(facts, limits)
+    differing = [str(images.paths[got.rows[row]]) for row in facts.disagreements]
+    cpu = cpu_info()
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "against": str(against),
+                "precision": candidate.spec.precision,
+                "provider": candidate.provider,
+                "cpu": cpu.to_json(),
+                "passed": not failures,
+                "failures": failures,
+                **facts.to_json(),
+                "differing": differing,
+                "unreadable": [{"source": str(p), "error": str(e)} for p, e in got.unreadable],
+            }
+        )
+    else:
+        print_parity(f"{model} against {against} ({candidate.provider}, {cpu.model})", facts, differing)
+    if failures:
+        raise GateError(
+            f"{model} does not match {against} on this machine",
+            got="; ".join(failures),
+            do="do not ship it to this machine: export it again, or use the fp32 file",
+        )
+    note("passed: the model does here what it was trained to do")
+    end_with_unreadable(got.unreadable, ignore=ignore_unreadable)

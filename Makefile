@@ -24,6 +24,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy examples benchmarks
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "edgeclf needs Python 3.10 to 3.13, this is %d.%d: run make PYTHON=python3.11 (or another)" % v)'

@@ -174,10 +174,31 @@ def _webp(data: bytes) -> ImageHeader | None:
 
 
 def _gif(data: bytes) -> ImageHeader:
-    width, height = struct.unpack_from("<HH", data, 6)
-    # The trailer byte ends a GIF; some writers pad behind it.
-    missing = None if data.rstrip(b"\0").endswith(b"\x3b") else "the GIF trailer"
-    return ImageHeader("gif", width, height, missing=missing)
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    return ImageHeader("gif", width, height, missing=None if _reaches_gif_trailer(data, flags) else "the GIF trailer")
+
+
+def _reaches_gif_trailer(data: bytes, flags: int) -> bool:
+    """Whether the blocks of a GIF, followed from its header, lead to the trailer: any byte of pixels may look like one."""
+    position = 13 + _colour_table_length(flags)
+    while position < len(data):
+        if data[position] == 0x3B:
+            return True
+        if data[position] == 0x2C and position + 10 < len(data):
+            # An image: its descriptor, its own colour table, the code size of its pixels.
+            position += 11 + _colour_table_length(data[position + 9])
+        elif data[position] == 0x21:
+            position += 2
+        else:
+            return False
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        position += 1
+    return False
+
+
+def _colour_table_length(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _bmp(data: bytes) -> ImageHeader:

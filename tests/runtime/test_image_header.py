@@ -95,13 +95,11 @@ def test_a_damaged_png_chunk_is_named():
 
 # A TIFF says nothing about its end; its decoder refuses what is cut (test_decode_image.py).
 @pytest.mark.parametrize("name", [name for name in WHOLE if not name.startswith("TIFF")])
-@settings(max_examples=150)
-@given(data=st.data())
-def test_a_file_cut_anywhere_is_unreadable_or_has_something_missing(name, data):
+def test_a_file_cut_anywhere_is_unreadable_or_has_something_missing(name):
     whole = WHOLE[name]
-    cut = data.draw(st.integers(0, len(whole) - 1))
-    header = read_image_header(whole[:cut])
-    assert header is None or header.missing
+    for cut in range(len(whole)):
+        header = read_image_header(whole[:cut])
+        assert header is None or header.missing, cut
 
 
 @pytest.mark.parametrize("name", WHOLE)

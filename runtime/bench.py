@@ -64,7 +64,8 @@ def compare_latency(
     """Times models against each other, one inference each in every round, in alternating order.
 
     Open the sessions with `threads=1`. The threads of one session's pool go on spinning for a while after its
-    inference has ended, on the very CPUs the next session needs.
+    inference has ended, on the very CPUs the next session needs: three equal models came out within 1 % of each other
+    with one thread each, and 1.7 times too slow and 5 % apart with two (2 CPUs).
 
     Args:
         sessions: The models by name; the first is what the others are compared with.

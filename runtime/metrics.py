@@ -81,18 +81,20 @@ def classification_report(
         labels: The C class names.
 
     Raises:
-        InputError: There are no images, the shapes do not fit, an index is out of range, or a probability is NaN.
+        InputError: There are no images, the shapes do not fit, an index is out of range, or a probability is not finite.
     """
     true = np.asarray(true_indices, np.int64)
     classes = len(labels)
+    if true.ndim != 1:
+        raise InputError("cannot measure accuracy", got=f"class indices of shape {true.shape}", expected="(N,)")
     if probabilities.ndim != 2 or probabilities.shape != (len(true), classes) or len(true) == 0:
         raise InputError(
             "cannot measure accuracy",
             got=f"probabilities {probabilities.shape} for {len(true)} images",
             expected=f"(N, {classes}) with at least one image",
         )
-    if np.isnan(probabilities).any():
-        raise InputError("cannot measure accuracy", got="probabilities that are not numbers", expected="finite numbers")
+    if not np.isfinite(probabilities).all():
+        raise InputError("cannot measure accuracy", got="probabilities that are not finite", expected="0..1")
     if true.min() < 0 or true.max() >= classes:
         raise InputError(
             "cannot measure accuracy", got=f"class indices {true.min()}..{true.max()}", expected=f"0..{classes - 1}"
@@ -118,7 +120,12 @@ def expected_calibration_error(confidences: npt.NDArray[Any], correct: npt.NDArr
     Args:
         confidences: (N,) float, the probability of each predicted class, 0..1.
         correct: (N,) bool, whether that class is the true one.
+
+    Raises:
+        InputError: There are no images.
     """
+    if len(confidences) == 0:
+        raise InputError("cannot measure the calibration error", got="no images", expected="at least one")
     # Bins are (lower, upper], as in the paper; a confidence of exactly 0 joins the first.
     bins = np.clip(np.ceil(confidences.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
     bins = np.minimum(bins, CALIBRATION_BINS - 1)

@@ -1,0 +1,139 @@
+"""Figures by hand, and against a slow definition in plain Python."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.metrics import CALIBRATION_BINS, classification_report, expected_calibration_error
+
+LABELS = ("ant", "bee", "cat")
+
+
+def one_hot(predicted, confidence=1.0, classes=3):
+    rows = np.full((len(predicted), classes), (1 - confidence) / (classes - 1), np.float32)
+    rows[np.arange(len(predicted)), predicted] = confidence
+    return rows
+
+
+def test_figures_by_hand():
+    report = classification_report(one_hot([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 2], LABELS)
+    assert report.count == 6
+    assert report.accuracy == pytest.approx(4 / 6)
+    assert report.confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    ant, bee, cat = report.per_class
+    assert (ant.label, ant.support, ant.precision, ant.recall, ant.f1) == ("ant", 3, 2 / 3, 2 / 3, 2 / 3)
+    assert (bee.support, bee.precision, bee.recall, bee.f1) == (2, 2 / 3, 1.0, 0.8)
+    # No image was called a cat: its precision does not exist, its recall is 0.
+    assert (cat.support, cat.precision, cat.recall, cat.f1) == (1, None, 0.0, 0.0)
+    assert report.macro_f1 == pytest.approx((2 / 3 + 0.8 + 0) / 3)
+    assert report.labels == LABELS
+
+
+def test_a_class_that_neither_occurs_nor_is_predicted_has_no_figures_and_no_part_in_the_mean():
+    report = classification_report(one_hot([0, 1]), [0, 1], LABELS)
+    assert (report.per_class[2].precision, report.per_class[2].recall, report.per_class[2].f1) == (None, None, None)
+    assert report.macro_f1 == 1.0
+    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert document["per_class"][2] == {"label": "cat", "support": 0, "precision": None, "recall": None, "f1": None}
+    assert document["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_calibration_error_is_small_where_confidence_is_accuracy_and_large_where_it_is_more():
+    predicted, true = [0] * 100, [0] * 80 + [1] * 20
+    calibrated = classification_report(one_hot(predicted, 0.8), true, LABELS)
+    over_confident = classification_report(one_hot(predicted, 0.99), true, LABELS)
+    under_confident = classification_report(one_hot(predicted, 0.6), true, LABELS)
+    assert calibrated.expected_calibration_error == pytest.approx(0.0, abs=1e-6)
+    assert over_confident.expected_calibration_error == pytest.approx(0.19, abs=1e-6)
+    assert under_confident.expected_calibration_error == pytest.approx(0.2, abs=1e-6)
+
+
+def test_calibration_bins_are_weighted_by_their_images_and_closed_above():
+    # Gaps of 0.1 over three images and 0.5 over one, in bins of their own.
+    confidences, correct = np.array([0.9, 0.9, 0.9, 0.5]), np.array([True, True, True, False])
+    assert expected_calibration_error(confidences, correct) == pytest.approx(0.75 * 0.1 + 0.25 * 0.5)
+    # 1/15 lies in the first bin (0, 1/15], so that the two cancel; 1/15 + 1e-6 does not.
+    assert expected_calibration_error(np.array([1 / 15, 0.0]), np.array([False, True])) == pytest.approx(7 / 15)
+    apart = expected_calibration_error(np.array([1 / 15 + 1e-6, 0.0]), np.array([False, True]))
+    assert apart == pytest.approx((1 / 15 + 1) / 2, abs=1e-5)
+
+
+def slow_figures(probabilities, true, classes):
+    """Accuracy, confusion, per class (precision, recall, f1) and calibration error, by definition."""
+    predicted = [max(range(classes), key=lambda c, row=row: (row[c], -c)) for row in probabilities]
+    pairs = list(zip(true, predicted, strict=True))
+    figures = []
+    for c in range(classes):
+        hits = sum(t == p == c for t, p in pairs)
+        called, there = sum(p == c for _, p in pairs), sum(t == c for t, _ in pairs)
+        precision = hits / called if called else None
+        recall = hits / there if there else None
+        f1 = 2 * hits / (called + there) if called + there else None
+        figures.append((precision, recall, f1))
+    gap = 0.0
+    for b in range(CALIBRATION_BINS):
+        inside = [
+            (max(row), t == p)
+            for row, (t, p) in zip(probabilities, pairs, strict=True)
+            if b < max(row) * CALIBRATION_BINS <= b + 1 or (b == 0 and max(row) == 0)
+        ]
+        if inside:
+            confidence = sum(c for c, _ in inside) / len(inside)
+            accuracy = sum(right for _, right in inside) / len(inside)
+            gap += len(inside) / len(pairs) * abs(confidence - accuracy)
+    confusion = [[pairs.count((t, p)) for p in range(classes)] for t in range(classes)]
+    return sum(t == p for t, p in pairs) / len(pairs), confusion, figures, gap
+
+
+@st.composite
+def measured(draw):
+    classes = draw(st.integers(1, 5))
+    count = draw(st.integers(1, 20))
+    # Multiples of 1/64 are exact in float32 and float64 alike, and ties are common.
+    row = st.lists(st.integers(0, 64).map(lambda n: n / 64), min_size=classes, max_size=classes)
+    rows = draw(st.lists(row, min_size=count, max_size=count))
+    true = draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count))
+    return rows, true, classes
+
+
+@given(measured())
+def test_figures_against_their_definitions(case):
+    rows, true, classes = case
+    report = classification_report(np.array(rows, np.float32), true, [f"class {c}" for c in range(classes)])
+    accuracy, confusion, figures, gap = slow_figures(rows, true, classes)
+    assert report.accuracy == pytest.approx(accuracy)
+    assert report.confusion.tolist() == confusion
+    for got, wanted in zip(report.per_class, figures, strict=True):
+        assert (got.precision, got.recall, got.f1) == wanted
+    assert report.expected_calibration_error == pytest.approx(gap, abs=1e-6)
+    assert math.isfinite(report.macro_f1)
+    assert sum(f.support for f in report.per_class) == report.count == len(true)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "true", "words"),
+    [
+        (np.empty((0, 3), np.float32), [], "at least one image"),
+        (one_hot([0, 1]), [0], "for 1 images"),
+        (one_hot([0, 1], classes=2), [0, 1], r"expected \(N, 3\)"),
+        (np.ones(3, np.float32), [0, 1, 2], r"probabilities \(3,\)"),
+        (one_hot([0, 1]), [[0], [1]], "class indices of shape"),
+        (one_hot([0, 1]), [0, 3], r"0\.\.3.*expected 0\.\.2"),
+        (one_hot([0, 1]), [-1, 1], r"-1\.\.1"),
+        (np.where(one_hot([0, 1]) == 1, np.nan, 0), [0, 1], "not finite"),
+        (np.where(one_hot([0, 1]) == 1, np.inf, 0), [0, 1], "not finite"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(probabilities, true, words):
+    with pytest.raises(InputError, match=words):
+        classification_report(probabilities, true, LABELS)
+
+
+def test_a_calibration_error_of_nothing_is_an_error():
+    with pytest.raises(InputError, match="no images"):
+        expected_calibration_error(np.empty(0), np.empty(0, bool))

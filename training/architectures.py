@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import UsageError
-from edgeclf.training.efficientnet_lite import build_lite0_backbone
+from edgeclf.training.efficientnet_lite import build_lite0_backbone, lite0_weights_path
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Architecture:
         recipe: Options that suit it.
         build_backbone: For a pretrained network, makes the frozen part from the input size: images to (None, F).
         build: For a network trained from scratch, makes all of it from the input size and the number of classes.
+        check_available: Raises MissingPackageError where a package it needs besides TensorFlow is missing.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Architecture:
     recipe: Recipe
     build_backbone: Callable[[tuple[int, int]], Any] | None = None
     build: Callable[[tuple[int, int], int], Any] | None = None
+    check_available: Callable[[], object] = lambda: None
 
 
 def get_architecture(name: str) -> Architecture:
@@ -116,6 +118,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             min_size=32,
             recipe=Recipe(epochs=100, batch_size=64, optimizer="adam", learning_rate=1e-3, patience=10),
             build_backbone=build_lite0_backbone,
+            check_available=lite0_weights_path,
         ),
         Architecture(
             name="seed-cnn",

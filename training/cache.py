@@ -8,8 +8,10 @@ size and modification time, so that a second run reads no image at all.
 import contextlib
 import hashlib
 import json
+import math
 import os
-import sqlite3
+import time
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +28,13 @@ from edgeclf.runtime.files import output_error, replacing, write_text
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
+from edgeclf.training.digests import digest_files
 
 # Part of every key: a change of what the pixels of an entry mean must make old entries miss.
-_FORMAT = "edgeclf-pixels-1"
+_FORMAT = "edgeclf-pixels-2"
 DEFAULT_LIMIT_GB = 20.0
+# An unfinished file older than this belongs to a process that was killed.
+_ABANDONED_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +85,26 @@ def cached_images(
         OutputError: The cache cannot be written, for example because the disk is full; nothing is left half-written.
         UsageError: `$EDGECLF_CACHE_GB` is not a number.
     """
+    limit_bytes = _limit_bytes()
     folder = cache_folder or default_cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
     threads = workers or usable_cpus()
-    digests = _digest_files(paths, folder, threads, progress)
+    digests = digest_files(paths, folder / "digests.sqlite3", threads, progress)
     entry = _Entry(folder, _entry_key(digests, preprocess), preprocess)
-    rows = entry.rows()
-    if rows is None:
-        rows = _decode_into(entry, paths, threads, progress)
-        _prune(folder, keep=entry.pixels)
-    unreadable = _unreadable(paths, rows)
-    return CachedImages(entry.open(len(rows)), rows, tuple(digests[row] or "" for row in rows), unreadable)
+    found = entry.open(len(paths), progress)
+    if found is not None:
+        images, rows = found
+        unreadable, passing = _unreadable(paths, rows)
+    if found is None or passing:
+        images, rows = _decode_into(entry, paths, threads, progress)
+        _prune(folder, limit_bytes, keep=entry.pixels)
+        unreadable, passing = _unreadable(paths, rows)
+        if passing:
+            entry.forget()
+    return CachedImages(images, rows, tuple(digests[row] or "" for row in rows), unreadable)
 
 
 class _Entry:
@@ -105,22 +116,48 @@ class _Entry:
         self.preprocess = preprocess
         self._shape = (*preprocess.size_hw, 3)
 
-    def rows(self) -> tuple[int, ...] | None:
-        """The rows of a complete entry; None when there is none, or its files do not fit each other."""
+    def open(self, count: int, progress: Progress) -> tuple[UInt8Array, tuple[int, ...]] | None:
+        """Opens a complete entry.
+
+        Args:
+            count: Number of files the entry was made from.
+            progress: Told how many images have been checked.
+
+        Returns:
+            The (N, H, W, 3) memory map and the positions of its images among the files; None when there is no such
+            entry, or it is damaged, or another process removes it.
+        """
         try:
-            rows = tuple(int(row) for row in json.loads(self.facts.read_text(encoding="utf-8"))["rows"])
-            size = self.pixels.stat().st_size
+            facts = json.loads(self.facts.read_text(encoding="utf-8"))
+            rows = tuple(int(row) for row in facts["rows"])
+            if not rows or any(a >= b for a, b in zip((-1, *rows), (*rows, count), strict=True)):
+                return None
+            images = self.map(len(rows))
+            if self.pixels.stat().st_size != images.size or _checksum(images, progress) != facts["crc32"]:
+                return None
+            # The time of the last use is what pruning goes by.
+            os.utime(self.pixels)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not rows or size != len(rows) * int(np.prod(self._shape)):
-            return None
-        # The time of the last use is what pruning goes by.
-        with contextlib.suppress(OSError):
-            os.utime(self.pixels)
-        return rows
+        return images, rows
 
-    def open(self, count: int) -> UInt8Array:
-        return np.memmap(self.pixels, np.uint8, mode="r", shape=(count, *self._shape))
+    def map(self, count: int, file: Path | None = None) -> UInt8Array:
+        """The first `count` images of the file (None: `pixels`), read-only; they stay when the file is removed."""
+        return np.memmap(file or self.pixels, np.uint8, mode="r", shape=(count, *self._shape))
+
+    def forget(self) -> None:
+        """Makes the next look miss."""
+        self.facts.unlink(missing_ok=True)
+
+
+def _checksum(images: UInt8Array, progress: Progress) -> int:
+    """CRC-32 of the pixels, read once from start to end: some 2 GB/s, against 0.1 for decoding them."""
+    checksum = 0
+    for position, image in enumerate(images):
+        checksum = zlib.crc32(image.data, checksum)
+        if position % 256 == 255 or position == len(images) - 1:
+            progress("check", position + 1, len(images))
+    return checksum
 
 
 def _entry_key(digests: Sequence[str | None], preprocess: Preprocess) -> str:
@@ -131,21 +168,28 @@ def _entry_key(digests: Sequence[str | None], preprocess: Preprocess) -> str:
     return digest.hexdigest()
 
 
-def _decode_into(entry: _Entry, paths: Sequence[Path], threads: int, progress: Progress) -> tuple[int, ...]:
+def _decode_into(
+    entry: _Entry, paths: Sequence[Path], threads: int, progress: Progress
+) -> tuple[UInt8Array, tuple[int, ...]]:
     rows: list[int] = []
-    with replacing(entry.pixels) as temporary, temporary.open("wb") as file:
-        for position, image_rgb in enumerate(_preprocessed(paths, entry, threads)):
-            if image_rgb is not None:
-                file.write(image_rgb.data)
-                rows.append(position)
-            progress("decode", position + 1, len(paths))
+    checksum = 0
+    with replacing(entry.pixels) as temporary:
+        with temporary.open("wb") as file:
+            for position, image_rgb in enumerate(_preprocessed(paths, entry, threads)):
+                if image_rgb is not None:
+                    file.write(image_rgb.data)
+                    checksum = zlib.crc32(image_rgb.data, checksum)
+                    rows.append(position)
+                progress("decode", position + 1, len(paths))
         if not rows:
-            _, error = _unreadable(paths, ())[0]
+            (_, error), *_ = _unreadable(paths, ())[0]
             raise InputError(
                 f"none of the {len(paths)} images can be read", got=f"the first with: {error.what}, {error.got}"
             )
-    write_text(entry.facts, json.dumps({"rows": rows}))
-    return tuple(rows)
+        # Mapped under its own name: under the entry's another process may replace or prune it.
+        images = entry.map(len(rows), temporary)
+    write_text(entry.facts, json.dumps({"rows": rows, "crc32": checksum}))
+    return images, tuple(rows)
 
 
 def _preprocessed(paths: Sequence[Path], entry: _Entry, threads: int) -> Iterator[UInt8Array | None]:
@@ -183,10 +227,15 @@ def _single_threaded_opencv() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _unreadable(paths: Sequence[Path], rows: Sequence[int]) -> tuple[tuple[Path, EdgeclfError], ...]:
-    """Reads the files that have no row again, for the error that each ends in: they fail early, so this is quick."""
+def _unreadable(paths: Sequence[Path], rows: Sequence[int]) -> tuple[tuple[tuple[Path, EdgeclfError], ...], bool]:
+    """Reads the files that have no row again, for the error that each ends in: they fail early, so this is quick.
+
+    Returns:
+        The files and their errors, and whether one of them can be read now, so that its error was a passing one.
+    """
     readable = set(rows)
     errors: list[tuple[Path, EdgeclfError]] = []
+    passing = False
     for position, path in enumerate(paths):
         if position not in readable:
             try:
@@ -194,104 +243,40 @@ def _unreadable(paths: Sequence[Path], rows: Sequence[int]) -> tuple[tuple[Path,
             except EdgeclfError as error:
                 errors.append((path, error))
             else:
+                passing = True
                 changed = InputError(f"{path} changed while it was read", do="run the command again")
                 errors.append((path, changed))
-    return tuple(errors)
+    return tuple(errors), passing
 
 
-def _digest_files(paths: Sequence[Path], folder: Path, threads: int, progress: Progress) -> list[str | None]:
-    """The digest of each file's bytes, None where it cannot be read; remembered by path, size and time."""
-    memo = _Memo(folder / "digests.sqlite3")
-    states = [_file_state(path) for path in paths]
-    digests = memo.look_up(states)
-    missing = [position for position, digest in enumerate(digests) if digest is None and states[position] is not None]
-    with ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-digest") as pool:
-        for done, (position, digest) in enumerate(
-            zip(missing, pool.map(lambda i: _digest_file(paths[i]), missing, chunksize=16), strict=True), start=1
-        ):
-            digests[position] = digest
-            progress("read", done, len(missing))
-    memo.remember([(states[position], digests[position]) for position in missing])
-    return digests
-
-
-_FileState = tuple[str, int, int]
-
-
-def _file_state(path: Path) -> _FileState | None:
+def _limit_bytes() -> float:
+    text = os.environ.get("EDGECLF_CACHE_GB") or str(DEFAULT_LIMIT_GB)
     try:
-        status = path.stat()
-    except OSError:
-        return None
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+        limit_gb = float(text)
+    except ValueError:
+        limit_gb = math.nan
+    if not limit_gb >= 0:
+        raise UsageError("bad EDGECLF_CACHE_GB", got=repr(text), expected="a number of gigabytes")
+    return limit_gb * 1e9
 
 
-def _digest_file(path: Path) -> str | None:
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-class _Memo:
-    """Digests by path, size and modification time, in a file that several processes may use at once.
-
-    It only saves time: when it cannot be read or written, files are read again and the cache still works.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self._path, timeout=10)) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT)"
-            )
-            yield connection
-
-    def look_up(self, states: Sequence[_FileState | None]) -> list[str | None]:
-        found: dict[_FileState, str] = {}
-        names = {state[0] for state in states if state is not None}
-        try:
-            with self._connected() as connection:
-                for path, size, mtime_ns, digest in connection.execute("SELECT * FROM digests"):
-                    if path in names:
-                        found[path, size, mtime_ns] = digest
-        except sqlite3.Error:
-            return [None] * len(states)
-        return [None if state is None else found.get(state) for state in states]
-
-    def remember(self, learnt: Sequence[tuple[_FileState | None, str | None]]) -> None:
-        rows = [(*state, digest) for state, digest in learnt if state is not None and digest is not None]
-        if not rows:
-            return
-        with contextlib.suppress(sqlite3.Error), self._connected() as connection:
-            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)
-
-
-def _prune(folder: Path, keep: Path) -> None:
-    """Removes the entries that were not used for longest until the rest fits the limit."""
-    text = os.environ.get("EDGECLF_CACHE_GB", str(DEFAULT_LIMIT_GB))
-    try:
-        limit = float(text) * 1e9
-    except ValueError as error:
-        raise UsageError("bad EDGECLF_CACHE_GB", got=repr(text), expected="a number of gigabytes") from error
+def _prune(folder: Path, limit_bytes: float, keep: Path) -> None:
+    """Removes what killed processes left, and the entries not used for longest until the rest fits the limit."""
     entries = []
     for path in folder.glob("*.pixels"):
         # Another process may remove it between the listing and the look.
         with contextlib.suppress(OSError):
             status = path.stat()
-            entries.append((status.st_mtime_ns, status.st_size, path))
+            if not path.name.startswith("."):
+                entries.append((status.st_mtime_ns, status.st_size, path))
+            elif time.time() - status.st_mtime > _ABANDONED_AFTER_S:
+                path.unlink()
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
-        if total <= limit:
+        if total <= limit_bytes:
             return
         if path != keep:
+            # The facts first, so that no entry is ever found without its pixels.
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             total -= size

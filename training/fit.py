@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +70,16 @@ class _State:
     """What the callback keeps between epochs."""
 
     history: list[dict[str, float]] = field(default_factory=list)
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    best_weights: list[npt.NDArray[Any]] | None = None
+    best: "_Best | None" = None
     ending: Ending = "finished"
+
+
+class _Best(NamedTuple):
+    """The epoch with the lowest validation loss: one object, so that Ctrl-C cannot fall between its parts."""
+
+    loss: float
+    epoch: int
+    weights: list[npt.NDArray[Any]]
 
 
 def fit(
@@ -110,18 +116,18 @@ def fit(
             training, validation_data=validation, epochs=options.epochs, shuffle=False, verbose=0, callbacks=[callback]
         )
     except KeyboardInterrupt:
-        if state.best_weights is None:
+        if state.best is None:
             raise
         state.ending = "interrupted"
-    if state.best_weights is None:
+    if state.best is None:
         raise InputError(
             "training diverged in its first epoch",
             got="a loss that is not a number",
             expected="a finite loss",
             do=f"use a --learning-rate below {options.learning_rate:g}",
         )
-    model.set_weights(state.best_weights)
-    return FitResult(tuple(state.history), state.best_epoch, state.ending)
+    model.set_weights(state.best.weights)
+    return FitResult(tuple(state.history), state.best.epoch, state.ending)
 
 
 def image_batches(
@@ -197,7 +203,7 @@ def _make_callback(base: type[Any], state: _State, options: FitOptions, steps: i
                 return
             rate = (batch + 1) * options.batch_size / (time.perf_counter() - self.started)
             accuracy = float((logs or {})["accuracy"])
-            best = f", best val loss {state.best_loss:.4f} in epoch {state.best_epoch}" if state.best_epoch else ""
+            best = f", best val loss {state.best.loss:.4f} in epoch {state.best.epoch}" if state.best else ""
             progress(
                 f"fit: epoch {self.epoch + 1}, loss {loss:.4f}, accuracy {accuracy:.3f}, {rate:.0f} images/s{best}",
                 self.epoch * steps + batch + 1,
@@ -213,10 +219,9 @@ def _make_callback(base: type[Any], state: _State, options: FitOptions, steps: i
             seconds = time.perf_counter() - self.started
             names = ("loss", "accuracy", "val_loss", "val_accuracy")
             state.history.append({"epoch": epoch + 1, **{name: values[name] for name in names}, "seconds": seconds})
-            if values["val_loss"] < state.best_loss:
-                state.best_loss, state.best_epoch = values["val_loss"], epoch + 1
-                state.best_weights = self.model.get_weights()
-            elif epoch + 1 - state.best_epoch >= options.patience:
+            if state.best is None or values["val_loss"] < state.best.loss:
+                state.best = _Best(values["val_loss"], epoch + 1, self.model.get_weights())
+            elif epoch + 1 - state.best.epoch >= options.patience:
                 state.ending = "early"
                 self.model.stop_training = True
 

@@ -88,7 +88,12 @@ def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None
     figure.savefig(path, dpi=120)
 
 
-def _figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotlib's figure, used only here
+def import_figure() -> Any:  # noqa: ANN401 - matplotlib's class, used only here
+    """Imports what the pictures are drawn with, so that a missing package is known before there is anything to draw.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -98,5 +103,9 @@ def _figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401 - matplotl
             expected="the packages of the extra [train]",
             do='run pip install "edgeclf[headless,train]"',
         ) from error
+    return Figure
+
+
+def _figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401
     # A Figure without pyplot draws with the Agg backend, needs no display, and leaves no global state.
-    return Figure(figsize=size_inches, layout="constrained")
+    return import_figure()(figsize=size_inches, layout="constrained")

@@ -76,7 +76,7 @@ def write_run(
         options: As they were given.
     """
     model.save(staged / run_folder.MODEL_FILE)
-    (staged / run_folder.SPLIT_FILE).write_text(split_to_csv(samples), encoding="utf-8")
+    (staged / run_folder.SPLIT_FILE).write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
     (staged / run_folder.HISTORY_FILE).write_text(_history_csv(result.fit), encoding="utf-8")
     plot_curves(result.fit.history, result.fit.best_epoch, staged / run_folder.CURVES_FILE)
     shown, part = (result.validation, "Validation") if result.test is None else (result.test, "Test")
@@ -102,4 +102,10 @@ def _history_csv(result: FitResult) -> str:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A file name that is not Unicode: escapes keep its bytes.
+        text = json.dumps(document, indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

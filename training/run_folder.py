@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,16 @@ METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion.png"
 RUN_FILE = "run.json"
+RUN_FILES = (
+    MODEL_FILE,
+    SPEC_FILE,
+    SPLIT_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    CURVES_FILE,
+    CONFUSION_FILE,
+    RUN_FILE,
+)
 
 
 @dataclass(frozen=True)
@@ -52,15 +65,36 @@ class Run:
         import_tensorflow()
         import keras
 
+        path = self.folder / MODEL_FILE
         try:
-            return keras.saving.load_model(self.folder / MODEL_FILE, compile=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(
-                f"cannot load {self.folder / MODEL_FILE}",
-                got=str(error).split("\n", 1)[0][:200],
-                expected="the Keras model that edgeclf train wrote",
-                do="train again",
-            ) from error
+            # Keras names a damaged archive in many ways, and reads on past some damage: the archive's own checksums
+            # are what tells.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise _model_error(path, f"damaged {damaged}")
+            model = keras.saving.load_model(path, compile=False)
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise _model_error(path, str(error).split("\n", 1)[0][:200]) from error
+        got = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+        if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
+            raise _model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
+        return model
+
+
+def _model_error(path: Path, got: str) -> RunFolderError:
+    return RunFolderError(
+        f"cannot load {path}", got=got, expected="the Keras model that edgeclf train wrote", do="train again"
+    )
 
 
 def check_run_target(folder: Path, *, overwrite: bool) -> None:
@@ -68,22 +102,34 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
 
     Raises:
         RunFolderError: The folder holds a run and `overwrite` is off, or holds other files.
-        OutputError: The path is a file.
+        OutputError: The path is a file, is the current folder, or cannot be looked into.
     """
-    if folder.is_file():
+    try:
+        folder = folder.resolve()
+        names = {child.name for child in folder.iterdir()} if folder.exists() else set()
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, NotADirectoryError):
+            raise OutputError(
+                f"cannot write run {folder}", got="a file", expected="a new folder", do="choose another --run"
+            ) from error
+        raise output_error(folder, error if isinstance(error, OSError) else OSError(str(error))) from error
+    if folder.is_mount() or folder == Path.cwd():
+        # A run appears by taking the folder's place, which neither of these can give up.
         raise OutputError(
-            f"cannot write run {folder}", got="a file", expected="a new folder", do="choose another --run"
+            f"cannot write run {folder}",
+            got="the current folder" if folder == Path.cwd() else "a mounted folder",
+            expected="a new folder",
+            do="name a folder inside it",
         )
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / SPEC_FILE).exists():
+    others = sorted(names - set(RUN_FILES))
+    if others:
         raise RunFolderError(
             f"will not write a run into {folder}",
-            got="a folder with other files",
+            got=f"a folder with other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''})",
             expected="a new or empty folder",
-            do="choose another --run",
+            do="choose another --run or move them away",
         )
-    if not overwrite:
+    if names and not overwrite:
         raise RunFolderError(
             f"{folder} already holds a run",
             expected="a new or empty folder",
@@ -100,6 +146,7 @@ def staged_run_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be made or written, or the disk is full.
     """
+    folder = folder.resolve()
     token = secrets.token_hex(4)
     staged = folder.with_name(f".{folder.name}.{token}.part")
     retired = folder.with_name(f".{folder.name}.{token}.old")
@@ -110,12 +157,20 @@ def staged_run_folder(folder: Path) -> Iterator[Path]:
             folder.rename(retired)
         staged.rename(folder)
     except OSError as error:
+        # Only a failure of writing here is an output error; one that names another file is the block's own business.
+        if error.filename is not None and not _is_below(Path(os.fsdecode(error.filename)), folder.parent):
+            raise
         raise output_error(folder, error) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         if retired.exists() and not folder.exists():
             retired.rename(folder)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    # A parent that could not be made is named by the error as well.
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def load_run(folder: Path | str) -> Run:
@@ -140,4 +195,12 @@ def load_run(folder: Path | str) -> Run:
         raise RunFolderError(
             f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
         ) from error
-    return Run(folder, spec, read_split(folder / SPLIT_FILE), data_root)
+    split = read_split(folder / SPLIT_FILE)
+    if {sample.label for sample in split} != set(spec.labels):
+        raise RunFolderError(
+            f"cannot read run {folder}",
+            got=f"{SPLIT_FILE} and {SPEC_FILE} with different classes",
+            expected="what edgeclf train wrote",
+            do="train again",
+        )
+    return Run(folder, spec, split, data_root)

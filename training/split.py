@@ -49,6 +49,13 @@ def assign_splits(
             expected="one or the other",
             do="leave it out",
         )
+    if "val" in given and val_fraction is not None:
+        raise UsageError(
+            "a validation fraction has no meaning here",
+            got=f"--val-fraction {val_fraction:g} for data with a validation part of its own",
+            expected="one or the other",
+            do="leave it out",
+        )
     val = val_fraction if val_fraction is not None else CARVED_VAL_FRACTION if has_parts else DEFAULT_VAL_FRACTION
     test = 0.0 if has_parts else DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
     if not (0.0 < val < 1.0 and 0.0 <= test < 1.0 and val + test < 1.0):
@@ -62,19 +69,19 @@ def assign_splits(
         if sample.split in {None, "train"}:
             by_label[sample.label].append(position)
     samples = list(dataset.samples)
-    for number, label in enumerate(sorted(by_label)):
-        positions = by_label[label]
-        val_count = max(1, round(len(positions) * val))
-        test_count = max(1, round(len(positions) * test)) if test else 0
-        if len(positions) - val_count - test_count < 1:
+    for label, positions in by_label.items():
+        parts = 3 if test else 2
+        if len(positions) < parts:
             raise DatasetError(
                 f"too few images of class {label!r}",
                 got=str(len(positions)),
-                expected=f"at least {2 + (test_count > 0)}, one for each part",
+                expected=f"at least {parts}, one for each part",
                 do="add images",
             )
-        # A stream of its own for each class: adding images to one class does not reshuffle the others.
-        order = np.random.default_rng([seed, number]).permutation(len(positions)).tolist()
+        test_count = min(max(1, round(len(positions) * test)), len(positions) - 2) if test else 0
+        val_count = min(max(1, round(len(positions) * val)), len(positions) - test_count - 1)
+        # A stream of its own for each class: adding images to one class, or a class, does not reshuffle the others.
+        order = np.random.default_rng([seed, *label.encode()]).permutation(len(positions)).tolist()
         for rank, index in enumerate(order):
             split = "val" if rank < val_count else "test" if rank < val_count + test_count else "train"
             samples[positions[index]] = replace(samples[positions[index]], split=split)
@@ -82,7 +89,10 @@ def assign_splits(
 
 
 def split_to_csv(samples: Sequence[Sample]) -> str:
-    """The split as the text of `split.csv`: path, label, split."""
+    """The split as the text of `split.csv`: path, label, split.
+
+    File names that are not Unicode keep their bytes when the text is encoded with `errors="surrogateescape"`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
@@ -97,7 +107,7 @@ def read_split(path: Path) -> tuple[Sample, ...]:
         RunFolderError: The file is missing or damaged.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             samples = tuple(Sample(row["path"], row["label"], row["split"]) for row in csv.DictReader(file))  # type: ignore[arg-type]
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise RunFolderError(

@@ -7,6 +7,7 @@ can name any function, so only the four names that weights need are admitted.
 """
 
 import io
+import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_torch_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
         return {name: _to_array(tensor, storages) for name, tensor in state.items()}
     except pickle.UnpicklingError as error:
         raise _weights_error(path, str(error)) from error
-    except (EOFError, AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+    except (EOFError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})") from error
 
 
@@ -112,7 +113,9 @@ def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storag
 def _to_array(tensor: _Tensor, storages: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     values = storages[tensor.storage.key]
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.size, tensor.stride, strict=True))
-    if tensor.offset < 0 or min(tensor.stride, default=0) < 0 or last >= len(values):
+    # Views that repeat elements (a stride of 0) could ask for any amount of memory; weights have none.
+    repeats = math.prod(tensor.size) > len(values)
+    if tensor.offset < 0 or min(tensor.stride, default=0) < 0 or last >= len(values) or repeats:
         raise IndexError(f"a tensor of {tensor.size} reaches outside its storage")
     # The strides matter: these tensors are permuted views, and reading them contiguously gives another network.
     strides = tuple(step * values.itemsize for step in tensor.stride)

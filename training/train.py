@@ -27,6 +27,7 @@ from edgeclf.training.architectures import (
 from edgeclf.training.cache import CachedImages, cached_images
 from edgeclf.training.dataset import Dataset, Sample, fingerprint
 from edgeclf.training.fit import FitOptions, FitResult, fit, image_batches
+from edgeclf.training.plots import import_figure
 from edgeclf.training.record import package_versions, training_summary, write_run
 from edgeclf.training.split import assign_splits
 
@@ -135,7 +136,10 @@ def train(
     samples = assign_splits(
         dataset, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=options.seed
     )
+    # What may be missing is loaded before any image is.
     import_tensorflow()
+    import_figure()
+    architecture.check_available()
     import keras
 
     with run_folder.staged_run_folder(folder) as staged:

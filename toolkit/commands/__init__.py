@@ -10,6 +10,7 @@ from edgeclf.toolkit.commands.bench import bench
 from edgeclf.toolkit.commands.demo import demo
 from edgeclf.toolkit.commands.evaluate import evaluate
 from edgeclf.toolkit.commands.export import export
+from edgeclf.toolkit.commands.infer import infer
 from edgeclf.toolkit.commands.info import info
 from edgeclf.toolkit.commands.train import train
 from edgeclf.toolkit.commands.verify import verify
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "export": export,
     "verify": verify,
+    "infer": infer,
     "bench": bench,
     "info": info,
     "demo": demo,

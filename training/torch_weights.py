@@ -54,7 +54,7 @@ def read_torch_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _weights_error(path, error.strerror or "unreadable") from error
+        raise _weights_error(path, (error.strerror or "unreadable").lower()) from error
     stream = io.BytesIO(data)
     try:
         if _RestrictedUnpickler(stream).load() != _MAGIC:
@@ -120,7 +120,7 @@ def _to_array(tensor: _Tensor, storages: dict[str, npt.NDArray[Any]]) -> npt.NDA
     # The strides matter: these tensors are permuted views, and reading them contiguously gives another network.
     strides = tuple(step * values.itemsize for step in tensor.stride)
     view = np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.size, strides, writeable=False)
-    return np.ascontiguousarray(view)
+    return view.copy()
 
 
 def _weights_error(path: Path, got: str) -> InputError:

@@ -24,11 +24,18 @@ def replacing(path: Path) -> Iterator[Path]:
         format by it).
 
     Raises:
-        OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder.
+        OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder, a device or a pipe.
     """
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some impossible names
         raise OutputError(
             f"cannot write {path}", got="an existing folder", expected="a file path", do="name a file inside it"
+        )
+    if os.path.islink(path):  # noqa: PTH114 - as above
+        # What the link points to is replaced, the link stays.
+        path = path.resolve()
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+        raise OutputError(
+            f"cannot write {path}", got="a device or a pipe", expected="an ordinary file", do="choose another path"
         )
     temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")
     try:
@@ -38,6 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         # Only a failure of writing here is an output error; one that names another file is the block's own business.
         if error.filename is not None and Path(os.fsdecode(error.filename)).parent != path.parent:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import textwrap
@@ -112,3 +113,22 @@ def test_reading_another_file_inside_the_block_keeps_its_own_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         reads_what_is_not_there()
     assert names_in(tmp_path) == []
+
+
+def test_a_device_is_never_replaced_by_a_file(tmp_path):
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    with pytest.raises(OutputError, match="a device or a pipe"), replacing(fifo) as temporary:
+        temporary.write_text("x")
+    assert fifo.is_fifo()
+
+
+def test_a_link_stays_a_link_and_its_target_is_replaced(tmp_path):
+    target = tmp_path / "target.txt"
+    target.write_text("old")
+    link = tmp_path / "link.txt"
+    link.symlink_to(target)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"

@@ -275,7 +275,8 @@ def _output(out: Path | None, *, grows: bool) -> Iterator[Callable[[str], object
 
         yield emit
         return
-    if not grows:
+    # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
+    if not grows and (out.is_file() or not out.exists()):
         with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
             yield file.write
         return

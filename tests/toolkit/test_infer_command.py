@@ -1,0 +1,408 @@
+"""`edgeclf infer` as a user meets it: records, exit codes, damaged files, videos and cameras."""
+
+import contextlib
+import csv
+import http.server
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+
+
+def colour_image(label: str, size_hw: tuple[int, int] = (48, 64)) -> np.ndarray:
+    noise = np.random.default_rng().integers(0, 60, (*size_hw, 3))
+    return np.clip(np.array(COLOURS_BGR[label]) * 0.6 + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    for label in COLOURS_BGR:
+        (folder / label).mkdir(parents=True)
+        for number in range(3):
+            cv2.imwrite(str(folder / label / f"{number}.jpg"), colour_image(label))
+    (folder / "notes.txt").write_text("not an image, and not named like one")
+    (folder / ".hidden").mkdir()
+    cv2.imwrite(str(folder / ".hidden" / "x.jpg"), colour_image("red"))
+    return folder
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def add_damaged(folder: Path) -> set[str]:
+    """The eight kinds of file that people have among their images."""
+    photo = data.astronaut()[..., ::-1]
+    jpeg, png = (cv2.imencode(suffix, photo)[1].tobytes() for suffix in (".jpg", ".png"))
+    (folder / "empty.jpg").touch()
+    (folder / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "truncated.png").write_bytes(png[: len(png) // 2])
+    (folder / "text.jpg").write_text("hello")
+    (folder / "page.png").write_text("<!DOCTYPE html><html><body>404</body></html>")
+    (folder / "folder.jpg").mkdir()
+    (folder / "dangling.jpg").symlink_to("/nowhere/at/all.jpg")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    body = png_chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + png_chunk(b"IEND", b"")
+    (folder / "enormous.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    return {path.name for path in folder.iterdir()}
+
+
+def records(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_folder_gives_one_record_an_image_in_order(run_edgeclf, colour_model, images):
+    done = run_edgeclf("infer", colour_model, images, "--format", "jsonl", "--top-k", 2, "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    found = records(done.stdout)
+    sources = [record["source"] for record in found]
+    assert sources == sorted(str(p) for p in images.glob("[!.]*/*.jpg"))
+    for record in found:
+        assert record["label"] == Path(record["source"]).parent.name
+        assert record["label"] == ("red", "green", "blue")[record["index"]]
+        assert record["top_k"][0] == [record["label"], record["confidence"]]
+        assert len(record["top_k"]) == 2
+        assert record["latency_ms"] > 0
+        assert "frame" not in record
+
+
+def test_each_damaged_file_costs_exactly_its_own_record(run_edgeclf, colour_model, images):
+    damaged = images / "damaged"
+    damaged.mkdir()
+    names = add_damaged(damaged)
+    assert len(names) == 8
+    done = run_edgeclf("infer", colour_model, images, "--format", "jsonl")
+    assert done.returncode == 3
+    assert "8 of the images could not be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = records(done.stdout)
+    assert Counter("error" in record for record in found) == {True: 8, False: 9}
+    assert {Path(r["source"]).name for r in found if "error" in r} == names
+    assert all(set(r) == {"source", "error"} for r in found if "error" in r)
+    # Nothing but our own words on stderr: no libpng, no FFmpeg, no OpenCV.
+    assert all(line.startswith("edgeclf: ") or " images in " in line for line in done.stderr.splitlines()), done.stderr
+    ignored = run_edgeclf("infer", colour_model, images, "--format", "jsonl", "--ignore-unreadable")
+    assert ignored.returncode == 0
+    strip = lambda text: [{k: v for k, v in r.items() if k != "latency_ms"} for r in records(text)]  # noqa: E731
+    assert strip(ignored.stdout) == strip(done.stdout)
+
+
+def test_csv_and_table_say_the_same_as_json_lines(run_edgeclf, colour_model, images):
+    add_damaged(images)
+    lines = records(run_edgeclf("infer", colour_model, images, "--json").stdout)
+    rows = list(csv.DictReader(run_edgeclf("infer", colour_model, images, "--format", "csv").stdout.splitlines()))
+    assert [r["source"] for r in rows] == [r["source"] for r in lines]
+    assert [r["label"] for r in rows] == [r.get("label", "") for r in lines]
+    assert [r["error"] for r in rows] == [r.get("error", "") for r in lines]
+    table = run_edgeclf("infer", colour_model, images).stdout.splitlines()
+    assert len(table) == 1 + len(lines)
+    assert [row.split()[-1] for row, record in zip(table[1:], lines, strict=True) if "label" in record] == [
+        record["label"] for record in lines if "label" in record
+    ]
+
+
+def test_globs_files_and_several_sources(run_edgeclf, colour_model, images):
+    done = run_edgeclf("infer", colour_model, f"{images}/**/1.jpg", images / "red" / "0.jpg", "--json")
+    assert done.returncode == 0
+    assert [Path(r["source"]).relative_to(images).as_posix() for r in records(done.stdout)] == [
+        "blue/1.jpg", "green/1.jpg", "red/1.jpg", "red/0.jpg",
+    ]  # fmt: skip
+
+
+def test_out_is_written_whole_or_not_at_all(run_edgeclf, colour_model, images, tmp_path):
+    out = tmp_path / "deep" / "records.jsonl"
+    assert run_edgeclf("infer", colour_model, images, "--json", "--out", out).returncode == 0
+    assert len(records(out.read_text())) == 9
+    assert [p.name for p in out.parent.iterdir()] == ["records.jsonl"]
+    full = run_edgeclf("infer", colour_model, images, "--json", "--out", images / "red" / "0.jpg" / "x.jsonl")
+    assert full.returncode == 3
+    assert "cannot write" in full.stderr
+
+
+def test_a_full_disk_leaves_nothing_behind(colour_model, images, tmp_path):
+    out = tmp_path / "records.jsonl"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "from edgeclf.toolkit.cli import main; sys.argv[0] = 'edgeclf'; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "infer", str(colour_model), str(images), "--json", "--out", str(out)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "cannot write" in done.stderr
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_reader_that_stops_early_is_no_error(colour_model, images):
+    command = (
+        f"{sys.executable} -m edgeclf.toolkit infer {colour_model} {images} --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere"], 3, "no such file or folder"),
+        (["*.nothing"], 3, "no match"),
+        (["EMPTY"], 3, "no images in"),
+        ([], 2, "nothing to classify"),
+        (["IMAGES", "--camera", "0"], 2, "both a camera and sources"),
+        (["IMAGES", "--format", "xml"], 2, "table or jsonl or csv"),
+        (["IMAGES", "--device", "tpu"], 2, "unknown device"),
+        (["IMAGES", "--save", "x.mp4"], 2, "still images"),
+        (["IMAGES", "--labels", "labels.txt"], 3, "cannot read labels"),
+        (["--camera", "front door"], 2, "cannot use 'front door' as a camera"),
+        (["--camera", "63"], 3, "cannot open camera 63"),
+    ],
+)
+def test_bad_requests_get_one_sentence(run_edgeclf, colour_model, images, tmp_path, arguments, code, words):
+    (tmp_path / "empty").mkdir()
+    places = {"IMAGES": str(images), "EMPTY": str(tmp_path / "empty")}
+    done = run_edgeclf("infer", colour_model, *[places.get(a, a) for a in arguments])
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gpu_that_is_not_there_is_exit_5(run_edgeclf, colour_model, images):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed: the device may be there")
+    done = run_edgeclf("infer", colour_model, images, "--device", "cuda")
+    assert done.returncode == 5
+    assert "onnxruntime-gpu" in done.stderr
+    assert done.stdout == ""
+
+
+def write_video(path: Path, frames: int, codec: str = "MJPG") -> list[str]:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20, (64, 48))
+    labels = []
+    for number in range(frames):
+        labels.append(tuple(COLOURS_BGR)[number // 10 % 3])
+        writer.write(colour_image(labels[-1]))
+    writer.release()
+    return labels
+
+
+def test_a_video_gives_every_frame_in_order_and_an_annotated_copy(run_edgeclf, colour_model, tmp_path):
+    labels = write_video(tmp_path / "v.avi", 45)
+    done = run_edgeclf("infer", colour_model, tmp_path / "v.avi", "--json", "--save", tmp_path / "out" / "drawn.avi")
+    assert done.returncode == 0, done.stderr
+    found = records(done.stdout)
+    assert [r["frame"] for r in found] == list(range(45))
+    assert [r["label"] for r in found] == labels
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "drawn.avi"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 45
+    assert capture.get(cv2.CAP_PROP_FPS) == 20
+    _, frame = capture.read()
+    # The bar along the top is darker than the picture below it.
+    assert frame[:6].mean() < frame[30:].mean() * 0.8
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["drawn.avi"]
+
+
+def test_a_video_that_is_cut_short_is_said_to_be(run_edgeclf, colour_model, tmp_path):
+    write_video(tmp_path / "v.avi", 200)
+    whole = (tmp_path / "v.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    done = run_edgeclf("infer", colour_model, tmp_path / "cut.avi", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "ended early" in done.stderr
+    assert 50 < len(records(done.stdout)) < 150
+    (tmp_path / "text.mp4").write_text("no video")
+    done = run_edgeclf("infer", colour_model, tmp_path / "text.mp4", "--json")
+    assert done.returncode == 3
+    assert "cannot read video" in records(done.stdout)[0]["error"]
+
+
+def test_a_video_ends_after_max_frames(run_edgeclf, colour_model, tmp_path):
+    write_video(tmp_path / "v.avi", 60)
+    done = run_edgeclf("infer", colour_model, tmp_path / "v.avi", "--json", "--max-frames", 7)
+    assert len(records(done.stdout)) == 7
+    wrong = run_edgeclf("infer", colour_model, tmp_path / "v.avi", "--save", tmp_path / "drawn.xyz")
+    assert wrong.returncode == 3
+    assert "suffix" in wrong.stderr
+    windowless = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "WAYLAND_DISPLAY"}}
+    shown = run_edgeclf("infer", colour_model, tmp_path / "v.avi", "--show", env=windowless)
+    assert shown.returncode == 5
+    assert "no display" in shown.stderr
+
+
+class MjpegServer:
+    """An MJPEG-over-HTTP camera on loopback.
+
+    Args:
+        frames: Frames one connection gets before it ends.
+        interval_s: Pause between frames.
+        connections: Connections that are served; later ones are refused.
+        freeze_after: Frames after which a connection stays open and silent.
+    """
+
+    def __init__(self, frames: int, interval_s: float = 0.005, connections: int = 100, freeze_after: int | None = None):
+        jpeg = cv2.imencode(".jpg", colour_image("green", (240, 320)))[1].tobytes()
+        outer = self
+        self.served = 0
+        self.closing = threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.served += 1
+                if outer.served > connections:
+                    self.send_error(503)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n"
+                with contextlib.suppress(OSError):
+                    for number in range(frames):
+                        if outer.closing.wait(30 if number == freeze_after else interval_s):
+                            return
+                        self.wfile.write(part)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/video.mjpg"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> "MjpegServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_camera_over_http_is_classified(run_edgeclf, colour_model, tmp_path):
+    out = tmp_path / "camera.jsonl"
+    with MjpegServer(frames=1000, interval_s=0.02) as server:
+        done = run_edgeclf(
+            "infer", colour_model, "--camera", server.url, "--json", "--out", out, "--max-frames", 20,
+            "--save", tmp_path / "camera.avi",
+        )  # fmt: skip
+        url = server.url
+    assert done.returncode == 0, done.stderr
+    found = records(out.read_text())
+    assert len(found) == 20
+    assert {(r["label"], r["source"]) for r in found} == {("green", url)}
+    numbers = [r["frame"] for r in found]
+    assert numbers == sorted(set(numbers))
+    assert "20 frames in" in done.stderr
+    assert "frame age p50" in done.stderr
+    assert cv2.VideoCapture(str(tmp_path / "camera.avi")).get(cv2.CAP_PROP_FRAME_COUNT) > 0
+
+
+def test_a_stream_that_drops_is_opened_again_and_given_up_after_the_limit(run_edgeclf, colour_model):
+    with MjpegServer(frames=15, connections=2) as server:
+        started = time.monotonic()
+        done = run_edgeclf("infer", colour_model, "--camera", server.url, "--json", "--reconnects", 2)
+        seconds = time.monotonic() - started
+    assert done.returncode == 3
+    assert "opening it anew (1 of 2)" in done.stderr
+    assert "delivers again" in done.stderr
+    assert "went away" in done.stderr
+    assert len(records(done.stdout)) > 1
+    assert seconds < 30
+    assert "Traceback" not in done.stderr
+
+
+def test_a_camera_that_freezes_is_said_to_within_five_seconds(colour_model):
+    with MjpegServer(frames=1000, freeze_after=10) as server:
+        command = [
+            sys.executable,
+            "-m",
+            "edgeclf.toolkit",
+            "infer",
+            str(colour_model),
+            "--camera",
+            server.url,
+            "--json",
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            first = json.loads(process.stdout.readline())
+            assert first["label"] == "green"
+            started = time.monotonic()
+            assert "opening it anew" in process.stderr.readline()
+            # Five seconds, and a little for a loaded machine to schedule the processes.
+            assert time.monotonic() - started < 6.5
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "frames in" in errors
+
+
+def test_nothing_that_answers_is_said_within_five_seconds(run_edgeclf, colour_model):
+    # Listens and accepts, and never says a word.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        started = time.monotonic()
+        done = run_edgeclf("infer", colour_model, "--camera", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert time.monotonic() - started < 7.5
+    assert done.returncode == 3
+    assert "cannot open camera" in done.stderr
+
+
+def resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+@pytest.mark.parametrize("kind", ["camera", "video"])
+def test_memory_stays_flat_over_two_thousand_frames(colour_model, tmp_path, kind):
+    command = [sys.executable, "-m", "edgeclf.toolkit", "infer", str(colour_model), "--json"]
+    if kind == "camera":
+        source = MjpegServer(frames=20_000, interval_s=0.0005)
+        command += ["--camera", source.url, "--max-frames", "2400"]
+    else:
+        write_video(tmp_path / "v.avi", 2400)
+        source = contextlib.nullcontext()
+        command += [str(tmp_path / "v.avi")]
+    with source:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            sizes_mb = {}
+            for number, line in enumerate(process.stdout):
+                assert "label" in json.loads(line)
+                if number in {400, 2390}:
+                    sizes_mb[number] = resident_mb(process.pid)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    # One leaked frame of 320 x 240 is 0.23 MB: two thousand of them would be 460 MB.
+    assert sizes_mb[2390] - sizes_mb[400] < 20

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edgeclf.runtime.errors import DatasetError
-from edgeclf.runtime.preprocess import IMAGE_SUFFIXES
+from edgeclf.runtime.sources import looks_like_image, walk
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -81,10 +81,18 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
             one class, parts with different classes, or too few images.
     """
     data = Path(data)
-    if not data.exists():
-        raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, do="check the path")
-    samples = _from_folder(data) if data.is_dir() else _from_csv(data)
-    root = (data if data.is_dir() else data.parent).resolve()
+    try:
+        if not data.exists():
+            raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, do="check the path")
+        samples = _from_folder(data) if data.is_dir() else _from_csv(data)
+        root = (data if data.is_dir() else data.parent).resolve()
+    except OSError as error:
+        raise DatasetError(
+            f"cannot list data {data}",
+            got=(error.strerror or type(error).__name__).lower(),
+            expected="folders that can be read",
+            do="check the path and its permissions",
+        ) from error
     if not samples:
         raise DatasetError(
             f"no labelled images in {data}", got=_describe_folder(data), expected=_LAYOUT, do="sort the images by class"
@@ -93,6 +101,8 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
     _check_names(dataset.labels, data)
     if for_training:
         _check_trainable(dataset, data)
+        if data.is_dir():
+            _check_no_class_is_empty(dataset, data)
     return dataset
 
 
@@ -111,7 +121,11 @@ def fingerprint(labels_and_digests: Iterable[tuple[str, str]]) -> str:
 def _from_folder(root: Path) -> list[Sample]:
     children = _folders(root)
     parts = {child: _SPLIT_FOLDERS.get(child.name.lower()) for child in children}
-    if children and all(parts.values()) and "train" in parts.values():
+    others = [child for child in children if parts[child] is None]
+    if {"train", "test"} <= set(parts.values()) or {"train", "val"} <= set(parts.values()):
+        _check_parts_only(root, others)
+        children = [child for child in children if child not in others]
+    if children and all(parts[child] for child in children) and "train" in parts.values():
         clash = [split for split, count in Counter(parts.values()).items() if count > 1]
         if clash:
             raise DatasetError(
@@ -122,9 +136,9 @@ def _from_folder(root: Path) -> list[Sample]:
             )
         return [
             sample
-            for child, split in parts.items()
+            for child in children
             for label_folder in _folders(child)
-            for sample in _class_samples(root, label_folder, split)
+            for sample in _class_samples(root, label_folder, parts[child])
         ]
     # A lone test/ folder is evaluation data laid out like its training set.
     if len(children) == 1 and parts[children[0]] is not None:
@@ -133,52 +147,60 @@ def _from_folder(root: Path) -> list[Sample]:
     return [sample for folder in children for sample in _class_samples(root, folder, None)]
 
 
+def _check_parts_only(root: Path, others: Sequence[Path]) -> None:
+    """Images beside train/ and test/ are of no part; taking all the folders for classes would be worse."""
+    with_images = [folder.name for folder in others if any(looks_like_image(path) for path in walk(folder))]
+    if with_images:
+        raise DatasetError(
+            f"{root} mixes parts and other folders",
+            got=f"{', '.join(repr(name) for name in with_images[:5])} beside its parts",
+            expected="train/ with val/ or test/ and nothing else, or class folders only",
+            do="move the other folders elsewhere",
+        )
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(
         child
         for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith(".") and not _looks_like_image(child)
+        if child.is_dir() and not child.name.startswith(".") and not looks_like_image(child)
     )
 
 
 def _class_samples(root: Path, folder: Path, split: Split | None) -> list[Sample]:
     return [
-        Sample(path.relative_to(root).as_posix(), folder.name, split)
-        for path in _walk(folder)
-        if _looks_like_image(path)
+        Sample(path.relative_to(root).as_posix(), folder.name, split) for path in walk(folder) if looks_like_image(path)
     ]
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    """Files below a folder, and folders named like an image, without hidden ones; links to folders are not followed."""
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith("."):
-            continue
-        if child.is_dir() and not child.is_symlink() and not _looks_like_image(child):
-            yield from _walk(child)
-        else:
-            yield child
-
-
-def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _from_csv(path: Path) -> list[Sample]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-            columns = set(rows[0]) if rows else set()
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"cannot read {path}", got=str(error), expected=_LAYOUT) from error
-    if not {"path", "label"} <= columns:
+    if not {"path", "label"} <= set(columns):
         raise DatasetError(
             f"cannot use {path} as a data set",
-            got=f"columns {', '.join(sorted(str(c) for c in columns)) or 'none'}",
+            got=f"columns {', '.join(columns) or 'none'}",
             expected="path,label[,split] in the first line",
             do="name the columns so",
         )
-    return [_csv_sample(path, number, row) for number, row in enumerate(rows, start=2)]
+    samples: dict[str, tuple[int, Sample]] = {}
+    for line, row in rows:
+        sample = _csv_sample(path, line, row)
+        if sample.path in samples:
+            raise DatasetError(
+                f"{path} line {line} repeats an image",
+                got=f"{sample.path}, also in line {samples[sample.path][0]}",
+                expected="each image once",
+                do="remove one of the lines",
+            )
+        samples[sample.path] = (line, sample)
+    return [sample for _, sample in samples.values()]
 
 
 def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
@@ -190,6 +212,8 @@ def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
             expected="both",
             do="fill them in",
         )
+    if "\0" in name:
+        raise DatasetError(f"{path} line {line} has an impossible path", got=repr(name), expected="a file name")
     if part and part.lower() not in _SPLIT_FOLDERS:
         raise DatasetError(
             f"{path} line {line} names an unknown part", got=repr(part), expected="train, val, test or nothing"
@@ -201,6 +225,14 @@ def _check_names(labels: Sequence[str], data: Path) -> None:
     """Two names that a person (or a file system) takes for one are two classes only by accident."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
+        # Control characters, and the stand-ins for bytes of a name that is not Unicode.
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in label):
+            raise DatasetError(
+                f"a class of {data} has a name that cannot be shown",
+                got=ascii(label),
+                expected="Unicode text without control characters",
+                do="rename it",
+            )
         alike[unicodedata.normalize("NFKC", label).casefold().strip()].append(label)
     for names in alike.values():
         if len(names) > 1:
@@ -220,12 +252,6 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
             got=repr(labels[0]),
             expected="two or more classes",
             do="add another class folder",
-        )
-    if len(dataset.samples) < len(labels):
-        raise DatasetError(
-            f"{data} has fewer images than classes",
-            got=f"{len(dataset.samples)} images",
-            expected=f"{len(labels)} or more",
         )
     by_split: defaultdict[Split | None, set[str]] = defaultdict(set)
     for sample in dataset.samples:
@@ -247,10 +273,35 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
             )
 
 
+def _check_no_class_is_empty(dataset: Dataset, data: Path) -> None:
+    """A class folder without an image would otherwise be a class that the model silently does not know."""
+    used = {sample.path.rsplit("/", 1)[0] for sample in dataset.samples}
+    folders = _folders(data)
+    if dataset.samples[0].split is not None:
+        folders = [folder for part in folders if part.name.lower() in _SPLIT_FOLDERS for folder in _folders(part)]
+    names = [folder.relative_to(data).as_posix() for folder in folders]
+    empty = [name for name in names if not any(path == name or path.startswith(f"{name}/") for path in used)]
+    if not empty:
+        return
+    if len(dataset.samples) < len({Path(name).name for name in names}):
+        raise DatasetError(
+            f"{data} has fewer images than classes",
+            got=f"{len(dataset.samples)} images for {len(names)} class folders",
+            expected="images of every class",
+            do="add images",
+        )
+    raise DatasetError(
+        f"a class folder of {data} has no image",
+        got=", ".join(repr(name) for name in empty[:5]),
+        expected="images in every class folder",
+        do="add images or remove the folder",
+    )
+
+
 def _describe_folder(data: Path) -> str:
     if not data.is_dir():
         return "no rows"
-    loose = sum(1 for child in data.iterdir() if child.is_file() and _looks_like_image(child))
+    loose = sum(1 for child in data.iterdir() if child.is_file() and looks_like_image(child))
     if loose:
         return f"{loose} images that lie in no class folder"
     folders = len(_folders(data))

@@ -93,6 +93,11 @@ def test_what_is_named_like_an_image_is_listed_whatever_it_is(tmp_path):
     assert [path for path, _, _ in found(tmp_path)] == ["cat/1.jpg", "dog/1.jpg", "dog/dangling.png", "dog/folder.jpg"]
 
 
+def test_file_names_need_not_be_unicode(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/caf\udce9.jpg")
+    assert [path for path, _, _ in found(tmp_path)] == ["cat/1.jpg", "dog/caf\udce9.jpg"]
+
+
 def test_links_to_folders_end_no_loop(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "dog" / "again").symlink_to(tmp_path / "dog")

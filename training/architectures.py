@@ -89,6 +89,13 @@ def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
     return Model(backbone.input, x, name=backbone.name)
 
 
+def without_optimizer(network: Any) -> Any:  # noqa: ANN401
+    """The same layers as a model that is not compiled: the optimizer's state would be saved with it, thrice its size."""
+    from keras import Model
+
+    return Model(network.input, network.output, name=network.name)
+
+
 def build_seed_cnn(size_hw: tuple[int, int], classes: int) -> Any:  # noqa: ANN401
     """Five stages of convolution, pooling and dropout, then two dense layers: 273,330 parameters at 120 px, 2 classes."""
     import_tensorflow()

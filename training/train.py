@@ -23,6 +23,7 @@ from edgeclf.training.architectures import (
     assemble,
     build_head,
     get_architecture,
+    without_optimizer,
 )
 from edgeclf.training.cache import CachedImages, cached_images
 from edgeclf.training.dataset import Dataset, Sample, fingerprint
@@ -226,7 +227,8 @@ def _fit_architecture(
     classes = len({sample.label for sample in data.samples})
     inputs: UInt8Array | npt.NDArray[np.float32] = data.cached.images
     if architecture.build is not None:
-        network = whole = architecture.build(preprocess.size_hw, classes)
+        network = architecture.build(preprocess.size_hw, classes)
+        whole = without_optimizer(network)
     elif architecture.build_backbone is not None:
         backbone = architecture.build_backbone(preprocess.size_hw)
         every_row = np.arange(len(inputs))

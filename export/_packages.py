@@ -25,10 +25,13 @@ def import_tensorflow() -> Any:  # noqa: ANN401 - a module without types
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _captured_stderr() as captured:
         try:
-            return _import("tensorflow", "train")
+            tensorflow = _import("tensorflow", "train")
         except MissingPackageError:
             sys.stderr.write(captured())
             raise
+    # Its Python side advises about retracing, which is for its developers; errors still arrive as exceptions.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return tensorflow
 
 
 def import_tf2onnx() -> Any:  # noqa: ANN401 - a module without types

@@ -2,34 +2,33 @@
 
 from typing import TYPE_CHECKING
 
-from edgeclf.toolkit.console import print_table
+from edgeclf.toolkit.console import print_result, print_table
 
 if TYPE_CHECKING:
     from edgeclf.runtime.metrics import ClassificationReport
 
+# With more classes the columns of the confusion matrix no longer fit a terminal.
+_MOST_CONFUSION_COLUMNS = 8
+
 
 def print_report(title: str, report: "ClassificationReport") -> None:
-    """Prints overall and per-class figures, and with few classes the confusion matrix."""
-    print_table(
-        title,
-        ["class", "images", "precision", "recall", "F1"],
+    """Prints a line of overall figures, then a row a class, with few classes also what its images were taken for."""
+    print_result(
+        f"{title}: accuracy {report.accuracy:.4f}, macro F1 {report.macro_f1:.4f}, "
+        f"expected calibration error {report.expected_calibration_error:.4f}"
+    )
+    confusion = report.labels if len(report.labels) <= _MOST_CONFUSION_COLUMNS else ()
+    rows = [
         [
-            [figures.label, str(figures.support), *map(_share, (figures.precision, figures.recall, figures.f1))]
-            for figures in report.per_class
+            figures.label,
+            str(figures.support),
+            *map(_share, (figures.precision, figures.recall, figures.f1)),
+            *(map(str, counts) if confusion else ()),
         ]
-        + [["all", str(report.count), "", f"accuracy {report.accuracy:.4f}", f"macro {report.macro_f1:.4f}"]],
-    )
-    print_table(
-        "",
-        ["", "expected calibration error"],
-        [["", f"{report.expected_calibration_error:.4f}"]],
-    )
-    if len(report.labels) <= 12:
-        print_table(
-            "Confusion: rows true, columns predicted",
-            ["", *report.labels],
-            [[label, *map(str, row)] for label, row in zip(report.labels, report.confusion.tolist(), strict=True)],
-        )
+        for figures, counts in zip(report.per_class, report.confusion.tolist(), strict=True)
+    ]
+    columns = ["class", "images", "precision", "recall", "F1", *(f"taken for {label}" for label in confusion)]
+    print_table("", columns, rows)
 
 
 def _share(value: float | None) -> str:

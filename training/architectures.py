@@ -123,7 +123,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             description="pretrained on ImageNet and frozen, a new head is trained; 3.4 million parameters (default)",
             default_size=224,
             min_size=32,
-            recipe=Recipe(epochs=100, batch_size=64, optimizer="adam", learning_rate=1e-3, patience=10),
+            recipe=Recipe(epochs=50, batch_size=64, optimizer="adam", learning_rate=1e-3, patience=10),
             build_backbone=build_lite0_backbone,
             check_available=lite0_weights_path,
         ),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_model import inference_of
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, UsageError
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
 from edgeclf.runtime.preprocess import UInt8Array
@@ -260,10 +261,11 @@ def _predict(
     stage: str,
     progress: Progress,
 ) -> npt.NDArray[np.float32]:
+    infer = inference_of(model)
     outputs = []
     for start in range(0, len(rows), _PREDICT_BATCH):
         batch = np.stack([inputs[row] for row in rows[start : start + _PREDICT_BATCH]])
-        outputs.append(np.asarray(model.predict_on_batch(batch), np.float32))
+        outputs.append(infer(batch))
         progress(stage, start + len(batch), len(rows))
     return np.concatenate(outputs)
 

@@ -1,5 +1,7 @@
 """The run folder's pictures: learning curves and the confusion matrix."""
 
+import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,9 @@ def plot_curves(history: Sequence[dict[str, float]], best_epoch: int, path: Path
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, loc="center right")
+        axes.legend(frameon=False, loc="best")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None:
@@ -58,8 +60,15 @@ def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None
         path: The PNG file to write.
     """
     classes = len(report.labels)
-    side = float(np.clip(2.4 + 0.45 * classes, 3.6, 16.0))
-    figure = _figure((side + 1.0, side))
+    names = [_wrapped(label) for label in report.labels]
+    matrix_inches = float(np.clip(0.45 * classes, 1.8, 14.0))
+    font_size = float(np.clip(0.4 * 72 * matrix_inches / classes, 4.0, 9.0))
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    upright = classes <= 3 and longest <= 8
+    # A character is about 0.6 of the font's size wide; names take their room beside the matrix, never from it.
+    names_inches = longest * 0.6 * font_size / 72
+    below_inches = 0.2 if upright else names_inches
+    figure = _figure((matrix_inches + names_inches + 2.2, matrix_inches + below_inches + 1.3))
     axes = figure.subplots()
     totals = report.confusion.sum(axis=1, keepdims=True)
     shares = report.confusion / np.maximum(totals, 1)
@@ -76,16 +85,31 @@ def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None
                     fontsize=9 if classes <= 12 else 6,
                     color="white" if shares[row, column] > 0.6 else "#1f2937",
                 )
-    size = 9 if classes <= 25 else 5
+    # Names are not formulas, whatever dollar signs they have.
     axes.set_xticks(
-        range(classes), report.labels, rotation=45 if classes > 3 else 0, ha="right" if classes > 3 else "center"
+        range(classes),
+        names,
+        rotation=0 if upright else 90,
+        parse_math=False,
     )
-    axes.set_yticks(range(classes), report.labels)
-    axes.tick_params(labelsize=size, length=0)
+    axes.set_yticks(range(classes), names, parse_math=False)
+    axes.tick_params(labelsize=font_size, length=0)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"{title}\naccuracy {report.accuracy:.4f} on {report.count} images", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
+
+
+def _wrapped(label: str) -> str:
+    """The whole of a class name, on several lines where it is long."""
+    return "\n".join(textwrap.wrap(label, 24, break_on_hyphens=False)) or label
+
+
+def _save(figure: Any, path: Path) -> None:  # noqa: ANN401
+    with warnings.catch_warnings():
+        # A character that matplotlib's font lacks becomes a box, which is nothing to stop or to tell a user about.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.12)
 
 
 def import_figure() -> Any:  # noqa: ANN401 - matplotlib's class, used only here

@@ -56,7 +56,7 @@ class TrainOptions:
 
     architecture: str = DEFAULT_ARCHITECTURE
     image_size: int | None = None
-    fit: str = "stretch"
+    fit: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     optimizer: str | None = None
@@ -190,9 +190,10 @@ def _preprocess(architecture: Architecture, options: TrainOptions) -> Preprocess
             do="pass a larger --image-size",
         )
     modes: dict[str, FitMode] = {mode: mode for mode in FIT_MODES}
-    if options.fit not in modes:
-        raise UsageError(f"unknown fit mode {options.fit!r}", expected=" or ".join(FIT_MODES), do="choose one of them")
-    return Preprocess((size, size), modes[options.fit])
+    fit_mode = architecture.default_fit if options.fit is None else options.fit
+    if fit_mode not in modes:
+        raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), do="choose one of them")
+    return Preprocess((size, size), modes[fit_mode])
 
 
 def _fit_options(architecture: Architecture, options: TrainOptions) -> FitOptions:

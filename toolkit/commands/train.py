@@ -27,8 +27,11 @@ def train(
         int | None, typer.Option("--image-size", min=1, help="Input height and width in pixels.", show_default=False)
     ] = None,
     fit: Annotated[
-        str, typer.Option("--fit", help="How images become square: stretch, crop or letterbox.")
-    ] = "stretch",
+        str | None,
+        typer.Option(
+            "--fit", help="How images become square: crop, stretch or letterbox; see --list.", show_default=False
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs.", show_default=False)] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Images in one step.", show_default=False)
@@ -118,6 +121,7 @@ def _list(*, as_json: bool) -> None:
             "name": item.name,
             "default_size": item.default_size,
             "min_size": item.min_size,
+            "default_fit": item.default_fit,
             "description": item.description,
         }
         for item in ARCHITECTURES.values()
@@ -127,8 +131,11 @@ def _list(*, as_json: bool) -> None:
         return
     print_table(
         "",
-        ["--arch", "default size", "smallest", ""],
-        [[row["name"], f"{row['default_size']} px", f"{row['min_size']} px", row["description"]] for row in rows],
+        ["--arch", "default size", "smallest", "--fit", ""],
+        [
+            [row["name"], f"{row['default_size']} px", f"{row['min_size']} px", row["default_fit"], row["description"]]
+            for row in rows
+        ],
         numeric=False,
     )
 

@@ -198,6 +198,18 @@ def test_a_gpu_that_is_not_there_is_exit_5(run_edgeclf, colour_model, images):
     assert done.stdout == ""
 
 
+def test_a_model_verified_on_another_cpu_is_said_to_be(run_edgeclf, make_colour_model, images, tmp_path):
+    from edgeclf.runtime.cpus import cpu_info
+
+    here = cpu_info().to_json()
+    other = {**here, "model": "Another CPU", "isa_flags": [*here["isa_flags"], "avx512_vnni_next"]}
+    for name, cpu, warned in (("here", here, False), ("other", other, True)):
+        model = make_colour_model(tmp_path / f"{name}.onnx", spec_changes={"parity": {"cpu": cpu}})
+        done = run_edgeclf("infer", model, images, "--json")
+        assert done.returncode == 0
+        assert ("avx512_vnni_next" in done.stderr) == warned, done.stderr
+
+
 def write_video(path: Path, frames: int, codec: str = "MJPG") -> list[str]:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20, (64, 48))
     labels = []

@@ -8,6 +8,7 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
 from edgeclf.toolkit.options import DeviceOption, JsonOption, LabelsOption, MeanOption, StdOption, model_arguments
+from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 
 if TYPE_CHECKING:
     from edgeclf.runtime.bench import BenchResult
@@ -49,7 +50,7 @@ def bench(
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
     from edgeclf.runtime.bench import benchmark
-    from edgeclf.runtime.cpus import cpu_info, isa_difference
+    from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.session import ModelSession
 
     cpu = cpu_info()
@@ -60,10 +61,7 @@ def bench(
     if threads is None and session.provider == "CPUExecutionProvider":
         thread_counts = sorted({1, cpu.usable_cpus})
     spec = session.spec
-    record = (spec.latency or {}).get("cpu") or (spec.parity or {}).get("cpu")
-    difference = isa_difference(record, cpu)
-    if difference:
-        warn(f"{model} was verified and timed on another CPU: {difference}; edgeclf verify repeats that here")
+    difference = warn_of_other_cpu(model, spec, cpu)
     if max(thread_counts) > cpu.usable_cpus:
         warn(f"{max(thread_counts)} threads share the {cpu.usable_cpus} CPUs this process may use")
     results: list[BenchResult] = []

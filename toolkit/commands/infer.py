@@ -23,6 +23,7 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     model_arguments,
 )
+from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 
 if TYPE_CHECKING:
     from edgeclf.runtime.pipeline import Job, Outcome
@@ -87,6 +88,7 @@ def infer(
     # FFmpeg and OpenCV write about damaged files to stderr by themselves; those files get a record of their own.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.session import ModelSession
 
@@ -103,6 +105,7 @@ def infer(
             do="see edgeclf infer --help",
         )
     session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
+    warn_of_other_cpu(model, session.spec, cpu_info())
     limits = _Limits(max_frames, duration)
     if camera is not None:
         with _terminated_like_interrupted(), _output(out, grows=True) as emit:

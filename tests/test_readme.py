@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from edgeclf.runtime import Classifier
+from edgeclf.runtime import Classifier, Preprocess
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -33,11 +33,13 @@ def photographs(tmp_path):
     return paths
 
 
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
 def test_the_plain_recipe_the_classifier_and_infer_give_the_same_labels(
-    run_edgeclf, colour_model, photographs, tmp_path
+    run_edgeclf, make_colour_model, photographs, tmp_path, fit
 ):
+    colour_model = make_colour_model(tmp_path / "m.onnx", spec_changes={"preprocess": Preprocess((32, 32), fit)})
     (recipe,) = [block for block in PYTHON_BLOCKS if "InferenceSession" in block]
-    assert len(recipe.strip().splitlines()) <= 16
+    assert len(recipe.strip().splitlines()) <= 16  # 15 and a blank one
     (tmp_path / "recipe.py").write_text(recipe)
     done = subprocess.run(
         [sys.executable, tmp_path / "recipe.py", colour_model, *photographs],

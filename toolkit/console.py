@@ -68,27 +68,40 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Remark(ProgressColumn):
+        # The only column that may shrink in a narrow terminal; its text is cut, never wrapped.
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["remark"], no_wrap=True, overflow="ellipsis")
+
+    def fixed() -> Column:
+        return Column(no_wrap=True)
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=fixed()),
+        BarColumn(16, table_column=fixed()),
+        MofNCompleteColumn(table_column=fixed()),
+        TimeElapsedColumn(table_column=fixed()),
+        TextColumn("left", table_column=fixed()),
+        TimeRemainingColumn(table_column=fixed()),
+        Remark(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             # The stage's name up to the first colon identifies its bar; the rest is free text that may change.
-            key = stage.split(":", 1)[0]
+            key, _, remark = stage.partition(":")
             if key not in tasks:
-                tasks[key] = bars.add_task(stage, total=total)
-            bars.update(tasks[key], completed=done, total=total, description=stage)
+                tasks[key] = bars.add_task(key, total=total, remark="")
+            bars.update(tasks[key], completed=done, total=total, remark=remark.strip())
 
         yield report

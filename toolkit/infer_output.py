@@ -1,8 +1,11 @@
-"""Records of `edgeclf infer` as a table, JSON Lines or CSV, written as they come."""
+"""Where the results of `edgeclf infer` go: records as a table, JSON Lines or CSV, frames to a window or a video."""
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
@@ -111,3 +114,59 @@ class _Table:
         others = [f"{label} {confidence:.3f}" for label, confidence in prediction.top_k(self._top_k)[1:]]
         behind = f"  ({', '.join(others)})" if others else ""
         self._emit(f"{name}  {prediction.confidence:>10.4f}  {outcome.latency_ms:>7.1f}  {prediction.label}{behind}\n")
+
+
+@contextlib.contextmanager
+def record_output(out: Path | None, *, grows: bool) -> Iterator[Callable[[str], object]]:
+    """Yields what takes the text of records.
+
+    Args:
+        out: The file to write, None for stdout.
+        grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
+            appears only when it is complete.
+    """
+    from edgeclf.runtime.files import output_error, replacing
+
+    if out is None:
+
+        def emit(text: str) -> None:
+            sys.stdout.write(text)
+            if grows:
+                sys.stdout.flush()
+
+        yield emit
+        return
+    # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
+    if not grows and (out.is_file() or not out.exists()):
+        with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+            yield file.write
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", encoding="utf-8", buffering=1) as file:
+            yield file.write
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise output_error(out, error) from error
+
+
+@contextlib.contextmanager
+def frame_view(
+    show: bool, save: Path | None, fps: Callable[[], float], *, real_time: bool
+) -> Iterator[Callable[..., bool]]:
+    """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
+    if not show and save is None:
+        yield lambda *_: True
+        return
+    from edgeclf.runtime.files import replacing
+    from edgeclf.toolkit.infer_view import FrameView
+
+    with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
+        view = FrameView(show=show, record_to=temporary, record_as=save, fps=fps, real_time=real_time)
+        complete = False
+        try:
+            yield view.add
+            complete = True
+        finally:
+            view.close(complete=complete)

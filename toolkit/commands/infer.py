@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, progress_bar, warn
-from edgeclf.toolkit.infer_output import OUTPUT_FORMATS, OutputFormat, make_writer
+from edgeclf.toolkit.infer_output import OUTPUT_FORMATS, OutputFormat, frame_view, make_writer, record_output
 from edgeclf.toolkit.options import (
     DeviceOption,
     IgnoreUnreadableOption,
@@ -108,7 +108,7 @@ def infer(
     warn_of_other_cpu(model, session.spec, cpu_info())
     limits = _Limits(max_frames, duration)
     if camera is not None:
-        with _terminated_like_interrupted(), _output(out, grows=True) as emit:
+        with _terminated_like_interrupted(), record_output(out, grows=True) as emit:
             _infer_camera(session, camera, emit, chosen, top_k, limits, show=show, save=save, reconnects=reconnects)
         return
     errors = _infer_sources(
@@ -173,9 +173,9 @@ def _infer_sources(
     bar = progress_bar(enabled=out is not None or not sys.stdout.isatty())
     total = jobs.count if limits.max_frames is None else min(jobs.count or limits.max_frames, limits.max_frames)
     with (
-        _output(out, grows=False) as emit,
+        record_output(out, grows=False) as emit,
         bar as progress,
-        _viewing(show, save, lambda: jobs.fps, real_time=False) as view,
+        frame_view(show, save, lambda: jobs.fps, real_time=False) as view,
     ):
         writer = make_writer(output_format, emit, top_k, widest)
         kept: deque[Any] = deque()
@@ -214,7 +214,7 @@ def _infer_camera(
 
     with (
         Camera(source, reconnects=reconnects, on_event=warn) as camera,
-        _viewing(show, save, lambda: camera.fps, real_time=True) as view,
+        frame_view(show, save, lambda: camera.fps, real_time=True) as view,
     ):
         # In a terminal the live line shows the results already.
         quiet = output_format == "table" and sys.stdout.isatty()
@@ -235,62 +235,6 @@ def _keeping_frames(jobs: "Iterator[Job]", kept: deque[Any]) -> "Iterator[Job]":
         if job.frame is not None:
             kept.append(job.load())
         yield job
-
-
-@contextlib.contextmanager
-def _viewing(
-    show: bool, save: Path | None, fps: Callable[[], float], *, real_time: bool
-) -> Iterator[Callable[..., bool]]:
-    """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
-    if not show and save is None:
-        yield lambda *_: True
-        return
-    from edgeclf.runtime.files import replacing
-    from edgeclf.toolkit.infer_view import FrameView
-
-    with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
-        view = FrameView(show=show, record_to=temporary, record_as=save, fps=fps, real_time=real_time)
-        complete = False
-        try:
-            yield view.add
-            complete = True
-        finally:
-            view.close(complete=complete)
-
-
-@contextlib.contextmanager
-def _output(out: Path | None, *, grows: bool) -> Iterator[Callable[[str], object]]:
-    """Yields what takes the text of records.
-
-    Args:
-        out: The file to write, None for stdout.
-        grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
-            appears only when it is complete.
-    """
-    from edgeclf.runtime.files import output_error, replacing
-
-    if out is None:
-
-        def emit(text: str) -> None:
-            sys.stdout.write(text)
-            if grows:
-                sys.stdout.flush()
-
-        yield emit
-        return
-    # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
-    if not grows and (out.is_file() or not out.exists()):
-        with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-            yield file.write
-        return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", encoding="utf-8", buffering=1) as file:
-            yield file.write
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise output_error(out, error) from error
 
 
 @contextlib.contextmanager

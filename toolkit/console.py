@@ -71,7 +71,6 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         ProgressColumn,
         Task,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.table import Column
@@ -89,9 +88,8 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         TextColumn("{task.description}", table_column=fixed()),
         BarColumn(16, table_column=fixed()),
         MofNCompleteColumn(table_column=fixed()),
-        TimeElapsedColumn(table_column=fixed()),
-        TextColumn("left", table_column=fixed()),
-        TimeRemainingColumn(table_column=fixed()),
+        # What is left, and in the end what it took.
+        TimeRemainingColumn(elapsed_when_finished=True, table_column=fixed()),
         Remark(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:

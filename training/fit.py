@@ -203,9 +203,9 @@ def _make_callback(base: type[Any], state: _State, options: FitOptions, steps: i
                 return
             rate = (batch + 1) * options.batch_size / (time.perf_counter() - self.started)
             accuracy = float((logs or {})["accuracy"])
-            best = f", best val loss {state.best.loss:.4f} in epoch {state.best.epoch}" if state.best else ""
+            best = f", best val loss {state.best.loss:.3f}" if state.best else ""
             progress(
-                f"fit: epoch {self.epoch + 1}, loss {loss:.4f}, accuracy {accuracy:.3f}, {rate:.0f} images/s{best}",
+                f"fit: epoch {self.epoch + 1}, loss {loss:.3f}, accuracy {accuracy:.3f}, {rate:.0f} images/s{best}",
                 self.epoch * steps + batch + 1,
                 total,
             )

@@ -234,7 +234,7 @@ def _fit_architecture(
     elif architecture.build_backbone is not None:
         backbone = architecture.build_backbone(preprocess.size_hw)
         every_row = np.arange(len(inputs))
-        inputs = _predict(backbone, data.cached.images, every_row, f"features of {architecture.name}", progress)
+        inputs = _predict(backbone, data.cached.images, every_row, "features", progress)
         network = build_head(inputs.shape[1], classes)
         whole = assemble(backbone, network)
     else:

@@ -129,11 +129,12 @@ def walk(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is not an ordinary folder, sorted, without hidden entries.
 
     Folders named like an image are given instead of entered. Links to folders are not followed, so that loops end.
+    Pipes, sockets and devices are passed over: reading one that nobody asked for by name may never end.
     """
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink() and not looks_like_image(entry):
             yield from walk(entry)
-        else:
+        elif entry.is_dir() or entry.is_file() or not entry.exists():
             yield entry

@@ -6,6 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a test: no example is timed.
+settings.register_profile("edgeclf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgeclf")
 
 COLOURS = ("red", "green", "blue")
 

@@ -1,5 +1,6 @@
 """Video files, read frame by frame and written with the classification drawn in."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,11 +11,34 @@ from edgeclf.runtime.errors import OutputError, SourceError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.preprocess import UInt8Array
 
+# Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mjpg", ".mjpeg")
+    (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg")
+    + (".ogv", ".webm", ".wmv")
 )
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 _DEFAULT_FPS = 25.0
+# ISO base media files that hold still pictures: HEIF and AVIF.
+_STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+_TRANSPORT_PACKETS = (188, 192)
+
+
+def begins_like_video(head: bytes) -> bool:
+    """Whether the first bytes of a file, 1,024 or more where it has them, are those of a video container.
+
+    MP4 and QuickTime, Matroska and WebM, AVI, MPEG program and transport streams, Flash, Windows Media, Ogg.
+    """
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _STILL_BRANDS
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"AVI "
+    if head.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1", b"0&\xb2u\x8ef\xcf\x11", b"OggS")):
+        return True
+    # A transport stream is packets that begin with G; with time stamps (.m2ts) each has four bytes before that.
+    return any(
+        len(head) > 4 * size and all(head[size - 188 + packet * size] == 0x47 for packet in range(4))
+        for size in _TRANSPORT_PACKETS
+    )
 
 
 class VideoFile:
@@ -34,16 +58,7 @@ class VideoFile:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
-        self._capture = cv2.VideoCapture(str(path))
-        ok, first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not ok:
-            self._capture.release()
-            raise SourceError(
-                f"cannot read video {path}",
-                got="no frame that can be decoded",
-                expected="a video file that OpenCV can read",
-                do="check the file, or convert it to MP4",
-            )
+        self._capture, first = _open_video(self._path)
         self._first: UInt8Array | None = first
         self.fps = usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
         self.frames_announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -77,6 +92,43 @@ class VideoFile:
         self._capture.release()
 
 
+def _open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
+    """Opens a video and reads its first frame."""
+    got = "no frame that can be decoded"
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                got = "0 bytes"
+            # FFmpeg would take the part before a colon for a protocol, unless the path begins with a slash.
+            name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
+            if not _is_utf8(name):
+                # OpenCV crashes on names that are not UTF-8; the open file has another name while it is open.
+                name = f"/proc/self/fd/{file.fileno()}"
+            # FFmpeg first, by name: other backends read a percent sign as a series of numbered images.
+            for backend in (cv2.CAP_FFMPEG, cv2.CAP_ANY):
+                capture = cv2.VideoCapture(name, backend)
+                ok, first = capture.read() if capture.isOpened() else (False, None)
+                if ok:
+                    return capture, first
+                capture.release()
+    except OSError as error:
+        got = "a dangling link" if path.is_symlink() else (error.strerror or type(error).__name__).lower()
+    raise SourceError(
+        f"cannot read video {path}",
+        got=got,
+        expected="a video file that OpenCV can read",
+        do="check the file, or convert it to MP4",
+    )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class VideoRecorder:
     """Writes frames to a video file.
 
@@ -87,7 +139,7 @@ class VideoRecorder:
         shown_as: The path the user asked for, for errors.
 
     Raises:
-        OutputError: There is no codec for the suffix.
+        OutputError: There is no codec for the suffix, or the path is not UTF-8.
     """
 
     def __init__(self, path: Path, shown_as: Path) -> None:
@@ -97,6 +149,13 @@ class VideoRecorder:
                 got=f"the suffix {path.suffix!r}",
                 expected=" or ".join(sorted(_CODECS)),
                 do="choose another file name",
+            )
+        if not _is_utf8(str(path)):
+            raise OutputError(
+                f"cannot write video {shown_as}",
+                got="a path that is not UTF-8",
+                expected="one that OpenCV can open",
+                do="choose another path",
             )
         self._path = path
         self._shown_as = shown_as

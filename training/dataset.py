@@ -169,7 +169,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def _class_samples(root: Path, folder: Path, split: Split | None) -> list[Sample]:
     return [
-        Sample(path.relative_to(root).as_posix(), folder.name, split) for path in walk(folder) if looks_like_image(path)
+        Sample(path.relative_to(root).as_posix(), folder.name, split)
+        for path in walk(folder)
+        # A folder that may not be listed is one unreadable sample: what is in it must not vanish without a word.
+        if looks_like_image(path) or path.is_dir()
     ]
 
 

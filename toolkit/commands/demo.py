@@ -39,7 +39,7 @@ def demo(
         _run(["export", str(run), "--precision", "int8", "--out", str(model)])
         _run(["verify", str(model), str(photographs), "--against", str(run)])
         _run(["infer", str(model), *_one_of_each(photographs / "test")])
-        _run(["bench", str(model), "--duration", "1", "--batch-sizes", "1,8"])
+        _run(["bench", str(model), "--duration", "1", "--batch-sizes", "1"])
     summary = _summary(run, model, time.perf_counter() - started)
     if as_json:
         print_json(summary)

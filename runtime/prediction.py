@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
 
 
@@ -49,7 +50,17 @@ def predictions_from(probabilities: npt.NDArray[np.float32], spec: ModelSpec) ->
 
     Returns:
         One prediction a row.
+
+    Raises:
+        ModelFileError: A row holds NaN or infinity.
     """
+    if not np.isfinite(probabilities).all():
+        raise ModelFileError(
+            "the model does not give probabilities",
+            got="NaN or infinity",
+            expected="numbers from 0 to 1",
+            do="export or train it again",
+        )
     threshold = spec.rejection_threshold
     results = []
     for row, index in zip(probabilities, probabilities.argmax(axis=1).tolist(), strict=True):

@@ -122,6 +122,7 @@ class ModelSession:
 
         Raises:
             InputError: The array has another shape or dtype.
+            ModelFileError: ONNX Runtime cannot run the file on it, or it does not give one row an image.
         """
         height, width = self._input.size_hw
         if images_rgb.dtype != np.uint8 or images_rgb.shape[1:] != (height, width, 3) or len(images_rgb) == 0:
@@ -153,9 +154,25 @@ class ModelSession:
         if self._input.is_nchw:
             # NHWC to NCHW, as the foreign file wants it.
             tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
-        (output,) = self._session.run(None, {self._input.name: tensor})
+        try:
+            (output,) = self._session.run(None, {self._input.name: tensor})
+        except Exception as error:
+            # As in `_open`. Typical is a file made for one image at a time that does not say so in its input's shape.
+            raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error
         probabilities = np.asarray(output, np.float32)
+        if probabilities.ndim != 2 or len(probabilities) != len(tensor):
+            raise self._cannot_run(len(tensor), f"an output of shape {probabilities.shape}")
         return softmax(probabilities) if self._apply_softmax else probabilities
+
+    def _cannot_run(self, count: int, got: str) -> ModelFileError:
+        return ModelFileError(
+            f"cannot run {self.path} on a batch of {count}",
+            got=got,
+            expected="one row of probabilities an image",
+            do="export it with a free batch size"
+            if count == 1
+            else "pass --batch-size 1, or export it with a free one",
+        )
 
     def _check_contract(self) -> None:
         height, width = self.spec.preprocess.size_hw

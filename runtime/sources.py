@@ -28,7 +28,7 @@ def image_paths(sources: Sequence[Path | str]) -> list[Path]:
     Raises:
         SourceError: A source does not exist, or has no image.
     """
-    return _expand(sources, IMAGE_SUFFIXES, "image")
+    return _expand(sources, IMAGE_SUFFIXES, "images")
 
 
 def source_jobs(sources: Sequence[Path | str]) -> "SourceJobs":
@@ -40,7 +40,7 @@ def source_jobs(sources: Sequence[Path | str]) -> "SourceJobs":
     Raises:
         SourceError: A source does not exist, or has neither image nor video.
     """
-    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "image or video"))
+    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos"))
 
 
 class SourceJobs:
@@ -160,7 +160,7 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
             if not found:
                 raise SourceError(
                     f"cannot find {text}",
-                    got=f"no {kind} that matches" if has_magic else "no such file or folder",
+                    got=f"no {kind} that match" if has_magic else "no such file or folder",
                     expected="an image, a video, a folder or a glob pattern",
                     do="check the path",
                 )

@@ -12,10 +12,10 @@ from edgeclf.runtime.files import output_error
 from edgeclf.runtime.preprocess import UInt8Array
 
 # Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
-VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg")
-    + (".ogv", ".webm", ".wmv")
-)
+VIDEO_SUFFIXES = frozenset((
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv",
+))  # fmt: skip
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 _DEFAULT_FPS = 25.0
 # ISO base media files that hold still pictures: HEIF and AVIF.
@@ -108,7 +108,7 @@ def _open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
             for backend in (cv2.CAP_FFMPEG, cv2.CAP_ANY):
                 capture = cv2.VideoCapture(name, backend)
                 ok, first = capture.read() if capture.isOpened() else (False, None)
-                if ok:
+                if ok and first is not None:
                     return capture, first
                 capture.release()
     except OSError as error:

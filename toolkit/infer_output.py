@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -14,6 +16,68 @@ if TYPE_CHECKING:
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 _MAX_SOURCE_COLUMNS = 60
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What the user wants to get, and how much of it.
+
+    Attributes:
+        output_format: How records are written.
+        top_k: Classes in a record.
+        out: The file for the records, None for stdout.
+        show: Whether frames go to a window.
+        save: The video file for annotated frames, None for none.
+        max_frames: Images or frames after which to end, None for no limit.
+        duration_s: Seconds after which to end, None for no limit.
+    """
+
+    output_format: OutputFormat
+    top_k: int
+    out: Path | None
+    show: bool
+    save: Path | None
+    max_frames: int | None
+    duration_s: float | None
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether frames are shown or saved."""
+        return self.show or self.save is not None
+
+    @property
+    def fills_terminal(self) -> bool:
+        """Whether records go to a terminal, where a bar or a live line would be in their way."""
+        return self.out is None and sys.stdout.isatty()
+
+
+def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
+    """Raises UsageError when an output would replace an input, or two outputs are one file.
+
+    Args:
+        targets: Outputs by the option that names them.
+        inputs: The files that are read.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    def refuse(option: str, path: Path, other: str) -> UsageError:
+        return UsageError(
+            f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
+        )
+
+    named = {option: path for option, path in targets.items() if path is not None}
+    places: dict[str, str] = {option: os.path.realpath(path) for option, path in named.items()}
+    for option, place in places.items():
+        for earlier in named:
+            if earlier == option:
+                break
+            if places[earlier] == place:
+                raise refuse(option, named[option], earlier)
+    existing = {place: option for option, place in places.items() if os.path.isfile(place)}  # noqa: PTH113
+    if existing:
+        for path in inputs:
+            if (replaced := existing.get(os.path.realpath(path))) is not None:
+                raise refuse(replaced, named[replaced], "one of the inputs")
 
 
 class RecordWriter(Protocol):
@@ -42,22 +106,19 @@ def record_of(outcome: "Outcome", top_k: int) -> dict[str, Any]:
     return record
 
 
-def make_writer(
-    output_format: OutputFormat, emit: Callable[[str], object], top_k: int, widest_source: int
-) -> RecordWriter:
+def make_writer(delivery: Delivery, emit: Callable[[str], object], widest_source: int) -> RecordWriter:
     """A writer of the chosen format.
 
     Args:
-        output_format: `table`, `jsonl` or `csv`.
+        delivery: Format and number of classes in a record.
         emit: Takes the text of one or more whole lines, ends included.
-        top_k: Classes in a record.
-        widest_source: Length of the longest source name, where it is known; 0 where it is not.
+        widest_source: Length of the longest source name.
     """
-    if output_format == "jsonl":
-        return _JsonLines(emit, top_k)
-    if output_format == "csv":
-        return _Csv(emit, top_k)
-    return _Table(emit, top_k, widest_source)
+    if delivery.output_format == "jsonl":
+        return _JsonLines(emit, delivery.top_k)
+    if delivery.output_format == "csv":
+        return _Csv(emit, delivery.top_k)
+    return _Table(emit, delivery.top_k, widest_source)
 
 
 class _JsonLines:
@@ -104,46 +165,68 @@ class _Table:
 
     def write(self, outcome: "Outcome") -> None:
         name = outcome.source if outcome.frame is None else f"{outcome.source}#{outcome.frame}"
+        name = printable(name)
         if len(name) > self._width:
             name = "…" + name[len(name) - self._width + 1 :]
         name = f"{name:<{self._width}}"
         if outcome.prediction is None:
-            self._emit(f"{name}  {'error':>10}  {'':>7}  {outcome.error}\n")
+            self._emit(f"{name}  {'error':>10}  {'':>7}  {printable(str(outcome.error))}\n")
             return
         prediction = outcome.prediction
         others = [f"{label} {confidence:.3f}" for label, confidence in prediction.top_k(self._top_k)[1:]]
         behind = f"  ({', '.join(others)})" if others else ""
-        self._emit(f"{name}  {prediction.confidence:>10.4f}  {outcome.latency_ms:>7.1f}  {prediction.label}{behind}\n")
+        self._emit(
+            f"{name}  {prediction.confidence:>10.4f}  {outcome.latency_ms:>7.1f}  {printable(prediction.label + behind)}\n"
+        )
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows on one line: a file's name may hold line ends and control sequences."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    )
 
 
 @contextlib.contextmanager
-def record_output(out: Path | None, *, grows: bool) -> Iterator[Callable[[str], object]]:
+def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str], object]]:
     """Yields what takes the text of records.
 
+    Names of files need not be UTF-8; what is not goes out as an escape, which JSON reads back.
+
     Args:
-        out: The file to write, None for stdout.
+        delivery: Format, and the file to write, stdout where there is none.
         grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
             appears only when it is complete.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     from edgeclf.runtime.files import output_error, replacing
 
+    out = delivery.out
     if out is None:
+        with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
+            # Machines read UTF-8 whatever the terminal's encoding is.
+            encoding = None if delivery.output_format == "table" else "utf-8"
+            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
         def emit(text: str) -> None:
             sys.stdout.write(text)
-            if grows:
-                sys.stdout.flush()
+            # Whoever reads the other end of a pipe gets each record when it is there, not thousands at a time.
+            sys.stdout.flush()
 
         yield emit
         return
     # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
-    if not grows and (out.is_file() or not out.exists()):
-        with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+    if not grows and (os.path.isfile(out) or not os.path.exists(out)):  # noqa: PTH110, PTH113 - Path's raise for odd names
+        with replacing(out) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file.write
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", encoding="utf-8", buffering=1) as file:
+        with out.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
             yield file.write
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -152,18 +235,17 @@ def record_output(out: Path | None, *, grows: bool) -> Iterator[Callable[[str], 
 
 
 @contextlib.contextmanager
-def frame_view(
-    show: bool, save: Path | None, fps: Callable[[], float], *, real_time: bool
-) -> Iterator[Callable[..., bool]]:
+def frame_view(delivery: Delivery, fps: Callable[[], float], *, real_time: bool) -> Iterator[Callable[..., bool]]:
     """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
-    if not show and save is None:
+    save = delivery.save
+    if not delivery.wants_frames:
         yield lambda *_: True
         return
     from edgeclf.runtime.files import replacing
     from edgeclf.toolkit.infer_view import FrameView
 
     with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
-        view = FrameView(show=show, record_to=temporary, record_as=save, fps=fps, real_time=real_time)
+        view = FrameView(show=delivery.show, record_to=temporary, record_as=save, fps=fps, real_time=real_time)
         complete = False
         try:
             yield view.add

@@ -1,6 +1,7 @@
 """Annotated frames on a screen or into a video file."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -61,7 +62,8 @@ class FrameView:
             return True
         cv2.imshow(_WINDOW, drawn)
         key = cv2.waitKey(1) & 0xFF
-        return key not in {ord("q"), _ESCAPE}
+        # A window closed by its frame would come back with the next picture.
+        return key not in {ord("q"), _ESCAPE} and cv2.getWindowProperty(_WINDOW, cv2.WND_PROP_VISIBLE) > 0
 
     def _due(self, written: int) -> int:
         """How many times to write the frame at hand."""
@@ -86,20 +88,21 @@ class FrameView:
 
 def check_display() -> None:
     """Raises UnavailableError unless a window can be opened here."""
-    # Asked before OpenCV is: its window code ends the whole process where there is no display.
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UnavailableError(
-            "cannot show a window",
-            got="no display",
-            expected="a desktop session",
-            do="use --save VIDEO instead of --show",
-        )
-    try:
-        cv2.namedWindow(_WINDOW, cv2.WINDOW_NORMAL)
-    except cv2.error as error:
+    if "GUI:                           NONE" in cv2.getBuildInformation():
         raise UnavailableError(
             "cannot show a window",
             got="an OpenCV without windows (opencv-python-headless)",
-            expected="opencv-python",
+            expected="opencv-python and a display",
             do='use --save VIDEO, or install "edgeclf[cpu]" in a fresh environment',
-        ) from error
+        )
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        got = "no display"
+    else:
+        # In a process of its own: where the display does not answer, OpenCV's window code ends the whole process.
+        trial = f"import cv2; cv2.namedWindow({_WINDOW!r}); cv2.destroyAllWindows()"
+        if subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0:
+            return
+        got = f"a display ({os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}) that opens no window"
+    raise UnavailableError(
+        "cannot show a window", got=got, expected="a desktop session", do="use --save VIDEO instead of --show"
+    )

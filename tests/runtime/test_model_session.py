@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.runtime.devices import check_provider, provider_requests
 from edgeclf.runtime.errors import DeviceUnavailableError, InputError, ModelFileError, UsageError
+from edgeclf.runtime.prediction import predictions_from
 from edgeclf.runtime.session import ModelSession, PixelScaling
 
 LABELS = ("red", "green", "blue")
@@ -189,3 +190,10 @@ def test_a_gpu_gives_what_the_cpu_gives(colour_model):
     batch = images(6, 32)
     assert gpu.provider == "CUDAExecutionProvider"
     np.testing.assert_allclose(gpu.run(batch), ModelSession(colour_model, device="cpu").run(batch), atol=1e-4)
+
+
+def test_rows_that_are_not_numbers_are_no_prediction(colour_model):
+    spec = ModelSession(colour_model).spec
+    assert predictions_from(np.array([[0.1, 0.7, 0.2]], np.float32), spec)[0].label == "green"
+    with pytest.raises(ModelFileError, match="NaN or infinity"):
+        predictions_from(np.array([[0.1, np.nan, 0.2]], np.float32), spec)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.runtime.camera import parse_camera
+from edgeclf.runtime.camera import masked, parse_camera
 from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.sources import image_paths
 
@@ -74,3 +74,16 @@ def test_camera_places(source):
 def test_what_is_no_camera(source):
     with pytest.raises(UsageError, match="as a camera"):
         parse_camera(source)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://admin:secret@10.0.0.2:554/live", "rtsp://admin:***@10.0.0.2:554/live"),
+        ("http://host/path:with@signs", "http://host/path:with@signs"),
+        ("http://host:8080/v", "http://host:8080/v"),
+        ("/dev/video0", "/dev/video0"),
+    ],
+)
+def test_a_camera_is_shown_without_its_password(url, shown):
+    assert masked(url) == shown

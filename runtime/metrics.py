@@ -126,11 +126,36 @@ def expected_calibration_error(confidences: npt.NDArray[Any], correct: npt.NDArr
     """
     if len(confidences) == 0:
         raise InputError("cannot measure the calibration error", got="no images", expected="at least one")
-    # Bins are (lower, upper], as in the paper; a confidence of exactly 0 joins the first.
-    bins = np.clip(np.ceil(confidences.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
-    bins = np.minimum(bins, CALIBRATION_BINS - 1)
+    bins = _bin_indices(confidences)
     gaps = np.bincount(bins, weights=correct - confidences.astype(np.float64), minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+def calibration_bins(
+    confidences: npt.NDArray[Any], correct: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What a reliability diagram shows: the bins of `expected_calibration_error`.
+
+    Args:
+        confidences: (N,) float, the probability of each predicted class, 0..1.
+        correct: (N,) bool, whether that class is the true one.
+
+    Returns:
+        For each of the 15 bins, by rising confidence: images, mean confidence, share that is correct; NaN for a mean or
+        share of none.
+    """
+    bins = _bin_indices(confidences)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(bins, weights=confidences.astype(np.float64), minlength=CALIBRATION_BINS) / counts
+        shares = np.bincount(bins, weights=correct.astype(np.float64), minlength=CALIBRATION_BINS) / counts
+    return counts, means, shares
+
+
+def _bin_indices(confidences: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    # Bins are (lower, upper], as in the paper; a confidence of exactly 0 joins the first.
+    bins = np.clip(np.ceil(confidences.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
+    return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
 def _class_figures(label: str, index: int, confusion: npt.NDArray[np.int64]) -> ClassFigures:

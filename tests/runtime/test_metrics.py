@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.metrics import CALIBRATION_BINS, classification_report, expected_calibration_error
+from edgeclf.runtime.metrics import (
+    CALIBRATION_BINS,
+    calibration_bins,
+    classification_report,
+    expected_calibration_error,
+)
 
 LABELS = ("ant", "bee", "cat")
 
@@ -137,3 +142,21 @@ def test_what_cannot_be_measured_is_an_error(probabilities, true, words):
 def test_a_calibration_error_of_nothing_is_an_error():
     with pytest.raises(InputError, match="no images"):
         expected_calibration_error(np.empty(0), np.empty(0, bool))
+
+
+@given(measured())
+def test_the_bins_of_a_reliability_diagram_give_the_calibration_error(case):
+    rows, true, _ = case
+    probabilities = np.array(rows, np.float32)
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    counts, means, shares = calibration_bins(confidences, correct)
+    assert len(counts) == CALIBRATION_BINS
+    assert counts.sum() == len(true)
+    there = counts > 0
+    assert np.isnan(means[~there]).all()
+    assert np.isnan(shares[~there]).all()
+    edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    assert (means[there] <= edges[1:][there] + 1e-6).all()
+    assert (means[there] >= edges[:-1][there] - 1e-6).all()
+    gap = (counts * np.abs(shares - means))[there].sum() / len(true)
+    assert expected_calibration_error(confidences, correct) == pytest.approx(gap, abs=1e-9)

@@ -1,36 +1,27 @@
-"""The networks that can be trained, each a small readable function, and what they need.
+"""The networks that can be trained, and what suits each.
 
 Every network takes uint8 (None, H, W, 3) RGB named `image`, normalises inside, and ends in a dense layer `logits` and a
 softmax `probabilities`, so that a saved model needs nothing but Keras and pixels.
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import FitMode
-from edgeclf.training.efficientnet_lite import build_lite0_backbone, lite0_weights_path
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Training options that suit an architecture, each overridable on the command line.
-
-    Attributes:
-        epochs: Most epochs.
-        batch_size: Images in one step.
-        optimizer: Name of a Keras optimizer.
-        learning_rate: Its learning rate.
-        patience: Epochs without a better validation loss before training stops.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    patience: int
+from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone
+from edgeclf.training.networks.keras_applications import PREFIX, build_application, get_application
+from edgeclf.training.networks.lite_weights import lite_weights_path
+from edgeclf.training.networks.resnet8 import build_resnet8
+from edgeclf.training.networks.seed_cnn import build_seed_cnn
+from edgeclf.training.networks.small_cnn import build_small_cnn
+from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
+from edgeclf.training.recipe import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN, Recipe
 
 
 @dataclass(frozen=True)
@@ -45,10 +36,13 @@ class Architecture:
         default_fit: How images become square where nothing is said. Features learnt on undistorted photographs suffer
             from stretching: with the frozen EfficientNet-Lite0, 5-fold cross-validation on 2,000 photographs of cats
             and dogs, three times over, gave 0.991 for crop, 0.987 for stretch and 0.985 for letterbox.
-        recipe: Options that suit it.
-        build_backbone: For a pretrained network, makes the frozen part from the input size: images to (None, F).
-        build: For a network trained from scratch, makes all of it from the input size and the number of classes.
-        check_available: Raises MissingPackageError where a package it needs besides TensorFlow is missing.
+        recipe: Options that suit it: of its head where it is frozen, else of all of it.
+        any_size: Whether its weights serve images of any size.
+        build_backbone: For a network with pretrained weights, makes all but its head from the input size and the
+            weights (`imagenet`, `none` or a file): images to (None, F).
+        build: For a network without, makes all of it from the input size and the number of classes.
+        check_available: For the weights asked for, raises MissingPackageError where a package they come in is missing,
+            and InputError where they cannot be downloaded or a file of them cannot be used, before images are read.
     """
 
     name: str
@@ -57,9 +51,30 @@ class Architecture:
     min_size: int
     default_fit: FitMode
     recipe: Recipe
-    build_backbone: Callable[[tuple[int, int]], Any] | None = None
-    build: Callable[[tuple[int, int], int], Any] | None = None
-    check_available: Callable[[], object] = lambda: None
+    any_size: bool = True
+    build_backbone: Callable[[Size, str | Path], Any] | None = None
+    build: Callable[[Size, int], Any] | None = None
+    check_available: Callable[[str | Path], object] = lambda _: None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether there are pretrained weights of it."""
+        return self.build_backbone is not None
+
+    def build_network(self, size_hw: Size, classes: int, weights: str | Path) -> Any:  # noqa: ANN401 - keras carries no types
+        """All of the network, to be trained as a whole.
+
+        Args:
+            size_hw: Input height and width in pixels, None for any.
+            classes: C.
+            weights: Of its backbone, where it has one.
+        """
+        if self.build is not None:
+            return self.build(size_hw, classes)
+        if self.build_backbone is None:
+            raise ValueError(f"architecture {self.name} has nothing to build")
+        backbone = self.build_backbone(size_hw, weights)
+        return assemble(backbone, build_head(backbone.output_shape[-1], classes))
 
 
 def get_architecture(name: str) -> Architecture:
@@ -67,30 +82,63 @@ def get_architecture(name: str) -> Architecture:
 
     Raises:
         UsageError: There is none of that name.
+        MissingPackageError: It is a `keras:NAME` and TensorFlow is not installed.
     """
+    if name.startswith(PREFIX):
+        return _keras_architecture(name.removeprefix(PREFIX))
     if name not in ARCHITECTURES:
-        raise UsageError(f"unknown architecture {name!r}", expected=" or ".join(ARCHITECTURES), do="choose one of them")
+        # The one that was probably meant comes first.
+        close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        known = [*close, *(other for other in ARCHITECTURES if other not in close)]
+        raise UsageError(
+            f"unknown architecture {name!r}",
+            expected=f"{', '.join(known)} or keras:NAME",
+            do="see edgeclf train --list",
+        )
     return ARCHITECTURES[name]
 
 
-def build_head(features: int, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
+def _keras_architecture(name: str) -> Architecture:
+    application = get_application(name)
+    smallest = (application.min_size, application.min_size)
+
+    def check(weights: str | Path) -> None:
+        if weights != RANDOM:
+            build_application(application.name, smallest, weights)
+
+    return Architecture(
+        name=f"{PREFIX}{application.name}",
+        description="from keras.applications, pretrained on ImageNet",
+        default_size=application.default_size,
+        min_size=application.min_size,
+        default_fit="crop",
+        recipe=HEAD,
+        build_backbone=partial(build_application, application.name),
+        check_available=check,
+    )
+
+
+def build_head(features: int, classes: int) -> Any:  # noqa: ANN401
     """The trained part behind a frozen backbone: (None, features) float32 to (None, classes) probabilities."""
     import_tensorflow()
     from keras import Input, Model, layers
 
     inputs = Input((features,), name="features")
-    x = layers.Dropout(0.2, name="dropout")(inputs)
+    x = layers.Dropout(0.2, name="head_dropout")(inputs)
     x = layers.Dense(classes, name="logits")(x)
     return Model(inputs, layers.Softmax(name="probabilities")(x), name="head")
 
 
 def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
-    """One flat model from a backbone and the head that was trained on its features; it shares their weights."""
+    """One flat model from a backbone, whose weights it shares, and a copy of the head trained on its features."""
     from keras import Model
 
     x = backbone.output
     for layer in head.layers[1:]:
-        x = layer(x)
+        # Shared with the head, a layer would have two inputs, and which one it is asked for be left to chance.
+        copy = type(layer).from_config(layer.get_config())
+        x = copy(x)
+        copy.set_weights(layer.get_weights())
     return Model(backbone.input, x, name=backbone.name)
 
 
@@ -101,37 +149,44 @@ def without_optimizer(network: Any) -> Any:  # noqa: ANN401
     return Model(network.input, network.output, name=network.name)
 
 
-def build_seed_cnn(size_hw: tuple[int, int], classes: int) -> Any:  # noqa: ANN401
-    """Five stages of convolution, pooling and dropout, then two dense layers: 273,330 parameters at 120 px, 2 classes."""
-    import_tensorflow()
-    from keras import Input, Model, layers
-
-    image = Input((*size_hw, 3), dtype="uint8", name="image")
-    x = layers.Rescaling(1 / 255, name="normalise")(image)
-    for number, (filters, kernel) in enumerate(((16, 6), (32, 5), (64, 4), (128, 3), (256, 2)), start=1):
-        x = layers.Conv2D(filters, kernel, activation="relu", name=f"conv{number}")(x)
-        x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
-        x = layers.Dropout(0.2, name=f"dropout{number}")(x)
-    x = layers.Flatten(name="flatten")(x)
-    for number in (1, 2):
-        x = layers.Dense(64, activation="relu", name=f"dense{number}")(x)
-        x = layers.Dropout(0.5, name=f"dense_dropout{number}")(x)
-    x = layers.Dense(classes, name="logits")(x)
-    return Model(image, layers.Softmax(name="probabilities")(x), name="seed_cnn")
+# Five halvings leave one pixel.
+_LITE_MIN_SIZE = 32
 
 
+def _lite(name: str, description: str) -> Architecture:
+    def check(weights: str | Path) -> None:
+        if weights == PRETRAINED:
+            lite_weights_path(name)
+        elif weights != RANDOM:
+            build_lite_backbone(name, (_LITE_MIN_SIZE, _LITE_MIN_SIZE), weights)
+
+    return Architecture(
+        name=name,
+        description=description,
+        default_size=VARIANTS[name].size,
+        min_size=_LITE_MIN_SIZE,
+        default_fit="crop",
+        recipe=HEAD,
+        build_backbone=partial(build_lite_backbone, name),
+        check_available=check,
+    )
+
+
+DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
+        _lite("efficientnet-lite0", "pretrained on ImageNet; 3.4 million parameters (default)"),
+        _lite("efficientnet-lite1", "pretrained on ImageNet; 4.2 million parameters, 1.6 times the work"),
+        _lite("efficientnet-lite2", "pretrained on ImageNet; 4.9 million parameters, 2.2 times the work"),
         Architecture(
-            name="efficientnet-lite0",
-            description="pretrained on ImageNet and frozen, a new head is trained; 3.4 million parameters (default)",
-            default_size=224,
+            name="small-cnn",
+            description="from scratch, for few photographs and quick int8; 256,050 parameters at two classes",
+            default_size=120,
             min_size=32,
-            default_fit="crop",
-            recipe=Recipe(epochs=50, batch_size=64, optimizer="adam", learning_rate=1e-3, patience=10),
-            build_backbone=build_lite0_backbone,
-            check_available=lite0_weights_path,
+            default_fit="stretch",
+            recipe=SMALL_CNN,
+            build=build_small_cnn,
         ),
         Architecture(
             name="seed-cnn",
@@ -139,9 +194,18 @@ ARCHITECTURES: dict[str, Architecture] = {
             default_size=120,
             min_size=89,
             default_fit="stretch",
-            recipe=Recipe(epochs=30, batch_size=16, optimizer="nadam", learning_rate=1e-3, patience=10),
+            recipe=SEED_CNN,
+            any_size=False,
             build=build_seed_cnn,
+        ),
+        Architecture(
+            name="resnet8",
+            description="from scratch, MLPerf Tiny's network for images of 32 px; 78,666 parameters at ten classes",
+            default_size=32,
+            min_size=8,
+            default_fit="stretch",
+            recipe=FROM_SCRATCH,
+            build=build_resnet8,
         ),
     )
 }
-DEFAULT_ARCHITECTURE = "efficientnet-lite0"

@@ -1,0 +1,1 @@
+"""The networks, each a small readable function, and the weights of those that are pretrained."""

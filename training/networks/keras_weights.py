@@ -1,0 +1,58 @@
+"""Weights in a file of Keras's own: `.weights.h5` of Keras 3, or the `.h5` of its older versions and its downloads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeclf.runtime.errors import InputError
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_EXPECTED = "a Keras file of weights only (.weights.h5 or .h5) of this network without its top"
+
+# Keras goes on to list every layer.
+_MAX_WORDS = 300
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
+    except OSError as error:
+        raise _weights_error(path, (error.strerror or "unreadable").lower()) from error
+
+
+def load_keras_weights(model: Any, path: Path) -> None:  # noqa: ANN401 - keras carries no types
+    """Fills a network with weights from a file, in place.
+
+    Args:
+        model: A Keras model; what it holds after an error is undefined.
+        path: What `keras.Model.save_weights` wrote for the same layers.
+
+    Raises:
+        InputError: The file is missing, truncated, damaged, of another format, or of another network.
+    """
+    if not is_hdf5(path):
+        raise _weights_error(path, "another format" if path.stat().st_size else "0 bytes")
+    if path.suffix not in {".h5", ".hdf5"}:
+        # Keras tells its two layouts apart by the name.
+        raise _weights_error(path, f"an HDF5 file whose name ends in {path.suffix or path.name}")
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
+        # h5py raises any of these for a damaged file, Keras ValueError for one that does not fit.
+        words = " ".join(str(error).split())
+        raise _weights_error(path, words[:_MAX_WORDS] or type(error).__name__) from error
+    if not all(np.isfinite(array).all() for array in model.get_weights()):
+        raise _weights_error(path, "values that are no numbers")
+
+
+def _weights_error(path: Path, got: str) -> InputError:
+    return InputError(
+        f"cannot use the weights in {path}", got=got, expected=_EXPECTED, do="pass another file to --weights, or none"
+    )

@@ -1,0 +1,25 @@
+"""The network this project began with: a plain CNN from scratch."""
+
+from typing import Any
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.training.networks.weights import Size
+
+
+def build_seed_cnn(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
+    """Five stages of convolution, pooling and dropout, then two dense layers: 273,330 parameters at 120 px, 2 classes."""
+    import_tensorflow()
+    from keras import Input, Model, layers
+
+    image = Input((*size_hw, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 255, name="normalise")(image)
+    for number, (filters, kernel) in enumerate(((16, 6), (32, 5), (64, 4), (128, 3), (256, 2)), start=1):
+        x = layers.Conv2D(filters, kernel, activation="relu", name=f"conv{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
+        x = layers.Dropout(0.2, name=f"dropout{number}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for number in (1, 2):
+        x = layers.Dense(64, activation="relu", name=f"dense{number}")(x)
+        x = layers.Dropout(0.5, name=f"dense_dropout{number}")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return Model(image, layers.Softmax(name="probabilities")(x), name="seed_cnn")

@@ -25,9 +25,33 @@ def onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carr
         InputError: The model's input or output is something else, or has a layer tf2onnx cannot convert.
         MissingPackageError: TensorFlow or tf2onnx is not installed.
     """
+    _check_keras(model)
+    proto = _convert(model)
+    apply_contract_names(proto)
+    proto.graph.name = "classifier"
+    return proto
+
+
+def backbone_onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carries no types
+    """Converts a network without its head, to compute features with.
+
+    Args:
+        model: A Keras model with one uint8 input (None, H, W, 3), RGB, and one output (None, F).
+
+    Returns:
+        The network in inference mode, its input and output named as the converter does, batch dimension symbolic.
+
+    Raises:
+        InputError: The model's input or output is something else, or has a layer tf2onnx cannot convert.
+        MissingPackageError: TensorFlow or tf2onnx is not installed.
+    """
+    _check_keras(model)
+    return _convert(model)
+
+
+def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     tensorflow = import_tensorflow()
     tf2onnx = import_tf2onnx()
-    _check_keras(model)
     signature = (tensorflow.TensorSpec((None, *model.inputs[0].shape[1:]), tensorflow.uint8, name=INPUT_NAME),)
     # tf2onnx.convert.from_keras does not know Keras 3; a traced function is what both sides understand.
     function = tensorflow.function(lambda image: model(image, training=False), input_signature=signature)
@@ -44,10 +68,8 @@ def onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carr
             ) from error
     proto: onnx.ModelProto = onnx.ModelProto()
     proto.CopyFrom(converted)
-    apply_contract_names(proto)
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "edgeclf", "", ""
-    proto.graph.name = "classifier"
     keep_used_opsets(proto)
     return proto
 
@@ -76,6 +98,6 @@ def _check_keras(model: Any) -> None:  # noqa: ANN401
         raise InputError(
             "cannot export this Keras model",
             got=f"inputs and outputs {shapes}",
-            expected="one uint8 input (None, H, W, 3) and one output (None, classes)",
+            expected="one uint8 input (None, H, W, 3) and one output (None, classes or features)",
             do="put the normalisation inside the model and fix its image size",
         )

@@ -89,7 +89,7 @@ class ModelSession:
             raise UsageError("bad number of threads", got=str(threads), expected="at least 1")
         self.path = Path(path)
         self.threads = threads or usable_cpus()
-        self._session = _open(self.path, device, self.threads)
+        self._session = open_session(self.path, device, self.threads)
         self.provider = check_provider(device, list(self._session.get_providers()))
         self._input = _read_input(self._session, self.path)
         self.fixed_batch = self._input.batch
@@ -157,7 +157,7 @@ class ModelSession:
         try:
             (output,) = self._session.run(None, {self._input.name: tensor})
         except Exception as error:
-            # As in `_open`. Typical is a file made for one image at a time that does not say so in its input's shape.
+            # As in `open_session`. Typical is a file made for one image at a time that does not say so in its input's shape.
             raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error
         probabilities = np.asarray(output, np.float32)
         if probabilities.ndim != 2 or len(probabilities) != len(tensor):
@@ -258,7 +258,18 @@ def softmax(logits: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
-def _open(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def open_session(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+    """Opens any ONNX file in ONNX Runtime, with its messages off and errors as one sentence.
+
+    Args:
+        path: The file.
+        device: `auto`, `cpu` or `cuda`.
+        threads: Threads inside one inference.
+
+    Raises:
+        ModelFileError: The file is missing or is not a valid model.
+        DeviceUnavailableError: The device is not there.
+    """
     if not path.is_file():
         raise ModelFileError(
             f"cannot open model {path}",

@@ -9,20 +9,21 @@ import numpy as np
 
 from edgeclf.export.exporter import HeldOutImages
 from edgeclf.runtime.errors import DatasetError, EdgeclfError
-from edgeclf.training.cache import cached_images, select_rows
+from edgeclf.training.cache import cached_images
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgeclf.runtime.preprocess import UInt8Array
     from edgeclf.runtime.progress import Progress
+    from edgeclf.training.rows import RowFile
     from edgeclf.training.run_folder import Run
 
 
 class RowsOf:
-    """Some rows of a memory map, copied only as they are asked for."""
+    """Some rows of a file, copied only as they are asked for."""
 
-    def __init__(self, images: "UInt8Array", rows: "npt.NDArray[np.int64]") -> None:
+    def __init__(self, images: "RowFile", rows: "npt.NDArray[np.int64]") -> None:
         self._images = images
         self._rows = rows
 
@@ -30,7 +31,7 @@ class RowsOf:
         return len(self._rows)
 
     def __getitem__(self, rows: slice, /) -> "UInt8Array":
-        return select_rows(self._images, self._rows[rows])
+        return self._images.take(self._rows[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class RunImages:
     """
 
     held_out: Sequence[HeldOutImages]
-    images: "UInt8Array"
+    images: "RowFile"
     training_rows: "npt.NDArray[np.int64]"
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
 
@@ -57,7 +58,7 @@ class RunImages:
     def sample_training(self, count: int, seed: int = 0) -> "UInt8Array":
         """At most `count` training images drawn at random, (n, H, W, 3) uint8 RGB."""
         order = np.random.default_rng(seed).permutation(self.training_rows)
-        return select_rows(self.images, order[:count])
+        return self.images.take(order[:count])
 
 
 def load_run_images(run: "Run", data: Path | None, cache_folder: Path | None, progress: "Progress") -> RunImages:

@@ -37,11 +37,13 @@ class Sample:
         path: Relative to the data set's root, with forward slashes.
         label: Its class.
         split: The part it was put into by its folder or its CSV row, None where it was not.
+        digest: Of the file's bytes, None where it is not known.
     """
 
     path: str
     label: str
     split: Split | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""One training loop for heads and whole networks: early stopping, the best weights kept, stopped cleanly by Ctrl-C."""
+"""One training loop for heads and whole networks: the best weights kept, stopped cleanly by Ctrl-C, resumable after any end."""
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -9,44 +10,53 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._packages import import_tensorflow
-from edgeclf.runtime.errors import InputError, UsageError
-from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.export.keras_model import Inference, inference_of
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
+from edgeclf.training.batches import LabelledRows, TrainingBatches
+from edgeclf.training.recipe import MONITORS, FitOptions
 
-OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd")
 Ending = Literal["finished", "early", "interrupted", "diverged"]
+_PREDICT_BATCH = 64
+# The end of the cosine schedule as a share of its learning rate, and the start of its warm-up.
+_LAST_SHARE, _FIRST_SHARE = 0.002, 0.05
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """How a network is fitted.
+class Best(NamedTuple):
+    """The best epoch so far: one object, so that Ctrl-C cannot fall between its parts.
 
     Attributes:
-        epochs: Most epochs.
-        batch_size: Images in one step.
-        optimizer: One of `OPTIMIZERS`.
-        learning_rate: Its learning rate.
-        patience: Epochs without a lower validation loss before training stops.
-        seed: Of the order of the images; weights and dropout are seeded by the caller.
+        value: Its monitored figure.
+        epoch: Its number, from 1; 0 for weights that were there before the first.
+        weights: The network's weights after it.
     """
 
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    patience: int
-    seed: int
+    value: float
+    epoch: int
+    weights: list[npt.NDArray[Any]]
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"bad {name.replace('_', ' ')}", got=str(getattr(self, name)), expected="at least 1")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UsageError("bad learning rate", got=f"{self.learning_rate:g}", expected="a positive number")
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(
-                f"unknown optimizer {self.optimizer!r}", expected=" or ".join(OPTIMIZERS), do="choose one of them"
-            )
+
+@dataclass(eq=False)
+class FitState:
+    """What a fit has come to; with it, a later process goes on as if nothing had happened.
+
+    Attributes:
+        history: One entry a finished epoch, over all stages of a training: `epoch` from 1, `stage`, `loss` and
+            `accuracy` (measured while training: augmented, dropout on), `val_loss`, `val_accuracy`, `val_macro_f1`,
+            `learning_rate` after it.
+        first: How many of these belong to earlier stages.
+        best: The epoch to keep.
+        variables: The network's weights, its random generators' states and the optimizer's state after the last
+            finished epoch; empty before the first.
+        seconds: What each epoch took.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    first: int = 0
+    best: Best | None = None
+    variables: list[npt.NDArray[Any]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,175 +64,217 @@ class FitResult:
     """What a fit did.
 
     Attributes:
-        history: One entry an epoch: `epoch` from 1, `loss`, `accuracy` (measured while training, dropout on),
-            `val_loss`, `val_accuracy`, `seconds`.
+        history: As in `FitState`.
         best_epoch: The epoch whose weights the model now has, from 1.
         ending: `finished` all epochs, stopped `early`, was `interrupted`, or `diverged`.
+        seconds: What each epoch took.
     """
 
-    history: tuple[dict[str, float], ...]
+    history: tuple[dict[str, Any], ...]
     best_epoch: int
     ending: Ending
-
-
-@dataclass
-class _State:
-    """What the callback keeps between epochs."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: "_Best | None" = None
-    ending: Ending = "finished"
-
-
-class _Best(NamedTuple):
-    """The epoch with the lowest validation loss: one object, so that Ctrl-C cannot fall between its parts."""
-
-    loss: float
-    epoch: int
-    weights: list[npt.NDArray[Any]]
+    seconds: tuple[float, ...]
 
 
 def fit(
     model: Any,  # noqa: ANN401 - keras carries no types
-    training: Any,  # noqa: ANN401 - a keras PyDataset
-    validation: Any,  # noqa: ANN401
+    training: TrainingBatches,
+    validation: LabelledRows,
     options: FitOptions,
+    *,
+    stage: str = "fit",
+    state: FitState | None = None,
+    on_epoch: Callable[[FitState], None] = lambda _: None,
     progress: Progress,
 ) -> FitResult:
     """Fits a classifier and leaves it with the weights of its best epoch.
 
     Args:
         model: A Keras model that ends in probabilities; compiled here.
-        training: What `image_batches` made of the training images.
-        validation: The same of the validation images, unshuffled: the lowest loss on them decides.
+        training: The training images or features.
+        validation: Those that choose the epoch, neither augmented nor balanced.
         options: How.
-        progress: Told the step, with loss, accuracy and images/s.
+        stage: What to call this fit in the history and in messages.
+        state: Where to start from: the end of an earlier stage, or an epoch in the middle of this one. Its `best`
+            counts: where no epoch of this fit is better, its weights are what the model is left with.
+        on_epoch: Told the state after every finished epoch; the state belongs to the fit and changes afterwards.
+        progress: Told the step, with losses, accuracy and images/s.
 
     Raises:
-        InputError: The loss stopped being a number before the first epoch ended.
-        KeyboardInterrupt: Ctrl-C before the first epoch ended; afterwards it ends the fit and the best is kept.
+        InputError: The loss stopped being a number before there were any weights to keep.
+        KeyboardInterrupt: Ctrl-C before there were any; afterwards it ends the fit and the best are kept.
     """
     import_tensorflow()
-    import keras
-
+    state = state or FitState()
     # jit_compile is off because XLA makes these networks several times slower on CPUs.
     model.compile(
-        optimizer=_optimizer(options), loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+        optimizer=make_optimizer(options, len(training)),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
     )
-    state = _State()
-    callback = _make_callback(keras.callbacks.Callback, state, options, len(training), progress)
+    model.optimizer.build(model.trainable_variables)
+    if state.variables:
+        for variable, value in zip(_variables(model), state.variables, strict=True):
+            variable.assign(value)
+    ending: Ending = "finished"
     try:
-        model.fit(
-            training, validation_data=validation, epochs=options.epochs, shuffle=False, verbose=0, callbacks=[callback]
+        ending = _run_epochs(
+            model,
+            training=training,
+            validation=validation,
+            options=options,
+            stage=stage,
+            state=state,
+            on_epoch=on_epoch,
+            progress=progress,
         )
     except KeyboardInterrupt:
         if state.best is None:
             raise
-        state.ending = "interrupted"
+        ending = "interrupted"
     if state.best is None:
         raise InputError(
             "training diverged in its first epoch",
             got="a loss that is not a number",
             expected="a finite loss",
-            do=f"use a --learning-rate below {options.learning_rate:g}",
+            do=f"use a --learning-rate below {options.learning_rate:g} (edgeclf train --find-lr suggests one)",
         )
     model.set_weights(state.best.weights)
-    return FitResult(tuple(state.history), state.best.epoch, state.ending)
+    return FitResult(tuple(state.history), state.best.epoch, ending, tuple(state.seconds))
 
 
-def image_batches(
-    images: UInt8Array | npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    true_indices: npt.NDArray[np.int64],
-    batch_size: int,
-    seed: int | None,
-) -> Any:  # noqa: ANN401 - a keras PyDataset
-    """Batches of rows of an array or memory map, as Keras reads them.
+def _run_epochs(
+    model: Any,  # noqa: ANN401
+    *,
+    training: TrainingBatches,
+    validation: LabelledRows,
+    options: FitOptions,
+    stage: str,
+    state: FitState,
+    on_epoch: Callable[[FitState], None],
+    progress: Progress,
+) -> Ending:
+    infer = inference_of(model)
+    sign = 1.0 if MONITORS[options.monitor] == "highest" else -1.0
+    steps = len(training)
+    while (epoch := len(state.history) - state.first) < options.epochs:
+        # Looked at here, so that a training resumed after its last patient epoch ends as it would have.
+        if state.best is not None and len(state.history) - max(state.best.epoch, state.first) >= options.patience:
+            return "early"
+        started = time.perf_counter()
+        model.reset_metrics()
+        figures = {"loss": math.nan, "accuracy": math.nan}
+        images = 0
+        for step, batch in enumerate(training.epoch(epoch), start=1):
+            figures = {name: float(value) for name, value in model.train_on_batch(*batch, return_dict=True).items()}
+            if not math.isfinite(figures["loss"]):
+                return "diverged"
+            images += len(batch[0])
+            rate = images / (time.perf_counter() - started)
+            progress(
+                f"{stage}: epoch {epoch + 1}, loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.3f}, "
+                f"{rate:.0f} images/s{_best_text(state, options)}",
+                epoch * steps + step,
+                steps * options.epochs,
+            )
+        validated = _validate(infer, validation, model.output_shape[-1])
+        if validated is None:
+            return "diverged"
+        row: dict[str, Any] = {
+            "epoch": len(state.history) + 1,
+            "stage": stage,
+            "loss": figures["loss"],
+            "accuracy": figures["accuracy"],
+            **validated,
+            "learning_rate": float(model.optimizer.learning_rate),
+        }
+        state.variables = [np.asarray(variable) for variable in _variables(model)]
+        if state.best is None or sign * row[options.monitor] > sign * state.best.value:
+            state.best = Best(row[options.monitor], row["epoch"], model.get_weights())
+        state.seconds.append(time.perf_counter() - started)
+        state.history.append(row)
+        on_epoch(state)
+    return "finished"
+
+
+def _best_text(state: FitState, options: FitOptions) -> str:
+    return f", best {options.monitor} {state.best.value:.3f}" if state.best else ""
+
+
+def _validate(infer: Inference, validation: LabelledRows, classes: int) -> dict[str, float] | None:
+    """Loss, accuracy and macro-F1 on the validation images; None where the network gives no numbers any more."""
+    probabilities = predict(infer, validation)
+    if not np.isfinite(probabilities).all():
+        return None
+    report = classification_report(probabilities, validation.true_indices, [str(index) for index in range(classes)])
+    return {
+        "val_loss": cross_entropy(probabilities, validation.true_indices),
+        "val_accuracy": report.accuracy,
+        "val_macro_f1": report.macro_f1,
+    }
+
+
+def cross_entropy(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+    """Mean negative log likelihood in nats; a probability counts as 1e-7 at least, as in Keras."""
+    chosen = probabilities[np.arange(len(true_indices)), true_indices]
+    return float(-np.log(np.maximum(chosen.astype(np.float64), 1e-7)).mean())
+
+
+def predict(
+    infer: Inference, data: LabelledRows, report: Callable[[int], None] = lambda _: None
+) -> npt.NDArray[np.float32]:
+    """What a network gives for images or features, (N, C) float32, in inference mode.
 
     Args:
-        images: (M, ...) uint8 images or float32 features; may be larger than memory.
-        rows: (N,) which of them to use.
-        true_indices: (N,) class of each row.
-        batch_size: Rows in one batch; the last one is smaller.
-        seed: Of the order, new in every epoch; None keeps the order of `rows`.
+        infer: The network, see `inference_of`.
+        data: Its inputs.
+        report: Told how many are done.
     """
-    import_tensorflow()
-    from keras.utils import PyDataset
-
-    class Batches(PyDataset):  # type: ignore[misc] # keras carries no types
-        def __init__(self) -> None:
-            super().__init__(workers=1, max_queue_size=8)
-            self.epoch = 0
-            self.order = self._shuffled()
-
-        def _shuffled(self) -> npt.NDArray[np.int64]:
-            if seed is None:
-                return np.arange(len(rows))
-            return np.random.default_rng([seed, self.epoch]).permutation(len(rows))
-
-        def __len__(self) -> int:
-            return math.ceil(len(rows) / batch_size)
-
-        def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-            chosen = self.order[index * batch_size : (index + 1) * batch_size]
-            return np.stack([images[row] for row in rows[chosen]]), true_indices[chosen]
-
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-            self.order = self._shuffled()
-
-    return Batches()
+    outputs = []
+    for start in range(0, len(data.rows), _PREDICT_BATCH):
+        outputs.append(infer(data.read(slice(start, start + _PREDICT_BATCH))))
+        report(min(start + _PREDICT_BATCH, len(data.rows)))
+    return np.concatenate(outputs)
 
 
-def _optimizer(options: FitOptions) -> Any:  # noqa: ANN401
+def _variables(model: Any) -> list[Any]:  # noqa: ANN401
+    """All that an epoch changes, in an order that depends on the architecture and the optimizer alone."""
+    # Dropout draws from generators whose states Keras does not count among the weights.
+    generators = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
+    return [*model.weights, *generators, *model.optimizer.variables]
+
+
+def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401
+    """The Keras optimizer of a fit with its schedule.
+
+    Args:
+        options: Names and amounts.
+        steps: Batches in an epoch.
+    """
     import keras
 
+    rate: Any = options.learning_rate
+    if options.schedule == "cosine":
+        warmup = round(options.warmup_epochs * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            options.learning_rate * _FIRST_SHARE if warmup else options.learning_rate,
+            decay_steps=max(1, options.epochs * steps - warmup),
+            alpha=_LAST_SHARE,
+            warmup_target=options.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
     makers: dict[str, Any] = {
-        "adam": lambda: keras.optimizers.Adam(options.learning_rate),
-        "adamw": lambda: keras.optimizers.AdamW(options.learning_rate),
-        "nadam": lambda: keras.optimizers.Nadam(options.learning_rate),
-        "rmsprop": lambda: keras.optimizers.RMSprop(options.learning_rate),
-        "sgd": lambda: keras.optimizers.SGD(options.learning_rate, momentum=0.9),
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "nadam": keras.optimizers.Nadam,
+        "rmsprop": keras.optimizers.RMSprop,
+        "sgd": keras.optimizers.SGD,
     }
-    return makers[options.optimizer]()
-
-
-def _make_callback(base: type[Any], state: _State, options: FitOptions, steps: int, progress: Progress) -> Any:  # noqa: ANN401
-    total = steps * options.epochs
-
-    class Keeper(base):  # type: ignore[misc] # the base class is Keras's, known only at run time
-        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-            self.epoch = epoch
-            self.started = time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-            loss = float((logs or {})["loss"])
-            if not math.isfinite(loss):
-                state.ending = "diverged"
-                self.model.stop_training = True
-                return
-            rate = (batch + 1) * options.batch_size / (time.perf_counter() - self.started)
-            accuracy = float((logs or {})["accuracy"])
-            best = f", best val loss {state.best.loss:.3f}" if state.best else ""
-            progress(
-                f"fit: epoch {self.epoch + 1}, loss {loss:.3f}, accuracy {accuracy:.3f}, {rate:.0f} images/s{best}",
-                self.epoch * steps + batch + 1,
-                total,
-            )
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            values = {key: float(value) for key, value in (logs or {}).items()}
-            if state.ending == "diverged" or not all(math.isfinite(value) for value in values.values()):
-                state.ending = "diverged"
-                self.model.stop_training = True
-                return
-            seconds = time.perf_counter() - self.started
-            names = ("loss", "accuracy", "val_loss", "val_accuracy")
-            state.history.append({"epoch": epoch + 1, **{name: values[name] for name in names}, "seconds": seconds})
-            if state.best is None or values["val_loss"] < state.best.loss:
-                state.best = _Best(values["val_loss"], epoch + 1, self.model.get_weights())
-            elif epoch + 1 - state.best.epoch >= options.patience:
-                state.ending = "early"
-                self.model.stop_training = True
-
-    return Keeper()
+    extra = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
+    # Keras's AdamW insists on a number; for the others None leaves the step out.
+    none = 0.0 if options.optimizer == "adamw" else None
+    optimizer = makers[options.optimizer](rate, weight_decay=options.weight_decay or none, **extra)
+    if options.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer

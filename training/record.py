@@ -1,54 +1,76 @@
-"""What a training leaves in its run folder: the summary in the spec, and the files."""
+"""What a finished training leaves in its run folder: the summary in the spec, and the files."""
 
-import csv
+import hashlib
 import importlib.metadata
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeclf.runtime.files import replacing, write_text
 from edgeclf.runtime.metrics import ClassificationReport
 from edgeclf.training import run_folder
-from edgeclf.training.dataset import Sample
-from edgeclf.training.fit import FitOptions, FitResult
-from edgeclf.training.plots import plot_confusion, plot_curves
+from edgeclf.training.dataset import Sample, Split
+from edgeclf.training.options import Settings, TrainOptions
+from edgeclf.training.plots import plot_confusion, plot_reliability
+from edgeclf.training.run_writer import RunWriter, history_csv
 from edgeclf.training.split import split_to_csv
 
 if TYPE_CHECKING:
-    from edgeclf.training.train import TrainOptions, TrainResult
+    from edgeclf.training.train import TrainResult
 
 NO_TEST_PART = "no test part: the validation figures chose this model and are therefore too good by a little"
 
 
 def training_summary(
-    options: "TrainOptions",
-    fit_options: FitOptions,
-    result: FitResult,
+    options: TrainOptions,
+    settings: Settings,
     *,
+    history: Sequence[dict[str, Any]],
+    best_epoch: int,
+    ending: str,
     images: dict[str, int],
     validation: ClassificationReport,
     test: ClassificationReport | None,
+    calibration: dict[str, Any],
+    changes: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The training in short, as plain JSON values for the spec: options, epochs, counts, accuracies."""
+    """The training in short, as plain JSON values for the spec: all that is needed to do it again, and what came out.
+
+    Files are named by what is in them, not by where they lay.
+    """
     return {
-        **asdict(fit_options),
-        "epochs_run": len(result.history),
-        "best_epoch": result.best_epoch,
-        "ending": result.ending,
+        **asdict(settings.fit),
+        "weights": settings.weights if isinstance(settings.weights, str) else _file_identity(settings.weights),
+        "freezes_backbone": settings.freezes,
+        "fine_tune": None
+        if settings.fine_tune is None
+        else {**asdict(settings.fine_tune), "blocks": settings.fine_tune_blocks or "all"},
+        "classes_before": changes,
+        "epochs_run": len(history),
+        "best_epoch": best_epoch,
+        "ending": ending,
         "images": images,
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
+        "calibration": calibration,
         "val_accuracy": validation.accuracy,
         "test_accuracy": None if test is None else test.accuracy,
     }
 
 
+def _file_identity(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(digest_size=16)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"{path.name} (blake2b-128 {digest.hexdigest()})"
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages that have a part in a trained model."""
     versions = {}
-    for name in ("edgeclf", "tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless"):
+    for name in ("edgeclf", "tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -56,56 +78,54 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def write_run(
-    staged: Path,
-    result: "TrainResult",
-    model: Any,  # noqa: ANN401 - keras carries no types
-    *,
-    samples: Sequence[Sample],
-    data_root: Path,
-    options: "TrainOptions",
-) -> None:
-    """Writes a run's files into a folder that becomes the run folder afterwards.
+def write_start(writer: RunWriter, *, samples: Sequence[Sample], data_root: Path, options: TrainOptions) -> None:
+    """Writes what resuming needs besides the checkpoint.
 
     Args:
-        staged: The folder to write into.
-        result: What the training did.
-        model: The whole network with its best weights.
+        writer: The run folder.
         samples: All samples with their split, readable or not.
         data_root: What the samples' paths are relative to.
         options: As they were given.
     """
-    model.save(staged / run_folder.MODEL_FILE)
-    (staged / run_folder.SPLIT_FILE).write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
-    (staged / run_folder.HISTORY_FILE).write_text(_history_csv(result.fit), encoding="utf-8")
-    plot_curves(result.fit.history, result.fit.best_epoch, staged / run_folder.CURVES_FILE)
+    with replacing(writer.folder / run_folder.SPLIT_FILE) as temporary:
+        temporary.write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
+    writer.write_json(run_folder.RUN_FILE, {"data_root": str(data_root), "options": options.to_json()})
+
+
+def write_result(writer: RunWriter, result: "TrainResult", model: Any) -> None:  # noqa: ANN401 - keras carries no types
+    """Writes what a finished or interrupted training came to; the spec last, so that a run that has one has the rest.
+
+    Args:
+        writer: The run folder.
+        result: What the training did.
+        model: The whole network with its best weights and its temperature.
+    """
+    folder = writer.folder
+    with replacing(folder / run_folder.MODEL_FILE) as temporary:
+        model.save(temporary)
+    write_text(folder / run_folder.HISTORY_FILE, history_csv(result.fit.history))
+    writer.draw_curves(result.fit.history, result.fit.best_epoch)
     shown, part = (result.validation, "Validation") if result.test is None else (result.test, "Test")
-    plot_confusion(shown, f"{part} images", staged / run_folder.CONFUSION_FILE)
+    with replacing(folder / run_folder.CONFUSION_FILE) as temporary:
+        plot_confusion(shown, f"{part} images", temporary)
+    reliability_part: Split = "val" if result.test is None else "test"
+    with replacing(folder / run_folder.RELIABILITY_FILE) as temporary:
+        plot_reliability(
+            result.calibration.uncalibrated[reliability_part],
+            result.calibration.probabilities[reliability_part],
+            result.calibration.true_indices[reliability_part],
+            f"{part} images",
+            temporary,
+        )
     metrics = {
         "validation": result.validation.to_json(),
         "test": None if result.test is None else result.test.to_json(),
         "note": NO_TEST_PART if result.test is None else None,
+        "calibration": result.calibration.to_json(),
         "parameters": result.parameters,
         "unreadable": [{"source": str(path), "error": str(error)} for path, error in result.unreadable],
     }
-    _write_json(staged / run_folder.METRICS_FILE, metrics)
-    _write_json(staged / run_folder.RUN_FILE, {"data_root": str(data_root), "options": asdict(options)})
-    (staged / run_folder.SPEC_FILE).write_text(result.spec.to_json() + "\n", encoding="utf-8")
-
-
-def _history_csv(result: FitResult) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(result.history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.history)
-    return text.getvalue()
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # A file name that is not Unicode: escapes keep its bytes.
-        text = json.dumps(document, indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    writer.write_json(run_folder.METRICS_FILE, metrics)
+    write_text(folder / run_folder.SPEC_FILE, result.spec.to_json() + "\n")
+    if result.fit.ending != "interrupted":
+        (folder / run_folder.CHECKPOINT_FILE).unlink(missing_ok=True)

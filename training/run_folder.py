@@ -1,13 +1,9 @@
-"""The folder that a training leaves behind: written whole or not at all, and read back with a sentence for what is wrong."""
+"""The folder that a training leaves behind: what may be written where, and read back with a sentence for what is wrong."""
 
-import contextlib
+import fnmatch
 import json
-import os
-import secrets
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,11 @@ HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion.png"
+RELIABILITY_FILE = "reliability.png"
 RUN_FILE = "run.json"
+# There while a training is not finished, or was interrupted.
+CHECKPOINT_FILE = "checkpoint.npz"
+TENSORBOARD_FOLDER = "tensorboard"
 RUN_FILES = (
     MODEL_FILE,
     SPEC_FILE,
@@ -35,7 +35,10 @@ RUN_FILES = (
     METRICS_FILE,
     CURVES_FILE,
     CONFUSION_FILE,
+    RELIABILITY_FILE,
     RUN_FILE,
+    CHECKPOINT_FILE,
+    TENSORBOARD_FOLDER,
 )
 
 
@@ -48,12 +51,14 @@ class Run:
         spec: What the model is.
         split: Which images trained, validated and tested; paths relative to `data_root`.
         data_root: Where the images were when the run was made.
+        options: How it was trained, as `TrainOptions.to_json` gives it.
     """
 
     folder: Path
     spec: ModelSpec
     split: tuple[Sample, ...]
     data_root: Path
+    options: dict[str, Any]
 
     def load_model(self) -> Any:  # noqa: ANN401 - keras carries no types
         """Loads the Keras model with the best weights.
@@ -121,7 +126,8 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
             expected="a new folder",
             do="name a folder inside it",
         )
-    others = sorted(names - set(RUN_FILES))
+    # A killed process may leave a temporary file of `replacing`.
+    others = sorted(name for name in names - set(RUN_FILES) if not fnmatch.fnmatch(name, ".*.part*"))
     if others:
         raise RunFolderError(
             f"will not write a run into {folder}",
@@ -133,44 +139,8 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
         raise RunFolderError(
             f"{folder} already holds a run",
             expected="a new or empty folder",
-            do="choose another --run or pass --overwrite",
+            do="choose another --run, pass --overwrite, or --resume it where it is not finished",
         )
-
-
-@contextlib.contextmanager
-def staged_run_folder(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder beside `folder` that takes its place when the block ends without an exception.
-
-    A run that stands at `folder` stays until then, and stays for good when the block raises.
-
-    Raises:
-        OutputError: The folder cannot be made or written, or the disk is full.
-    """
-    folder = folder.resolve()
-    token = secrets.token_hex(4)
-    staged = folder.with_name(f".{folder.name}.{token}.part")
-    retired = folder.with_name(f".{folder.name}.{token}.old")
-    try:
-        staged.mkdir(parents=True)
-        yield staged
-        if folder.exists():
-            folder.rename(retired)
-        staged.rename(folder)
-    except OSError as error:
-        # Only a failure of writing here is an output error; one that names another file is the block's own business.
-        if error.filename is not None and not _is_below(Path(os.fsdecode(error.filename)), folder.parent):
-            raise
-        raise output_error(folder, error) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        if retired.exists() and not folder.exists():
-            retired.rename(folder)
-        shutil.rmtree(retired, ignore_errors=True)
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    # A parent that could not be made is named by the error as well.
-    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def load_run(folder: Path | str) -> Run:
@@ -181,6 +151,13 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     missing = [name for name in (MODEL_FILE, SPEC_FILE, SPLIT_FILE, RUN_FILE) if not (folder / name).is_file()]
+    if missing and (folder / CHECKPOINT_FILE).is_file():
+        raise RunFolderError(
+            f"the training of {folder} is not finished",
+            got=f"no {', '.join(missing)} yet",
+            expected="a finished run",
+            do=f"run edgeclf train --resume {folder}",
+        )
     if missing:
         raise RunFolderError(
             f"{folder} is not a run folder",
@@ -190,7 +167,8 @@ def load_run(folder: Path | str) -> Run:
         )
     try:
         spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))
-        data_root = Path(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["data_root"])
+        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        data_root, options = Path(facts["data_root"]), dict(facts["options"])
     except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
         raise RunFolderError(
             f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
@@ -203,4 +181,4 @@ def load_run(folder: Path | str) -> Run:
             expected="what edgeclf train wrote",
             do="train again",
         )
-    return Run(folder, spec, split, data_root)
+    return Run(folder, spec, split, data_root, options)

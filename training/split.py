@@ -3,14 +3,14 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
-from edgeclf.training.dataset import SPLITS, Dataset, Sample
+from edgeclf.training.dataset import SPLITS, Dataset, Sample, Split
 
 # Where the data set brings its own test part, validation takes this share of the training images.
 CARVED_VAL_FRACTION = 0.2
@@ -19,7 +19,12 @@ DEFAULT_TEST_FRACTION = 0.15
 
 
 def assign_splits(
-    dataset: Dataset, *, val_fraction: float | None = None, test_fraction: float | None = None, seed: int = 0
+    dataset: Dataset,
+    *,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    known: Mapping[int, Split] | None = None,
 ) -> tuple[Sample, ...]:
     """Puts every sample into `train`, `val` or `test`, class by class.
 
@@ -32,6 +37,8 @@ def assign_splits(
             test part is given, else 0.15.
         test_fraction: Share that tests, in [0, 1); None takes 0.15. Has no say where the data set brings its parts.
         seed: Of the random choice within a class.
+        known: Parts that some samples, by position, had in an earlier training: they stay in them where the data set
+            leaves the choice. The fractions are kept as well as these allow.
 
     Returns:
         The samples in their order, each with its split.
@@ -41,6 +48,26 @@ def assign_splits(
         DatasetError: A class has too few images to be in every part.
     """
     given = {sample.split for sample in dataset.samples}
+    has_parts = given != {None}
+    val, test = _fractions(given, val_fraction, test_fraction)
+    if has_parts and "val" in given:
+        return dataset.samples
+    by_label: defaultdict[str, list[int]] = defaultdict(list)
+    for position, sample in enumerate(dataset.samples):
+        if sample.split in {None, "train"}:
+            by_label[sample.label].append(position)
+    samples = list(dataset.samples)
+    for label, positions in by_label.items():
+        chosen = _assign_class(label, positions, val=val, test=test, seed=seed, known=known or {})
+        for position, split in chosen.items():
+            samples[position] = replace(samples[position], split=split)
+    return tuple(samples)
+
+
+def _fractions(
+    given: set[Split | None], val_fraction: float | None, test_fraction: float | None
+) -> tuple[float, float]:
+    """The shares of validation and test images to carve out, checked."""
     has_parts = given != {None}
     if has_parts and test_fraction is not None:
         raise UsageError(
@@ -62,41 +89,47 @@ def assign_splits(
         raise UsageError(
             "bad fractions", got=f"val {val:g}, test {test:g}", expected="0 < val, 0 <= test, val + test < 1"
         )
-    if has_parts and "val" in given:
-        return dataset.samples
-    by_label: defaultdict[str, list[int]] = defaultdict(list)
-    for position, sample in enumerate(dataset.samples):
-        if sample.split in {None, "train"}:
-            by_label[sample.label].append(position)
-    samples = list(dataset.samples)
-    for label, positions in by_label.items():
-        parts = 3 if test else 2
-        if len(positions) < parts:
-            raise DatasetError(
-                f"too few images of class {label!r}",
-                got=str(len(positions)),
-                expected=f"at least {parts}, one for each part",
-                do="add images",
-            )
-        test_count = min(max(1, round(len(positions) * test)), len(positions) - 2) if test else 0
-        val_count = min(max(1, round(len(positions) * val)), len(positions) - test_count - 1)
-        # A stream of its own for each class: adding images to one class, or a class, does not reshuffle the others.
-        order = np.random.default_rng([seed, *label.encode()]).permutation(len(positions)).tolist()
-        for rank, index in enumerate(order):
-            split = "val" if rank < val_count else "test" if rank < val_count + test_count else "train"
-            samples[positions[index]] = replace(samples[positions[index]], split=split)
-    return tuple(samples)
+    return val, test
+
+
+def _assign_class(
+    label: str, positions: Sequence[int], *, val: float, test: float, seed: int, known: Mapping[int, Split]
+) -> dict[int, Split]:
+    """The part of each image of a class."""
+    parts = 3 if test else 2
+    if len(positions) < parts:
+        raise DatasetError(
+            f"too few images of class {label!r}",
+            got=str(len(positions)),
+            expected=f"at least {parts}, one for each part",
+            do="add images",
+        )
+    test_count = min(max(1, round(len(positions) * test)), len(positions) - 2) if test else 0
+    val_count = min(max(1, round(len(positions) * val)), len(positions) - test_count - 1)
+    # A stream of its own for each class: adding images to one class, or a class, does not reshuffle the others.
+    order = np.random.default_rng([seed, *label.encode()]).permutation(len(positions)).tolist()
+    # Where the data set brings its test images, or there are none, an earlier test image is free.
+    chosen = {p: known[p] for p in positions if p in known and (test or known[p] != "test")}
+    wanted: dict[Split, int] = {"val": val_count, "test": test_count, "train": len(positions)}
+    for split in chosen.values():
+        wanted[split] -= 1
+    for position in (positions[index] for index in order):
+        if position not in chosen:
+            split = next(part for part in wanted if wanted[part] > 0)
+            chosen[position] = split
+            wanted[split] -= 1
+    return chosen
 
 
 def split_to_csv(samples: Sequence[Sample]) -> str:
-    """The split as the text of `split.csv`: path, label, split.
+    """The split as the text of `split.csv`: path, label, split, digest (empty where the file could not be read).
 
     File names that are not Unicode keep their bytes when the text is encoded with `errors="surrogateescape"`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split"))
-    writer.writerows((sample.path, sample.label, sample.split) for sample in samples)
+    writer.writerow(("path", "label", "split", "digest"))
+    writer.writerows((sample.path, sample.label, sample.split, sample.digest) for sample in samples)
     return text.getvalue()
 
 
@@ -108,7 +141,10 @@ def read_split(path: Path) -> tuple[Sample, ...]:
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            samples = tuple(Sample(row["path"], row["label"], row["split"]) for row in csv.DictReader(file))  # type: ignore[arg-type]
+            samples = tuple(
+                Sample(row["path"], row["label"], row["split"], row.get("digest") or None)  # type: ignore[arg-type]
+                for row in csv.DictReader(file)
+            )
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise RunFolderError(
             f"cannot read {path}", got=str(error), expected="path,label,split", do="train again"

@@ -1,70 +1,32 @@
-"""A labelled data set becomes a run folder: split, cache, fit, measure, write."""
+"""A labelled data set becomes a run folder: split, cache, fit, calibrate, measure, write; and goes on where it was cut off."""
 
+import json
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgeclf.export._packages import import_tensorflow
-from edgeclf.export.keras_model import inference_of
-from edgeclf.runtime.errors import DatasetError, EdgeclfError, UsageError
+from edgeclf.runtime.errors import EdgeclfError, RunFolderError, UsageError
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
-from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.spec import FIT_MODES, FitMode, ModelSpec, Preprocess
+from edgeclf.runtime.spec import ModelSpec
 from edgeclf.training import run_folder
-from edgeclf.training.architectures import (
-    DEFAULT_ARCHITECTURE,
-    Architecture,
-    assemble,
-    build_head,
-    get_architecture,
-    without_optimizer,
-)
-from edgeclf.training.cache import CachedImages, cached_images
-from edgeclf.training.dataset import Dataset, Sample, fingerprint
-from edgeclf.training.fit import FitOptions, FitResult, fit, image_batches
+from edgeclf.training.calibrate import CalibrationResult, calibrate
+from edgeclf.training.checkpoint import Checkpoint, load_checkpoint
+from edgeclf.training.dataset import Dataset
+from edgeclf.training.fit import FitResult, FitState
+from edgeclf.training.options import Settings, TrainOptions, options_from_json, work_out
 from edgeclf.training.plots import import_figure
-from edgeclf.training.record import package_versions, training_summary, write_run
-from edgeclf.training.split import assign_splits
-
-_PREDICT_BATCH = 64
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a training may be told; None takes what suits the architecture or the data.
-
-    Attributes:
-        architecture: Name of the network.
-        image_size: Input height and width in pixels.
-        fit: How images are fitted into that square: `stretch`, `crop` or `letterbox`.
-        epochs: Most epochs.
-        batch_size: Images in one step.
-        optimizer: Name of the optimizer.
-        learning_rate: Its learning rate.
-        patience: Epochs without a lower validation loss before training stops.
-        seed: Of split, weights, order and dropout.
-        val_fraction: Share of the images that validate.
-        test_fraction: Share of the images that test.
-    """
-
-    architecture: str = DEFAULT_ARCHITECTURE
-    image_size: int | None = None
-    fit: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    patience: int | None = None
-    seed: int = 0
-    val_fraction: float | None = None
-    test_fraction: float | None = None
+from edgeclf.training.prepare import TrainingData, prepare_data
+from edgeclf.training.record import package_versions, training_summary, write_result, write_start
+from edgeclf.training.run_writer import RunWriter, writing_run
+from edgeclf.training.split import read_split
+from edgeclf.training.stages import Stages, Trained, with_temperature_layer
+from edgeclf.training.tensorboard import check_tensorboard, tensorboard_log
+from edgeclf.training.transfer import Transfer, class_changes, count_leaked, known_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +40,10 @@ class TrainResult:
         fit: Epochs, and how they ended.
         validation: Figures on the images that chose the weights.
         test: Figures on the images that chose nothing; None where there are none.
+        calibration: Temperature, rejection threshold, and what they change.
+        transfer: What an earlier run gave; None where there was none.
         unreadable: Images that were left out, and why.
-        seconds: How long all of it took.
+        seconds: How long all of it took, in this process.
     """
 
     folder: Path
@@ -88,18 +52,10 @@ class TrainResult:
     fit: FitResult
     validation: ClassificationReport
     test: ClassificationReport | None
+    calibration: CalibrationResult
+    transfer: Transfer | None
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """The readable images of a data set and what each is for."""
-
-    samples: tuple[Sample, ...]
-    cached: CachedImages
-    true_indices: npt.NDArray[np.int64]
-    rows: dict[str, npt.NDArray[np.int64]]
 
 
 def train(
@@ -108,6 +64,7 @@ def train(
     folder: Path,
     *,
     overwrite: bool = False,
+    tensorboard: bool = False,
     cache_folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> TrainResult:
@@ -116,162 +73,229 @@ def train(
     Args:
         dataset: The labelled images.
         options: How to train.
-        folder: The run folder to write; it appears when training is complete, with the weights of the best epoch.
+        folder: The run folder to write; it appears with the first finished epoch, and holds a usable model when
+            training ends, is interrupted or diverges.
         overwrite: Whether a run that stands there may be replaced.
-        cache_folder: Where preprocessed images are kept; None takes the default.
+        tensorboard: Whether TensorBoard logs are written into the run folder.
+        cache_folder: Where preprocessed images and features are kept; None takes the default.
         progress: Told of each stage.
 
     Raises:
         UsageError: An option is out of range, or names an architecture or optimizer that does not exist.
         DatasetError: The data set is too small, or a class has no readable image.
-        RunFolderError: The folder already holds a run, or something else.
-        InputError: No image can be read, or the loss stopped being a number in the first epoch.
+        RunFolderError: The folder already holds a run, or something else; or there is no run to go on from.
+        InputError: No image can be read, weights do not fit, or the loss stopped being a number in the first epoch.
         OutputError: The run folder or the cache cannot be written.
         MissingPackageError: A package of the extra [train] is not installed.
         KeyboardInterrupt: Ctrl-C before the first epoch was complete; nothing is written.
     """
-    started = time.perf_counter()
-    architecture = get_architecture(options.architecture)
-    preprocess = _preprocess(architecture, options)
-    fit_options = _fit_options(architecture, options)
+    earlier = None if options.from_run is None else run_folder.load_run(Path(options.from_run))
+    if earlier is not None:
+        options = as_in_run(options, earlier)
+    settings = work_out(options)
     run_folder.check_run_target(folder, overwrite=overwrite)
-    samples = assign_splits(
-        dataset, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=options.seed
+    return _train(
+        _Plan(dataset, options, settings, earlier, tensorboard, cache_folder),
+        folder,
+        None,
+        progress,
     )
+
+
+def resume(
+    folder: Path,
+    *,
+    data_root: Path | None = None,
+    tensorboard: bool = False,
+    cache_folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Goes on with a training that was killed, crashed or interrupted, from its last finished epoch.
+
+    What comes out is what would have come out without the interruption.
+
+    Args:
+        folder: The run folder.
+        data_root: Where the images are now; None where they were.
+        tensorboard: As in `train`.
+        cache_folder: As in `train`.
+        progress: Told of each stage.
+
+    Raises:
+        RunFolderError: There is nothing to resume, or the images have changed.
+        EdgeclfError: As `train`.
+    """
+    checkpoint_path = folder / run_folder.CHECKPOINT_FILE
+    if not checkpoint_path.is_file():
+        finished = (folder / run_folder.SPEC_FILE).is_file()
+        raise RunFolderError(
+            f"nothing to resume in {folder}",
+            got="a finished run" if finished else "no checkpoint",
+            expected="a training that was cut off after its first epoch",
+            do="train again, or go on from its network with --from" if finished else "train again",
+        )
+    checkpoint = load_checkpoint(checkpoint_path)
+    run_path = folder / run_folder.RUN_FILE
+    try:
+        document = json.loads(run_path.read_text(encoding="utf-8"))
+        options = options_from_json(document["options"], run_path)
+        root = data_root or Path(document["data_root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+        ) from error
+    # The parts are those of the beginning, whatever may have been added to the folders since.
+    dataset = Dataset(root, tuple(replace(s, digest=None) for s in read_split(folder / run_folder.SPLIT_FILE)))
+    earlier = None if options.from_run is None else run_folder.load_run(Path(options.from_run))
+    plan = _Plan(dataset, options, work_out(options), earlier, tensorboard, cache_folder)
+    return _train(plan, folder, checkpoint, progress)
+
+
+def as_in_run(options: TrainOptions, earlier: run_folder.Run) -> TrainOptions:
+    """The options with what an earlier run decides: architecture, input size and fit mode.
+
+    Raises:
+        UsageError: An option says something else.
+        RunFolderError: The run was written by another version.
+    """
+    before = options_from_json(earlier.options, earlier.folder / run_folder.RUN_FILE)
+    size = earlier.spec.preprocess.size_hw[0]
+    for flag, given, theirs in (
+        (
+            "--arch",
+            None if options.architecture == TrainOptions.architecture else options.architecture,
+            before.architecture,
+        ),
+        ("--weights", options.weights, None),
+        ("--image-size", options.image_size, size),
+        ("--fit", options.fit, earlier.spec.preprocess.fit),
+    ):
+        if given is not None and given != theirs:
+            raise UsageError(
+                f"{flag} does not go with --from",
+                got=str(given),
+                expected=f"{theirs}, as in {earlier.folder}" if theirs else "none: the run has its weights",
+                do=f"leave {flag} out",
+            )
+    # A run that was trained from random weights is trained on as a whole.
+    weights = "none" if before.weights == "none" else None
+    return replace(
+        options,
+        architecture=before.architecture,
+        weights=weights,
+        image_size=size,
+        fit=earlier.spec.preprocess.fit,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    dataset: Dataset
+    options: TrainOptions
+    settings: Settings
+    earlier: run_folder.Run | None
+    tensorboard: bool
+    cache_folder: Path | None
+
+
+def _train(plan: _Plan, folder: Path, checkpoint: Checkpoint | None, progress: Progress) -> TrainResult:
+    started = time.perf_counter()
+    settings = plan.settings
     # What may be missing is loaded before any image is.
     import_tensorflow()
     import_figure()
-    architecture.check_available()
+    if plan.tensorboard:
+        check_tensorboard()
+    if plan.earlier is None:
+        settings.architecture.check_available(settings.weights)
     import keras
 
-    with run_folder.staged_run_folder(folder) as staged:
-        cached = cached_images(
-            [dataset.root / sample.path for sample in samples],
-            preprocess,
-            cache_folder=cache_folder,
-            progress=progress,
-        )
-        data = _arrange(samples, dataset.labels, cached)
-        keras.utils.set_random_seed(options.seed)
-        model, result, probabilities = _fit_architecture(architecture, preprocess, data, fit_options, progress)
-        validation = classification_report(probabilities["val"], data.true_indices[data.rows["val"]], dataset.labels)
-        test = (
-            classification_report(probabilities["test"], data.true_indices[data.rows["test"]], dataset.labels)
-            if "test" in probabilities
-            else None
-        )
-        spec = ModelSpec(
-            labels=dataset.labels,
-            preprocess=preprocess,
-            architecture=architecture.name,
-            training=training_summary(
-                options,
-                fit_options,
-                result,
-                images={split: len(rows) for split, rows in data.rows.items()},
-                validation=validation,
-                test=test,
-            ),
-            dataset_fingerprint=_fingerprint(data),
-            package_versions=package_versions(),
-        )
-        written = TrainResult(folder, spec, int(model.count_params()), result, validation, test, cached.unreadable, 0.0)
-        write_run(staged, written, model, samples=samples, data_root=dataset.root, options=options)
-    return TrainResult(**{**vars(written), "seconds": time.perf_counter() - started})
+    with writing_run(folder, resumed=checkpoint is not None) as writer:
+        data, transfer = load_data(plan, progress)
+        if checkpoint is not None and checkpoint.fingerprint != data.fingerprint:
+            raise RunFolderError(
+                f"cannot resume {folder}",
+                got="images that have changed since it began",
+                expected="the images it was training on",
+                do="put them back, or train again with --overwrite",
+            )
+        write_start(writer, samples=data.samples, data_root=plan.dataset.root, options=plan.options)
+        keras.utils.set_random_seed(plan.options.seed)
+        log = tensorboard_log(writer) if plan.tensorboard else nullcontext(lambda _: None)
+        with log as write_log:
+            on_epoch = _epoch_writer(writer, data.fingerprint, write_log)
+            stages = Stages(settings, data, transfer, plan.cache_folder, on_epoch, progress)
+            trained = stages.run(checkpoint)
+        result, model = _measure(plan, data, transfer, trained, folder)
+        write_result(writer, result, model)
+    return replace(result, seconds=time.perf_counter() - started)
 
 
-def _preprocess(architecture: Architecture, options: TrainOptions) -> Preprocess:
-    size = architecture.default_size if options.image_size is None else options.image_size
-    if size < architecture.min_size:
-        raise UsageError(
-            f"image size too small for {architecture.name}",
-            got=f"{size} px",
-            expected=f"at least {architecture.min_size} px",
-            do="pass a larger --image-size",
-        )
-    modes: dict[str, FitMode] = {mode: mode for mode in FIT_MODES}
-    fit_mode = architecture.default_fit if options.fit is None else options.fit
-    if fit_mode not in modes:
-        raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), do="choose one of them")
-    return Preprocess((size, size), modes[fit_mode])
-
-
-def _fit_options(architecture: Architecture, options: TrainOptions) -> FitOptions:
-    names = ("epochs", "batch_size", "optimizer", "learning_rate", "patience")
-    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return FitOptions(**{**asdict(architecture.recipe), **chosen}, seed=options.seed)
-
-
-def _arrange(samples: Sequence[Sample], labels: Sequence[str], cached: CachedImages) -> _Data:
-    readable = tuple(samples[row] for row in cached.rows)
-    index = {label: position for position, label in enumerate(labels)}
-    rows = {
-        split: np.array([i for i, sample in enumerate(readable) if sample.split == split], np.int64)
-        for split in ("train", "val", "test")
-    }
-    for split in ("train", "val"):
-        there = Counter(readable[row].label for row in rows[split])
-        for label in labels:
-            if not there[label]:
-                raise DatasetError(
-                    f"class {label!r} has no readable {split} image",
-                    got=f"{len(cached.unreadable)} unreadable files",
-                    expected="at least one",
-                    do="replace the unreadable files",
-                )
-    return _Data(readable, cached, np.array([index[s.label] for s in readable], np.int64), rows)
-
-
-def _fit_architecture(
-    architecture: Architecture, preprocess: Preprocess, data: _Data, options: FitOptions, progress: Progress
-) -> tuple[Any, FitResult, dict[str, npt.NDArray[np.float32]]]:
-    """Fits the network, or only a head on the features of its frozen backbone; gives val and test probabilities."""
-    classes = len({sample.label for sample in data.samples})
-    inputs: UInt8Array | npt.NDArray[np.float32] = data.cached.images
-    if architecture.build is not None:
-        network = architecture.build(preprocess.size_hw, classes)
-        whole = without_optimizer(network)
-    elif architecture.build_backbone is not None:
-        backbone = architecture.build_backbone(preprocess.size_hw)
-        every_row = np.arange(len(inputs))
-        inputs = _predict(backbone, data.cached.images, every_row, "features", progress)
-        network = build_head(inputs.shape[1], classes)
-        whole = assemble(backbone, network)
-    else:
-        raise ValueError(f"architecture {architecture.name} has nothing to build")
-    train_rows, val_rows = data.rows["train"], data.rows["val"]
-    result = fit(
-        network,
-        image_batches(inputs, train_rows, data.true_indices[train_rows], options.batch_size, options.seed),
-        image_batches(inputs, val_rows, data.true_indices[val_rows], _PREDICT_BATCH, None),
-        options,
-        progress,
+def load_data(plan: _Plan, progress: Progress) -> tuple[TrainingData, Transfer | None]:
+    """Prepares the images, and what an earlier run gives."""
+    earlier = plan.earlier
+    data = prepare_data(
+        plan.dataset,
+        plan.settings.preprocess,
+        plan.options,
+        known={} if earlier is None else known_parts(earlier),
+        cache_folder=plan.cache_folder,
+        progress=progress,
     )
-    probabilities = {
-        split: _predict(network, inputs, data.rows[split], f"evaluate on {split}", progress)
-        for split in ("val", "test")
-        if len(data.rows[split])
+    if earlier is None:
+        return data, None
+    changes = class_changes(earlier.spec.labels, earlier.split, data.labels, data.samples)
+    return data, Transfer(earlier, earlier.load_model(), changes, count_leaked(earlier, data.samples))
+
+
+def _epoch_writer(
+    writer: RunWriter, fingerprint: str, write_log: Callable[[dict[str, Any]], None]
+) -> Callable[[str, FitState], None]:
+    def on_epoch(stage: str, state: FitState) -> None:
+        writer.write_epoch(Checkpoint(stage, state, fingerprint))
+        write_log(state.history[-1])
+
+    return on_epoch
+
+
+def _measure(
+    plan: _Plan, data: TrainingData, transfer: Transfer | None, trained: Trained, folder: Path
+) -> tuple[TrainResult, Any]:
+    options, settings = plan.options, plan.settings
+    calibration = calibrate(
+        {part: (values, data.part(part).true_indices) for part, values in trained.probabilities.items()},
+        options.false_rejection_rate,
+    )
+    reports = {
+        part: classification_report(values, data.part(part).true_indices, data.labels)
+        for part, values in calibration.probabilities.items()
     }
-    return whole, result, probabilities
-
-
-def _predict(
-    model: Any,  # noqa: ANN401 - keras carries no types
-    inputs: UInt8Array | npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    stage: str,
-    progress: Progress,
-) -> npt.NDArray[np.float32]:
-    infer = inference_of(model)
-    outputs = []
-    for start in range(0, len(rows), _PREDICT_BATCH):
-        batch = np.stack([inputs[row] for row in rows[start : start + _PREDICT_BATCH]])
-        outputs.append(infer(batch))
-        progress(stage, start + len(batch), len(rows))
-    return np.concatenate(outputs)
-
-
-def _fingerprint(data: _Data) -> str:
-    """Of the images that had a say in the model: those that trained and those that chose."""
-    used = (i for i, sample in enumerate(data.samples) if sample.split != "test")
-    return fingerprint((data.samples[i].label, data.cached.digests[i]) for i in used)
+    validation, test = reports["val"], reports.get("test")
+    model = with_temperature_layer(trained.model, calibration.temperature)
+    spec = ModelSpec(
+        labels=data.labels,
+        preprocess=settings.preprocess,
+        temperature=calibration.temperature,
+        rejection_threshold=calibration.rejection_threshold,
+        architecture=settings.architecture.name,
+        training=training_summary(
+            options,
+            settings,
+            history=trained.result.history,
+            best_epoch=trained.result.best_epoch,
+            ending=trained.result.ending,
+            images={part: len(rows) for part, rows in data.rows.items()},
+            validation=validation,
+            test=test,
+            calibration=calibration.to_json(),
+            changes=None if transfer is None else transfer.changes.to_json(),
+        ),
+        dataset_fingerprint=data.fingerprint,
+        package_versions=package_versions(),
+    )
+    parameters = int(model.count_params())
+    unreadable = data.cached.unreadable
+    return (
+        TrainResult(folder, spec, parameters, trained.result, validation, test, calibration, transfer, unreadable, 0.0),
+        model,
+    )

@@ -12,7 +12,7 @@ import pytest
 
 CLASSES = ("astronaut", "chelsea", "coffee")
 IMAGES_PER_CLASS = 20
-SEED_CNN = ("--arch", "seed-cnn", "--image-size", "89")
+SEED_CNN = ("--arch", "seed-cnn", "--image-size", "89", "--batch-size", "16")
 
 
 @dataclass(frozen=True)

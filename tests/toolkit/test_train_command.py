@@ -8,23 +8,24 @@ import sys
 import cv2
 import pytest
 
-from edgeclf.training.run_folder import RUN_FILES, load_run
+from edgeclf.training.run_folder import CHECKPOINT_FILE, RUN_FILES, TENSORBOARD_FOLDER, load_run
 
 from .conftest import CLASSES, IMAGES_PER_CLASS, SEED_CNN, add_unreadable, write_photographs
 
 pytestmark = pytest.mark.slow
 
+FINISHED_FILES = sorted(set(RUN_FILES) - {CHECKPOINT_FILE, TENSORBOARD_FOLDER})
 QUICK = (*SEED_CNN, "--epochs", "1")
 
 
 def history(folder):
     with (folder / "history.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
 def test_a_run_is_complete_and_says_what_it_is(trained_run, photographs):
     folder, document = trained_run.folder, trained_run.document
-    assert sorted(path.name for path in folder.iterdir()) == sorted(RUN_FILES)
+    assert sorted(path.name for path in folder.iterdir()) == FINISHED_FILES
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     run = load_run(folder)
     assert run.spec.labels == tuple(document["labels"]) == CLASSES
@@ -121,7 +122,7 @@ def test_an_existing_run_is_kept_unless_told_otherwise(call_edgeclf, trained_run
     ("arguments", "code", "words"),
     [
         (("--image-size", "88", "--arch", "seed-cnn"), 2, "got 88 px, expected at least 89 px"),
-        (("--arch", "resnet50"), 2, "expected efficientnet-lite0 or seed-cnn"),
+        (("--arch", "resnet50"), 2, "expected resnet8, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, small-cnn, seed-cnn"),
         (("--fit", "squash"), 2, "unknown fit mode 'squash'"),
         (("--optimizer", "lion"), 2, "unknown optimizer 'lion'"),
         (("--learning-rate", "0"), 2, "bad learning rate"),
@@ -170,31 +171,40 @@ def test_a_learning_rate_that_makes_it_diverge_is_said_and_leaves_nothing(call_e
 
 def test_the_networks_are_listed(call_edgeclf):
     names = [row["name"] for row in call_edgeclf("train", "--list", "--json").json()]
-    assert names == ["efficientnet-lite0", "seed-cnn"]
+    assert names == [
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+        "small-cnn",
+        "seed-cnn",
+        "resnet8",
+    ]
     assert "89 px" in call_edgeclf("train", "--list").out
 
 
 # Ctrl-C at a step that is known: the signal is the real one, sent by the process to itself.
 INTERRUPTED = """
 import os, signal, sys
-import edgeclf.training.train as training
+import edgeclf.training.stages as stages
 from edgeclf.toolkit.cli import main
 
-fit = training.fit
-def interrupted_fit(model, batches, validation, options, progress):
+fit = stages.fit
+def interrupted_fit(*arguments, progress, **options):
     def report(stage, done, total):
         if done == int(os.environ["STEP"]):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
         progress(stage, done, total)
-    return fit(model, batches, validation, options, report)
-training.fit = interrupted_fit
+    return fit(*arguments, progress=report, **options)
+stages.fit = interrupted_fit
 main()
 """
 
 
-def interrupted(step, photographs, folder, monkeypatch):
+def interrupted(step, photographs, folder, monkeypatch, *options, signal="SIGINT"):
     monkeypatch.setenv("STEP", str(step))
-    command = [sys.executable, "-c", INTERRUPTED, "train", photographs, "--run", folder, *SEED_CNN, "--epochs", "9"]
+    monkeypatch.setenv("SIGNAL", signal)
+    options = options or (*SEED_CNN, "--epochs", "9")
+    command = [sys.executable, "-c", INTERRUPTED, "train", photographs, "--run", folder, *options]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -204,7 +214,8 @@ def test_ctrl_c_after_the_first_epoch_keeps_the_best_so_far(photographs, tmp_pat
     assert done.returncode == 130, done.stderr
     assert "interrupted: the weights of epoch 1, the best so far, are in" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(RUN_FILES)
+    assert "--resume" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted([*FINISHED_FILES, CHECKPOINT_FILE])
     assert load_run(tmp_path / "run").spec.training["ending"] == "interrupted"
     assert len(history(tmp_path / "run")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -8,7 +8,7 @@ from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import OutputError, RunFolderError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.dataset import Sample
-from edgeclf.training.run_folder import RUN_FILES, check_run_target, load_run, staged_run_folder
+from edgeclf.training.run_folder import RUN_FILES, check_run_target, load_run
 from edgeclf.training.split import split_to_csv
 
 SPEC = ModelSpec(labels=("cat", "dog"), preprocess=Preprocess((8, 8)), architecture="tiny")
@@ -17,71 +17,13 @@ SPLIT = (Sample("cat/1.jpg", "cat", "train"), Sample("dog/1.jpg", "dog", "val"))
 
 def write_run(folder, *, model=b"weights"):
     folder.mkdir(exist_ok=True)
-    for name in RUN_FILES:
+    for name in set(RUN_FILES) - {"checkpoint.npz", "tensorboard"}:
         (folder / name).write_bytes(b"")
     (folder / "model.keras").write_bytes(model)
     (folder / "spec.json").write_text(SPEC.to_json())
     (folder / "split.csv").write_text(split_to_csv(SPLIT))
-    (folder / "run.json").write_text(json.dumps({"data_root": "/data"}))
+    (folder / "run.json").write_text(json.dumps({"data_root": "/data", "options": {}}))
     return folder
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_run_appears_when_it_is_complete(tmp_path):
-    folder = tmp_path / "runs" / "new"
-    with staged_run_folder(folder) as staged:
-        write_run(staged)
-        assert not folder.exists()
-    assert load_run(folder).split == SPLIT
-    assert names(tmp_path / "runs") == ["new"]
-
-
-def test_a_new_run_replaces_the_old_one_whole(tmp_path):
-    folder = write_run(tmp_path / "run", model=b"old")
-    with staged_run_folder(folder) as staged:
-        write_run(staged, model=b"new")
-        assert (folder / "model.keras").read_bytes() == b"old"
-    assert (folder / "model.keras").read_bytes() == b"new"
-    assert names(tmp_path) == ["run"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, RunFolderError("bad")])
-def test_an_exception_leaves_the_old_run_and_nothing_else(tmp_path, error):
-    folder = write_run(tmp_path / "run", model=b"old")
-
-    def fail(target):
-        with staged_run_folder(target) as staged:
-            (staged / "model.keras").write_bytes(b"half")
-            raise error
-
-    for target in (folder, tmp_path / "other"):
-        with pytest.raises(error if isinstance(error, type) else type(error)):
-            fail(target)
-    assert (folder / "model.keras").read_bytes() == b"old"
-    assert names(tmp_path) == ["run"]
-
-
-def test_a_link_to_a_folder_leads_to_the_folder(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with staged_run_folder(tmp_path / "link") as staged:
-        write_run(staged)
-    assert load_run(tmp_path / "real").spec == SPEC
-    assert names(tmp_path) == ["link", "real"]
-
-
-def test_what_cannot_be_written_is_an_output_error(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot write"), staged_run_folder(tmp_path / "file" / "run"):
-        pass
-    with pytest.raises(OutputError, match="no space left"), staged_run_folder(tmp_path / "run") as staged:
-        raise OSError(28, "No space left on device", str(staged / "model.keras"))
-    with pytest.raises(FileNotFoundError), staged_run_folder(tmp_path / "run"):
-        open("/nowhere/photograph.jpg")  # noqa: PTH123, SIM115 - raises
-    assert names(tmp_path) == ["file"]
 
 
 def test_where_a_run_may_be_written(tmp_path, monkeypatch):
@@ -92,6 +34,8 @@ def test_where_a_run_may_be_written(tmp_path, monkeypatch):
     check_run_target(run, overwrite=True)
     with pytest.raises(RunFolderError, match=r"already holds a run.*--overwrite"):
         check_run_target(run, overwrite=False)
+    (run / ".0a1b2c.part.png").write_bytes(b"left by a killed process")
+    check_run_target(run, overwrite=True)
     (run / "model.onnx").write_bytes(b"an export of mine")
     for overwrite in (False, True):
         with pytest.raises(RunFolderError, match=r"other files \(model\.onnx\)"):
@@ -121,7 +65,8 @@ def test_a_missing_file_is_named(tmp_path, name):
         ("spec.json", "{", r"spec\.json"),
         ("spec.json", "[]", "cannot read run"),
         ("run.json", "{}", "cannot read run"),
-        ("run.json", '{"data_root": 3}', "cannot read run"),
+        ("run.json", '{"data_root": 3, "options": {}}', "cannot read run"),
+        ("run.json", '{"data_root": "/data"}', "cannot read run"),
         ("run.json", "\0", "cannot read run"),
         ("split.csv", "nothing", r"split\.csv"),
         ("split.csv", "path,label,split\n1.jpg,cat,train\n2.jpg,bird,val\n", "different classes"),
@@ -132,6 +77,14 @@ def test_a_damaged_file_is_refused(tmp_path, name, content, words):
     assert load_run(run).spec == SPEC
     (run / name).write_text(content)
     with pytest.raises(RunFolderError, match=words):
+        load_run(run)
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "model.keras").unlink()
+    (run / "checkpoint.npz").write_bytes(b"")
+    with pytest.raises(RunFolderError, match=r"not finished.*--resume"):
         load_run(run)
 
 

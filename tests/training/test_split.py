@@ -154,3 +154,27 @@ def test_a_damaged_split_is_refused(tmp_path, text):
         read_split(path)
     with pytest.raises(RunFolderError, match="cannot read"):
         read_split(tmp_path / "nowhere.csv")
+
+
+def test_known_parts_are_kept_and_the_fractions_as_well():
+    animals = dataset({"cat": 40, "dog": 20})
+    before = assign_splits(animals, seed=1)
+    known = {position: sample.split for position, sample in enumerate(before) if position % 2}
+    after = assign_splits(animals, seed=2, known=known)
+    assert all(after[position].split == split for position, split in known.items())
+    assert [sample.split for sample in after] != [sample.split for sample in before]
+    for label in ("cat", "dog"):
+        assert Counter(s.split for s in after if s.label == label) == Counter(
+            s.split for s in before if s.label == label
+        )
+
+
+def test_a_known_test_image_may_train_where_the_data_set_brings_its_tests():
+    samples = (
+        *(Sample(f"train/cat/{n}.jpg", "cat", "train") for n in range(10)),
+        Sample("test/cat/1.jpg", "cat", "test"),
+    )
+    after = assign_splits(Dataset(ROOT, samples), known={0: "test", 1: "val", 10: "train"})
+    assert after[0].split in {"train", "val"}
+    assert after[1].split == "val"
+    assert after[10].split == "test"

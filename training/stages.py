@@ -1,0 +1,212 @@
+"""The fits of a training in their order: a head on frozen features and then perhaps its backbone, or a whole network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export.keras_model import inference_of
+from edgeclf.runtime.progress import Progress
+from edgeclf.training.architectures import assemble, build_head, without_optimizer
+from edgeclf.training.batches import LabelledRows, TrainingBatches
+from edgeclf.training.checkpoint import Checkpoint
+from edgeclf.training.dataset import Split
+from edgeclf.training.features import backbone_features
+from edgeclf.training.fit import Best, FitResult, FitState, fit, predict
+from edgeclf.training.networks.blocks import backbone_blocks
+from edgeclf.training.networks.weights import Size
+from edgeclf.training.options import Settings
+from edgeclf.training.prepare import TrainingData
+from edgeclf.training.rows import RowFile
+from edgeclf.training.transfer import Transfer
+
+HEAD, FINE_TUNE, WHOLE = "head", "fine-tune", "fit"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What the fits came to.
+
+    Attributes:
+        model: The whole network with its best weights, not compiled, softmax at temperature 1.
+        result: Epochs of all fits, and how the last one ended.
+        probabilities: What the network says of the images of each part, (n, C) float32.
+    """
+
+    model: Any
+    result: FitResult
+    probabilities: dict[Split, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """The fits of one training.
+
+    Attributes:
+        settings: How to train.
+        data: On what.
+        transfer: What an earlier run gives; None where there is none.
+        cache_folder: Where features are kept; None takes the default.
+        on_epoch: Told the stage and the state after every epoch.
+        progress: Told of each stage.
+    """
+
+    settings: Settings
+    data: TrainingData
+    transfer: Transfer | None
+    cache_folder: Path | None
+    on_epoch: Callable[[str, FitState], None]
+    progress: Progress
+
+    def run(self, checkpoint: Checkpoint | None) -> Trained:
+        """Runs the fits, from the beginning or from a checkpoint.
+
+        Raises:
+            InputError: The loss stopped being a number in the first epoch, or weights do not fit.
+            KeyboardInterrupt: Ctrl-C before the first epoch was complete.
+        """
+        if not self.settings.freezes:
+            return self._fit_whole(checkpoint)
+        return self._fit_head(checkpoint)
+
+    def _fit_whole(self, checkpoint: Checkpoint | None) -> Trained:
+        size_hw = self.settings.preprocess.size_hw
+        progressive = self.settings.fit.progressive
+        network = self.build_network((None, None) if progressive else size_hw)
+        result = self._fit(network, WHOLE, self.settings.fit, None, checkpoint.state if checkpoint else None)
+        whole = without_optimizer(network)
+        if progressive:
+            # What is saved and exported takes one size, as every other network does.
+            whole = self.build_network(size_hw)
+            whole.set_weights(network.get_weights())
+        return Trained(whole, result, self._predict(whole, None))
+
+    def build_network(self, size_hw: Size) -> Any:  # noqa: ANN401 - keras carries no types
+        """The network that is trained as a whole: all of it new, or with an earlier run's weights.
+
+        Args:
+            size_hw: Height and width in pixels, None for any.
+        """
+        network = self.settings.architecture.build_network(size_hw, len(self.data.labels), self.settings.weights)
+        if self.transfer is not None:
+            self.transfer.fill(network, self.data.labels)
+        return network
+
+    def _fit_head(self, checkpoint: Checkpoint | None) -> Trained:
+        backbone = self.build_backbone()
+        head = self._build_head(backbone)
+        in_fine_tune = checkpoint is not None and checkpoint.stage == FINE_TUNE
+        if not in_fine_tune:
+            features = self.features_of(backbone)
+            state = checkpoint.state if checkpoint else FitState()
+            result = self._fit(head, HEAD, self.settings.fit, features, state)
+            if self.settings.fine_tune is None or result.ending == "interrupted":
+                return Trained(assemble(backbone, head), result, self._predict(head, features))
+            if state.best is None:
+                raise ValueError("a fit that ended has a best epoch")
+            value = state.best.value
+        network = assemble(backbone, head)
+        if self.settings.fine_tune is None:
+            raise ValueError("a checkpoint of a stage that was not asked for")
+        unfreeze(backbone, self.settings.fine_tune_blocks)
+        if checkpoint is not None and in_fine_tune:
+            state = checkpoint.state
+        else:
+            state = FitState(
+                history=list(result.history),
+                first=len(result.history),
+                best=Best(value, result.best_epoch, network.get_weights()),
+                seconds=list(result.seconds),
+            )
+        result = self._fit(network, FINE_TUNE, self.settings.fine_tune, None, state)
+        return Trained(without_optimizer(network), result, self._predict(network, None))
+
+    def build_backbone(self) -> Any:  # noqa: ANN401
+        """The frozen backbone, (None, H, W, 3) uint8 RGB to (None, F) float32."""
+        if self.transfer is not None:
+            backbone = self.transfer.backbone()
+        elif self.settings.architecture.build_backbone is not None:
+            backbone = self.settings.architecture.build_backbone(
+                self.settings.preprocess.size_hw, self.settings.weights
+            )
+        else:
+            raise ValueError(f"architecture {self.settings.architecture.name} has no backbone")
+        backbone.trainable = False
+        return backbone
+
+    def features_of(self, backbone: Any) -> RowFile:  # noqa: ANN401
+        """The backbone's features of every image, computed by ONNX Runtime or found in the cache."""
+        return backbone_features(
+            backbone,
+            self.data.cached,
+            self.settings.preprocess.key,
+            cache_folder=self.cache_folder,
+            progress=self.progress,
+        )
+
+    def first_network(self) -> tuple[Any, Any]:
+        """What the first fit trains, and what it is trained on: features, or None for the images themselves."""
+        if not self.settings.freezes:
+            return self.build_network(self.settings.preprocess.size_hw), None
+        backbone = self.build_backbone()
+        return self._build_head(backbone), self.features_of(backbone)
+
+    def _build_head(self, backbone: Any) -> Any:  # noqa: ANN401
+        head = build_head(backbone.output_shape[-1], len(self.data.labels))
+        if self.transfer is not None:
+            self.transfer.fill(head, self.data.labels)
+        return head
+
+    def _fit(self, network: Any, stage: str, options: Any, inputs: Any, state: FitState | None) -> FitResult:  # noqa: ANN401
+        batches = TrainingBatches(self.data.part("train", inputs), len(self.data.labels), options)
+
+        def on_epoch(now: FitState) -> None:
+            self.on_epoch(stage, now)
+
+        return fit(
+            network,
+            batches,
+            self.data.part("val", inputs),
+            options,
+            stage=stage,
+            state=state,
+            on_epoch=on_epoch,
+            progress=self.progress,
+        )
+
+    def _predict(self, network: Any, inputs: Any) -> dict[Split, npt.NDArray[np.float32]]:  # noqa: ANN401
+        infer = inference_of(network)
+        return {part: self._predict_part(infer, part, inputs) for part in self.data.parts if part != "train"}
+
+    def _predict_part(self, infer: Any, part: Split, inputs: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401
+        data: LabelledRows = self.data.part(part, inputs)
+        return predict(infer, data, lambda done: self.progress(f"evaluate on {part}", done, len(data.rows)))
+
+
+def unfreeze(backbone: Any, blocks: int | None) -> None:  # noqa: ANN401
+    """Makes the last blocks of a frozen backbone trainable, in place; batch normalisation stays as it is.
+
+    In Keras a frozen BatchNormalization layer runs in inference mode, with the statistics of the large data set it was
+    trained on: those of small batches of a small one would undo what the other layers know.
+
+    Args:
+        backbone: The backbone, all of it frozen.
+        blocks: How many of its blocks, counted from its end; None for all, more than there are is all as well.
+    """
+    from keras import layers
+
+    every = backbone_blocks(backbone)
+    for block in every if blocks is None else every[-blocks:]:
+        for layer in block:
+            layer.trainable = not isinstance(layer, layers.BatchNormalization)
+
+
+def with_temperature_layer(model: Any, temperature: float) -> Any:  # noqa: ANN401
+    """The same network with its logits divided by the temperature before the softmax."""
+    from keras import Model, layers
+
+    x = layers.Rescaling(1.0 / temperature, name="temperature")(model.get_layer("logits").output)
+    return Model(model.input, layers.Softmax(name="probabilities")(x), name=model.name)

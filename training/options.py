@@ -7,6 +7,7 @@ from typing import Any
 from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
 from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, Architecture, get_architecture
+from edgeclf.training.augment import get_augmentation
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM
 from edgeclf.training.recipe import FINE_TUNING, FitOptions, Recipe
 
@@ -127,6 +128,7 @@ def work_out(options: TrainOptions) -> Settings:
         UsageError: An option is out of range, names something that does not exist, or contradicts another.
     """
     architecture = get_architecture(options.architecture)
+    get_augmentation(options.augment or "none")
     weights = _weights(architecture, options)
     freezes = architecture.pretrained and weights != RANDOM
     _check_stages(options, freezes=freezes)

@@ -122,7 +122,11 @@ def test_an_existing_run_is_kept_unless_told_otherwise(call_edgeclf, trained_run
     ("arguments", "code", "words"),
     [
         (("--image-size", "88", "--arch", "seed-cnn"), 2, "got 88 px, expected at least 89 px"),
-        (("--arch", "resnet50"), 2, "expected resnet8, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, small-cnn, seed-cnn"),
+        (
+            ("--arch", "resnet50"),
+            2,
+            "expected resnet8, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, small-cnn, seed-cnn",
+        ),
         (("--fit", "squash"), 2, "unknown fit mode 'squash'"),
         (("--optimizer", "lion"), 2, "unknown optimizer 'lion'"),
         (("--learning-rate", "0"), 2, "bad learning rate"),

@@ -145,7 +145,7 @@ def plot_find_lr(sweep: LrSweep, path: Path) -> None:
     # The explosion at the end must not flatten what comes before it.
     bottom, top = float(sweep.smoothed.min()), float(max(sweep.smoothed[0], np.percentile(sweep.losses, 75)))
     margin = 0.25 * (top - bottom) + 1e-6
-    axes.set_ylim(bottom - margin, top + margin)
+    axes.set_ylim(max(bottom - margin, -0.1 * margin), top + margin)
     axes.set_xscale("log")
     axes.set(title="Learning-rate sweep", xlabel="learning rate", ylabel="loss (cross-entropy)")
     axes.grid(alpha=0.25)

@@ -118,7 +118,9 @@ def sweep_learning_rate(
     keras.utils.set_random_seed(options.seed)
     stages = Stages(settings, data, None, cache_folder, lambda *_: None, progress)
     network, inputs = stages.first_network()
-    batches = TrainingBatches(data.part("train", inputs), len(data.labels), settings.fit)
+    # Of the size the network ends with, also where training begins with smaller images.
+    full_size = replace(settings.fit, progressive=False)
+    batches = TrainingBatches(data.part("train", inputs), len(data.labels), full_size)
     constant = replace(settings.fit, schedule="constant", warmup_epochs=0.0)
     sweep = find_learning_rate(network, batches.endless(), make_optimizer(constant, len(batches)), progress=progress)
     with replacing(picture) as temporary:

@@ -163,14 +163,19 @@ def _run_epochs(
         if state.best is not None and len(state.history) - max(state.best.epoch, state.first) >= options.patience:
             return "early"
         started = time.perf_counter()
-        model.reset_metrics()
         figures = {"loss": math.nan, "accuracy": math.nan}
+        totals = dict.fromkeys(figures, 0.0)
         images = 0
         for step, batch in enumerate(training.epoch(epoch), start=1):
-            figures = {name: float(value) for name, value in model.train_on_batch(*batch, return_dict=True).items()}
-            if not math.isfinite(figures["loss"]):
+            # Versions of Keras differ in whether a step's metrics are its own or a running mean; after this they are.
+            model.reset_metrics()
+            logs = model.train_on_batch(*batch, return_dict=True)
+            if not math.isfinite(float(logs["loss"])):
                 return "diverged"
             images += len(batch[0])
+            for name in totals:
+                totals[name] += float(logs[name]) * len(batch[0])
+                figures[name] = totals[name] / images
             rate = images / (time.perf_counter() - started)
             progress(
                 f"{stage}: epoch {epoch + 1}, loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.3f}, "

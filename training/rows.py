@@ -90,10 +90,11 @@ class RowFile:
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self))))
         position = index.__index__()
-        return self.take(np.array([position + len(self) if position < 0 else position]))[0]
+        row: npt.NDArray[Any] = self.take(np.array([position + len(self) if position < 0 else position]))[0]
+        return row
 
     def __array__(self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None) -> npt.NDArray[Any]:
         """All of it in memory; NumPy's functions ask for this."""
         if copy is False:
             raise ValueError("the rows of a file cannot become an array without a copy")
-        return np.array(self.take(np.arange(len(self))), dtype or self.dtype, copy=None)
+        return np.asarray(self[:], dtype or self.dtype)

@@ -195,6 +195,17 @@ def test_a_resumed_fit_ends_as_if_nothing_had_happened(pixels, tmp_path, stop_af
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_the_training_figures_are_means_over_the_epoch(pixels):
+    # With a learning rate of next to nothing the network stays what it was, so that its own loss is known.
+    how = options(epochs=1, learning_rate=1e-12, batch_size=7, optimizer="sgd")
+    model = network()
+    training = part(pixels, 0)
+    probabilities = model.predict(training.inputs[training.rows], verbose=0)
+    (row,) = run(pixels, how, model=model)[1].history
+    assert row["loss"] == pytest.approx(cross_entropy(probabilities, training.true_indices), rel=1e-4)
+    assert row["accuracy"] == pytest.approx((probabilities.argmax(axis=1) == training.true_indices).mean(), rel=1e-5)
+
+
 def test_a_fit_never_ends_worse_than_it_started(pixels):
     model, first, good = run(pixels, options(epochs=4, learning_rate=1e-3))
     best = model.get_weights()

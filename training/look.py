@@ -15,7 +15,8 @@ from edgeclf.training.batches import TrainingBatches
 from edgeclf.training.dataset import Dataset
 from edgeclf.training.find_lr import LrSweep, find_learning_rate
 from edgeclf.training.fit import make_optimizer
-from edgeclf.training.options import TrainOptions, work_out
+from edgeclf.training.options import TrainOptions
+from edgeclf.training.plan import load_data, plan_training
 from edgeclf.training.plots import import_figure, plot_find_lr
 from edgeclf.training.prepare import prepare_data
 from edgeclf.training.stages import Stages
@@ -44,7 +45,7 @@ def draw_augmentation(
         UsageError: There is no augmentation.
         EdgeclfError: The images cannot be used, or the picture not written.
     """
-    settings = work_out(replace(options, augment=None, mixup=None))
+    settings = plan_training(dataset, replace(options, augment=None, mixup=None), cache_folder).settings
     fit = settings.fine_tune or settings.fit
     name, mixup = options.augment or fit.augment, fit.mixup if options.mixup is None else options.mixup
     augmentation = get_augmentation(name)
@@ -108,15 +109,17 @@ def sweep_learning_rate(
     Raises:
         EdgeclfError: The images cannot be used, the loss never falls, or the picture cannot be written.
     """
-    settings = work_out(options)
+    plan = plan_training(dataset, options, cache_folder)
+    settings = plan.settings
     import_tensorflow()
     import_figure()
-    settings.architecture.check_available(settings.weights)
+    if plan.earlier is None:
+        settings.architecture.check_available(settings.weights)
     import keras
 
-    data = prepare_data(dataset, settings.preprocess, options, known={}, cache_folder=cache_folder, progress=progress)
+    data, transfer = load_data(plan, progress)
     keras.utils.set_random_seed(options.seed)
-    stages = Stages(settings, data, None, cache_folder, lambda *_: None, progress)
+    stages = Stages(settings, data, transfer, cache_folder, lambda *_: None, progress)
     network, inputs = stages.first_network()
     # Of the size the network ends with, also where training begins with smaller images.
     full_size = replace(settings.fit, progressive=False)

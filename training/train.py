@@ -18,15 +18,16 @@ from edgeclf.training.calibrate import CalibrationResult, calibrate
 from edgeclf.training.checkpoint import Checkpoint, load_checkpoint
 from edgeclf.training.dataset import Dataset
 from edgeclf.training.fit import FitResult, FitState
-from edgeclf.training.options import Settings, TrainOptions, options_from_json, work_out
+from edgeclf.training.options import TrainOptions, options_from_json
+from edgeclf.training.plan import Plan, load_data, plan_training
 from edgeclf.training.plots import import_figure
-from edgeclf.training.prepare import TrainingData, prepare_data
+from edgeclf.training.prepare import TrainingData
 from edgeclf.training.record import package_versions, training_summary, write_result, write_start
 from edgeclf.training.run_writer import RunWriter, writing_run
 from edgeclf.training.split import read_split
 from edgeclf.training.stages import Stages, Trained, with_temperature_layer
 from edgeclf.training.tensorboard import check_tensorboard, tensorboard_log
-from edgeclf.training.transfer import Transfer, class_changes, count_leaked, known_parts
+from edgeclf.training.transfer import Transfer
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,17 +90,16 @@ def train(
         MissingPackageError: A package of the extra [train] is not installed.
         KeyboardInterrupt: Ctrl-C before the first epoch was complete; nothing is written.
     """
-    earlier = None if options.from_run is None else run_folder.load_run(Path(options.from_run))
-    if earlier is not None:
-        options = as_in_run(options, earlier)
-    settings = work_out(options)
+    plan = plan_training(dataset, options, cache_folder)
+    if plan.earlier is not None and plan.earlier.folder.resolve() == folder.resolve():
+        raise UsageError(
+            "a run cannot be replaced while it is gone on from",
+            got=f"{folder} for --run and --from",
+            expected="two folders",
+            do="choose another --run",
+        )
     run_folder.check_run_target(folder, overwrite=overwrite)
-    return _train(
-        _Plan(dataset, options, settings, earlier, tensorboard, cache_folder),
-        folder,
-        None,
-        progress,
-    )
+    return _train(plan, folder, None, tensorboard=tensorboard, progress=progress)
 
 
 def resume(
@@ -146,65 +146,19 @@ def resume(
         ) from error
     # The parts are those of the beginning, whatever may have been added to the folders since.
     dataset = Dataset(root, tuple(replace(s, digest=None) for s in read_split(folder / run_folder.SPLIT_FILE)))
-    earlier = None if options.from_run is None else run_folder.load_run(Path(options.from_run))
-    plan = _Plan(dataset, options, work_out(options), earlier, tensorboard, cache_folder)
-    return _train(plan, folder, checkpoint, progress)
+    plan = plan_training(dataset, options, cache_folder, resumed=True)
+    return _train(plan, folder, checkpoint, tensorboard=tensorboard, progress=progress)
 
 
-def as_in_run(options: TrainOptions, earlier: run_folder.Run) -> TrainOptions:
-    """The options with what an earlier run decides: architecture, input size and fit mode.
-
-    Raises:
-        UsageError: An option says something else.
-        RunFolderError: The run was written by another version.
-    """
-    before = options_from_json(earlier.options, earlier.folder / run_folder.RUN_FILE)
-    size = earlier.spec.preprocess.size_hw[0]
-    for flag, given, theirs in (
-        (
-            "--arch",
-            None if options.architecture == TrainOptions.architecture else options.architecture,
-            before.architecture,
-        ),
-        ("--weights", options.weights, None),
-        ("--image-size", options.image_size, size),
-        ("--fit", options.fit, earlier.spec.preprocess.fit),
-    ):
-        if given is not None and given != theirs:
-            raise UsageError(
-                f"{flag} does not go with --from",
-                got=str(given),
-                expected=f"{theirs}, as in {earlier.folder}" if theirs else "none: the run has its weights",
-                do=f"leave {flag} out",
-            )
-    # A run that was trained from random weights is trained on as a whole.
-    weights = "none" if before.weights == "none" else None
-    return replace(
-        options,
-        architecture=before.architecture,
-        weights=weights,
-        image_size=size,
-        fit=earlier.spec.preprocess.fit,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    dataset: Dataset
-    options: TrainOptions
-    settings: Settings
-    earlier: run_folder.Run | None
-    tensorboard: bool
-    cache_folder: Path | None
-
-
-def _train(plan: _Plan, folder: Path, checkpoint: Checkpoint | None, progress: Progress) -> TrainResult:
+def _train(
+    plan: Plan, folder: Path, checkpoint: Checkpoint | None, *, tensorboard: bool, progress: Progress
+) -> TrainResult:
     started = time.perf_counter()
     settings = plan.settings
     # What may be missing is loaded before any image is.
     import_tensorflow()
     import_figure()
-    if plan.tensorboard:
+    if tensorboard:
         check_tensorboard()
     if plan.earlier is None:
         settings.architecture.check_available(settings.weights)
@@ -221,7 +175,7 @@ def _train(plan: _Plan, folder: Path, checkpoint: Checkpoint | None, progress: P
             )
         write_start(writer, samples=data.samples, data_root=plan.dataset.root, options=plan.options)
         keras.utils.set_random_seed(plan.options.seed)
-        log = tensorboard_log(writer) if plan.tensorboard else nullcontext(lambda _: None)
+        log = tensorboard_log(writer) if tensorboard else nullcontext(lambda _: None)
         with log as write_log:
             on_epoch = _epoch_writer(writer, data.fingerprint, write_log)
             stages = Stages(settings, data, transfer, plan.cache_folder, on_epoch, progress)
@@ -229,23 +183,6 @@ def _train(plan: _Plan, folder: Path, checkpoint: Checkpoint | None, progress: P
         result, model = _measure(plan, data, transfer, trained, folder)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)
-
-
-def load_data(plan: _Plan, progress: Progress) -> tuple[TrainingData, Transfer | None]:
-    """Prepares the images, and what an earlier run gives."""
-    earlier = plan.earlier
-    data = prepare_data(
-        plan.dataset,
-        plan.settings.preprocess,
-        plan.options,
-        known={} if earlier is None else known_parts(earlier),
-        cache_folder=plan.cache_folder,
-        progress=progress,
-    )
-    if earlier is None:
-        return data, None
-    changes = class_changes(earlier.spec.labels, earlier.split, data.labels, data.samples)
-    return data, Transfer(earlier, earlier.load_model(), changes, count_leaked(earlier, data.samples))
 
 
 def _epoch_writer(
@@ -259,7 +196,7 @@ def _epoch_writer(
 
 
 def _measure(
-    plan: _Plan, data: TrainingData, transfer: Transfer | None, trained: Trained, folder: Path
+    plan: Plan, data: TrainingData, transfer: Transfer | None, trained: Trained, folder: Path
 ) -> tuple[TrainResult, Any]:
     options, settings = plan.options, plan.settings
     calibration = calibrate(

@@ -93,6 +93,10 @@ def test_options_that_a_run_decides_are_refused(call_edgeclf, trained_run, photo
     done = call_edgeclf("train", photographs, "--run", tmp_path / "r", "--from", tmp_path / "nowhere")
     assert done.code == 3
     assert "is not a run folder" in done.err
+    folder = trained_run.folder
+    done = call_edgeclf("train", photographs, "--run", folder, "--from", folder, "--overwrite")
+    assert done.code == 2
+    assert "expected two folders" in done.err
 
 
 def test_the_rejection_threshold_is_in_the_model_and_says_unknown(call_edgeclf, frozen_run, photographs, tmp_path):

@@ -57,6 +57,19 @@ def test_an_unfinished_run_is_no_model_yet_and_says_how_to_finish(call_edgeclf, 
     assert "already holds a run" in again.err
 
 
+def test_a_training_from_an_earlier_run_is_resumed_with_it(
+    call_edgeclf, trained_run, photographs, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    options = ("--from", trained_run.folder, "--epochs", "4", "--batch-size", "16")
+    interrupted(8, photographs, run, monkeypatch, *options, signal="SIGKILL")
+    assert (run / CHECKPOINT_FILE).is_file()
+    done = call_edgeclf("train", "--resume", run, "--json")
+    assert done.code == 0, done.err
+    assert len(done.json()["history"]) == 4
+    assert done.json()["classes"]["kept"] == done.json()["labels"]
+
+
 def test_images_that_changed_are_not_resumed_on(call_edgeclf, tmp_path, monkeypatch):
     data = write_photographs(tmp_path / "data")
     run = tmp_path / "run"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeclf.export._packages import import_tensorflow
-from edgeclf.training.networks.keras_weights import is_hdf5, load_keras_weights
+from edgeclf.training.networks.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
 from edgeclf.training.networks.lite_weights import fill_from_torch, lite_weights_path, reinstall
 from edgeclf.training.networks.torch_weights import read_torch_weights
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
@@ -80,8 +80,9 @@ def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> Any:  
     if weights == RANDOM:
         return _build_graph(name, size_hw)
     path, do = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
-    # A file that cannot be used is refused before the network is built.
-    arrays = None if is_hdf5(path) else read_torch_weights(path, do=do)
+    is_keras = is_hdf5(path) or path.suffix in SUFFIXES
+    # A file that cannot be read is refused before the network is built.
+    arrays = None if is_keras else read_torch_weights(path, do=do)
     model = _build_graph(name, size_hw)
     if arrays is None:
         load_keras_weights(model, path)

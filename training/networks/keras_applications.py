@@ -7,6 +7,7 @@ version are there as well.
 import difflib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,14 +83,14 @@ def get_application(name: str) -> Application:
         UsageError: There is none of that name.
         MissingPackageError: TensorFlow is not installed.
     """
-    names = application_names()
-    exact = {known.lower(): known for known in names}.get(name.lower())
+    names = {known.lower(): known for known in application_names()}
+    exact = names.get(name.lower())
     if exact is None:
-        close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=3)
-        first = [known for known in names if known.lower() in close]
+        # Those that were probably meant come first.
+        first = [names[close] for close in difflib.get_close_matches(name.lower(), names, n=3)]
         raise UsageError(
             f"keras.applications has no network {name!r}",
-            expected=" or ".join([*first, *(known for known in names if known not in first)]),
+            expected=" or ".join([*first, *(known for known in names.values() if known not in first)]),
             do="choose one of them",
         )
     from keras import applications
@@ -155,6 +156,7 @@ def build_application(name: str, size_hw: Size, weights: str | Path) -> Any:  # 
             if weights != RANDOM:
                 load_keras_weights(model, Path(weights))
     model = _with_fixed_normalisation(model, from_file=weights not in {PRETRAINED, RANDOM})
+    _name_by_position(model)
     if weights == RANDOM:
         # Nothing was learnt about an order of channels.
         return model
@@ -186,7 +188,7 @@ def find_normalisation(application: Application) -> Normalisation:
         InputError: It is no affine map of each channel.
     """
     module = import_module(f"keras.applications.{application.function.__module__.rsplit('.', 1)[-1]}")
-    # Three colours, each with one channel at 255, above black, and all of it again for every channel value.
+    # Black gives the offsets, red, green and blue the rest, and one more colour tells whether that is all.
     probes = np.zeros((5, 1, 1, 3))
     probes[1:4, 0, 0] = np.eye(3) * 255
     probes[4] = np.array([17.0, 101.0, 240.0])
@@ -208,8 +210,13 @@ def find_normalisation(application: Application) -> Normalisation:
 
 
 def _download(application: Application, options: dict[str, Any]) -> Any:  # noqa: ANN401
+    from keras import config
+
+    was_interactive = config.is_interactive_logging_enabled()
+    # It would print its progress on standard output, which is for results.
+    config.disable_interactive_logging()
     try:
-        return application.function(weights="imagenet", **options)
+        return application.function(weights=PRETRAINED, **options)
     except Exception as error:
         # Keras raises a bare Exception for a failed download, OSError when it breaks off, ValueError for a damaged one.
         if type(error) is not Exception and not isinstance(error, (OSError, ValueError)):
@@ -220,6 +227,9 @@ def _download(application: Application, options: dict[str, Any]) -> Any:  # noqa
             expected="a download by Keras, or its file in ~/.keras/models",
             do="connect to the Internet, pass a file with --weights FILE, or train from scratch with --weights none",
         ) from error
+    finally:
+        if was_interactive:
+            config.enable_interactive_logging()
 
 
 def _reverse_input_channels(model: Any) -> None:  # noqa: ANN401
@@ -261,3 +271,14 @@ def _with_fixed_normalisation(model: Any, *, from_file: bool) -> Any:  # noqa: A
         if layer.weights:
             layer.set_weights(source.get_weights())
     return fixed
+
+
+def _name_by_position(model: Any) -> None:  # noqa: ANN401
+    """Renames layers that Keras named by counting all it ever built in this process, so that each build is the same."""
+    counts: Counter[str] = Counter()
+    for layer in model.layers:
+        # Keras's own way from a class to a name: BatchNormalization, Conv2D to batch_normalization, conv2d.
+        base = re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
+        if re.fullmatch(rf"{base}(_\d+)?", layer.name):
+            layer.name = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1

@@ -1,5 +1,6 @@
 """Weights in a file of Keras's own: `.weights.h5` of Keras 3, or the `.h5` of its older versions and its downloads."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from edgeclf.runtime.errors import InputError
 
+SUFFIXES = (".h5", ".hdf5")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _EXPECTED = "a Keras file of weights only (.weights.h5 or .h5) of this network without its top"
 
@@ -24,7 +26,8 @@ def is_hdf5(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
     except OSError as error:
-        raise _weights_error(path, (error.strerror or "unreadable").lower()) from error
+        got = "a folder" if path.is_dir() else (error.strerror or "unreadable").lower()
+        raise _weights_error(path, got) from error
 
 
 def load_keras_weights(model: Any, path: Path) -> None:  # noqa: ANN401 - keras carries no types
@@ -39,17 +42,24 @@ def load_keras_weights(model: Any, path: Path) -> None:  # noqa: ANN401 - keras 
     """
     if not is_hdf5(path):
         raise _weights_error(path, "another format" if path.stat().st_size else "0 bytes")
-    if path.suffix not in {".h5", ".hdf5"}:
+    if path.suffix not in SUFFIXES:
         # Keras tells its two layouts apart by the name.
         raise _weights_error(path, f"an HDF5 file whose name ends in {path.suffix or path.name}")
+    for variable in model.weights:
+        # Whatever the file has no value for is found below; Keras passes over some of it with a warning.
+        if variable.dtype.startswith("float"):
+            variable.assign(np.full(variable.shape, np.nan, variable.dtype))
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(path)
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
         # h5py raises any of these for a damaged file, Keras ValueError for one that does not fit.
         words = " ".join(str(error).split())
         raise _weights_error(path, words[:_MAX_WORDS] or type(error).__name__) from error
-    if not all(np.isfinite(array).all() for array in model.get_weights()):
-        raise _weights_error(path, "values that are no numbers")
+    for variable in model.weights:
+        if not np.isfinite(np.asarray(variable)).all():
+            raise _weights_error(path, f"no numbers, or NaN or infinity, for {variable.path}")
 
 
 def _weights_error(path: Path, got: str) -> InputError:

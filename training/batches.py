@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.preprocess import UInt8Array, resize
+from edgeclf.training.ahead import map_ahead
 from edgeclf.training.augment import augment_batch, get_augmentation, mix_up
 from edgeclf.training.recipe import FitOptions, training_side_px
 from edgeclf.training.rows import RowFile
@@ -109,18 +108,13 @@ class TrainingBatches:
         """The batches of one epoch, from 0, made by threads while the network works on earlier ones."""
         order = epoch_order(self._data.true_indices, epoch, self._options, self._classes)
         threads = usable_cpus()
-        pending: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-batch") as pool:
-            try:
-                for index in range(len(self)):
-                    pending.append(pool.submit(self._batch, order, epoch, index))
-                    if len(pending) > 2 * threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        yield from map_ahead(
+            lambda index: self._batch(order, epoch, index),
+            range(len(self)),
+            threads=threads,
+            ahead=2 * threads + 1,
+            name="edgeclf-batch",
+        )
 
     def endless(self) -> Iterator[Batch]:
         """One epoch after the other."""

@@ -6,9 +6,7 @@ reads no image at all.
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from edgeclf.runtime.errors import EdgeclfError, InputError
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
+from edgeclf.training.ahead import map_ahead
 from edgeclf.training.digests import digest_files
 from edgeclf.training.entries import Configuration, Entry, open_cache
 from edgeclf.training.rows import RowFile
@@ -111,18 +110,8 @@ def _preprocessed(paths: Sequence[Path], preprocess: Preprocess, threads: int) -
         except EdgeclfError:
             return None
 
-    pending: deque[Future[UInt8Array | None]] = deque()
-    with _single_threaded_opencv(), ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-decode") as pool:
-        try:
-            for path in paths:
-                pending.append(pool.submit(load, path))
-                if len(pending) >= 8 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    with _single_threaded_opencv():
+        yield from map_ahead(load, paths, threads=threads, ahead=8 * threads, name="edgeclf-decode")
 
 
 @contextlib.contextmanager

@@ -4,9 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session import open_session
+from edgeclf.training.ahead import map_ahead
 from edgeclf.training.cache import CachedImages, default_cache_folder
 from edgeclf.training.entries import Configuration, Entry, open_cache, prune
 from edgeclf.training.rows import RowFile
@@ -115,15 +114,4 @@ def _compute(session: Any, cached: CachedImages, positions: list[int]) -> Iterat
         row: npt.NDArray[np.float32] = features[0]
         return row
 
-    pending: deque[Future[npt.NDArray[np.float32]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-features") as pool:
-        try:
-            for position in positions:
-                pending.append(pool.submit(run, position))
-                if len(pending) > 4 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    yield from map_ahead(run, positions, threads=threads, ahead=4 * threads, name="edgeclf-features")

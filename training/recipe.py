@@ -150,14 +150,13 @@ FROM_SCRATCH = Recipe(
     augment="strong",
 )
 SMALL_CNN = replace(FROM_SCRATCH, progressive=True)
-# Without batch normalisation and with much dropout, larger steps than these throw the network back to guessing.
 SEED_CNN = Recipe(
     epochs=100,
     batch_size=32,
     optimizer="adam",
-    learning_rate=2e-4,
+    learning_rate=1e-3,
     patience=40,
     schedule="cosine",
-    warmup_epochs=4,
+    warmup_epochs=5,
     augment="light",
 )

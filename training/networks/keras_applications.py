@@ -136,7 +136,7 @@ def build_application(name: str, size_hw: Size, weights: str | Path) -> Any:  # 
     """
     application = get_application(name)
     check_size(application, size_hw)
-    from keras import Input, layers
+    from keras import Input, Model, layers
 
     normalisation = find_normalisation(application)
     scale, offset = normalisation.scale, normalisation.offset
@@ -156,6 +156,8 @@ def build_application(name: str, size_hw: Size, weights: str | Path) -> Any:  # 
             if weights != RANDOM:
                 load_keras_weights(model, Path(weights))
     model = _with_fixed_normalisation(model, from_file=weights not in {PRETRAINED, RANDOM})
+    # Keras gives it a list of one input.
+    model = Model(model.inputs[0], model.output, name=model.name)
     _name_by_position(model)
     if weights == RANDOM:
         # Nothing was learnt about an order of channels.
@@ -256,12 +258,12 @@ def _with_fixed_normalisation(model: Any, *, from_file: bool) -> Any:  # noqa: A
     def replace(layer: Any) -> Any:  # noqa: ANN401
         if not isinstance(layer, layers.Normalization) or not layer.weights:
             return type(layer).from_config(layer.get_config())
-        values = {variable.name: np.asarray(variable, np.float64) for variable in layer.weights}
+        values = {variable.name: np.float64(variable.numpy()) for variable in layer.weights}
         deviation = np.sqrt(values["variance"])
         if from_file and np.allclose(values["variance"], _DEVIATION_RGB, atol=1e-6):
             deviation = values["variance"]
         return layers.Rescaling(
-            (1 / deviation).tolist(), offset=(-values["mean"] / deviation).tolist(), name=layer.name
+            (1 / deviation).tolist(), offset=(-values["mean"] / deviation).tolist(), name="standardise"
         )
 
     if not any(isinstance(layer, layers.Normalization) and layer.weights for layer in model.layers):

@@ -58,7 +58,7 @@ def load_keras_weights(model: Any, path: Path) -> None:  # noqa: ANN401 - keras 
         words = " ".join(str(error).split())
         raise _weights_error(path, words[:_MAX_WORDS] or type(error).__name__) from error
     for variable in model.weights:
-        if not np.isfinite(np.asarray(variable)).all():
+        if not np.isfinite(variable.numpy()).all():
             raise _weights_error(path, f"no numbers, or NaN or infinity, for {variable.path}")
 
 

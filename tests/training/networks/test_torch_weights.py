@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import InputError
-from edgeclf.training.efficientnet_lite import _build_graph, lite0_weights_path, load_weights
-from edgeclf.training.torch_weights import read_torch_weights
+from edgeclf.training.networks.lite_weights import lite_weights_path
+from edgeclf.training.networks.torch_weights import read_torch_weights
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -183,7 +183,7 @@ def test_other_formats_and_storages_are_refused(tmp_path, torch_names):
 
 @pytest.fixture(scope="module")
 def lite0_weights():
-    return read_torch_weights(lite0_weights_path())
+    return read_torch_weights(lite_weights_path("efficientnet-lite0"))
 
 
 def test_the_published_weights_are_all_there(lite0_weights):
@@ -197,7 +197,7 @@ def test_the_published_weights_are_all_there(lite0_weights):
 
 
 def test_the_published_file_cut_short_is_refused(tmp_path):
-    data = lite0_weights_path().read_bytes()
+    data = lite_weights_path("efficientnet-lite0").read_bytes()
     path = tmp_path / "short.pth"
     for share in (0.0001, 0.001, 0.002, 0.01, 0.3, 0.7, 0.999):
         path.write_bytes(data[: int(len(data) * share)])
@@ -205,13 +205,9 @@ def test_the_published_file_cut_short_is_refused(tmp_path):
             read_torch_weights(path)
 
 
-def test_weights_that_do_not_fit_are_refused(lite0_weights):
-    model = _build_graph((32, 32))
-    without = {name: a for name, a in lite0_weights.items() if name != "_blocks.3._bn1.bias"}
-    with pytest.raises(
-        InputError, match=r"block3_depthwise_bn: got none, expected _blocks\.3\._bn1\.bias of shape \(144"
-    ):
-        load_weights(model, without)
-    other = {**lite0_weights, "_conv_stem.weight": np.zeros((32, 3, 5, 5), np.float32)}
-    with pytest.raises(InputError, match=r"stem_conv: got shape \(5, 5, 3, 32\), expected .* \(3, 3, 3, 32\)"):
-        load_weights(model, other)
+def test_a_file_of_the_users_own_is_not_called_a_package(tmp_path):
+    with pytest.raises(InputError, match="a zip archive") as caught:
+        read_torch_weights(write(tmp_path, b"PK\x03\x04 and more"))
+    assert "install" not in str(caught.value)
+    with pytest.raises(InputError, match="install the package again"):
+        read_torch_weights(write(tmp_path, b""), do="install the package again")

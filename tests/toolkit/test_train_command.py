@@ -192,6 +192,8 @@ import os, signal, sys
 import edgeclf.training.stages as stages
 from edgeclf.toolkit.cli import main
 
+# A shell that runs the tests in the background leaves the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 fit = stages.fit
 def interrupted_fit(*arguments, progress, **options):
     def report(stage, done, total):

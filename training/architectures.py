@@ -142,13 +142,6 @@ def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
     return Model(backbone.input, x, name=backbone.name)
 
 
-def without_optimizer(network: Any) -> Any:  # noqa: ANN401
-    """The same layers as a model that is not compiled: the optimizer's state would be saved with it, thrice its size."""
-    from keras import Model
-
-    return Model(network.input, network.output, name=network.name)
-
-
 # Five halvings leave one pixel.
 _LITE_MIN_SIZE = 32
 

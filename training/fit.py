@@ -90,7 +90,7 @@ def fit(
     """Fits a classifier and leaves it with the weights of its best epoch.
 
     Args:
-        model: A Keras model that ends in probabilities; compiled here.
+        model: A Keras model that ends in probabilities.
         training: The training images or features.
         validation: Those that choose the epoch, neither augmented nor balanced.
         options: How.
@@ -106,21 +106,16 @@ def fit(
     """
     import_tensorflow()
     state = state or FitState()
-    # jit_compile is off because XLA makes these networks several times slower on CPUs.
-    model.compile(
-        optimizer=make_optimizer(options, len(training)),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
+    optimizer = make_optimizer(options, len(training))
+    optimizer.build(model.trainable_variables)
     if state.variables:
-        for variable, value in zip(_variables(model), state.variables, strict=True):
+        for variable, value in zip(_variables(model, optimizer), state.variables, strict=True):
             variable.assign(value)
     ending: Ending = "finished"
     try:
         ending = _run_epochs(
             model,
+            optimizer,
             training=training,
             validation=validation,
             options=options,
@@ -146,6 +141,7 @@ def fit(
 
 def _run_epochs(
     model: Any,  # noqa: ANN401
+    optimizer: Any,  # noqa: ANN401
     *,
     training: TrainingBatches,
     validation: LabelledRows,
@@ -155,7 +151,7 @@ def _run_epochs(
     on_epoch: Callable[[FitState], None],
     progress: Progress,
 ) -> Ending:
-    infer = inference_of(model)
+    infer, train_step = inference_of(model), _make_train_step(model, optimizer)
     sign = 1.0 if MONITORS[options.monitor] == "highest" else -1.0
     steps = len(training)
     while (epoch := len(state.history) - state.first) < options.epochs:
@@ -164,18 +160,15 @@ def _run_epochs(
             return "early"
         started = time.perf_counter()
         figures = {"loss": math.nan, "accuracy": math.nan}
-        totals = dict.fromkeys(figures, 0.0)
+        totals = np.zeros(2)
         images = 0
         for step, batch in enumerate(training.epoch(epoch), start=1):
-            # Versions of Keras differ in whether a step's metrics are its own or a running mean; after this they are.
-            model.reset_metrics()
-            logs = model.train_on_batch(*batch, return_dict=True)
-            if not math.isfinite(float(logs["loss"])):
+            measured = train_step(*batch)
+            if not math.isfinite(measured[0]):
                 return "diverged"
             images += len(batch[0])
-            for name in totals:
-                totals[name] += float(logs[name]) * len(batch[0])
-                figures[name] = totals[name] / images
+            totals += measured * len(batch[0])
+            figures = {"loss": float(totals[0] / images), "accuracy": float(totals[1] / images)}
             rate = images / (time.perf_counter() - started)
             progress(
                 f"{stage}: epoch {epoch + 1}, loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.3f}, "
@@ -192,15 +185,44 @@ def _run_epochs(
             "loss": figures["loss"],
             "accuracy": figures["accuracy"],
             **validated,
-            "learning_rate": float(model.optimizer.learning_rate),
+            "learning_rate": float(optimizer.learning_rate),
         }
-        state.variables = [np.asarray(variable) for variable in _variables(model)]
+        state.variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
         if state.best is None or sign * row[options.monitor] > sign * state.best.value:
             state.best = Best(row[options.monitor], row["epoch"], model.get_weights())
         state.seconds.append(time.perf_counter() - started)
         state.history.append(row)
         on_epoch(state)
     return "finished"
+
+
+def _make_train_step(model: Any, optimizer: Any) -> Callable[..., npt.NDArray[np.float64]]:  # noqa: ANN401
+    """What fits the network to one batch and gives its loss and its accuracy, (2,) float64, as they were before.
+
+    The same as `train_on_batch` of a compiled model, without its metrics, which take longer than a step of a small head.
+    """
+    tensorflow = import_tensorflow()
+    import keras
+
+    # Not compiled by XLA, which makes these networks several times slower on CPUs.
+    @tensorflow.function(reduce_retracing=True, jit_compile=False)  # type: ignore[untyped-decorator]
+    def step(inputs: Any, targets: Any, weights: Any) -> Any:  # noqa: ANN401
+        with tensorflow.GradientTape() as tape:
+            probabilities = model(inputs, training=True)
+            losses = keras.losses.categorical_crossentropy(targets, probabilities) * weights
+            loss = tensorflow.reduce_mean(losses)
+            total = tensorflow.add_n([loss, *model.losses])
+        optimizer.apply(tape.gradient(total, model.trainable_variables), model.trainable_variables)
+        right = tensorflow.equal(tensorflow.argmax(probabilities, axis=1), tensorflow.argmax(targets, axis=1))
+        return tensorflow.stack([loss, tensorflow.reduce_mean(tensorflow.cast(right, "float32"))])
+
+    def run(
+        inputs: npt.NDArray[Any], targets: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        tensors = (tensorflow.constant(values) for values in (inputs, targets, weights))
+        return np.asarray(step(*tensors), np.float64)
+
+    return run
 
 
 def _best_text(state: FitState, options: FitOptions) -> str:
@@ -243,11 +265,11 @@ def predict(
     return np.concatenate(outputs)
 
 
-def _variables(model: Any) -> list[Any]:  # noqa: ANN401
+def _variables(model: Any, optimizer: Any) -> list[Any]:  # noqa: ANN401
     """All that an epoch changes, in an order that depends on the architecture and the optimizer alone."""
     # Dropout draws from generators whose states Keras does not count among the weights.
     generators = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
-    return [*model.weights, *generators, *model.optimizer.variables]
+    return [*model.weights, *generators, *optimizer.variables]
 
 
 def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgeclf.export.keras_model import inference_of
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.architectures import assemble, build_head, without_optimizer
+from edgeclf.training.architectures import assemble, build_head
 from edgeclf.training.batches import LabelledRows, TrainingBatches
 from edgeclf.training.checkpoint import Checkpoint
 from edgeclf.training.dataset import Split
@@ -31,7 +31,7 @@ class Trained:
     """What the fits came to.
 
     Attributes:
-        model: The whole network with its best weights, not compiled, softmax at temperature 1.
+        model: The whole network with its best weights, softmax at temperature 1.
         result: Epochs of all fits, and how the last one ended.
         probabilities: What the network says of the images of each part, (n, C) float32.
     """
@@ -77,7 +77,7 @@ class Stages:
         progressive = self.settings.fit.progressive
         network = self.build_network((None, None) if progressive else size_hw)
         result = self._fit(network, WHOLE, self.settings.fit, None, checkpoint.state if checkpoint else None)
-        whole = without_optimizer(network)
+        whole = network
         if progressive:
             # What is saved and exported takes one size, as every other network does.
             whole = self.build_network(size_hw)
@@ -122,7 +122,7 @@ class Stages:
                 seconds=list(result.seconds),
             )
         result = self._fit(network, FINE_TUNE, self.settings.fine_tune, None, state)
-        return Trained(without_optimizer(network), result, self._predict(network, None))
+        return Trained(network, result, self._predict(network, None))
 
     def build_backbone(self) -> Any:  # noqa: ANN401
         """The frozen backbone, (None, H, W, 3) uint8 RGB to (None, F) float32."""

@@ -10,7 +10,6 @@ from edgeclf.training.architectures import (
     assemble,
     build_head,
     get_architecture,
-    without_optimizer,
 )
 from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.resnet8 import build_resnet8
@@ -136,13 +135,3 @@ def test_a_head_on_a_backbone_is_one_model_that_shares_the_backbones_weights():
     # The head's are copies.
     head.get_layer("logits").set_weights([np.zeros((1280, 4)), np.zeros(4)])
     assert whole.get_layer("logits").get_weights()[0].any()
-
-
-def test_a_network_without_its_optimizer_is_the_same_network():
-    network = build_resnet8((32, 32), 2)
-    network.compile("adam", "sparse_categorical_crossentropy")
-    bare = without_optimizer(network)
-    assert network.optimizer is not None
-    assert getattr(bare, "optimizer", None) is None
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    np.testing.assert_array_equal(outputs(bare, pixels), outputs(network, pixels))

@@ -1,6 +1,7 @@
 """The heavy packages of this floor, imported when used, with a sentence where one is missing."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import sys
@@ -32,6 +33,20 @@ def import_tensorflow() -> Any:  # noqa: ANN401 - a module without types
     # Its Python side advises about retracing, which is for its developers; errors still arrive as exceptions.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return tensorflow
+
+
+def check_tensorflow() -> None:
+    """Looks whether TensorFlow is installed, without the seconds that importing it takes.
+
+    Raises:
+        MissingPackageError: It is not.
+    """
+    try:
+        found = importlib.util.find_spec("tensorflow")
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise _missing("tensorflow", "train", "no such module")
 
 
 def import_tf2onnx() -> Any:  # noqa: ANN401 - a module without types
@@ -71,9 +86,13 @@ def _import(name: str, extra: str) -> Any:  # noqa: ANN401
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingPackageError(
-            f"{name} cannot be loaded",
-            got=str(error),
-            expected=f"the packages of the extra [{extra}]",
-            do='run pip install "edgeclf[headless,train,export]"',
-        ) from error
+        raise _missing(name, extra, str(error)) from error
+
+
+def _missing(name: str, extra: str, got: str) -> MissingPackageError:
+    return MissingPackageError(
+        f"{name} cannot be loaded",
+        got=got,
+        expected=f"the packages of the extra [{extra}]",
+        do='run pip install "edgeclf[headless,train,export]"',
+    )

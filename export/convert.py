@@ -54,7 +54,9 @@ def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     tf2onnx = import_tf2onnx()
     signature = (tensorflow.TensorSpec((None, *model.inputs[0].shape[1:]), tensorflow.uint8, name=INPUT_NAME),)
     # tf2onnx.convert.from_keras does not know Keras 3; a traced function is what both sides understand.
-    function = tensorflow.function(lambda image: model(image, training=False), input_signature=signature)
+    function = tensorflow.function(
+        lambda image: model(image, training=False), input_signature=signature, autograph=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

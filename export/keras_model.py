@@ -28,7 +28,9 @@ def inference_of(model: Any) -> Inference:  # noqa: ANN401 - keras carries no ty
     tensorflow = import_tensorflow()
     given = model.inputs[0]
     signature = [tensorflow.TensorSpec((None, *given.shape[1:]), given.dtype)]
-    traced = tensorflow.function(lambda inputs: model(inputs, training=False), input_signature=signature)
+    traced = tensorflow.function(
+        lambda inputs: model(inputs, training=False), input_signature=signature, autograph=False
+    )
 
     def run(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return np.asarray(traced(tensorflow.constant(inputs)), np.float32)

@@ -277,6 +277,15 @@ def open_session(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 
             expected="an .onnx file",
             do="check the path (a run folder becomes a file with edgeclf export)",
         )
+    return _open(path, str(path), device, threads)
+
+
+def open_session_from_bytes(model: bytes, device: str, threads: int) -> Any:  # noqa: ANN401
+    """As `open_session`, of a model in memory."""
+    return _open("in memory", model, device, threads)
+
+
+def _open(name: object, model: str | bytes, device: str, threads: int) -> Any:  # noqa: ANN401
     requests = provider_requests(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -285,11 +294,11 @@ def open_session(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 
     # Errors arrive as exceptions; below that, ONNX Runtime would write over progress bars and tables.
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=requests)
+        return onnxruntime.InferenceSession(model, options, providers=requests)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class but Exception; whatever it raises here is about this file.
         raise ModelFileError(
-            f"cannot open model {path}",
+            f"cannot open model {name}",
             got=str(error).split("\n", 1)[0][:300],
             expected="a valid ONNX model",
             do="copy or export the file again",

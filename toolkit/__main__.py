@@ -1,6 +1,6 @@
 """`python -m edgeclf.toolkit` is the `edgeclf` command."""
 
-from edgeclf.toolkit.cli import main
+from edgeclf.toolkit.cli import run_process
 
 if __name__ == "__main__":
-    main()
+    run_process()

@@ -79,11 +79,32 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point of the `edgeclf` script."""
+    """Runs the command line; ends in SystemExit, as Python programs do."""
     # Every unusable file is reported once, by us; OpenCV reads this when it is loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     app()
 
 
+def run_process() -> None:
+    """Entry point of the `edgeclf` script: runs the command line and ends the process with it."""
+    try:
+        main()
+    except SystemExit as ended:
+        if "tensorflow" in sys.modules and (ended.code is None or isinstance(ended.code, int)):
+            _exit_at_once(ended.code or 0)
+        raise
+
+
+def _exit_at_once(status: int) -> None:
+    """Ends the process without taking TensorFlow down, which is of no use to anybody and takes a second."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # Nobody reads any more; the ordinary exit knows what to do.
+        return
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    main()
+    run_process()

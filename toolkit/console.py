@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,11 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         TimeRemainingColumn(elapsed_when_finished=True, table_column=fixed()),
         Remark(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # A descriptor of its own: while TensorFlow loads, what its library writes to the common one is held back.
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal,
+        Progress(*columns, console=Console(file=terminal)) as bars,
+    ):
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:

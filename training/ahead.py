@@ -1,9 +1,13 @@
-"""Work done ahead of its use, by threads, in order and with a bounded number of results in memory."""
+"""Work done ahead of its use, by threads: many small pieces in order, or one large one beside other work."""
 
+import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from edgeclf.runtime.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,3 +39,32 @@ def map_ahead(
         finally:
             for future in pending:
                 future.cancel()
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+@contextlib.contextmanager
+def working_ahead(function: Callable[[Progress], Result], progress: Progress, *, name: str) -> Iterator[Future[Result]]:
+    """Yields the result, to be, of a function that a thread works on while the block does something else.
+
+    A block that is left early - by an exception, Ctrl-C among them - stops the function at its next report of progress.
+
+    Args:
+        function: Called with where to report progress to; cleans up after itself when the report raises an exception.
+        progress: Told what the function reports, by its thread.
+        name: Of the thread.
+    """
+    left = threading.Event()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if left.is_set():
+            raise _StoppedError
+        progress(stage, done, total)
+
+    with ThreadPoolExecutor(1, thread_name_prefix=name) as pool:
+        try:
+            yield pool.submit(function, report)
+        finally:
+            left.set()

@@ -14,13 +14,13 @@ from typing import Any
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import FitMode
-from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone
+from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone, read_lite_weights
 from edgeclf.training.networks.keras_applications import PREFIX, build_application, get_application
 from edgeclf.training.networks.lite_weights import lite_weights_path
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
 from edgeclf.training.networks.small_cnn import build_small_cnn
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
+from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size, WriteBackbone
 from edgeclf.training.recipe import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN, Recipe
 
 
@@ -41,6 +41,9 @@ class Architecture:
         build_backbone: For a network with pretrained weights, makes all but its head from the input size and the
             weights (`imagenet`, `none` or a file): images to (None, F).
         build: For a network without, makes all of it from the input size and the number of classes.
+        read_weights: For a backbone whose ONNX can be written without Keras, reads the weights; gives None for a file of
+            them that needs Keras.
+        write_backbone: For the same, writes it from its name, the input size and the weights.
         check_available: For the weights asked for, raises MissingPackageError where a package they come in is missing,
             and InputError where they cannot be downloaded or a file of them cannot be used, before images are read.
     """
@@ -54,6 +57,8 @@ class Architecture:
     any_size: bool = True
     build_backbone: Callable[[Size, str | Path], Any] | None = None
     build: Callable[[Size, int], Any] | None = None
+    read_weights: Callable[[str | Path], LayerWeights | None] | None = None
+    write_backbone: WriteBackbone | None = None
     check_available: Callable[[str | Path], object] = lambda _: None
 
     @property
@@ -146,6 +151,13 @@ def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
 _LITE_MIN_SIZE = 32
 
 
+def _write_lite(name: str, size_hw: tuple[int, int], weights: LayerWeights) -> Any:  # noqa: ANN401
+    # Imports the onnx package, which only training needs.
+    from edgeclf.training.networks.lite_onnx import lite_backbone_onnx
+
+    return lite_backbone_onnx(name, size_hw, weights)
+
+
 def _lite(name: str, description: str) -> Architecture:
     def check(weights: str | Path) -> None:
         if weights == PRETRAINED:
@@ -161,6 +173,8 @@ def _lite(name: str, description: str) -> Architecture:
         default_fit="crop",
         recipe=HEAD,
         build_backbone=partial(build_lite_backbone, name),
+        read_weights=partial(read_lite_weights, name),
+        write_backbone=_write_lite,
         check_available=check,
     )
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +17,99 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session import open_session
+from edgeclf.runtime.session import open_session, open_session_from_bytes
 from edgeclf.training.ahead import map_ahead
 from edgeclf.training.cache import CachedImages, default_cache_folder
 from edgeclf.training.entries import Configuration, Entry, open_cache, prune
+from edgeclf.training.networks.weights import LayerWeights, WriteBackbone
 from edgeclf.training.rows import RowFile
 
 # Part of every key: a change of what features mean must make old entries miss.
 _FORMAT = "edgeclf-features-1"
 
 
-def backbone_features(
-    backbone: Any,  # noqa: ANN401 - keras carries no types
-    cached: CachedImages,
-    pixels_key: str,
+@dataclass(frozen=True, eq=False)
+class FrozenBackbone:
+    """What computes the features of a network that is not trained.
+
+    Attributes:
+        digest: Stands for what it computes; part of the features' key.
+        session: In ONNX Runtime: uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
+        features: F.
+    """
+
+    digest: str
+    session: Any
+    features: int
+
+
+def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, write: WriteBackbone) -> FrozenBackbone:
+    """A backbone whose ONNX is written from its weights, which takes no TensorFlow and a moment.
+
+    Args:
+        name: Of the architecture.
+        size_hw: Input height and width in pixels.
+        weights: Of its layers.
+        write: Writes it, see `Architecture.write_backbone`.
+    """
+    digest = hashlib.blake2b(f"{name} {size_hw}".encode(), digest_size=16)
+    for layer in sorted(weights):
+        for values in weights[layer]:
+            digest.update(np.ascontiguousarray(values).data)
+    session = open_session_from_bytes(write(name, size_hw, weights).SerializeToString(), "cpu", threads=1)
+    return FrozenBackbone(digest.hexdigest(), session, int(session.get_outputs()[0].shape[-1]))
+
+
+def freeze_converted(
+    model: Any,  # noqa: ANN401 - keras carries no types
     *,
     cache_folder: Path | None,
     progress: Progress,
+) -> FrozenBackbone:
+    """A backbone converted from Keras, or converted by an earlier run.
+
+    Args:
+        model: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
+        cache_folder: Where converted backbones are kept; None takes the default.
+        progress: Told when it is being converted.
+
+    Raises:
+        InputError: It cannot be converted to ONNX.
+        MissingPackageError: A package of the extra [train] is not installed.
+        OutputError: The cache cannot be written.
+    """
+    folder = cache_folder or default_cache_folder()
+    open_cache(folder)
+    digest = backbone_digest(model)
+    return FrozenBackbone(digest, _open_converted(model, digest, folder, progress), int(model.output_shape[-1]))
+
+
+def backbone_features(
+    backbone: FrozenBackbone, cached: CachedImages, pixels_key: str, *, cache_folder: Path | None, progress: Progress
 ) -> RowFile:
     """The features of every image, or of those that no earlier run has computed with the same backbone.
 
     Args:
-        backbone: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
+        backbone: What computes them.
         cached: The preprocessed images.
         pixels_key: Of their preprocessing, see `Preprocess.key`.
-        cache_folder: Where features and converted backbones are kept; None takes the default.
+        cache_folder: Where features are kept; None takes the default.
         progress: Told how many images are done.
 
     Returns:
         (N, F) float32, in the order of the images.
 
     Raises:
-        InputError: The backbone cannot be converted to ONNX.
-        MissingPackageError: A package of the extra [train] is not installed.
         OutputError: The cache cannot be written.
     """
     folder = cache_folder or default_cache_folder()
     open_cache(folder)
-    identity = backbone_digest(backbone)
     # Another version of ONNX Runtime may round otherwise.
-    key = f"{_FORMAT} {identity} {pixels_key} onnxruntime {onnxruntime.__version__}"
-    configuration = Configuration("features", key, (int(backbone.output_shape[-1]),), "<f4")
-    entry = Entry(folder, configuration, cached.digests)
+    key = f"{_FORMAT} {backbone.digest} {pixels_key} onnxruntime {onnxruntime.__version__}"
+    entry = Entry(folder, Configuration("features", key, (backbone.features,), "<f4"), cached.digests)
     found = entry.open(progress)
     if found is None:
-        found = entry.write(
-            lambda positions: _compute(_open_converted(backbone, identity, folder, progress), cached, positions),
-            "features",
-            progress,
-        )
+        found = entry.write(lambda positions: _compute(backbone.session, cached, positions), "features", progress)
     rows, _ = found
     return rows
 

@@ -204,8 +204,9 @@ def _make_train_step(model: Any, optimizer: Any) -> Callable[..., npt.NDArray[np
     tensorflow = import_tensorflow()
     import keras
 
-    # Not compiled by XLA, which makes these networks several times slower on CPUs.
-    @tensorflow.function(reduce_retracing=True, jit_compile=False)  # type: ignore[untyped-decorator]
+    # Not compiled by XLA, which makes these networks several times slower on CPUs; nothing here branches, so that
+    # looking for it (autograph) is time lost.
+    @tensorflow.function(reduce_retracing=True, jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
     def step(inputs: Any, targets: Any, weights: Any) -> Any:  # noqa: ANN401
         with tensorflow.GradientTape() as tape:
             probabilities = model(inputs, training=True)

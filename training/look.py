@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export._packages import check_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import replacing
 from edgeclf.runtime.preprocess import UInt8Array
@@ -15,8 +15,9 @@ from edgeclf.training.batches import TrainingBatches
 from edgeclf.training.dataset import Dataset
 from edgeclf.training.find_lr import LrSweep, find_learning_rate
 from edgeclf.training.fit import make_optimizer
+from edgeclf.training.load import load
 from edgeclf.training.options import TrainOptions
-from edgeclf.training.plan import load_data, plan_training
+from edgeclf.training.plan import plan_training
 from edgeclf.training.plots import import_figure, plot_find_lr
 from edgeclf.training.prepare import prepare_data
 from edgeclf.training.stages import Stages
@@ -111,15 +112,16 @@ def sweep_learning_rate(
     """
     plan = plan_training(dataset, options, cache_folder)
     settings = plan.settings
-    import_tensorflow()
+    check_tensorflow()
     import_figure()
     if plan.earlier is None:
         settings.architecture.check_available(settings.weights)
+    loaded = load(plan, progress)
+    data = loaded.data
     import keras
 
-    data, transfer = load_data(plan, progress)
     keras.utils.set_random_seed(options.seed)
-    stages = Stages(settings, data, transfer, cache_folder, lambda *_: None, progress)
+    stages = Stages(settings, loaded, lambda *_: None, progress)
     network, inputs = stages.first_network()
     # Of the size the network ends with, also where training begins with smaller images.
     full_size = replace(settings.fit, progressive=False)

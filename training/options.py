@@ -8,7 +8,7 @@ from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
 from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, Architecture, get_architecture
 from edgeclf.training.augment import get_augmentation
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM
+from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
 from edgeclf.training.recipe import FINE_TUNING, FitOptions, Recipe
 
 
@@ -119,6 +119,24 @@ class Settings:
     fit: FitOptions
     fine_tune: FitOptions | None
     fine_tune_blocks: int | None
+
+    def build_backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
+        """The backbone in Keras with the weights that were asked for.
+
+        Raises:
+            EdgeclfError: The weights cannot be used.
+        """
+        if self.architecture.build_backbone is None:
+            raise ValueError(f"architecture {self.architecture.name} has no backbone")
+        return self.architecture.build_backbone(self.preprocess.size_hw, self.weights)
+
+    def read_weights(self) -> LayerWeights | None:
+        """The weights of the backbone, read without TensorFlow; None where that is not possible.
+
+        Raises:
+            EdgeclfError: They cannot be used.
+        """
+        return None if self.architecture.read_weights is None else self.architecture.read_weights(self.weights)
 
 
 def work_out(options: TrainOptions) -> Settings:

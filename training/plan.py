@@ -1,15 +1,12 @@
-"""A training worked out before it runs: its options, settings, data, and what an earlier run gives to it."""
+"""A training worked out before it runs: its options, its settings, and the run it goes on from."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.progress import Progress
 from edgeclf.training import run_folder
 from edgeclf.training.dataset import Dataset
 from edgeclf.training.options import Settings, TrainOptions, options_from_json, work_out
-from edgeclf.training.prepare import TrainingData, prepare_data
-from edgeclf.training.transfer import Transfer, class_changes, count_leaked, known_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,24 +82,3 @@ def _as_in_run(options: TrainOptions, earlier: run_folder.Run) -> TrainOptions:
         image_size=size,
         fit=earlier.spec.preprocess.fit,
     )
-
-
-def load_data(plan: Plan, progress: Progress) -> tuple[TrainingData, Transfer | None]:
-    """Prepares the images, and what an earlier run gives.
-
-    Raises:
-        EdgeclfError: As `prepare_data`; or the earlier network cannot be loaded.
-    """
-    earlier = plan.earlier
-    data = prepare_data(
-        plan.dataset,
-        plan.settings.preprocess,
-        plan.options,
-        known={} if earlier is None else known_parts(earlier),
-        cache_folder=plan.cache_folder,
-        progress=progress,
-    )
-    if earlier is None:
-        return data, None
-    changes = class_changes(earlier.spec.labels, earlier.split, data.labels, data.samples)
-    return data, Transfer(earlier, earlier.load_model(), changes, count_leaked(earlier, data.samples))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,11 @@ from edgeclf.training.architectures import assemble, build_head
 from edgeclf.training.batches import LabelledRows, TrainingBatches
 from edgeclf.training.checkpoint import Checkpoint
 from edgeclf.training.dataset import Split
-from edgeclf.training.features import backbone_features
 from edgeclf.training.fit import Best, FitResult, FitState, fit, predict
+from edgeclf.training.load import Loaded
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.weights import Size
 from edgeclf.training.options import Settings
-from edgeclf.training.prepare import TrainingData
-from edgeclf.training.rows import RowFile
-from edgeclf.training.transfer import Transfer
 
 HEAD, FINE_TUNE, WHOLE = "head", "fine-tune", "fit"
 
@@ -47,17 +43,13 @@ class Stages:
 
     Attributes:
         settings: How to train.
-        data: On what.
-        transfer: What an earlier run gives; None where there is none.
-        cache_folder: Where features are kept; None takes the default.
+        loaded: On what, and from where.
         on_epoch: Told the stage and the state after every epoch.
         progress: Told of each stage.
     """
 
     settings: Settings
-    data: TrainingData
-    transfer: Transfer | None
-    cache_folder: Path | None
+    loaded: Loaded
     on_epoch: Callable[[str, FitState], None]
     progress: Progress
 
@@ -68,7 +60,7 @@ class Stages:
             InputError: The loss stopped being a number in the first epoch, or weights do not fit.
             KeyboardInterrupt: Ctrl-C before the first epoch was complete.
         """
-        if not self.settings.freezes:
+        if self.loaded.backbone is None:
             return self._fit_whole(checkpoint)
         return self._fit_head(checkpoint)
 
@@ -90,17 +82,16 @@ class Stages:
         Args:
             size_hw: Height and width in pixels, None for any.
         """
-        network = self.settings.architecture.build_network(size_hw, len(self.data.labels), self.settings.weights)
-        if self.transfer is not None:
-            self.transfer.fill(network, self.data.labels)
+        network = self.settings.architecture.build_network(size_hw, len(self.loaded.data.labels), self.settings.weights)
+        if self.loaded.transfer is not None:
+            self.loaded.transfer.fill(network, self.loaded.data.labels)
         return network
 
     def _fit_head(self, checkpoint: Checkpoint | None) -> Trained:
-        backbone = self.build_backbone()
+        backbone, features = self.loaded.backbone, self.loaded.features
         head = self._build_head(backbone)
         in_fine_tune = checkpoint is not None and checkpoint.stage == FINE_TUNE
         if not in_fine_tune:
-            features = self.features_of(backbone)
             state = checkpoint.state if checkpoint else FitState()
             result = self._fit(head, HEAD, self.settings.fit, features, state)
             if self.settings.fine_tune is None or result.ending == "interrupted":
@@ -124,44 +115,20 @@ class Stages:
         result = self._fit(network, FINE_TUNE, self.settings.fine_tune, None, state)
         return Trained(network, result, self._predict(network, None))
 
-    def build_backbone(self) -> Any:  # noqa: ANN401
-        """The frozen backbone, (None, H, W, 3) uint8 RGB to (None, F) float32."""
-        if self.transfer is not None:
-            backbone = self.transfer.backbone()
-        elif self.settings.architecture.build_backbone is not None:
-            backbone = self.settings.architecture.build_backbone(
-                self.settings.preprocess.size_hw, self.settings.weights
-            )
-        else:
-            raise ValueError(f"architecture {self.settings.architecture.name} has no backbone")
-        backbone.trainable = False
-        return backbone
-
-    def features_of(self, backbone: Any) -> RowFile:  # noqa: ANN401
-        """The backbone's features of every image, computed by ONNX Runtime or found in the cache."""
-        return backbone_features(
-            backbone,
-            self.data.cached,
-            self.settings.preprocess.key,
-            cache_folder=self.cache_folder,
-            progress=self.progress,
-        )
-
     def first_network(self) -> tuple[Any, Any]:
         """What the first fit trains, and what it is trained on: features, or None for the images themselves."""
-        if not self.settings.freezes:
+        if self.loaded.backbone is None:
             return self.build_network(self.settings.preprocess.size_hw), None
-        backbone = self.build_backbone()
-        return self._build_head(backbone), self.features_of(backbone)
+        return self._build_head(self.loaded.backbone), self.loaded.features
 
     def _build_head(self, backbone: Any) -> Any:  # noqa: ANN401
-        head = build_head(backbone.output_shape[-1], len(self.data.labels))
-        if self.transfer is not None:
-            self.transfer.fill(head, self.data.labels)
+        head = build_head(backbone.output_shape[-1], len(self.loaded.data.labels))
+        if self.loaded.transfer is not None:
+            self.loaded.transfer.fill(head, self.loaded.data.labels)
         return head
 
     def _fit(self, network: Any, stage: str, options: Any, inputs: Any, state: FitState | None) -> FitResult:  # noqa: ANN401
-        batches = TrainingBatches(self.data.part("train", inputs), len(self.data.labels), options)
+        batches = TrainingBatches(self.loaded.data.part("train", inputs), len(self.loaded.data.labels), options)
 
         def on_epoch(now: FitState) -> None:
             self.on_epoch(stage, now)
@@ -169,7 +136,7 @@ class Stages:
         return fit(
             network,
             batches,
-            self.data.part("val", inputs),
+            self.loaded.data.part("val", inputs),
             options,
             stage=stage,
             state=state,
@@ -179,10 +146,10 @@ class Stages:
 
     def _predict(self, network: Any, inputs: Any) -> dict[Split, npt.NDArray[np.float32]]:  # noqa: ANN401
         infer = inference_of(network)
-        return {part: self._predict_part(infer, part, inputs) for part in self.data.parts if part != "train"}
+        return {part: self._predict_part(infer, part, inputs) for part in self.loaded.data.parts if part != "train"}
 
     def _predict_part(self, infer: Any, part: Split, inputs: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401
-        data: LabelledRows = self.data.part(part, inputs)
+        data: LabelledRows = self.loaded.data.part(part, inputs)
         return predict(infer, data, lambda done: self.progress(f"evaluate on {part}", done, len(data.rows)))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export._packages import check_tensorflow
 from edgeclf.runtime.errors import EdgeclfError, RunFolderError, UsageError
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
 from edgeclf.runtime.progress import Progress, no_progress
@@ -18,14 +18,14 @@ from edgeclf.training.calibrate import CalibrationResult, calibrate
 from edgeclf.training.checkpoint import Checkpoint, load_checkpoint
 from edgeclf.training.dataset import Dataset
 from edgeclf.training.fit import FitResult, FitState
+from edgeclf.training.load import Loaded, load
 from edgeclf.training.options import TrainOptions, options_from_json
-from edgeclf.training.plan import Plan, load_data, plan_training
+from edgeclf.training.plan import Plan, plan_training
 from edgeclf.training.plots import import_figure
-from edgeclf.training.prepare import TrainingData
 from edgeclf.training.record import package_versions, training_summary, write_result, write_start
 from edgeclf.training.run_writer import RunWriter, writing_run
 from edgeclf.training.split import read_split
-from edgeclf.training.stages import Stages, Trained, with_temperature_layer
+from edgeclf.training.stages import FINE_TUNE, Stages, Trained, with_temperature_layer
 from edgeclf.training.tensorboard import check_tensorboard, tensorboard_log
 from edgeclf.training.transfer import Transfer
 
@@ -155,17 +155,16 @@ def _train(
 ) -> TrainResult:
     started = time.perf_counter()
     settings = plan.settings
-    # What may be missing is loaded before any image is.
-    import_tensorflow()
+    # What may be missing is looked for before any image is read.
+    check_tensorflow()
     import_figure()
     if tensorboard:
         check_tensorboard()
     if plan.earlier is None:
         settings.architecture.check_available(settings.weights)
-    import keras
-
     with writing_run(folder, resumed=checkpoint is not None) as writer:
-        data, transfer = load_data(plan, progress)
+        loaded = load(plan, progress, with_features=checkpoint is None or checkpoint.stage != FINE_TUNE)
+        data = loaded.data
         if checkpoint is not None and checkpoint.fingerprint != data.fingerprint:
             raise RunFolderError(
                 f"cannot resume {folder}",
@@ -174,13 +173,15 @@ def _train(
                 do="put them back, or train again with --overwrite",
             )
         write_start(writer, samples=data.samples, data_root=plan.dataset.root, options=plan.options)
+        import keras
+
         keras.utils.set_random_seed(plan.options.seed)
         log = tensorboard_log(writer) if tensorboard else nullcontext(lambda _: None)
         with log as write_log:
             on_epoch = _epoch_writer(writer, data.fingerprint, write_log)
-            stages = Stages(settings, data, transfer, plan.cache_folder, on_epoch, progress)
+            stages = Stages(settings, loaded, on_epoch, progress)
             trained = stages.run(checkpoint)
-        result, model = _measure(plan, data, transfer, trained, folder)
+        result, model = _measure(plan, loaded, trained, folder)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)
 
@@ -195,10 +196,9 @@ def _epoch_writer(
     return on_epoch
 
 
-def _measure(
-    plan: Plan, data: TrainingData, transfer: Transfer | None, trained: Trained, folder: Path
-) -> tuple[TrainResult, Any]:
+def _measure(plan: Plan, loaded: Loaded, trained: Trained, folder: Path) -> tuple[TrainResult, Any]:
     options, settings = plan.options, plan.settings
+    data, transfer = loaded.data, loaded.transfer
     calibration = calibrate(
         {part: (values, data.part(part).true_indices) for part, values in trained.probabilities.items()},
         options.false_rejection_rate,

@@ -58,13 +58,15 @@ def test_the_same_seed_gives_the_same_run(call_edgeclf, trained_run, photographs
 
 def test_the_pretrained_backbone_learns_and_the_output_says_so(call_edgeclf, photographs, tmp_path):
     run = tmp_path / "run"
-    done = call_edgeclf("train", photographs, "--run", run, "--image-size", 64, "--epochs", 40)
+    done = call_edgeclf("train", photographs, "--run", run, "--image-size", 64, "--epochs", 40, "--seed", 3)
     assert done.code == 0, done.err
     assert "efficientnet-lite0, 3,416,867 parameters, 42 training, 9 validation and 9 test images" in done.out
     assert "Validation images (they chose the weights)" in done.out
     assert "Test images (they chose nothing)" in done.out
     assert f"next: edgeclf export {run}" in done.err
-    assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0.8
+    metrics = json.loads((run / "metrics.json").read_text())
+    # Nine images each: one of them is a tenth.
+    assert min(metrics[part]["accuracy"] for part in ("validation", "test")) >= 0.8
     rows = history(run)
     best = min(rows, key=lambda row: float(row["val_loss"]))
     assert load_run(run).spec.training["best_epoch"] == int(best["epoch"])

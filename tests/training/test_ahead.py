@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.training.ahead import map_ahead
+from edgeclf.training.ahead import map_ahead, working_ahead
 
 
 def of_ours():
@@ -50,4 +50,44 @@ def test_leaving_early_ends_the_rest():
     next(results)
     results.close()
     assert len(begun) < 20
+    assert not of_ours()
+
+
+def test_the_result_of_work_beside_the_block_comes_with_its_reports():
+    calls = []
+
+    def work(report):
+        report("half", 1, 2)
+        return 42
+
+    with working_ahead(work, lambda *call: calls.append(call), name="ahead-test") as result:
+        assert result.result() == 42
+    assert calls == [("half", 1, 2)]
+    assert not of_ours()
+
+
+def test_an_error_beside_the_block_comes_with_the_result():
+    with working_ahead(lambda _: 1 / 0, lambda *_: None, name="ahead-test") as result, pytest.raises(ZeroDivisionError):
+        result.result()
+
+
+def test_leaving_the_block_early_ends_the_work_beside_it():
+    begun, cleaned = threading.Event(), threading.Event()
+
+    def work(report):
+        try:
+            while True:
+                begun.set()
+                report("on and on", 1, 2)
+        finally:
+            cleaned.set()
+
+    def leave():
+        with working_ahead(work, lambda *_: None, name="ahead-test"):
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert cleaned.is_set()
     assert not of_ours()

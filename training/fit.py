@@ -16,9 +16,11 @@ from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.batches import LabelledRows, TrainingBatches
 from edgeclf.training.recipe import MONITORS, FitOptions
+from edgeclf.training.step import grouped, make_steps
 
 Ending = Literal["finished", "early", "interrupted", "diverged"]
-_PREDICT_BATCH = 64
+# Images and features that a network is run on at a time when it is not trained.
+_PREDICT_IMAGES, _PREDICT_FEATURES = 64, 1024
 # The end of the cosine schedule as a share of its learning rate, and the start of its warm-up.
 _LAST_SHARE, _FIRST_SHARE = 0.002, 0.05
 
@@ -151,7 +153,7 @@ def _run_epochs(
     on_epoch: Callable[[FitState], None],
     progress: Progress,
 ) -> Ending:
-    infer, train_step = inference_of(model), _make_train_step(model, optimizer)
+    infer, fit_to = inference_of(model), make_steps(model, optimizer)
     sign = 1.0 if MONITORS[options.monitor] == "highest" else -1.0
     steps = len(training)
     while (epoch := len(state.history) - state.first) < options.epochs:
@@ -162,18 +164,20 @@ def _run_epochs(
         figures = {"loss": math.nan, "accuracy": math.nan}
         totals = np.zeros(2)
         images = 0
-        for step, batch in enumerate(training.epoch(epoch), start=1):
-            measured = train_step(*batch)
-            if not math.isfinite(measured[0]):
+        done = 0
+        for batches in grouped(training.epoch(epoch), model):
+            measured = fit_to(batches)
+            if not np.isfinite(measured).all():
                 return "diverged"
-            images += len(batch[0])
-            totals += measured * len(batch[0])
+            done += len(batches)
+            images += len(batches) * len(batches[0][0])
+            totals += measured.sum(axis=0) * len(batches[0][0])
             figures = {"loss": float(totals[0] / images), "accuracy": float(totals[1] / images)}
             rate = images / (time.perf_counter() - started)
             progress(
                 f"{stage}: epoch {epoch + 1}, loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.3f}, "
                 f"{rate:.0f} images/s{_best_text(state, options)}",
-                epoch * steps + step,
+                epoch * steps + done,
                 steps * options.epochs,
             )
         validated = _validate(infer, validation, model.output_shape[-1])
@@ -194,36 +198,6 @@ def _run_epochs(
         state.history.append(row)
         on_epoch(state)
     return "finished"
-
-
-def _make_train_step(model: Any, optimizer: Any) -> Callable[..., npt.NDArray[np.float64]]:  # noqa: ANN401
-    """What fits the network to one batch and gives its loss and its accuracy, (2,) float64, as they were before.
-
-    The same as `train_on_batch` of a compiled model, without its metrics, which take longer than a step of a small head.
-    """
-    tensorflow = import_tensorflow()
-    import keras
-
-    # Not compiled by XLA, which makes these networks several times slower on CPUs; nothing here branches, so that
-    # looking for it (autograph) is time lost.
-    @tensorflow.function(reduce_retracing=True, jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
-    def step(inputs: Any, targets: Any, weights: Any) -> Any:  # noqa: ANN401
-        with tensorflow.GradientTape() as tape:
-            probabilities = model(inputs, training=True)
-            losses = keras.losses.categorical_crossentropy(targets, probabilities) * weights
-            loss = tensorflow.reduce_mean(losses)
-            total = tensorflow.add_n([loss, *model.losses])
-        optimizer.apply(tape.gradient(total, model.trainable_variables), model.trainable_variables)
-        right = tensorflow.equal(tensorflow.argmax(probabilities, axis=1), tensorflow.argmax(targets, axis=1))
-        return tensorflow.stack([loss, tensorflow.reduce_mean(tensorflow.cast(right, "float32"))])
-
-    def run(
-        inputs: npt.NDArray[Any], targets: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float64]:
-        tensors = (tensorflow.constant(values) for values in (inputs, targets, weights))
-        return np.asarray(step(*tensors), np.float64)
-
-    return run
 
 
 def _best_text(state: FitState, options: FitOptions) -> str:
@@ -260,9 +234,10 @@ def predict(
         report: Told how many are done.
     """
     outputs = []
-    for start in range(0, len(data.rows), _PREDICT_BATCH):
-        outputs.append(infer(data.read(slice(start, start + _PREDICT_BATCH))))
-        report(min(start + _PREDICT_BATCH, len(data.rows)))
+    count = _PREDICT_IMAGES if data.inputs.ndim > 2 else _PREDICT_FEATURES
+    for start in range(0, len(data.rows), count):
+        outputs.append(infer(data.read(slice(start, start + count))))
+        report(min(start + count, len(data.rows)))
     return np.concatenate(outputs)
 
 

@@ -1,8 +1,12 @@
 """What the fits of a training begin with: images, an earlier run's network, a frozen backbone and its features."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.progress import Progress
@@ -11,9 +15,12 @@ from edgeclf.training.features import FrozenBackbone, backbone_features, freeze_
 from edgeclf.training.networks.weights import LayerWeights, weights_of
 from edgeclf.training.options import Settings
 from edgeclf.training.plan import Plan
+from edgeclf.training.plots import import_figure
 from edgeclf.training.prepare import TrainingData, prepare_data
 from edgeclf.training.rows import RowFile
 from edgeclf.training.transfer import Transfer, class_changes, count_leaked, known_parts
+
+_FEATURES_IN_MEMORY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +37,7 @@ class Loaded:
     data: TrainingData
     transfer: Transfer | None
     backbone: Any
-    features: RowFile | None
+    features: RowFile | npt.NDArray[np.float32] | None
 
 
 def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loaded:
@@ -52,14 +59,10 @@ def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loade
     if earlier is not None:
         changes = class_changes(earlier.spec.labels, earlier.split, data.labels, data.samples)
         transfer = Transfer(earlier, earlier.load_model(), changes, count_leaked(earlier, data.samples))
-    if not settings.freezes:
-        import_tensorflow()
-        return Loaded(data, transfer, None, None)
-    backbone = None if transfer is None else transfer.backbone()
-    if not with_features:
-        backbone = backbone or settings.build_backbone()
-        backbone.trainable = False
-        return Loaded(data, transfer, backbone, None)
+    backbone = transfer.backbone() if settings.freezes and transfer is not None else None
+    if not settings.freezes or not with_features:
+        _import_packages()
+        return Loaded(data, transfer, _frozen(settings, backbone) if settings.freezes else None, None)
     weights = settings.read_weights() if backbone is None else None
     if backbone is None and weights is None:
         backbone = settings.build_backbone()
@@ -70,10 +73,27 @@ def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loade
         return backbone_features(frozen, data.cached, key, cache_folder=plan.cache_folder, progress=report)
 
     with working_ahead(features_of, progress, name="edgeclf-ahead") as features:
-        # Where it has not been needed yet, this imports TensorFlow, which takes seconds.
-        backbone = backbone or settings.build_backbone()
-        backbone.trainable = False
-        return Loaded(data, transfer, backbone, features.result())
+        # Seconds, where nothing has needed TensorFlow yet.
+        _import_packages()
+        backbone = _frozen(settings, backbone)
+        return Loaded(data, transfer, backbone, _in_memory(features.result()))
+
+
+def _in_memory(features: RowFile) -> RowFile | npt.NDArray[np.float32]:
+    """All of them, where they are few: a head reads them once an epoch, in another order each time."""
+    return features[:] if math.prod(features.shape) * features.dtype.itemsize <= _FEATURES_IN_MEMORY_BYTES else features
+
+
+def _import_packages() -> None:
+    """Imports what the fits need, so that what cannot be loaded is known before there is anything to lose."""
+    import_tensorflow()
+    import_figure()
+
+
+def _frozen(settings: Settings, backbone: Any) -> Any:  # noqa: ANN401 - keras carries no types
+    backbone = backbone or settings.build_backbone()
+    backbone.trainable = False
+    return backbone
 
 
 def _freeze(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export._packages import check_tensorflow
+from edgeclf.export._packages import check_training_packages
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import replacing
 from edgeclf.runtime.preprocess import UInt8Array
@@ -112,8 +112,7 @@ def sweep_learning_rate(
     """
     plan = plan_training(dataset, options, cache_folder)
     settings = plan.settings
-    check_tensorflow()
-    import_figure()
+    check_training_packages()
     if plan.earlier is None:
         settings.architecture.check_available(settings.weights)
     loaded = load(plan, progress)

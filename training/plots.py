@@ -173,7 +173,8 @@ def plot_reliability(
         title: What they were measured on.
         path: The PNG file to write.
     """
-    figure = _figure((5.2, 5.8))
+    figure = _figure((5.4, 6.0))
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot((0, 1), (0, 1), color="#94a3b8", linestyle="--", linewidth=1)
     width = 1.0 / CALIBRATION_BINS
@@ -218,7 +219,7 @@ def plot_reliability(
     for axes in (upper, lower):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    _save(figure, path, crop=False)
 
 
 def _wilson_interval(

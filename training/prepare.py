@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ class TrainingData:
         used = np.concatenate([self.rows["train"], self.rows["val"]])
         return fingerprint((self.labels[self.true_indices[row]], self.cached.digests[row]) for row in used)
 
-    def part(self, part: Split, inputs: RowFile | None = None) -> LabelledRows:
+    def part(self, part: Split, inputs: RowFile | npt.NDArray[Any] | None = None) -> LabelledRows:
         """The images of a part, or the rows of `inputs` that belong to them."""
         rows = self.rows[part]
         return LabelledRows(self.cached.images if inputs is None else inputs, rows, self.true_indices[rows])

@@ -17,8 +17,10 @@ from edgeclf.training import run_folder
 from edgeclf.training.checkpoint import Checkpoint, save_checkpoint
 from edgeclf.training.plots import plot_curves
 
-# Curves are drawn anew after an epoch only when that costs at most a tenth of the time since they were last drawn.
+# Curves are drawn after an epoch only when that costs at most a tenth of the epochs since they were last drawn.
 _DRAWING_SHARE = 0.1
+# What drawing them takes, as long as it has not been measured.
+_FIRST_DRAWING_S = 0.5
 
 
 class RunWriter:
@@ -32,8 +34,8 @@ class RunWriter:
         self._target = target
         self._token = secrets.token_hex(4)
         self._published = resumed
-        self._drawn_at = 0.0
-        self._drawing_s = 0.0
+        self._drawn_at_s = 0.0
+        self._drawing_s = _FIRST_DRAWING_S
         self.folder = target if resumed else target.with_name(f".{target.name}.{self._token}.part")
 
     def write_epoch(self, checkpoint: Checkpoint) -> None:
@@ -41,8 +43,10 @@ class RunWriter:
         state = checkpoint.state
         save_checkpoint(checkpoint, self.folder / run_folder.CHECKPOINT_FILE)
         write_text(self.folder / run_folder.HISTORY_FILE, history_csv(state.history))
-        if time.perf_counter() - self._drawn_at >= self._drawing_s / _DRAWING_SHARE and state.best is not None:
+        trained_s = sum(state.seconds)
+        if trained_s - self._drawn_at_s >= self._drawing_s / _DRAWING_SHARE and state.best is not None:
             self.draw_curves(state.history, state.best.epoch)
+            self._drawn_at_s = trained_s
         self._publish()
 
     def draw_curves(self, history: Sequence[dict[str, Any]], best_epoch: int) -> None:
@@ -50,8 +54,7 @@ class RunWriter:
         started = time.perf_counter()
         with replacing(self.folder / run_folder.CURVES_FILE) as temporary:
             plot_curves(history, best_epoch, temporary)
-        self._drawn_at = time.perf_counter()
-        self._drawing_s = self._drawn_at - started
+        self._drawing_s = time.perf_counter() - started
 
     def write_json(self, name: str, document: dict[str, Any]) -> None:
         """Writes a JSON document."""

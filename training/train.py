@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export._packages import check_tensorflow
+from edgeclf.export._packages import check_training_packages
 from edgeclf.runtime.errors import EdgeclfError, RunFolderError, UsageError
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
 from edgeclf.runtime.progress import Progress, no_progress
@@ -21,7 +21,6 @@ from edgeclf.training.fit import FitResult, FitState
 from edgeclf.training.load import Loaded, load
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.plan import Plan, plan_training
-from edgeclf.training.plots import import_figure
 from edgeclf.training.record import package_versions, training_summary, write_result, write_start
 from edgeclf.training.run_writer import RunWriter, writing_run
 from edgeclf.training.split import read_split
@@ -156,8 +155,7 @@ def _train(
     started = time.perf_counter()
     settings = plan.settings
     # What may be missing is looked for before any image is read.
-    check_tensorflow()
-    import_figure()
+    check_training_packages()
     if tensorboard:
         check_tensorboard()
     if plan.earlier is None:

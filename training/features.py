@@ -26,6 +26,7 @@ from edgeclf.training.rows import RowFile
 
 # Part of every key: a change of what features mean must make old entries miss.
 _FORMAT = "edgeclf-features-1"
+_TOGETHER = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +149,18 @@ def _open_converted(backbone: Any, identity: str, folder: Path, progress: Progre
 def _compute(session: Any, cached: CachedImages, positions: list[int]) -> Iterator[npt.NDArray[np.float32]]:  # noqa: ANN401
     """Features of the images at the positions, in their order.
 
-    Every image is run alone, on one thread, as many at a time as there are CPUs: that uses them better than several
-    threads inside one inference do, and an image's features do not depend on its neighbours.
+    A few images are run at a time, on one thread, as often at once as there are CPUs: that uses them better than several
+    threads inside one inference do. The threads need Python's lock between two runs, and whoever holds it - TensorFlow,
+    while it is imported beside them - has them wait: on two CPUs four images at a time took 6 % less time than one.
     """
     name = session.get_inputs()[0].name
     threads = usable_cpus()
+    groups = [positions[start : start + _TOGETHER] for start in range(0, len(positions), _TOGETHER)]
 
-    def run(position: int) -> npt.NDArray[np.float32]:
-        (features,) = session.run(None, {name: cached.images[position : position + 1]})
-        row: npt.NDArray[np.float32] = features[0]
-        return row
+    def run(group: list[int]) -> npt.NDArray[np.float32]:
+        (features,) = session.run(None, {name: cached.images.take(np.array(group))})
+        given: npt.NDArray[np.float32] = features
+        return given
 
-    yield from map_ahead(run, positions, threads=threads, ahead=4 * threads, name="edgeclf-features")
+    for rows in map_ahead(run, groups, threads=threads, ahead=4 * threads, name="edgeclf-features"):
+        yield from rows

@@ -59,6 +59,8 @@ def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Traced before, so that only what the converter raises is put down to the layers.
+        function.get_concrete_function()
         try:
             converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
         except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:

@@ -36,12 +36,12 @@ class FrozenBackbone:
     Attributes:
         digest: Stands for what it computes; part of the features' key.
         session: In ONNX Runtime: uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
-        features: F.
+        feature_count: F.
     """
 
     digest: str
     session: Any
-    features: int
+    feature_count: int
 
 
 def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, write: WriteBackbone) -> FrozenBackbone:
@@ -107,7 +107,7 @@ def backbone_features(
     open_cache(folder)
     # Another version of ONNX Runtime may round otherwise.
     key = f"{_FORMAT} {backbone.digest} {pixels_key} onnxruntime {onnxruntime.__version__}"
-    entry = Entry(folder, Configuration("features", key, (backbone.features,), "<f4"), cached.digests)
+    entry = Entry(folder, Configuration("features", key, (backbone.feature_count,), "<f4"), cached.digests)
     found = entry.open(progress)
     if found is None:
         found = entry.write(lambda positions: _compute(backbone.session, cached, positions), "features", progress)

@@ -102,6 +102,12 @@ def test_features_do_not_depend_on_the_number_of_threads(files, cache, monkeypat
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
 
 
+def test_features_do_not_depend_on_their_neighbours(files, cache, tmp_path):
+    _, first = features_of(network(), files, cache)
+    _, second = features_of(network(), files[::-1][:6], tmp_path / "other")
+    np.testing.assert_array_equal(np.asarray(first)[::-1][:6], np.asarray(second))
+
+
 def test_a_damaged_entry_and_a_damaged_backbone_are_made_anew(files, cache, ran):
     model = network()
     _, first = features_of(model, files, cache)

@@ -1,15 +1,11 @@
-"""Static int8: ONNX Runtime's quantizer with a recipe that is safe on every CPU, and what it leaves undone.
+"""Static int8 that gives the same results on every CPU: the recipe, and the passes that carry it out.
 
-The recipe: QDQ format, uint8 activations, int8 weights per output channel with reduced range. Kernels for x86 without
-VNNI add two neighbouring u8 x s8 products in 16 bits, which overflows with full 8-bit weights; reduced range cannot.
+Each layer's weights keep 8 bits under the pair constraint of `int8.weights`, activations get the ranges that cost least,
+rounding is learned and biases are corrected layer by layer on what the quantized layers before really give, and uint8
+pixels enter the first layer untouched.
 """
 
-import contextlib
-import logging
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,30 +13,20 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import INPUT_NAME, OUTPUT_NAME
 from edgeclf.export.convert import keep_used_opsets
+from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
+from edgeclf.export.int8.equalize import equalize, find_pairs
+from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
+from edgeclf.export.int8.observe import observe
+from edgeclf.export.int8.ranges import RANGE_METHODS, QuantParams, RangeMethod
+from edgeclf.export.int8.saturation import SaturationProof, prove_no_saturation
+from edgeclf.export.int8.sequential import LayerMethods, quantize_layers
+from edgeclf.export.int8.steps import StepPlan, plan_steps
 from edgeclf.export.stem import Stem, find_stem
-from edgeclf.runtime.errors import InputError, MissingPackageError
+from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
-# Besides the layers with weights, what stands between them must be quantized too, or every layer pays for a conversion
-# to float and back. Softmax stays in float: eight bits of probability are too few.
-_QUANTIZED_OPS = (
-    "Conv",
-    "Gemm",
-    "MatMul",
-    "Add",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Clip",
-    "Relu",
-    "Reshape",
-    "Flatten",
-    "Squeeze",
-    "Transpose",
-    "Pad",
-)
-_CALIBRATION_BATCH = 8
+_QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
 
 @dataclass(frozen=True)
@@ -48,27 +34,25 @@ class QuantizationRecipe:
     """How an int8 model is made.
 
     Attributes:
-        activation_type: Type of the activations.
-        weight_type: Type of the weights.
-        per_channel: One weight scale for each output channel.
-        reduce_range: Weights in 7 bits, safe from saturation on CPUs without VNNI.
-        calibration: How activation ranges follow from the calibration images.
+        pair_constraint: Whether neighbouring weights are kept from overflowing the 16-bit sums of x86 kernels without
+            VNNI. Without, full 8-bit weights: only for CPUs with VNNI or ARM cores.
+        ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
+        equalize: Whether channels are equalized across layers before.
+        learn_rounding: Whether rounding is learned on the layers' inputs.
+        correct_bias: Whether biases take back the mean error.
+        keep_float: Names of layers that stay in float.
     """
 
-    activation_type: str = "uint8"
-    weight_type: str = "int8"
-    per_channel: bool = True
-    reduce_range: bool = True
-    calibration: str = "minmax"
+    pair_constraint: bool = True
+    ranges: RangeMethod = "error"
+    equalize: bool = False
+    learn_rounding: bool = True
+    correct_bias: bool = True
+    keep_float: tuple[str, ...] = ()
 
-    def to_json(self, images: int, *, normalisation_folded: bool) -> dict[str, Any]:
-        """The recipe with what it was applied to, as plain JSON values."""
-        return {
-            "format": "QDQ",
-            **asdict(self),
-            "calibration_images": images,
-            "normalisation_folded": normalisation_folded,
-        }
+    def __post_init__(self) -> None:
+        if self.ranges not in RANGE_METHODS:
+            raise UsageError(f"unknown range method {self.ranges!r}", expected=" or ".join(RANGE_METHODS))
 
 
 @dataclass(frozen=True)
@@ -78,10 +62,14 @@ class Quantized:
     Attributes:
         model: The QDQ graph, same input and output as the float model.
         recipe: The recipe as JSON values, for the spec.
+        layers: Names of the layers that are in 8 bits.
+        left_in_float: Names and operators of what has no int8 form here, or was kept in float.
     """
 
     model: onnx.ModelProto
     recipe: dict[str, Any]
+    layers: tuple[str, ...]
+    left_in_float: tuple[tuple[str, str], ...]
 
 
 def quantize_int8(
@@ -94,178 +82,132 @@ def quantize_int8(
 
     Args:
         model: The float model, input `image` uint8 (N, H, W, 3).
-        calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images from which activation ranges are taken; images
-            the model was trained on will do, images it is judged by must not be among them.
+        calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images that ranges, rounding and biases are fitted to;
+            images the model was trained on will do, images it is judged by must not be among them.
         recipe: How; None takes the default.
-        progress: Told how many calibration images have passed.
+        progress: Told of each pass.
 
     Returns:
         The int8 model and its recipe.
 
     Raises:
-        InputError: There are no calibration images, or the network has no layer that can be quantized.
+        InputError: There are no calibration images, the network has no layer that can be quantized, is quantized
+            already, or gives values that are not finite.
+        UsageError: The recipe keeps a layer in float that does not exist.
         MissingPackageError: A package of the extra [export] is not installed.
     """
+    recipe = recipe or QuantizationRecipe()
     if len(calibration_rgb) == 0:
         raise InputError("cannot quantize", got="no calibration images", expected="at least one")
-    recipe = recipe or QuantizationRecipe()
-    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as folder_name, _quiet_logging():
-        folder = Path(folder_name)
-        prepared = _preprocess_graph(model, folder)
-        stem = find_stem(prepared)
-        quantized = _quantize(prepared, stem, calibration_rgb, recipe=recipe, folder=folder, progress=progress)
-    if not any(node.op_type == "DequantizeLinear" for node in quantized.graph.node):
+    if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
+        raise InputError(
+            "cannot quantize", got="a model that is already quantized", expected="its float file", do="export it anew"
+        )
+    prepared = prepare_model(model)
+    graph = read_graph(prepared)
+    plan = _plan(graph, recipe)
+    equalized = 0
+    if recipe.equalize and (pairs := find_pairs(graph)):
+        seen = observe(graph, [value for _, _, value in pairs], calibration_rgb, progress)
+        prepared, equalized = equalize(prepared, graph, seen.channel_peaks)
+        graph = read_graph(prepared)
+        plan = _plan(graph, recipe)
+    params = _measure(graph, plan, calibration_rgb, recipe, progress)
+    methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
+    layers = quantize_layers(graph, plan, params, calibration_rgb, methods=methods, progress=progress)
+    folded = _is_exact(plan.stem)
+    written = _write(graph, plan, params, layers, folded=folded)
+    written.ir_version = model.ir_version
+    onnx.checker.check_model(written)
+    proof = prove_no_saturation(written)
+    if recipe.pair_constraint and not proof.holds:
+        raise RuntimeError(f"the pair constraint does not hold in {', '.join(proof.violating)}")
+    return Quantized(
+        written,
+        _record(recipe, len(calibration_rgb), proof, equalized=equalized, folded=folded),
+        tuple(step.name for step in plan.layers),
+        plan.left_in_float,
+    )
+
+
+def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
+    plan = plan_steps(graph, find_stem(graph.model), recipe.keep_float)
+    unknown = set(recipe.keep_float) - {step.name for step in plan.steps}
+    if unknown:
+        raise UsageError(
+            f"no layer {min(unknown)!r} to keep in float", expected=", ".join(step.name for step in plan.layers)
+        )
+    if not plan.layers and not recipe.keep_float:
         raise InputError("cannot quantize", got="a network without convolutions or dense layers", expected="some")
-    folded = stem is not None and stem.zero_point is not None and _fold_stem(quantized, stem)
-    _keep_logits_float(quantized)
-    _drop_unused(quantized)
-    keep_used_opsets(quantized)
-    quantized.producer_name = "edgeclf"
-    quantized.ir_version = model.ir_version
-    onnx.checker.check_model(quantized)
-    return Quantized(quantized, recipe.to_json(len(calibration_rgb), normalisation_folded=folded))
+    return plan
 
 
-def _preprocess_graph(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Infers shapes and folds batch normalisation into the convolutions, as the quantizer needs it."""
-    try:
-        from onnxruntime.quantization.shape_inference import quant_pre_process
+def _measure(
+    graph: FloatGraph, plan: StepPlan, calibration_rgb: UInt8Array, recipe: QuantizationRecipe, progress: Progress
+) -> dict[str, QuantParams]:
+    """The parameters of every value in 8 bits."""
+    moved = {step.output: step.inputs[0] for step in plan.steps if step.moves and step.quantized}
+    wanted = [value for value in plan.in_bytes if value not in moved]
+    seen = observe(graph, sorted(wanted), calibration_rgb, progress)
+    params = {name: histogram.params(recipe.ranges) for name, histogram in seen.histograms.items()}
+    stem = plan.stem
+    if stem is not None and stem.output in params and stem.zero_point is not None:
+        # The pixels are already 8-bit: with the stem's own scale and zero point no pixel value is rounded.
+        params[stem.output] = QuantParams(float(np.float32(stem.scale)), stem.zero_point)
+    for step in plan.steps:
+        if step.output in moved:
+            params[step.output] = params[step.inputs[0]]
+    return params
 
-        quant_pre_process(model, str(folder / "prepared.onnx"))
-    except ImportError as error:
-        raise MissingPackageError(
-            "ONNX Runtime's quantizer cannot be loaded",
-            got=str(error),
-            expected="the packages of the extra [export]",
-            do='run pip install "edgeclf[headless,export]"',
-        ) from error
-    return onnx.load(str(folder / "prepared.onnx"))
+
+def _is_exact(stem: Stem | None) -> bool:
+    return stem is not None and stem.zero_point is not None
 
 
-def _quantize(
-    prepared: onnx.ModelProto,
-    stem: Stem | None,
-    calibration_rgb: UInt8Array,
+def _write(
+    graph: FloatGraph,
+    plan: StepPlan,
+    params: dict[str, QuantParams],
+    layers: dict[str, QuantizedLayer],
     *,
-    recipe: QuantizationRecipe,
-    folder: Path,
-    progress: Progress,
+    folded: bool,
 ) -> onnx.ModelProto:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carries no types
-        def __init__(self) -> None:
-            self.position = 0
-
-        def get_next(self) -> dict[str, UInt8Array] | None:
-            batch = calibration_rgb[self.position : self.position + _CALIBRATION_BATCH]
-            if len(batch) == 0:
-                return None
-            self.position += len(batch)
-            progress("calibrate", self.position, len(calibration_rgb))
-            return {INPUT_NAME: np.ascontiguousarray(batch)}
-
-    types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-    options: dict[str, Any] = {}
-    if stem is not None and stem.zero_point is not None:
-        # The pixels are already 8-bit: with the stem's own scale and zero point no pixel value is rounded, and the
-        # first layer's bias is quantized for the very scale that stays in the file when the stem is folded away.
-        scale_and_zero = {"scale": np.array(stem.scale, np.float32), "zero_point": np.array(stem.zero_point, np.uint8)}
-        options["TensorQuantOverrides"] = {stem.output: [scale_and_zero]}
-    quantize_static(
-        prepared,
-        str(folder / "int8.onnx"),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(_QUANTIZED_OPS),
-        nodes_to_exclude=list(stem.nodes) if stem else [],
-        per_channel=recipe.per_channel,
-        reduce_range=recipe.reduce_range,
-        activation_type=types[recipe.activation_type],
-        weight_type=types[recipe.weight_type],
-        calibrate_method=CalibrationMethod.MinMax,
-        extra_options=options,
-    )
-    return onnx.load(str(folder / "int8.onnx"))
-
-
-def _fold_stem(model: onnx.ModelProto, stem: Stem) -> bool:
-    """Lets the uint8 pixels enter the first DequantizeLinear untouched, in place of the stem and its QuantizeLinear.
-
-    Pre-condition: the stem is exact in 8 bits (`stem.zero_point`), and quantized with its own scale and zero point.
-    Post-condition: the first layer reads the same numbers as before, computed without the float stem.
-
-    Returns:
-        Whether it was done: not when something besides one QuantizeLinear reads the stem.
-    """
-    graph = model.graph
-    users = [node for node in graph.node if stem.output in node.input]
-    if len(users) != 1 or users[0].op_type != "QuantizeLinear":
-        return False
-    quantize = users[0]
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    scale, zero_point = constants[quantize.input[1]], constants[quantize.input[2]]
-    if zero_point.dtype != np.uint8 or int(zero_point) != stem.zero_point or scale != np.float32(stem.scale):
-        return False
-    pixels = INPUT_NAME
-    kept = [node for node in graph.node if node.name not in stem.nodes and node is not quantize]
-    if stem.perm is not None:
-        pixels = f"{INPUT_NAME}_nchw"
+    emitter = Emitter(graph, params, layers)
+    stem = plan.stem
+    if stem is not None and stem.output in params and folded:
         # NHWC to NCHW (or whatever the stem did), now on bytes instead of floats.
-        transpose = onnx.helper.make_node("Transpose", [INPUT_NAME], [pixels], "transpose_image", perm=list(stem.perm))
-        kept.insert(0, transpose)
-    for node in kept:
-        node.input[:] = [pixels if name == quantize.output[0] else name for name in node.input]
-    nodes = [type(node).FromString(node.SerializeToString()) for node in kept]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return True
+        output = in_bytes(stem.output)
+        node = onnx.helper.make_node("Identity", [INPUT_NAME], [output], "pixels")
+        if stem.perm is not None:
+            node = onnx.helper.make_node("Transpose", [INPUT_NAME], [output], "transpose_image", perm=list(stem.perm))
+        emitter.nodes.append(node)
+    elif stem is not None:
+        for node in graph.nodes:
+            if node.name in stem.nodes:
+                emitter.copy(node)
+        if stem.output in params:
+            emitter.quantize(stem.output)
+    for step in plan.steps:
+        emitter.step(step)
+    model = model_of(emitter, list(graph.model.graph.input), list(graph.model.graph.output), graph.model)
+    if model.graph.output[0].name != OUTPUT_NAME:
+        raise ValueError(f"expected the output {OUTPUT_NAME}, got {model.graph.output[0].name}")
+    keep_used_opsets(model)
+    return model
 
 
-def _keep_logits_float(model: onnx.ModelProto) -> None:
-    """Removes the rounding of the logits to 8 bits just before the softmax, in place."""
-    graph = model.graph
-    producers = {name: node for node in graph.node for name in node.output}
-    last = producers.get(OUTPUT_NAME)
-    if last is None or last.op_type != "Softmax":
-        return
-    dequantize = producers.get(last.input[0])
-    quantize = producers.get(dequantize.input[0]) if dequantize is not None else None
-    if dequantize is None or quantize is None:
-        return
-    if (dequantize.op_type, quantize.op_type) == ("DequantizeLinear", "QuantizeLinear"):
-        last.input[0] = quantize.input[0]
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    """Removes nodes whose outputs nobody reads, and initializers nobody uses, in place."""
-    graph = model.graph
-    needed = {value.name for value in graph.output}
-    kept = []
-    # Nodes are in topological order, so one pass from the end sees every reader before what it reads.
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(type(node).FromString(node.SerializeToString()))
-    tensors = [type(t).FromString(t.SerializeToString()) for t in graph.initializer if t.name in needed]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(tensors)
-
-
-@contextlib.contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Holds back the quantizer's advice, which goes to the root logger; its errors still arrive as exceptions."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
+def _record(
+    recipe: QuantizationRecipe, images: int, proof: SaturationProof, *, equalized: int, folded: bool
+) -> dict[str, Any]:
+    return {
+        "format": "QDQ",
+        "activation_type": "uint8",
+        "weight_type": "int8",
+        "per_channel": True,
+        **asdict(recipe),
+        "keep_float": list(recipe.keep_float),
+        "equalized_pairs": equalized,
+        "calibration_images": images,
+        "normalisation_folded": folded,
+        "saturation": proof.to_json(),
+    }

@@ -1,0 +1,110 @@
+"""A float ONNX graph prepared for quantization: batch normalisation folded, constants read, readers of every value known."""
+
+import contextlib
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export._onnx import onnx
+from edgeclf.runtime.errors import MissingPackageError
+
+
+@dataclass(frozen=True, eq=False)
+class FloatGraph:
+    """A classifier's graph with one input and one output.
+
+    Attributes:
+        model: The model it was read from.
+        nodes: In topological order.
+        constants: Values of the initializers by name.
+        input: Name of the input.
+        output: Name of the output.
+        producers: The node that gives each value.
+        readers: The nodes that read each value, in order, once for each time they do.
+    """
+
+    model: onnx.ModelProto
+    nodes: tuple[Any, ...]
+    constants: dict[str, npt.NDArray[Any]]
+    input: str
+    output: str
+    producers: dict[str, Any]
+    readers: dict[str, list[Any]]
+
+    def only_reader(self, value: str) -> Any:  # noqa: ANN401 - protobuf messages carry no useful types
+        """The one node that reads a value; None when there are several, or the value leaves the graph."""
+        readers = self.readers.get(value, [])
+        return readers[0] if len(readers) == 1 and value != self.output else None
+
+
+def read_graph(model: onnx.ModelProto) -> FloatGraph:
+    """Reads a model."""
+    graph = model.graph
+    readers: defaultdict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    return FloatGraph(
+        model=model,
+        nodes=tuple(graph.node),
+        constants={tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer},
+        input=graph.input[0].name,
+        output=graph.output[0].name,
+        producers={name: node for node in graph.node for name in node.output},
+        readers=dict(readers),
+    )
+
+
+def attributes_of(node: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A node's attributes as Python values."""
+    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+
+
+def scalar_of(graph: FloatGraph, name: str, default: float) -> float:
+    """The value of a constant of one element; the default where an optional input is left out.
+
+    Raises:
+        KeyError: It is no constant.
+    """
+    return default if not name else float(np.asarray(graph.constants[name]).reshape(-1)[0])
+
+
+def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with batch normalisation folded into the convolutions and its constants computed.
+
+    Raises:
+        MissingPackageError: A package of the extra [export] is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as folder, _quiet_logging():
+        path = Path(folder) / "prepared.onnx"
+        try:
+            from onnxruntime.quantization.shape_inference import quant_pre_process
+
+            quant_pre_process(model, str(path))
+        except ImportError as error:
+            raise MissingPackageError(
+                "ONNX Runtime's quantizer cannot be loaded",
+                got=str(error),
+                expected="the packages of the extra [export]",
+                do='run pip install "edgeclf[headless,export]"',
+            ) from error
+        return onnx.load(str(path))
+
+
+@contextlib.contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Holds back the quantizer's advice, which goes to the root logger; its errors still arrive as exceptions."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

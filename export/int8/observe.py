@@ -1,0 +1,95 @@
+"""What a float network's values look like on calibration images: ranges, histograms and means per channel."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export._onnx import onnx
+from edgeclf.export.int8.graph import FloatGraph
+from edgeclf.export.int8.ranges import ValueHistogram
+from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session import open_session_from_bytes
+
+_BATCH = 4
+# Values of one tensor of one batch that are counted: far more than a histogram needs.
+_COUNTED = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Figures of a float network on calibration images.
+
+    Attributes:
+        histograms: Of each tensor.
+        channel_peaks: (C,) float64 largest magnitude of each channel of each tensor.
+    """
+
+    histograms: dict[str, ValueHistogram]
+    channel_peaks: dict[str, npt.NDArray[np.float64]]
+
+
+def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, progress: Progress) -> Observed:
+    """Runs the float network twice: for the extremes, then for the histograms between them.
+
+    Args:
+        graph: The float graph.
+        tensors: Float values whose ranges are wanted.
+        images_rgb: (N, H, W, 3) uint8 RGB calibration images.
+        progress: Told how many images have passed.
+
+    Raises:
+        InputError: A value is not finite.
+    """
+    names = list(dict.fromkeys(tensors))
+    if not names:
+        return Observed({}, {})
+    session = _session_with_outputs(graph, names)
+    lows: dict[str, float] = {}
+    highs: dict[str, float] = {}
+    peaks: dict[str, npt.NDArray[np.float64]] = {}
+    histograms: dict[str, ValueHistogram] = {}
+    total = 2 * len(images_rgb)
+    for counting in (False, True):
+        for start in range(0, len(images_rgb), _BATCH):
+            batch = np.ascontiguousarray(images_rgb[start : start + _BATCH])
+            values = dict(zip(names, session.run(None, {graph.input: batch}), strict=True))
+            for name in names:
+                if counting:
+                    flat = values[name].ravel()
+                    histograms[name].add(flat[:: -(-flat.size // _COUNTED)])
+                    continue
+                low, high = float(values[name].min()), float(values[name].max())
+                if not (np.isfinite(low) and np.isfinite(high)):
+                    raise InputError(
+                        "cannot quantize this network",
+                        got=f"values in {name} that are not finite",
+                        expected="finite numbers for every calibration image",
+                        do="train it again with a smaller learning rate",
+                    )
+                lows[name], highs[name] = min(low, lows.get(name, low)), max(high, highs.get(name, high))
+                peak = np.abs(values[name]).max(axis=_other_axes(values[name])).astype(np.float64)
+                peaks[name] = np.maximum(peaks.get(name, peak), peak)
+            progress("observe", counting * len(images_rgb) + start + len(batch), total)
+        if not counting:
+            histograms = {name: ValueHistogram(lows[name], highs[name]) for name in names}
+    return Observed(histograms, peaks)
+
+
+def _other_axes(values: npt.NDArray[np.float32]) -> tuple[int, ...]:
+    """All axes but that of the channels: the second of (N, C, H, W), the last of anything else."""
+    channel = 1 if values.ndim == 4 else values.ndim - 1
+    return tuple(axis for axis in range(values.ndim) if axis != channel)
+
+
+def _session_with_outputs(graph: FloatGraph, names: list[str]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    return open_session_from_bytes(model.SerializeToString(), "cpu", threads=usable_cpus())

@@ -1,0 +1,104 @@
+"""Activation ranges: the scale and zero point of a tensor in 8 bits, chosen by the error they cause."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+LEVELS = 256
+RangeMethod: TypeAlias = Literal["error", "extremes"]
+RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+_BINS = 2048
+# Shares of the extreme on either side that are tried as the end of the range.
+_SHARES = np.geomspace(0.2, 1.0, 32)
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """An affine uint8 quantization: value = scale * (code - zero_point), codes 0..255.
+
+    Attributes:
+        scale: Positive, exactly representable in float32.
+        zero_point: 0..255.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The smallest value it can represent."""
+        return -self.zero_point * self.scale
+
+    @property
+    def high(self) -> float:
+        """The largest value it can represent."""
+        return (LEVELS - 1 - self.zero_point) * self.scale
+
+
+def params_of_range(low: float, high: float) -> QuantParams:
+    """The parameters whose codes cover a range; zero is always represented exactly, as padding needs it.
+
+    Args:
+        low: Smallest value; raised to 0 where it is above.
+        high: Largest value; likewise lowered.
+
+    Raises:
+        ValueError: An end is not finite.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"a range must be finite, got {low}..{high}")
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / (LEVELS - 1)))
+    # A tensor that is always zero, or nearly: any scale represents it.
+    if scale < np.finfo(np.float32).tiny:
+        return QuantParams(1.0, 0)
+    zero_point = int(np.clip(np.rint(-low / scale), 0, LEVELS - 1))
+    return QuantParams(scale, zero_point)
+
+
+class ValueHistogram:
+    """The values of a tensor, counted in bins over its whole range as they pass.
+
+    Args:
+        low: Smallest value that will come.
+        high: Largest.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.counts = np.zeros(_BINS, np.int64)
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Counts values, of any shape."""
+        width = (self.high - self.low) or 1.0
+        index = ((values.ravel().astype(np.float32) - np.float32(self.low)) * np.float32(_BINS / width)).astype(
+            np.int32
+        )
+        self.counts += np.bincount(np.clip(index, 0, _BINS - 1), minlength=_BINS)
+
+    def params(self, method: RangeMethod) -> QuantParams:
+        """The parameters that suit the values.
+
+        Args:
+            method: `extremes` covers every value; `error` takes the range with the least mean squared error, of rounding
+                inside it and of clipping outside.
+        """
+        whole = params_of_range(self.low, self.high)
+        if method == "extremes" or self.counts.sum() == 0:
+            return whole
+        # Exact zeros, half of what a ReLU gives, cost nothing under any range.
+        centres = self.low + (np.arange(_BINS) + 0.5) * (self.high - self.low) / _BINS
+        lows = self.low * _SHARES if self.low < 0 else np.zeros(1)
+        highs = self.high * _SHARES if self.high > 0 else np.zeros(1)
+        pairs = np.array([(low, high) for low in lows for high in highs])
+        scale = np.maximum((pairs[:, 1] - pairs[:, 0]) / (LEVELS - 1), np.finfo(np.float32).tiny)
+        zero = np.clip(np.rint(-pairs[:, 0] / scale), 0, LEVELS - 1)
+        # (pairs, bins): what is lost by clipping to the ends; within them, that of uniform rounding, scale^2 / 12.
+        least, most = (-zero * scale)[:, None], ((LEVELS - 1 - zero) * scale)[:, None]
+        clipped = np.maximum(centres - most, 0) + np.maximum(least - centres, 0)
+        error = (np.square(clipped) + np.where(clipped > 0, 0.0, np.square(scale)[:, None] / 12)) @ self.counts
+        low, high = pairs[int(error.argmin())]
+        return params_of_range(float(low), float(high))

@@ -1,9 +1,10 @@
 """A trained Keras classifier becomes one verified `.onnx` file, or nothing is written."""
 
 import importlib.metadata
+import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -15,8 +16,9 @@ from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.keras_model import KerasModel
 from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits, compare_probabilities, parity_failures
-from edgeclf.export.quantize import quantize_int8
+from edgeclf.export.quantize import QuantizationRecipe, Quantized
 from edgeclf.export.recommend import Candidate, Recommendation, recommend
+from edgeclf.export.search import Effort, Trial, search
 from edgeclf.runtime.bench import LatencyFigures, compare_latency
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
@@ -70,6 +72,7 @@ class ExportReport:
         precision: Precision asked for.
         candidates: The measured precisions, fp32 first.
         recommendation: Which one to ship from this machine's point of view.
+        recipes: The int8 recipes that were tried, the best first; their comparisons are with the deciding images alone.
     """
 
     out: Path
@@ -77,6 +80,7 @@ class ExportReport:
     precision: str
     candidates: tuple[Candidate, ...]
     recommendation: Recommendation
+    recipes: tuple[Candidate, ...] = ()
 
 
 class ParityGateError(GateError):
@@ -106,6 +110,9 @@ def export_classifier(
     held_out: Sequence[HeldOutImages],
     calibration_rgb: UInt8Array,
     int8_limits: ParityLimits,
+    effort: Effort = "normal",
+    recipe: QuantizationRecipe | None = None,
+    budget_s: float = math.inf,
     progress: Progress = no_progress,
 ) -> ExportReport:
     """Converts, quantizes if asked, verifies against the Keras model, times, and writes one file.
@@ -118,6 +125,9 @@ def export_classifier(
         held_out: The images of the parity gate; at least one part that decides.
         calibration_rgb: (N, H, W, 3) uint8 RGB training images for int8 activation ranges; unused for fp32.
         int8_limits: What an int8 model must keep.
+        effort: How many int8 recipes are tried, see `candidate_recipes`.
+        recipe: What is common to all of them; None takes the default.
+        budget_s: Seconds after which no other recipe is begun.
         progress: Told of each stage.
 
     Returns:
@@ -148,16 +158,31 @@ def export_classifier(
         protos = {"fp32": fp32}
         candidates = [gate.judge("fp32", fp32, spec, folder, FP32_LIMITS)]
         specs = {"fp32": spec.with_changes(precision="fp32", quantization=None)}
+        recipes: list[Candidate] = []
+        trials: list[Trial] = []
         if precision == "int8" and not candidates[0].failures:
-            quantized = quantize_int8(fp32, calibration_rgb, progress=progress)
-            protos["int8"] = quantized.model
-            specs["int8"] = spec.with_changes(precision="int8", quantization=quantized.recipe)
-            candidates.append(gate.judge("int8", quantized.model, specs["int8"], folder, int8_limits))
+            trials = search(
+                fp32,
+                calibration_rgb,
+                lambda quantized: gate.compare(quantized, spec, folder),
+                limits=int8_limits,
+                effort=effort,
+                base=recipe or QuantizationRecipe(),
+                budget_s=budget_s,
+                progress=progress,
+            )
+            recipes = [_as_candidate(trial) for trial in trials]
+            best = trials[0].quantized
+            protos["int8"] = best.model
+            specs["int8"] = spec.with_changes(precision="int8", quantization=best.recipe)
+            candidates.append(gate.judge("int8", best.model, specs["int8"], folder, int8_limits))
         chosen = candidates[-1]
         if chosen.failures:
-            raise ParityGateError(_report(out, precision, candidates, written=False), chosen.failures)
+            raise ParityGateError(_report(out, precision, candidates, recipes, written=False), chosen.failures)
         candidates = _timed(candidates, folder, progress)
         chosen = candidates[-1]
+        if recipes:
+            recipes = _with_latency(recipes, trials, chosen=chosen, spec=spec, folder=folder, progress=progress)
         limits = FP32_LIMITS if precision == "fp32" else int8_limits
         final = specs[precision].with_changes(
             parity=_parity_record(chosen.parity, limits),
@@ -165,7 +190,7 @@ def export_classifier(
             package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
         )
         _write(protos[precision], final, out, parts[0].images_rgb[:8], gate.first_rows[precision])
-    return _report(out, precision, candidates, written=True)
+    return _report(out, precision, candidates, recipes, written=True)
 
 
 class _Gate:
@@ -203,6 +228,23 @@ class _Gate:
             if part.decides or precision == "fp32":
                 failures.extend(parity_failures(compared, limits))
         return Candidate(precision, path.stat().st_size, tuple(facts), tuple(failures))
+
+    def compare(self, quantized: Quantized, spec: ModelSpec, folder: Path) -> tuple[ParityFacts, ...]:
+        """A recipe's comparisons on the images that decide."""
+        path = folder / "trial.onnx"
+        attach_spec(quantized.model, spec.with_changes(precision="int8", quantization=quantized.recipe))
+        path.write_bytes(quantized.model.SerializeToString())
+        session = ModelSession(path, device="cpu")
+        return tuple(
+            compare_probabilities(
+                reference,
+                probabilities_of(session, part.images_rgb, f"int8 on {part.part}", self._progress),
+                part.part,
+                part.true_indices,
+            )
+            for part, reference in zip(self._parts, self._references, strict=True)
+            if part.decides
+        )
 
 
 def probabilities_of(
@@ -253,8 +295,46 @@ def _write(
             raise RuntimeError(f"{temporary} does not give back what was judged")
 
 
-def _report(out: Path, precision: str, candidates: Sequence[Candidate], *, written: bool) -> ExportReport:
-    return ExportReport(out, written, precision, tuple(candidates), recommend(candidates))
+def _report(
+    out: Path, precision: str, candidates: Sequence[Candidate], recipes: Sequence[Candidate], *, written: bool
+) -> ExportReport:
+    return ExportReport(out, written, precision, tuple(candidates), recommend(candidates), tuple(recipes))
+
+
+def _as_candidate(trial: Trial) -> Candidate:
+    return Candidate(trial.name, len(trial.quantized.model.SerializeToString()), trial.parity, trial.failures)
+
+
+def _with_latency(
+    recipes: Sequence[Candidate],
+    trials: Sequence[Trial],
+    *,
+    chosen: Candidate,
+    spec: ModelSpec,
+    folder: Path,
+    progress: Progress,
+) -> list[Candidate]:
+    """The recipes with their latencies: those with the same layers in float run the same operators in the same time."""
+    known = {_kept_float(trials[0]): chosen.latency}
+    timed: list[Candidate] = []
+    for candidate, trial in zip(recipes, trials, strict=True):
+        kept = _kept_float(trial)
+        if kept not in known:
+            path = folder / "recipe.onnx"
+            attach_spec(trial.quantized.model, spec)
+            path.write_bytes(trial.quantized.model.SerializeToString())
+            progress("time", len(timed), len(recipes))
+            sessions = {
+                "fp32": ModelSession(folder / "fp32.onnx", device="cpu", threads=1),
+                "int8": ModelSession(path, device="cpu", threads=1),
+            }
+            known[kept] = compare_latency(sessions)["int8"]
+        timed.append(replace(candidate, latency=known[kept]))
+    return timed
+
+
+def _kept_float(trial: Trial) -> tuple[str, ...]:
+    return tuple(sorted(trial.quantized.recipe["keep_float"]))
 
 
 def _parity_record(facts: Sequence[ParityFacts], limits: ParityLimits) -> dict[str, Any]:

@@ -5,7 +5,8 @@ rounding is learned and biases are corrected layer by layer on what the quantize
 pixels enter the first layer untouched.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from edgeclf.export.int8.equalize import equalize, find_pairs
 from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.int8.observe import observe
 from edgeclf.export.int8.ranges import RANGE_METHODS, QuantParams, RangeMethod
-from edgeclf.export.int8.saturation import SaturationProof, prove_no_saturation
+from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.sequential import LayerMethods, quantize_layers
 from edgeclf.export.int8.steps import StepPlan, plan_steps
 from edgeclf.export.stem import Stem, find_stem
+from edgeclf.export.targets import Target, needs_pair_constraint
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
@@ -34,8 +36,8 @@ class QuantizationRecipe:
     """How an int8 model is made.
 
     Attributes:
-        pair_constraint: Whether neighbouring weights are kept from overflowing the 16-bit sums of x86 kernels without
-            VNNI. Without, full 8-bit weights: only for CPUs with VNNI or ARM cores.
+        target: The CPUs it is for. Where one of them adds neighbouring products in 16 bits, weights are kept from
+            overflowing; for the others they have all 8 bits.
         ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
         equalize: Whether channels are equalized across layers before.
         learn_rounding: Whether rounding is learned on the layers' inputs.
@@ -43,7 +45,7 @@ class QuantizationRecipe:
         keep_float: Names of layers that stay in float.
     """
 
-    pair_constraint: bool = True
+    target: Target = "any"
     ranges: RangeMethod = "error"
     equalize: bool = False
     learn_rounding: bool = True
@@ -53,6 +55,11 @@ class QuantizationRecipe:
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_METHODS:
             raise UsageError(f"unknown range method {self.ranges!r}", expected=" or ".join(RANGE_METHODS))
+
+    @property
+    def pair_constraint(self) -> bool:
+        """Whether neighbouring weights must not overflow 16 bits."""
+        return needs_pair_constraint(self.target)
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,90 @@ class Quantized:
     left_in_float: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class QuantizedNetwork:
+    """A network with all that calibration has fitted, from which files with other layers in float can be written at once.
+
+    Attributes:
+        graph: The float graph, equalized where that was asked for.
+        params: Of every value that exists in 8 bits.
+        layers: The quantized layers by name.
+        recipe: How it was made.
+        calibration_images: How many images it was fitted to.
+        equalized_pairs: How many pairs of layers were equalized.
+        ir_version: Of the model it came from.
+    """
+
+    graph: FloatGraph
+    params: dict[str, QuantParams]
+    layers: dict[str, QuantizedLayer]
+    recipe: QuantizationRecipe
+    calibration_images: int
+    equalized_pairs: int
+    ir_version: int
+
+    def write(self, keep_float: Collection[str] = ()) -> Quantized:
+        """The network as a QDQ model.
+
+        Args:
+            keep_float: Names of layers to keep in float, besides those of the recipe.
+
+        Raises:
+            UsageError: There is no such layer.
+        """
+        recipe = replace(self.recipe, keep_float=tuple(dict.fromkeys([*self.recipe.keep_float, *keep_float])))
+        plan = _plan(self.graph, recipe)
+        params = {value: params for value, params in self.params.items() if value in plan.in_bytes}
+        folded = _is_exact(plan.stem)
+        model = _write(self.graph, plan, params, self.layers, folded=folded)
+        model.ir_version = self.ir_version
+        onnx.checker.check_model(model)
+        proof = prove_no_saturation(model)
+        if recipe.pair_constraint and not proof.holds:
+            raise RuntimeError(f"the pair constraint does not hold in {', '.join(proof.violating)}")
+        record = {
+            "format": "QDQ",
+            "activation_type": "uint8",
+            "weight_type": "int8",
+            "per_channel": True,
+            **asdict(recipe),
+            "pair_constraint": recipe.pair_constraint,
+            "keep_float": list(recipe.keep_float),
+            "equalized_pairs": self.equalized_pairs,
+            "calibration_images": self.calibration_images,
+            "normalisation_folded": folded,
+            "saturation": proof.to_json(),
+        }
+        return Quantized(model, record, tuple(step.name for step in plan.layers), plan.left_in_float)
+
+
 def quantize_int8(
     model: onnx.ModelProto,
     calibration_rgb: UInt8Array,
     recipe: QuantizationRecipe | None = None,
     progress: Progress = no_progress,
 ) -> Quantized:
-    """Quantizes a float32 contract model to int8.
+    """Quantizes a float32 contract model to int8: `calibrate_network`, written.
+
+    Args:
+        model: The float model.
+        calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images.
+        recipe: How; None takes the default.
+        progress: Told of each pass.
+
+    Raises:
+        EdgeclfError: As `calibrate_network`.
+    """
+    return calibrate_network(model, calibration_rgb, recipe, progress).write()
+
+
+def calibrate_network(
+    model: onnx.ModelProto,
+    calibration_rgb: UInt8Array,
+    recipe: QuantizationRecipe | None = None,
+    progress: Progress = no_progress,
+) -> QuantizedNetwork:
+    """Fits ranges, weights and biases of a float32 contract model's int8 form.
 
     Args:
         model: The float model, input `image` uint8 (N, H, W, 3).
@@ -86,9 +170,6 @@ def quantize_int8(
             images the model was trained on will do, images it is judged by must not be among them.
         recipe: How; None takes the default.
         progress: Told of each pass.
-
-    Returns:
-        The int8 model and its recipe.
 
     Raises:
         InputError: There are no calibration images, the network has no layer that can be quantized, is quantized
@@ -115,19 +196,7 @@ def quantize_int8(
     params = _measure(graph, plan, calibration_rgb, recipe, progress)
     methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
     layers = quantize_layers(graph, plan, params, calibration_rgb, methods=methods, progress=progress)
-    folded = _is_exact(plan.stem)
-    written = _write(graph, plan, params, layers, folded=folded)
-    written.ir_version = model.ir_version
-    onnx.checker.check_model(written)
-    proof = prove_no_saturation(written)
-    if recipe.pair_constraint and not proof.holds:
-        raise RuntimeError(f"the pair constraint does not hold in {', '.join(proof.violating)}")
-    return Quantized(
-        written,
-        _record(recipe, len(calibration_rgb), proof, equalized=equalized, folded=folded),
-        tuple(step.name for step in plan.layers),
-        plan.left_in_float,
-    )
+    return QuantizedNetwork(graph, params, layers, recipe, len(calibration_rgb), equalized, model.ir_version)
 
 
 def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
@@ -194,20 +263,3 @@ def _write(
         raise ValueError(f"expected the output {OUTPUT_NAME}, got {model.graph.output[0].name}")
     keep_used_opsets(model)
     return model
-
-
-def _record(
-    recipe: QuantizationRecipe, images: int, proof: SaturationProof, *, equalized: int, folded: bool
-) -> dict[str, Any]:
-    return {
-        "format": "QDQ",
-        "activation_type": "uint8",
-        "weight_type": "int8",
-        "per_channel": True,
-        **asdict(recipe),
-        "keep_float": list(recipe.keep_float),
-        "equalized_pairs": equalized,
-        "calibration_images": images,
-        "normalisation_folded": folded,
-        "saturation": proof.to_json(),
-    }

@@ -8,6 +8,8 @@ from edgeclf.runtime.bench import LatencyFigures
 
 # A gain below five percent drowns in the noise between two machines of one kind and does not pay for rounding.
 _WORTHWHILE_RATIO = 0.95
+# Latencies this close are one: two runs of the same file differ by as much.
+_SAME_LATENCY = 0.03
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Candidate:
     """One precision of the model, measured.
 
     Attributes:
-        precision: `fp32` or `int8`.
+        precision: `fp32` or `int8`; of one of several recipes, what sets it apart.
         file_bytes: Size of the file.
         parity: Its comparisons with the Keras model, one for each part of the held-out images.
         failures: What it misses of its limits; empty when it passed the gate.
@@ -63,4 +65,26 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
         "int8",
         f"{int8.latency.ratio:.2f}x the time and {size:.2f}x the size of fp32, "
         f"with the same label on {agreement:.2%} of the {int8.parity[0].part} images",
+    )
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    """Positions of the candidates that none beats: none is at least as close to the reference, as fast, and better in one.
+
+    Args:
+        candidates: With their first comparison and, where it was measured, their latency.
+    """
+
+    def better(one: Candidate, other: Candidate) -> bool:
+        here, there = one.parity[0], other.parity[0]
+        quick = one.latency.ratio if one.latency else 1.0
+        slow = other.latency.ratio if other.latency else 1.0
+        closer = (here.agreement, -here.mean_error) > (there.agreement, -there.mean_error)
+        as_close = here.agreement >= there.agreement
+        return (closer and quick <= slow + _SAME_LATENCY) or (as_close and quick < slow - _SAME_LATENCY)
+
+    return tuple(
+        position
+        for position, candidate in enumerate(candidates)
+        if not any(better(other, candidate) for other in candidates if other is not candidate)
     )

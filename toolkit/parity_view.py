@@ -84,4 +84,31 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         )
     columns = ["", "size", "of fp32", "median", "p90", "of fp32", "gate", ""]
     print_table(f"One image, one thread, {cpu_model}", columns, rows)
+    if len(report.recipes) > 1:
+        print_recipes(report)
     print_result(f"Ship {report.recommendation.precision}: {report.recommendation.reason}.")
+
+
+def print_recipes(report: "ExportReport") -> None:
+    """Prints the int8 recipes that were tried, the best first."""
+    from edgeclf.export.recommend import pareto_front
+
+    front = pareto_front(report.recipes)
+    rows = []
+    for position, item in enumerate(report.recipes):
+        facts = item.parity[0]
+        rows.append(
+            [
+                item.precision,
+                f"{facts.agreement:.4f}",
+                f"{facts.mean_error:.2e}",
+                "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
+                f"{item.file_bytes / 1e6:.2f} MB",
+                "-" if item.latency is None else f"{item.latency.ratio:.2f}x",
+                "failed" if item.failures else "passed",
+                "none better" if position in front else "",
+            ]
+        )
+    part = report.recipes[0].parity[0]
+    columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
+    print_table(f"int8 recipes on {part.images} {part.part} images", columns, rows)

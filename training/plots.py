@@ -70,6 +70,34 @@ def plot_curves(history: Sequence[dict[str, Any]], best_epoch: int, path: Path) 
     _save(figure, path, crop=False)
 
 
+def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement: float, path: Path) -> None:
+    """Draws what int8 recipes cost and what they keep.
+
+    Args:
+        points: Name, latency as a multiple of fp32, share of images with the same label as the reference, and whether no
+            other is better in both, of each model.
+        min_agreement: The share that was asked for.
+        path: The PNG file to write.
+    """
+    figure = _figure((7.5, 4.0))
+    axes = figure.subplots()
+    axes.axhline(min_agreement, color="#94a3b8", linestyle="--", linewidth=1)
+    for number, (name, ratio, agreement, best) in enumerate(points, start=1):
+        colour = _VAL_COLOUR if best else _TRAIN_COLOUR
+        # Names of layers are not formulas, whatever dollar signs they have.
+        label = f"{number}  {textwrap.shorten(name, 60).replace('$', chr(92) + '$')}{' (none better)' if best else ''}"
+        axes.plot([ratio], [agreement], "o", color=colour, label=label)
+        axes.annotate(str(number), (ratio, agreement), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("latency, fp32 = 1")
+    axes.set_ylabel("same label as the reference")
+    axes.set_title(f"int8 recipes (dashed: {min_agreement:g}, asked for)")
+    axes.grid(alpha=0.25)
+    axes.margins(0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16))
+    _save(figure, path)
+
+
 def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None:
     """Draws a confusion matrix, each row scaled to the images of its class.
 

@@ -1,11 +1,12 @@
 """`edgeclf export`: a trained run becomes one verified `.onnx` file."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeclf.toolkit.console import note, print_json, progress_bar
+from edgeclf.toolkit.console import note, print_json, progress_bar, warn
 from edgeclf.toolkit.options import (
     CacheFolderOption,
     IgnoreUnreadableOption,
@@ -16,6 +17,10 @@ from edgeclf.toolkit.options import (
 
 if TYPE_CHECKING:
     from edgeclf.export.exporter import ExportReport
+    from edgeclf.export.recommend import Candidate
+
+# Fewer images leave ranges and corrections to chance.
+_FEW_IMAGES = 100
 
 
 def export(
@@ -31,6 +36,29 @@ def export(
     calibration_images: Annotated[
         int, typer.Option("--calibration-images", min=1, help="int8: training images that set the activation ranges.")
     ] = 256,
+    effort: Annotated[
+        str, typer.Option("--effort", help="int8: how many recipes are tried: quick (2), normal (4) or max (8).")
+    ] = "normal",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="int8: where it will run: any or x86-avx2 (the same result on every CPU), x86-vnni or arm64 (full "
+            "8-bit weights), or this CPU.",
+        ),
+    ] = "any",
+    keep_float: Annotated[
+        list[str] | None, typer.Option("--keep-float", help="int8: a layer to keep in float; may be repeated.")
+    ] = None,
+    budget_s: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-s", min=0.0, help="int8: seconds after which no other recipe is tried.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="int8: a PNG of what the recipes cost and keep.", show_default=False)
+    ] = None,
     cache_folder: CacheFolderOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
@@ -38,6 +66,10 @@ def export(
     """Write one .onnx file, verified on held-out images against the trained network; nothing if it differs."""
     from edgeclf.export.exporter import PRECISIONS, ParityGateError, export_classifier
     from edgeclf.export.parity import int8_limits
+    from edgeclf.export.quantize import QuantizationRecipe
+    from edgeclf.export.search import EFFORTS
+    from edgeclf.export.targets import resolve_target
+    from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.labelled import end_with_unreadable
     from edgeclf.toolkit.run_images import load_run_images
@@ -45,10 +77,21 @@ def export(
 
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", expected=" or ".join(PRECISIONS), do="choose one of them")
+    chosen_effort = next((known for known in EFFORTS if known == effort), None)
+    if chosen_effort is None:
+        raise UsageError(f"unknown effort {effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
+    recipe = QuantizationRecipe(target=resolve_target(target, cpu_info()), keep_float=tuple(keep_float or ()))
+    if plot is not None and precision != "int8":
+        raise UsageError("--plot shows int8 recipes", got=f"--precision {precision}", expected="--precision int8")
     loaded = load_run(run)
     with progress_bar(enabled=not as_json) as progress:
         images = load_run_images(loaded, data, cache_folder, progress)
         network = loaded.load_model()
+        if precision == "int8" and min(calibration_images, len(images.training_rows)) < _FEW_IMAGES:
+            warn(
+                f"int8 is fitted to {min(calibration_images, len(images.training_rows))} training images; with fewer than "
+                f"{_FEW_IMAGES} its ranges and corrections may not hold for others: check the figures on test images"
+            )
         failure: ParityGateError | None = None
         try:
             report = export_classifier(
@@ -59,10 +102,17 @@ def export(
                 held_out=images.held_out,
                 calibration_rgb=images.sample_training(calibration_images) if precision == "int8" else images.nothing,
                 int8_limits=int8_limits(min_agreement, max_accuracy_drop),
+                effort=chosen_effort,
+                recipe=recipe,
+                budget_s=math.inf if budget_s is None else budget_s,
                 progress=progress,
             )
         except ParityGateError as error:
             report, failure = error.report, error
+    if plot is not None:
+        from edgeclf.training.plots import plot_recipes
+
+        plot_recipes(_points(report), min_agreement, plot)
     _show(report, as_json=as_json)
     if failure is not None:
         raise failure
@@ -77,23 +127,36 @@ def _show(report: "ExportReport", *, as_json: bool) -> None:
     if not as_json:
         print_export(report, cpu_info().model)
         return
-    candidates: list[dict[str, Any]] = [
-        {
-            "precision": candidate.precision,
-            "file_bytes": candidate.file_bytes,
-            "parity": [facts.to_json() for facts in candidate.parity],
-            "failures": list(candidate.failures),
-            "latency": None if candidate.latency is None else candidate.latency.to_json(),
-        }
-        for candidate in report.candidates
-    ]
     print_json(
         {
             "out": str(report.out),
             "written": report.written,
             "precision": report.precision,
-            "candidates": candidates,
+            "candidates": [{"precision": item.precision, **_figures(item)} for item in report.candidates],
+            "recipes": [{"name": item.precision, **_figures(item)} for item in report.recipes],
             "recommendation": {"precision": report.recommendation.precision, "reason": report.recommendation.reason},
             "cpu": cpu_info().to_json(),
         }
     )
+
+
+def _figures(candidate: "Candidate") -> dict[str, Any]:
+    return {
+        "file_bytes": candidate.file_bytes,
+        "parity": [facts.to_json() for facts in candidate.parity],
+        "failures": list(candidate.failures),
+        "latency": None if candidate.latency is None else candidate.latency.to_json(),
+    }
+
+
+def _points(report: "ExportReport") -> list[tuple[str, float, float, bool]]:
+    """Name, latency next to fp32, agreement, and whether none beats it, of fp32 and of each recipe that was timed."""
+    from edgeclf.export.recommend import pareto_front
+
+    timed = [item for item in (report.candidates[0], *report.recipes) if item.latency is not None]
+    front = pareto_front(timed)
+    return [
+        (item.precision, item.latency.ratio, item.parity[0].agreement, position in front)
+        for position, item in enumerate(timed)
+        if item.latency is not None
+    ]

@@ -1,0 +1,201 @@
+"""Which int8 recipe to ship: candidates measured on held-out images, the sensitive layers put back into float where needed.
+
+Nothing here knows what a good recipe is; it only tries some and keeps what was measured.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export._onnx import onnx
+from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
+from edgeclf.export.quantize import QuantizationRecipe, Quantized, QuantizedNetwork, calibrate_network
+from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session import open_session_from_bytes
+
+Effort: TypeAlias = Literal["quick", "normal", "max"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+# Images that layers are ranked on.
+_RANKING_IMAGES = 48
+# Layers put back into float at most, as a share of all: a network that needs more is a float network.
+_MOST_IN_FLOAT = 0.34
+
+Judge: TypeAlias = Callable[[Quantized], tuple[ParityFacts, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A recipe that was tried.
+
+    Attributes:
+        name: What sets it apart, for tables.
+        quantized: The model it gave.
+        parity: Its comparisons with the reference; the first decides.
+        failures: What it misses of its limits.
+        seconds: What making and judging it took.
+    """
+
+    name: str
+    quantized: Quantized
+    parity: tuple[ParityFacts, ...]
+    failures: tuple[str, ...]
+    seconds: float
+
+
+def candidate_recipes(effort: Effort, base: QuantizationRecipe) -> list[tuple[str, QuantizationRecipe]]:
+    """The recipes that an effort tries, the most promising first.
+
+    Args:
+        effort: `quick` takes two, `normal` four, `max` eight.
+        base: What is common to all of them: the pair constraint, layers kept in float.
+    """
+    variants: list[tuple[str, dict[str, Any]]] = [
+        ("learned rounding", {}),
+        ("learned rounding, equalized", {"equalize": True}),
+    ]
+    if effort != "quick":
+        variants += [
+            ("learned rounding, ranges by extremes", {"ranges": "extremes"}),
+            ("nearest rounding", {"learn_rounding": False}),
+        ]
+    if effort == "max":
+        variants += [
+            ("learned rounding, ranges by extremes, equalized", {"ranges": "extremes", "equalize": True}),
+            ("nearest rounding, equalized", {"learn_rounding": False, "equalize": True}),
+            ("nearest rounding, ranges by extremes", {"learn_rounding": False, "ranges": "extremes"}),
+            ("learned rounding, biases as trained", {"correct_bias": False}),
+        ]
+    return [(name, replace(base, **changes)) for name, changes in variants]
+
+
+def search(
+    model: onnx.ModelProto,
+    calibration_rgb: UInt8Array,
+    judge: Judge,
+    *,
+    limits: ParityLimits,
+    effort: Effort,
+    base: QuantizationRecipe,
+    budget_s: float,
+    progress: Progress,
+) -> list[Trial]:
+    """Tries recipes, and puts layers of the best one back into float where none meets the limits.
+
+    Args:
+        model: The float model.
+        calibration_rgb: (N, H, W, 3) uint8 RGB calibration images.
+        judge: Compares a model with the reference on held-out images; the first comparison decides.
+        limits: What a model must keep.
+        effort: How many recipes.
+        base: What is common to all of them.
+        budget_s: Seconds after which nothing new is begun; one recipe is always tried.
+        progress: Told of each.
+
+    Returns:
+        What was tried, the best first: those that meet the limits, and of these the one closest to the reference.
+
+    Raises:
+        EdgeclfError: As `calibrate_network`.
+    """
+    begun = time.perf_counter()
+    trials: list[tuple[Trial, QuantizedNetwork]] = []
+    recipes = candidate_recipes(effort, base)
+    for number, (name, recipe) in enumerate(recipes):
+        started = time.perf_counter()
+        if trials and started - begun + trials[0][0].seconds > budget_s:
+            break
+        progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
+        network = calibrate_network(model, calibration_rgb, recipe, progress)
+        if number and not _differs(network, trials):
+            continue
+        trials.append((_tried(name, network.write(), judge, limits, started), network))
+    trials.sort(key=lambda item: _rank(item[0]))
+    best, network = trials[0]
+    found = [trial for trial, _ in trials]
+    if best.failures:
+        left = budget_s - (time.perf_counter() - begun)
+        found += _fall_back(best, network, calibration_rgb, judge, limits=limits, budget_s=left, progress=progress)
+    return sorted(found, key=_rank)
+
+
+def _differs(network: QuantizedNetwork, trials: Sequence[tuple[Trial, QuantizedNetwork]]) -> bool:
+    """Whether a network is none of those tried: nothing to equalize gives the same again."""
+    return not (network.recipe.equalize and network.equalized_pairs == 0 and trials)
+
+
+def _tried(name: str, quantized: Quantized, judge: Judge, limits: ParityLimits, started: float) -> Trial:
+    parity = judge(quantized)
+    return Trial(name, quantized, parity, tuple(parity_failures(parity[0], limits)), time.perf_counter() - started)
+
+
+def _rank(trial: Trial) -> tuple[bool, int, float, float]:
+    """Smaller is better: within the limits, few layers in float, high agreement, small errors."""
+    decides = trial.parity[0]
+    kept = len(trial.quantized.recipe["keep_float"])
+    return bool(trial.failures), kept if not trial.failures else 0, -decides.agreement, decides.mean_error
+
+
+def _fall_back(
+    best: Trial,
+    network: QuantizedNetwork,
+    calibration_rgb: UInt8Array,
+    judge: Judge,
+    *,
+    limits: ParityLimits,
+    budget_s: float,
+    progress: Progress,
+) -> list[Trial]:
+    """Puts the most harmful layers back into float, 1, 2, 4, ... at a time, until the limits hold."""
+    begun = time.perf_counter()
+    ranked = rank_layers(network, calibration_rgb[:_RANKING_IMAGES], progress)
+    trials: list[Trial] = []
+    count = 1
+    while count <= max(1, int(_MOST_IN_FLOAT * len(ranked))) and time.perf_counter() - begun < budget_s:
+        started = time.perf_counter()
+        kept = [name for name, _ in ranked[:count]]
+        progress(f"{count} layers in float", count, len(ranked))
+        trials.append(_tried(f"{best.name}, {count} in float", network.write(kept), judge, limits, started))
+        if not trials[-1].failures:
+            break
+        count *= 2
+    return trials
+
+
+def rank_layers(network: QuantizedNetwork, images_rgb: UInt8Array, progress: Progress) -> list[tuple[str, float]]:
+    """The layers by the harm that their quantization does, the worst first.
+
+    Args:
+        network: The network, calibrated.
+        images_rgb: (N, H, W, 3) uint8 RGB images; those of the calibration will do.
+        progress: Told how many layers have been tried.
+
+    Returns:
+        Name and harm: by how much the mean squared error of the logarithms of the probabilities falls when this layer
+        alone is kept in float; negative where its error happens to undo others'.
+    """
+    whole = network.write()
+    reference = _log_probabilities(network.graph.model, images_rgb)
+    error = _squared_error(reference, whole.model, images_rgb)
+    harms = []
+    for number, name in enumerate(whole.layers):
+        harms.append((name, error - _squared_error(reference, network.write([name]).model, images_rgb)))
+        progress("rank layers", number + 1, len(whole.layers))
+    return sorted(harms, key=lambda item: -item[1])
+
+
+def _squared_error(reference: npt.NDArray[np.float64], model: onnx.ModelProto, images_rgb: UInt8Array) -> float:
+    return float(np.square(_log_probabilities(model, images_rgb) - reference).mean())
+
+
+def _log_probabilities(model: onnx.ModelProto, images_rgb: UInt8Array) -> npt.NDArray[np.float64]:
+    """(N, C) float64 logarithms of the probabilities, less their mean: the logits up to what a softmax ignores."""
+    session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=1)
+    name = session.get_inputs()[0].name
+    rows = [session.run(None, {name: images_rgb[i : i + 1]})[0] for i in range(len(images_rgb))]
+    logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-12))
+    return np.asarray(logs - logs.mean(axis=1, keepdims=True))

@@ -33,6 +33,15 @@ def edgeclf(*arguments: object, cache: Path, check: bool = True) -> Measured:
     return Measured(json.loads(done.stdout), seconds)
 
 
+def stock_environment(onednn: str) -> dict[str, str]:
+    """This process's environment for TensorFlow as it comes: oneDNN as it chooses on this CPU, or `off`.
+
+    TensorFlow leaves oneDNN off on CPUs without AVX-512; `off` makes any other CPU do the same, for the stock side only.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    return {**environment, "TF_ENABLE_ONEDNN_OPTS": "0"} if onednn == "off" else environment
+
+
 def recall(report: dict[str, Any], label: str) -> float:
     """Recall of one class in a report that edgeclf printed."""
     return float(next(entry["recall"] for entry in report["per_class"] if entry["label"] == label))

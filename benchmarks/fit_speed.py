@@ -9,13 +9,12 @@ network is traced, is not counted.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from _training import median
+from _training import median, stock_environment
 
 if TYPE_CHECKING:
     from edgeclf.training.architectures import Architecture
@@ -77,6 +76,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--images", type=int, default=960)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--onednn", choices=["default", "off"], default="default", help="oneDNN on the side of stock Keras"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=["edgeclf", "stock"], help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -84,7 +86,7 @@ def main() -> None:
         print(fit_once(given.side, given))
         return
     rates: dict[str, list[float]] = {"edgeclf": [], "stock": []}
-    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environments = {"edgeclf": stock_environment("default"), "stock": stock_environment(given.onednn)}
     for number in range(given.rounds):
         for side in rates if number % 2 else reversed(list(rates)):
             done = subprocess.run(
@@ -93,7 +95,7 @@ def main() -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env=environment,
+                env=environments[side],
             )
             rates[side].append(float(done.stdout.split()[-1]))
     figures = {side: median(values) for side, values in rates.items()}

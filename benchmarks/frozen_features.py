@@ -15,14 +15,13 @@ All files are read once before, so that no side waits for the disk.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from _training import edgeclf, labelled_files, median
+from _training import edgeclf, labelled_files, median, stock_environment
 
 _ARCHITECTURE = "efficientnet-lite0"
 
@@ -90,13 +89,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument(
+        "--onednn", choices=["default", "off"], default="default", help="oneDNN on the side of stock Keras"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keras-side", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.keras_side:
         print(json.dumps(train_with_keras(given.data, given.size)))
         return
-    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environment = stock_environment(given.onednn)
     seconds: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
     accuracies: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
     stages: list[dict[str, float]] = []

@@ -1,15 +1,31 @@
 """Keras to ONNX in float32."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export._packages import import_tensorflow, import_tf2onnx
 from edgeclf.export.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
-from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.errors import InputError, ModelFileError
 
 # The newest opset tf2onnx writes that ONNX Runtime's quantizer and the other engines all read.
 OPSET = 17
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Reads an `.onnx` file.
+
+    Raises:
+        ModelFileError: It cannot be read, or is none.
+    """
+    try:
+        return onnx.load(str(path))
+    except Exception as error:
+        # protobuf's own exception among others; all are about this file.
+        raise ModelFileError(
+            f"cannot read {path}", got=str(error).split("\n", 1)[0][:200], expected="an .onnx file"
+        ) from error
 
 
 def onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carries no types

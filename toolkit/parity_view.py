@@ -8,6 +8,7 @@ from edgeclf.toolkit.console import note, print_result, print_table
 
 if TYPE_CHECKING:
     from edgeclf.export.exporter import ExportReport
+    from edgeclf.export.layer_report import LayerFacts
     from edgeclf.export.parity import ParityFacts, ParityLimits
     from edgeclf.runtime.spec import ModelSpec
 
@@ -112,3 +113,19 @@ def print_recipes(report: "ExportReport") -> None:
     part = report.recipes[0].parity[0]
     columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
     print_table(f"int8 recipes on {part.images} {part.part} images", columns, rows)
+
+
+def print_layers(layers: "Sequence[LayerFacts]") -> None:
+    """Prints the layers of an int8 file, those that lose most by themselves first."""
+    from edgeclf.export.layer_report import worst_first
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f} dB"
+
+    rows = [
+        [str(item.position), item.name, item.operator, item.precision]
+        + [cell(value) for value in (item.weight_sqnr_db, item.output_sqnr_db, item.lost_db)]
+        for item in worst_first(tuple(layers))
+    ]
+    columns = ["", "layer", "operator", "", "weights", "outputs", "lost here"]
+    print_table("Signal to quantization noise, the most lost first", columns, rows)

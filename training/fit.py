@@ -1,8 +1,9 @@
 """One training loop for heads and whole networks: the best weights kept, stopped cleanly by Ctrl-C, resumable after any end."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -180,7 +181,11 @@ def _run_epochs(
                 epoch * steps + done,
                 steps * options.epochs,
             )
-        validated = _validate(infer, validation, model.output_shape[-1])
+        # What a resumed training goes on from: the weights themselves, not their average.
+        variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
+        with _averaged(model, optimizer):
+            validated = _validate(infer, validation, model.output_shape[-1])
+            weights = model.get_weights()
         if validated is None:
             return "diverged"
         row: dict[str, Any] = {
@@ -191,13 +196,28 @@ def _run_epochs(
             **validated,
             "learning_rate": float(optimizer.learning_rate),
         }
-        state.variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
+        state.variables = variables
         if state.best is None or sign * row[options.monitor] > sign * state.best.value:
-            state.best = Best(row[options.monitor], row["epoch"], model.get_weights())
+            state.best = Best(row[options.monitor], row["epoch"], weights)
         state.seconds.append(time.perf_counter() - started)
         state.history.append(row)
         on_epoch(state)
     return "finished"
+
+
+@contextlib.contextmanager
+def _averaged(model: Any, optimizer: Any) -> Iterator[None]:  # noqa: ANN401
+    """Gives the model the moving average of its weights for as long as the block lasts, where there is one."""
+    if not optimizer.use_ema:
+        yield
+        return
+    weights = [np.asarray(variable) for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, weights, strict=True):
+            variable.assign(value)
 
 
 def _best_text(state: FitState, options: FitOptions) -> str:
@@ -274,7 +294,10 @@ def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401
         "rmsprop": keras.optimizers.RMSprop,
         "sgd": keras.optimizers.SGD,
     }
-    extra = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
+    extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
+    if options.average_epochs:
+        # Never more than has passed on the whole, and at least the step itself.
+        extra |= {"use_ema": True, "ema_momentum": 1 - 1 / max(1.0, options.average_epochs * steps)}
     # Keras's AdamW insists on a number; for the others None leaves the step out.
     none = 0.0 if options.optimizer == "adamw" else None
     optimizer = makers[options.optimizer](rate, weight_decay=options.weight_decay or none, **extra)

@@ -34,6 +34,7 @@ class TrainOptions:
         augment: `none`, `light` or `strong`.
         mixup: Alpha of mixup.
         progressive: Whether training begins with smaller images.
+        average_epochs: Time constant of the moving average of the weights, in epochs.
         patience: Epochs without a better monitored figure before training stops.
         monitor: The validation figure that chooses the epoch.
         balance: `none`, `weights` or `sampling`.
@@ -64,6 +65,7 @@ class TrainOptions:
     augment: str | None = None
     mixup: float | None = None
     progressive: bool | None = None
+    average_epochs: float | None = None
     patience: int | None = None
     monitor: str = "val_loss"
     balance: str = "none"

@@ -98,6 +98,28 @@ def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement
     _save(figure, path)
 
 
+def plot_layers(layers: Sequence[tuple[int, float | None, float | None]], path: Path) -> None:
+    """Draws the signal-to-quantization-noise ratios of an int8 file's layers.
+
+    Args:
+        layers: Position from 1, ratio of the weights and of the outputs in decibels, None where there is none, of each.
+        path: The PNG file to write.
+    """
+    figure = _figure((9.0, 3.6))
+    axes = figure.subplots()
+    for column, label, colour in ((1, "weights", _TRAIN_COLOUR), (2, "outputs", _VAL_COLOUR)):
+        values = [(item[0], item[column]) for item in layers if item[column] is not None]
+        axes.plot([x for x, _ in values], [y for _, y in values], color=colour, label=label, marker="o", markersize=3)
+    axes.set_xlabel("layer, in order of execution")
+    axes.set_ylabel("signal to noise (dB)")
+    axes.set_title("Precision of the int8 layers next to float")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def plot_confusion(report: ClassificationReport, title: str, path: Path) -> None:
     """Draws a confusion matrix, each row scaled to the images of its class.
 

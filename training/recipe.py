@@ -31,6 +31,9 @@ class Recipe:
         mixup: Alpha of the Beta distribution by which pairs of images and their targets are blended; 0 for none.
         progressive: Whether training begins with smaller images, see `training_side_px`; only for networks that take
             any size.
+        average_epochs: Time constant, in epochs, of the moving average of the weights that is validated and kept; 0 for the
+            weights themselves (Polyak & Juditsky 1992; Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima").
+            Statistics of batch normalisation are not averaged.
         patience: Epochs without a better monitored figure before training stops.
     """
 
@@ -46,6 +49,7 @@ class Recipe:
     augment: str = "none"
     mixup: float = 0.0
     progressive: bool = False
+    average_epochs: float = 0.0
 
 
 # Until which share of the epochs images have which share of their side.
@@ -98,6 +102,7 @@ class FitOptions(Recipe):
             ("mixup", math.inf),
             ("label_smoothing", 1.0),
             ("warmup_epochs", float(self.epochs)),
+            ("average_epochs", math.inf),
         ):
             value = getattr(self, name)
             if not 0 <= value < end:

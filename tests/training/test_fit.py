@@ -167,7 +167,14 @@ def test_the_seed_gives_the_same_history(pixels):
 def test_a_resumed_fit_ends_as_if_nothing_had_happened(pixels, tmp_path, stop_after):
     # Dropout, augmentation, a schedule and an optimizer with moments: everything that has a state.
     how = options(
-        epochs=5, augment="strong", mixup=0.3, schedule="cosine", warmup_epochs=1, optimizer="adamw", weight_decay=0.01
+        epochs=5,
+        augment="strong",
+        mixup=0.3,
+        schedule="cosine",
+        warmup_epochs=1,
+        optimizer="adamw",
+        weight_decay=0.01,
+        average_epochs=0.5,
     )
 
     def model():
@@ -255,3 +262,24 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases():
     after = layer.get_weights()
     assert after[0] == pytest.approx(before[0] * 0.95, rel=1e-5)
     assert after[1] == pytest.approx(before[1])
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(pixels):
+    # Over so many epochs that it stays where the first step has left it, while the weights themselves go on.
+    still = options(average_epochs=1e6, learning_rate=0.01)
+    start = network().get_weights()
+    model, result, loss = run(pixels, still)
+    for before, after in zip(start, model.get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, atol=0.0101)
+    assert loss == pytest.approx(min(row["val_loss"] for row in result.history), rel=1e-4)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+    moved, _, _ = run(pixels, options(learning_rate=0.01))
+    assert max(np.abs(a - b).max() for a, b in zip(start, moved.get_weights(), strict=True)) > 0.05
+
+
+def test_the_average_over_no_more_than_a_step_is_the_weights_themselves(pixels):
+    plain, _, _ = run(pixels, options())
+    averaged, _, _ = run(pixels, options(average_epochs=1e-9))
+    for a, b in zip(plain.get_weights(), averaged.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -93,6 +93,15 @@ def train(
         bool | None,
         typer.Option("--progressive/--no-progressive", help="Begin with smaller images: quicker.", show_default=False),
     ] = None,
+    average_epochs: Annotated[
+        float | None,
+        typer.Option(
+            "--average-epochs",
+            min=0.0,
+            help="Keep a moving average of the weights over about so many epochs; 0 for the weights themselves.",
+            show_default=False,
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(
@@ -184,6 +193,7 @@ def train(
         augment=augment,
         mixup=mixup,
         progressive=progressive,
+        average_epochs=average_epochs,
         patience=patience,
         monitor=monitor,
         balance=balance,

@@ -1,7 +1,7 @@
 """`edgeclf verify`: the parity gate once more, on the machine where the model will run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,14 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
 )
 
+if TYPE_CHECKING:
+    from edgeclf.export.layer_report import LayerFacts
+    from edgeclf.runtime.progress import Progress
+    from edgeclf.toolkit.labelled import ImageList
+
+# Images that layers are compared on: ratios of energies settle long before accuracies do.
+_LAYER_IMAGES = 32
+
 
 def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
@@ -27,6 +35,12 @@ def verify(
         typer.Option("--against", help="The run folder, or another .onnx file, to compare with.", show_default=False),
     ],
     split: SplitOption = "auto",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="int8: compare layer by layer, and say where precision is lost.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --layers: a PNG of the layers' ratios.", show_default=False)
+    ] = None,
     min_agreement: MinAgreementOption = 0.99,
     max_accuracy_drop: MaxAccuracyDropOption = 0.01,
     device: DeviceOption = "auto",
@@ -39,11 +53,13 @@ def verify(
 
     from edgeclf.export.parity import compare_probabilities, parity_failures
     from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.errors import GateError
+    from edgeclf.runtime.errors import GateError, UsageError
     from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
-    from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_parity
+    from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_layers, print_parity
 
+    if plot is not None and not layers:
+        raise UsageError("--plot without --layers", expected="both", do="add --layers")
     candidate = ModelSession(model, device=device, threads=threads)
     reference = open_reference(against)
     check_same_labels(model, candidate.spec, against, reference.spec)
@@ -54,6 +70,7 @@ def verify(
     with progress_bar(enabled=not as_json) as progress:
         expected = classify_files(reference, images.paths, "reference", progress)
         got = classify_files(candidate, images.paths, "candidate", progress)
+        compared = _compare_layers(model, against, images, got.rows, progress) if layers else ()
     # Both decode through the same code, so the same files fail; anything else would be a bug worth a traceback.
     if expected.rows != got.rows:
         raise RuntimeError("the two models could not read the same files")
@@ -74,11 +91,18 @@ def verify(
                 "failures": failures,
                 **facts.to_json(),
                 "differing": differing,
+                "layers": [item.to_json() for item in compared],
                 "unreadable": [{"source": str(p), "error": str(e)} for p, e in got.unreadable],
             }
         )
     else:
         print_parity(f"{model} against {against} ({candidate.provider}, {cpu.model})", facts, differing)
+        if compared:
+            print_layers(compared)
+    if plot is not None:
+        from edgeclf.training.plots import plot_layers
+
+        plot_layers([(item.position, item.weight_sqnr_db, item.output_sqnr_db) for item in compared], plot)
     if failures:
         raise GateError(
             f"{model} does not match {against} on this machine",
@@ -87,3 +111,25 @@ def verify(
         )
     note("passed: the model does here what it was trained to do")
     end_with_unreadable(got.unreadable, ignore=ignore_unreadable)
+
+
+def _compare_layers(
+    model: Path, against: Path, images: "ImageList", rows: tuple[int, ...], progress: "Progress"
+) -> tuple["LayerFacts", ...]:
+    """The layers of an int8 file next to those of the run or float file it is compared with, on some of the images."""
+    import numpy as np
+
+    from edgeclf.export.convert import onnx_from_keras, read_model
+    from edgeclf.export.layer_report import compare_layers
+    from edgeclf.runtime.preprocess import load_image, preprocess_bgr
+    from edgeclf.runtime.session import ModelSession
+    from edgeclf.training.run_folder import load_run
+
+    spec = ModelSession(model, device="cpu", threads=1).spec
+    # Evenly spread, so that classes in folders are all there.
+    chosen = [rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, _LAYER_IMAGES).astype(int))]
+    pixels = np.stack([preprocess_bgr(load_image(images.paths[row]), spec.preprocess) for row in chosen])
+    reference = onnx_from_keras(load_run(against).load_model()) if against.is_dir() else read_model(against)
+    candidate = read_model(model)
+    equalized = bool((spec.quantization or {}).get("equalized_pairs"))
+    return compare_layers(reference, candidate, pixels, equalized=equalized, progress=progress)

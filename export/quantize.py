@@ -22,6 +22,7 @@ from edgeclf.export.int8.ranges import RANGE_METHODS, QuantParams, RangeMethod
 from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.sequential import LayerMethods, quantize_layers
 from edgeclf.export.int8.steps import StepPlan, plan_steps
+from edgeclf.export.int8.sums import align_sums, unsettled_sums
 from edgeclf.export.stem import Stem, find_stem
 from edgeclf.export.targets import Target, needs_pair_constraint
 from edgeclf.runtime.errors import InputError, UsageError
@@ -132,6 +133,7 @@ class QuantizedNetwork:
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
             "saturation": proof.to_json(),
+            "unsettled_sums": list(unsettled_sums(plan.steps, params)),
         }
         return Quantized(model, record, tuple(step.name for step in plan.layers), plan.left_in_float)
 
@@ -226,7 +228,7 @@ def _measure(
     for step in plan.steps:
         if step.output in moved:
             params[step.output] = params[step.inputs[0]]
-    return params
+    return align_sums(plan.steps, params)
 
 
 def _is_exact(stem: Stem | None) -> bool:

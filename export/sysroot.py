@@ -1,0 +1,149 @@
+"""A small arm64 system in a folder: Python, NumPy and ONNX Runtime's own aarch64 build, to be run under user-mode emulation.
+
+Nothing is installed and no rights are needed: Debian's packages are downloaded for another architecture into a folder,
+with the sources and keys of this machine's apt, and unpacked; wheels are downloaded for another platform, and unpacked.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from edgeclf.runtime.errors import DeviceUnavailableError, MissingPackageError
+from edgeclf.runtime.progress import Progress
+
+EMULATOR = "qemu-aarch64-static"
+_TOOLS = {EMULATOR: "qemu-user-static", "apt-get": "apt", "dpkg-deb": "dpkg"}
+_DEBIAN_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libgomp1", "libstdc++6")
+_WHEEL_PLATFORM = "manylinux_2_28_aarch64"
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """A prepared system.
+
+    Attributes:
+        root: Its files.
+        wheels: Unpacked Python packages.
+        python: Its interpreter.
+    """
+
+    root: Path
+    wheels: Path
+    python: Path
+
+
+def check_tools() -> None:
+    """Checks that what emulation needs is there, before anything is downloaded.
+
+    Raises:
+        MissingPackageError: It is not.
+    """
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise MissingPackageError(
+            "arm64 cannot be emulated here",
+            got=f"no {' and no '.join(missing)}",
+            expected="user-mode QEMU and Debian's package tools",
+            do=f"run apt install {' '.join(sorted({_TOOLS[tool] for tool in missing}))} (on Debian or Ubuntu)",
+        )
+
+
+def prepare_sysroot(cache_folder: Path, progress: Progress) -> Sysroot:
+    """The arm64 system, prepared by an earlier call or now.
+
+    Args:
+        cache_folder: Where it is kept.
+        progress: Told of each step.
+
+    Raises:
+        MissingPackageError: A tool is not installed.
+        DeviceUnavailableError: Something cannot be downloaded or unpacked; nothing half-made is left.
+    """
+    check_tools()
+    place = cache_folder / "emulation" / f"arm64-onnxruntime-{onnxruntime.__version__}"
+    if not (place / "complete").is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="arm64-", dir=place.parent) as name:
+            building = Path(name) / "system"
+            _build(building, Path(name), progress)
+            (building / "complete").touch()
+            shutil.rmtree(place, ignore_errors=True)
+            building.rename(place)
+    (python,) = sorted((place / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]"))[:1]
+    return Sysroot(place / "root", place / "wheels", python)
+
+
+def _build(building: Path, scratch: Path, progress: Progress) -> None:
+    root, wheels = building / "root", building / "wheels"
+    for folder in (root, wheels):
+        folder.mkdir(parents=True)
+    progress("arm64 packages: list", 0, 4)
+    debs = _download_debs(scratch, progress)
+    progress("arm64 packages: unpack", 2, 4)
+    for deb in debs:
+        _run(["dpkg-deb", "-x", str(deb), str(root)], f"unpack {deb.name}")
+    # Packages of before the merge of /lib into /usr/lib bring their own; the loader is looked for in /lib.
+    if not (root / "lib").exists():
+        (root / "lib").symlink_to("usr/lib")
+    version = next((root / "usr" / "bin").glob("python3.[0-9]*[0-9]")).name.removeprefix("python")
+    progress("arm64 wheels", 3, 4)
+    downloads = scratch / "downloads"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip += ["--only-binary=:all:", "--platform", _WHEEL_PLATFORM, "--python-version", version, "-d", str(downloads)]
+    _run([*pip, "numpy", f"onnxruntime=={onnxruntime.__version__}"], "download aarch64 wheels")
+    for wheel in sorted(downloads.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(wheels)
+    progress("arm64 wheels", 4, 4)
+
+
+def _download_debs(scratch: Path, progress: Progress) -> list[Path]:
+    """Debian's packages for arm64, with all they depend on."""
+    state, cache = scratch / "state", scratch / "cache"
+    for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
+        folder.mkdir(parents=True)
+    status = scratch / "status"
+    status.touch()
+    settings = {
+        "APT::Architecture": "arm64",
+        "APT::Architectures::": "arm64",
+        "Dir::State": state,
+        "Dir::State::status": status,
+        "Dir::Cache": cache,
+        "APT::Sandbox::User": "",
+        "APT::Install-Recommends": "false",
+    }
+    apt = ["apt-get", "-q", "-y", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
+    _run([*apt, "update"], "list Debian's arm64 packages")
+    progress("arm64 packages: download", 1, 4)
+    _run([*apt, "--download-only", "install", *_DEBIAN_PACKAGES], "download Debian's arm64 packages")
+    return sorted((cache / "archives").glob("*.deb"))
+
+
+def _run(command: Sequence[str], what: str) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+    )
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        # Addresses of mirrors are long and say nothing to whoever has no network.
+        got = re.sub(r"https?://\S+", "the server", lines[-1])[:200] if lines else f"exit code {done.returncode}"
+        raise DeviceUnavailableError(
+            f"cannot {what}",
+            got=got,
+            expected="a Debian or Ubuntu machine that reaches its package sources and PyPI",
+            do="run it once where there is a network; the cache folder can be copied",
+        )

@@ -1,12 +1,13 @@
 """`edgeclf verify`: the parity gate once more, on the machine where the model will run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar
 from edgeclf.toolkit.options import (
+    CacheFolderOption,
     DeviceOption,
     IgnoreUnreadableOption,
     JsonOption,
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 
 # Images that layers are compared on: ratios of energies settle long before accuracies do.
 _LAYER_IMAGES = 32
+# Without and with dot products: the two kinds of int8 kernels there are.
+_DEFAULT_CORES = ("cortex-a72", "cortex-a76")
+
+
+class ModelOptions(NamedTuple):
+    """How the candidate is run.
+
+    Attributes:
+        device: Name of the device.
+        threads: Threads inside one inference; None takes the CPUs this process may use.
+    """
+
+    device: str
+    threads: int | None
 
 
 def verify(
@@ -31,9 +46,30 @@ def verify(
         Path, typer.Argument(help="Images: folder of class folders, CSV, or any folder.", show_default=False)
     ],
     against: Annotated[
-        Path,
+        Path | None,
         typer.Option("--against", help="The run folder, or another .onnx file, to compare with.", show_default=False),
-    ],
+    ] = None,
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            "--emulate",
+            help="arm64: run the file on ONNX Runtime's ARM kernels, emulated, and compare with this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    core: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--core",
+            help="With --emulate: cortex-a53, cortex-a72, cortex-a76 or max; may be repeated. Default: a72 and a76, "
+            "without and with dot products.",
+            show_default=False,
+        ),
+    ] = None,
+    emulate_images: Annotated[
+        int, typer.Option("--emulate-images", min=1, help="With --emulate: images, one to ten seconds each.")
+    ] = 40,
+    cache_folder: CacheFolderOption = None,
     split: SplitOption = "auto",
     layers: Annotated[
         bool, typer.Option("--layers", help="int8: compare layer by layer, and say where precision is lost.")
@@ -49,21 +85,72 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a model file with what it was made from, on this machine and these images; exit code 4 if it differs."""
+    from edgeclf.runtime.errors import UsageError
+
+    if plot is not None and not layers:
+        raise UsageError("--plot without --layers", expected="both", do="add --layers")
+    limits = (min_agreement, max_accuracy_drop)
+    if emulate is not None:
+        from edgeclf.toolkit.emulation import verify_emulated
+
+        if against is not None or layers:
+            raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
+        cores = core or _DEFAULT_CORES
+        verify_emulated(
+            model,
+            data,
+            split,
+            architecture=emulate,
+            cores=cores,
+            most_images=emulate_images,
+            limits=limits,
+            cache_folder=cache_folder,
+            as_json=as_json,
+        )
+        return
+    if against is None or core:
+        missing = "--core without --emulate" if core else "neither --against nor --emulate"
+        raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
+    _verify_against(
+        model,
+        against,
+        data,
+        split,
+        opened=ModelOptions(device, threads),
+        limits=limits,
+        layers=layers,
+        plot=plot,
+        ignore_unreadable=ignore_unreadable,
+        as_json=as_json,
+    )
+
+
+def _verify_against(
+    model: Path,
+    against: Path,
+    data: Path,
+    split: str,
+    *,
+    opened: ModelOptions,
+    limits: tuple[float, float],
+    layers: bool,
+    plot: Path | None,
+    ignore_unreadable: bool,
+    as_json: bool,
+) -> None:
     import numpy as np
 
     from edgeclf.export.parity import compare_probabilities, parity_failures
     from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.errors import GateError, UsageError
+    from edgeclf.runtime.errors import GateError
     from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
     from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_layers, print_parity
 
-    if plot is not None and not layers:
-        raise UsageError("--plot without --layers", expected="both", do="add --layers")
-    candidate = ModelSession(model, device=device, threads=threads)
+    candidate = ModelSession(model, device=opened.device, threads=opened.threads)
     reference = open_reference(against)
     check_same_labels(model, candidate.spec, against, reference.spec)
-    limits = limits_for(candidate.spec, reference.spec, min_agreement, max_accuracy_drop)
+    parity_limits = limits_for(candidate.spec, reference.spec, *limits)
     images = list_images(data, candidate.spec.labels, split, need_labels=False)
     if images.true_indices is None:
         note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
@@ -76,7 +163,7 @@ def verify(
         raise RuntimeError("the two models could not read the same files")
     true = None if images.true_indices is None else np.asarray(images.true_indices)[list(got.rows)]
     facts = compare_probabilities(expected.probabilities, got.probabilities, images.part, true)
-    failures = parity_failures(facts, limits)
+    failures = parity_failures(facts, parity_limits)
     differing = [str(images.paths[got.rows[row]]) for row in facts.disagreements]
     cpu = cpu_info()
     if as_json:

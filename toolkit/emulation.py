@@ -1,0 +1,116 @@
+"""`edgeclf verify --emulate`: what ARM cores make of a file, next to this machine."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeclf.toolkit.console import note, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from edgeclf.export.emulate import EmulationFacts
+
+
+def verify_emulated(
+    model: Path,
+    data: Path,
+    split: str,
+    *,
+    architecture: str,
+    cores: Sequence[str],
+    most_images: int,
+    limits: tuple[float, float],
+    cache_folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Runs a file on emulated cores and prints how its results differ.
+
+    Args:
+        model: The `.onnx` file.
+        data: Images, labelled or not.
+        split: Which of them.
+        architecture: `arm64`.
+        cores: Names of the cores.
+        most_images: How many images, evenly spread over those there are.
+        limits: Lowest agreement and highest loss of accuracy of an int8 file.
+        cache_folder: Where the emulated system is kept; None takes the default.
+        as_json: Whether to print one JSON document.
+
+    Raises:
+        UsageError: There is no such architecture or core.
+        MissingPackageError: The emulator is not installed.
+        DeviceUnavailableError: The system cannot be prepared, or cannot run the file.
+        GateError: A core's labels differ more than the limits allow.
+    """
+    import numpy as np
+
+    from edgeclf.export.emulate import compare_with_here, get_core, run_emulated
+    from edgeclf.export.sysroot import prepare_sysroot
+    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.runtime.errors import GateError, UsageError
+    from edgeclf.runtime.preprocess import load_image, preprocess_bgr
+    from edgeclf.runtime.session import ModelSession
+    from edgeclf.toolkit.labelled import list_images
+    from edgeclf.training.cache import default_cache_folder
+
+    if architecture != "arm64":
+        raise UsageError(
+            f"cannot emulate {architecture!r}", expected="arm64", do="leave the others to their own machines"
+        )
+    chosen = [get_core(name) for name in cores]
+    session = ModelSession(model, device="cpu", threads=1)
+    images = list_images(data, session.spec.labels, split, need_labels=False)
+    rows = np.unique(np.linspace(0, len(images.paths) - 1, min(most_images, len(images.paths))).astype(int))
+    true = None if images.true_indices is None else [images.true_indices[row] for row in rows]
+    with progress_bar(enabled=not as_json) as progress:
+        sysroot = prepare_sysroot(cache_folder or default_cache_folder(), progress)
+        pixels = np.stack([preprocess_bgr(load_image(images.paths[row]), session.spec.preprocess) for row in rows])
+        here = np.concatenate([session.run(pixels[row : row + 1]) for row in range(len(rows))])
+        facts = [
+            compare_with_here(here, run_emulated(model, pixels, core, sysroot, progress), core, true) for core in chosen
+        ]
+    failures = [failure for item in facts for failure in _failures(item, session.spec.precision, limits)]
+    cpu = cpu_info()
+    if as_json:
+        document = {"model": str(model), "cpu": cpu.to_json(), "passed": not failures, "failures": failures}
+        print_json({**document, "cores": [asdict(item) for item in facts]})
+    else:
+        print_table(
+            f"{model} on emulated ARM cores, next to {cpu.model}",
+            ["", "dot products", "images", "same bits", "same label", "max error", "accuracy here", "there"],
+            [_cells(item) for item in facts],
+        )
+    if failures:
+        raise GateError(
+            f"{model} does something else on ARM",
+            got="; ".join(failures),
+            do="export it again with --target any, or ship the fp32 file there",
+        )
+    note("passed: the file does the same on these cores")
+
+
+def _cells(facts: "EmulationFacts") -> list[str]:
+    accuracies = ["-" if value is None else f"{value:.4f}" for value in (facts.accuracy_here, facts.accuracy_there)]
+    return [
+        facts.core,
+        "yes" if facts.dot_products else "no",
+        str(facts.images),
+        "all" if facts.identical else "not all",
+        f"{facts.agreement:.4f}",
+        f"{facts.max_error:.2e}",
+        *accuracies,
+    ]
+
+
+def _failures(facts: "EmulationFacts", precision: str, limits: tuple[float, float]) -> list[str]:
+    least = 1.0 if precision == "fp32" else limits[0]
+    failures = []
+    if facts.agreement < least:
+        failures.append(
+            f"{facts.core}: the same label on {facts.agreement:.4f} of the images, at least {least:g} required"
+        )
+    if facts.accuracy_here is not None and facts.accuracy_there is not None:
+        drop = facts.accuracy_here - facts.accuracy_there
+        if drop > limits[1] + 1e-9:
+            failures.append(f"{facts.core}: accuracy falls by {drop:.4f}, at most {limits[1]:g} allowed")
+    return failures

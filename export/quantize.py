@@ -17,7 +17,7 @@ from edgeclf.export.convert import keep_used_opsets
 from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.equalize import equalize, find_pairs
 from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
-from edgeclf.export.int8.observe import observe
+from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.ranges import RANGE_METHODS, QuantParams, RangeMethod
 from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.sequential import LayerMethods, quantize_layers
@@ -29,6 +29,7 @@ from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
+_MOST_SEQUENTIAL_IMAGES = 64
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
 
@@ -153,7 +154,7 @@ def quantize_int8(
         progress: Told of each pass.
 
     Raises:
-        EdgeclfError: As `calibrate_network`.
+        EdgeclfError: As `Calibrator`.
     """
     return calibrate_network(model, calibration_rgb, recipe, progress).write()
 
@@ -164,41 +165,77 @@ def calibrate_network(
     recipe: QuantizationRecipe | None = None,
     progress: Progress = no_progress,
 ) -> QuantizedNetwork:
-    """Fits ranges, weights and biases of a float32 contract model's int8 form.
+    """Fits ranges, weights and biases of a float32 contract model's int8 form: a `Calibrator`, used once.
+
+    Raises:
+        EdgeclfError: As `Calibrator`.
+    """
+    return Calibrator(model, calibration_rgb, progress).network(recipe or QuantizationRecipe())
+
+
+class Calibrator:
+    """A float network and its calibration images, from which any number of recipes are made; what they share is done once.
 
     Args:
         model: The float model, input `image` uint8 (N, H, W, 3).
         calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images that ranges, rounding and biases are fitted to;
             images the model was trained on will do, images it is judged by must not be among them.
-        recipe: How; None takes the default.
         progress: Told of each pass.
 
     Raises:
-        InputError: There are no calibration images, the network has no layer that can be quantized, is quantized
-            already, or gives values that are not finite.
-        UsageError: The recipe keeps a layer in float that does not exist.
+        InputError: There are no calibration images, the model is quantized already, has no layer that can be, or gives
+            values that are not finite.
+        UsageError: A recipe keeps a layer in float that does not exist.
         MissingPackageError: A package of the extra [export] is not installed.
     """
-    recipe = recipe or QuantizationRecipe()
-    if len(calibration_rgb) == 0:
-        raise InputError("cannot quantize", got="no calibration images", expected="at least one")
-    if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
-        raise InputError(
-            "cannot quantize", got="a model that is already quantized", expected="its float file", do="export it anew"
-        )
-    prepared = prepare_model(model)
-    graph = read_graph(prepared)
-    plan = _plan(graph, recipe)
-    equalized = 0
-    if recipe.equalize and (pairs := find_pairs(graph)):
-        seen = observe(graph, [value for _, _, value in pairs], calibration_rgb, progress)
-        prepared, equalized = equalize(prepared, graph, seen.channel_peaks)
-        graph = read_graph(prepared)
+
+    def __init__(self, model: onnx.ModelProto, calibration_rgb: UInt8Array, progress: Progress = no_progress) -> None:
+        if len(calibration_rgb) == 0:
+            raise InputError("cannot quantize", got="no calibration images", expected="at least one")
+        if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
+            raise InputError(
+                "cannot quantize",
+                got="a model that is already quantized",
+                expected="its float file",
+                do="export it anew",
+            )
+        self._images = calibration_rgb
+        self._progress = progress
+        self._ir_version = model.ir_version
+        self._graph = read_graph(prepare_model(model))
+        self._equalized: tuple[FloatGraph, int] | None = None
+        self._seen: dict[bool, Observed] = {}
+
+    def network(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
+        """The network quantized by a recipe."""
+        graph, pairs = self._graph, 0
+        # Checks the recipe before anything is run.
         plan = _plan(graph, recipe)
-    params = _measure(graph, plan, calibration_rgb, recipe, progress)
-    methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
-    layers = quantize_layers(graph, plan, params, calibration_rgb, methods=methods, progress=progress)
-    return QuantizedNetwork(graph, params, layers, recipe, len(calibration_rgb), equalized, model.ir_version)
+        if recipe.equalize:
+            graph, pairs = self._equalize()
+            plan = _plan(graph, recipe)
+        params = _choose_params(plan, self._observe(graph, equalized=pairs > 0), recipe)
+        methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
+        # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
+        few = self._images[:_MOST_SEQUENTIAL_IMAGES]
+        layers = quantize_layers(graph, plan, params, few, methods=methods, progress=self._progress)
+        return QuantizedNetwork(graph, params, layers, recipe, len(self._images), pairs, self._ir_version)
+
+    def _equalize(self) -> tuple[FloatGraph, int]:
+        if self._equalized is None:
+            self._equalized = self._graph, 0
+            if pairs := find_pairs(self._graph):
+                peaks = observe(self._graph, [value for _, _, value in pairs], self._images, self._progress)
+                model, count = equalize(self._graph.model, self._graph, peaks.channel_peaks)
+                self._equalized = read_graph(model), count
+        return self._equalized
+
+    def _observe(self, graph: FloatGraph, *, equalized: bool) -> Observed:
+        if equalized not in self._seen:
+            # Of every value that any recipe may want in 8 bits, those among them that have another's scale in this one.
+            wanted = sorted(plan_steps(graph, find_stem(graph.model)).in_bytes)
+            self._seen[equalized] = observe(graph, wanted, self._images, self._progress)
+        return self._seen[equalized]
 
 
 def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
@@ -213,20 +250,17 @@ def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
     return plan
 
 
-def _measure(
-    graph: FloatGraph, plan: StepPlan, calibration_rgb: UInt8Array, recipe: QuantizationRecipe, progress: Progress
-) -> dict[str, QuantParams]:
+def _choose_params(plan: StepPlan, seen: Observed, recipe: QuantizationRecipe) -> dict[str, QuantParams]:
     """The parameters of every value in 8 bits."""
-    moved = {step.output: step.inputs[0] for step in plan.steps if step.moves and step.quantized}
-    wanted = [value for value in plan.in_bytes if value not in moved]
-    seen = observe(graph, sorted(wanted), calibration_rgb, progress)
-    params = {name: histogram.params(recipe.ranges) for name, histogram in seen.histograms.items()}
+    params = {
+        name: histogram.params(recipe.ranges) for name, histogram in seen.histograms.items() if name in plan.in_bytes
+    }
     stem = plan.stem
     if stem is not None and stem.output in params and stem.zero_point is not None:
         # The pixels are already 8-bit: with the stem's own scale and zero point no pixel value is rounded.
         params[stem.output] = QuantParams(float(np.float32(stem.scale)), stem.zero_point)
     for step in plan.steps:
-        if step.output in moved:
+        if step.moves and step.quantized:
             params[step.output] = params[step.inputs[0]]
     return align_sums(plan.steps, params)
 

@@ -3,6 +3,7 @@
 Nothing here knows what a good recipe is; it only tries some and keeps what was measured.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
-from edgeclf.export.quantize import QuantizationRecipe, Quantized, QuantizedNetwork, calibrate_network
+from edgeclf.export.quantize import Calibrator, QuantizationRecipe, Quantized, QuantizedNetwork
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session import open_session_from_bytes
@@ -97,30 +98,31 @@ def search(
         progress: Told of each.
 
     Returns:
-        What was tried, the best first: those that meet the limits, and of these the one closest to the reference.
+        What was tried, the best first, see `best_first`.
 
     Raises:
-        EdgeclfError: As `calibrate_network`.
+        EdgeclfError: As `Calibrator`.
     """
     begun = time.perf_counter()
     trials: list[tuple[Trial, QuantizedNetwork]] = []
+    calibrator = Calibrator(model, calibration_rgb, progress)
     recipes = candidate_recipes(effort, base)
     for number, (name, recipe) in enumerate(recipes):
         started = time.perf_counter()
         if trials and started - begun + trials[0][0].seconds > budget_s:
             break
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
-        network = calibrate_network(model, calibration_rgb, recipe, progress)
+        network = calibrator.network(recipe)
         if number and not _differs(network, trials):
             continue
         trials.append((_tried(name, network.write(), judge, limits, started), network))
-    trials.sort(key=lambda item: _rank(item[0]))
-    best, network = trials[0]
-    found = [trial for trial, _ in trials]
+    found = best_first([trial for trial, _ in trials])
+    best = found[0]
+    network = next(network for trial, network in trials if trial is best)
     if best.failures:
         left = budget_s - (time.perf_counter() - begun)
         found += _fall_back(best, network, calibration_rgb, judge, limits=limits, budget_s=left, progress=progress)
-    return sorted(found, key=_rank)
+    return best_first(found)
 
 
 def _differs(network: QuantizedNetwork, trials: Sequence[tuple[Trial, QuantizedNetwork]]) -> bool:
@@ -133,11 +135,32 @@ def _tried(name: str, quantized: Quantized, judge: Judge, limits: ParityLimits, 
     return Trial(name, quantized, parity, tuple(parity_failures(parity[0], limits)), time.perf_counter() - started)
 
 
-def _rank(trial: Trial) -> tuple[bool, int, float, float]:
-    """Smaller is better: within the limits, few layers in float, high agreement, small errors."""
-    decides = trial.parity[0]
-    kept = len(trial.quantized.recipe["keep_float"])
-    return bool(trial.failures), kept if not trial.failures else 0, -decides.agreement, decides.mean_error
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials in the order of preference.
+
+    Those within the limits come first, and of these the ones with the fewest layers in float. Among them, and among those
+    that fail, agreement decides where it differs by more than chance - a handful of images on the border between two
+    classes falls one way or the other - and the mean error of the probabilities, which counts every image, where not.
+    """
+    remaining = list(trials)
+    ordered: list[Trial] = []
+    while remaining:
+        group = [trial for trial in remaining if _class_of(trial) == min(map(_class_of, remaining))]
+        fewest = min(map(_disagreements, group))
+        # The standard deviation of a count of rare events is its root.
+        alike = [trial for trial in group if _disagreements(trial) <= fewest + 2 * math.sqrt(fewest + 1)]
+        best = min(alike, key=lambda trial: (trial.parity[0].mean_error, _disagreements(trial)))
+        ordered.append(best)
+        remaining.remove(best)
+    return ordered
+
+
+def _class_of(trial: Trial) -> tuple[bool, int]:
+    return bool(trial.failures), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
+
+
+def _disagreements(trial: Trial) -> int:
+    return round((1 - trial.parity[0].agreement) * trial.parity[0].images)
 
 
 def _fall_back(

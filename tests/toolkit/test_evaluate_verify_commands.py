@@ -167,3 +167,60 @@ def test_different_classifiers_are_not_compared(call_edgeclf, exported, colour_m
     done = call_edgeclf("verify", colour_model, photographs, "--against", exported)
     assert (done.code, done.out) == (3, "")
     assert "are different classifiers: got labels red, green, blue and astronaut, chelsea, coffee" in done.err
+
+
+@pytest.fixture(scope="module")
+def int8_file(run_edgeclf, trained_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    done = run_edgeclf(
+        "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick",
+        "--min-agreement", 0, "--max-accuracy-drop", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_layers_are_compared_with_those_of_the_run(call_edgeclf, int8_file, trained_run, photographs, tmp_path):
+    plot = tmp_path / "layers.png"
+    done = call_edgeclf(
+        "verify", int8_file, photographs, "--against", trained_run.folder, "--layers", "--plot", plot, "--json",
+        "--min-agreement", 0, "--max-accuracy-drop", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    layers = done.json()["layers"]
+    # Five convolutions and three dense layers.
+    assert [layer["operator"] for layer in layers] == ["Conv"] * 5 + ["Gemm"] * 3
+    assert min(layer["output_sqnr_db"] for layer in layers) > 5
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_layers_of_a_float_file_are_refused(call_edgeclf, exported, trained_run, photographs):
+    done = call_edgeclf("verify", exported, photographs, "--against", trained_run.folder, "--layers")
+    assert (done.code, done.out) == (3, "")
+    assert "cannot compare these models layer by layer" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "nothing to compare with"),
+        (("--against", "x", "--emulate", "arm64"), "--emulate compares with this machine"),
+        (("--emulate", "riscv"), "cannot emulate 'riscv'"),
+        (("--emulate", "arm64", "--core", "cortex-z9"), "unknown core 'cortex-z9'"),
+        (("--against", "x", "--core", "max"), "--core without --emulate"),
+        (("--against", "x", "--plot", "p.png"), "--plot without --layers"),
+    ],
+)
+def test_verify_options_that_do_not_fit_are_usage_errors(call_edgeclf, exported, photographs, options, said):
+    done = call_edgeclf("verify", exported, photographs, *options)
+    assert done.code == 2, done.err
+    assert said in " ".join(done.err.split())
+
+
+def test_a_missing_emulator_is_said_before_anything_is_downloaded(
+    call_edgeclf, exported, photographs, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = call_edgeclf("verify", exported, photographs, "--emulate", "arm64")
+    assert (done.code, done.out) == (5, "")
+    assert "apt install" in " ".join(done.err.split())

@@ -47,6 +47,42 @@ def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run,
     assert document["recommendation"]["reason"]
     assert Classifier(out).spec.precision == "int8"
     assert f"next: edgeclf infer {out}" in done.err
+    assert "fitted to 16 training images" in done.err
+    assert len(document["recipes"]) >= 2
+    assert document["recipes"][0]["parity"][0]["agreement"] == int8["parity"][0]["agreement"]
+    assert all(recipe["latency"]["ratio"] > 0 for recipe in document["recipes"])
+    spec = Classifier(out).spec.quantization
+    assert (spec["target"], spec["saturation"]["holds"], spec["unsettled_sums"]) == ("any", True, [])
+
+
+def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path):
+    out, plot = tmp_path / "int8.onnx", tmp_path / "recipes.png"
+    done = call_edgeclf(
+        "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", "arm64",
+        "--plot", plot, "--min-agreement", 0, "--max-accuracy-drop", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "learned rounding" in done.out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    quantization = Classifier(out).spec.quantization
+    assert (quantization["target"], quantization["pair_constraint"]) == ("arm64", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--precision", "int8", "--effort", "huge"), "quick or normal or max"),
+        (("--precision", "int8", "--target", "mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
+        (("--precision", "int8", "--keep-float", "nonsense"), "no layer 'nonsense' to keep in float"),
+        (("--plot", "x.png"), "--plot shows int8 recipes"),
+    ],
+)
+def test_int8_options_that_do_not_fit_are_usage_errors(call_edgeclf, trained_run, tmp_path, options, said):
+    out = tmp_path / "m.onnx"
+    done = call_edgeclf("export", trained_run.folder, "--out", out, *options)
+    assert done.code == 2, done.err
+    assert said in " ".join(done.err.split())
+    assert not out.exists()
 
 
 def test_data_that_moved_is_asked_for_and_found(call_edgeclf, trained_run, photographs, tmp_path):

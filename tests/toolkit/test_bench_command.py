@@ -62,12 +62,12 @@ def cpu_record(**changes):
 def test_a_file_verified_on_another_cpu_is_pointed_out(run_edgeclf, make_colour_model, tmp_path):
     other = make_colour_model(
         tmp_path / "other.onnx",
-        spec_changes={"parity": {"cpu": cpu_record(model="Other CPU", isa_flags=["avx512_vnni"])}},
+        spec_changes={"parity": {"cpu": cpu_record(model="Other CPU", isa_flags=["avx512_vnni_next"])}},
     )
     document, notes = bench_json(run_edgeclf, other, "--min-queries", "1", "--threads", "1")
     assert notes.startswith(f"warning: {other} was verified and timed on another CPU: next to Other CPU, ")
-    assert "lacks avx512_vnni" in notes
-    assert "lacks avx512_vnni" in document["isa_difference"]
+    assert "lacks avx512_vnni_next" in notes
+    assert "lacks avx512_vnni_next" in document["isa_difference"]
     same = make_colour_model(tmp_path / "same.onnx", spec_changes={"latency": {"cpu": cpu_record()}})
     document, notes = bench_json(run_edgeclf, same, "--min-queries", "1", "--threads", "1")
     assert (document["isa_difference"], notes) == (None, "")

@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export import emulated_run
+from edgeclf.export.parity import ParityFacts, compare_probabilities
 from edgeclf.export.sysroot import EMULATOR, Sysroot
 from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
@@ -135,24 +137,23 @@ class EmulationFacts:
     """What a core makes of a file, next to this machine.
 
     Attributes:
-        core: Its name.
-        dot_products: Whether it has them.
-        images: How many were compared.
+        core: Which.
         identical: Whether every output has the same bits here and there.
-        agreement: Share of images with the same most probable class.
-        max_error: Largest absolute difference of a probability.
-        accuracy_here: Top-1 accuracy on this machine; None without labels.
-        accuracy_there: The same on the core.
+        parity: The comparison, this machine as the reference.
     """
 
-    core: str
-    dot_products: bool
-    images: int
+    core: Core
     identical: bool
-    agreement: float
-    max_error: float
-    accuracy_here: float | None
-    accuracy_there: float | None
+    parity: ParityFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {
+            "core": self.core.name,
+            "dot_products": self.core.has_dot_products,
+            "identical": self.identical,
+            **self.parity.to_json(),
+        }
 
 
 def compare_with_here(
@@ -169,16 +170,5 @@ def compare_with_here(
         core: Which.
         true_indices: (N,) class of each image; None where it is not known.
     """
-    from edgeclf.export.parity import compare_probabilities
-
-    facts = compare_probabilities(here, there, core.name, true_indices)
-    return EmulationFacts(
-        core.name,
-        core.has_dot_products,
-        facts.images,
-        here.tobytes() == there.tobytes(),
-        facts.agreement,
-        facts.max_error,
-        facts.reference_accuracy,
-        facts.candidate_accuracy,
-    )
+    parity = compare_probabilities(here, there, f"emulated {core.name}", true_indices)
+    return EmulationFacts(core, here.tobytes() == there.tobytes(), parity)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,16 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.gate import Gate, HeldOutImages, probabilities_of
 from edgeclf.export.keras_model import KerasModel
-from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits, compare_probabilities, parity_failures
-from edgeclf.export.quantize import QuantizationRecipe, Quantized
+from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
+from edgeclf.export.quantize import QuantizationRecipe
 from edgeclf.export.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.search import Effort, Trial, search
 from edgeclf.runtime.bench import LatencyFigures, compare_latency
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
 from edgeclf.runtime.files import replacing
-from edgeclf.runtime.pipeline import ProbabilityModel
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
@@ -31,35 +31,6 @@ from edgeclf.runtime.spec import ModelSpec
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-_BATCH = 32
-
-
-class ImageRows(Protocol):
-    """(N, H, W, 3) uint8 RGB images that are read a slice at a time: an array, a memory map, or a selection of one."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, rows: slice, /) -> UInt8Array:
-        """The images of these rows."""
-
-
-@dataclass(frozen=True)
-class HeldOutImages:
-    """Preprocessed images the network was not fitted to.
-
-    Attributes:
-        part: `validation` or `test`.
-        images_rgb: (N, H, W, 3) uint8, RGB.
-        true_indices: (N,) index of each image's class in the spec's labels.
-        decides: Whether an int8 model may be refused because of them. Test images only report, so that nothing is
-            ever picked by them; a float conversion is exact or broken, and is held to its limits on every part.
-    """
-
-    part: str
-    images_rgb: ImageRows
-    true_indices: npt.NDArray[np.int64]
-    decides: bool
 
 
 @dataclass(frozen=True)
@@ -148,15 +119,13 @@ def export_classifier(
     references = [
         probabilities_of(KerasModel(model, spec), part.images_rgb, f"keras on {part.part}", progress) for part in parts
     ]
-    gate = _Gate(spec, parts, references, progress)
-
     progress("convert", 0, 1)
     fp32 = onnx_from_keras(model)
     progress("convert", 1, 1)
     with tempfile.TemporaryDirectory(prefix="edgeclf-export-") as folder_name:
-        folder = Path(folder_name)
+        gate = Gate(parts, references, Path(folder_name), progress)
         protos = {"fp32": fp32}
-        candidates = [gate.judge("fp32", fp32, spec, folder, FP32_LIMITS)]
+        candidates = [gate.judge("fp32", fp32, spec, FP32_LIMITS)]
         specs = {"fp32": spec.with_changes(precision="fp32", quantization=None)}
         recipes: list[Candidate] = []
         trials: list[Trial] = []
@@ -164,7 +133,7 @@ def export_classifier(
             trials = search(
                 fp32,
                 calibration_rgb,
-                lambda quantized: gate.compare(quantized, spec, folder),
+                lambda quantized: gate.try_recipe(quantized, spec),
                 limits=int8_limits,
                 effort=effort,
                 base=recipe or QuantizationRecipe(),
@@ -175,14 +144,14 @@ def export_classifier(
             best = trials[0].quantized
             protos["int8"] = best.model
             specs["int8"] = spec.with_changes(precision="int8", quantization=best.recipe)
-            candidates.append(gate.judge("int8", best.model, specs["int8"], folder, int8_limits))
+            candidates.append(gate.judge("int8", best.model, specs["int8"], int8_limits))
         chosen = candidates[-1]
         if chosen.failures:
             raise ParityGateError(_report(out, precision, candidates, recipes, written=False), chosen.failures)
-        candidates = _timed(candidates, folder, progress)
+        candidates = _timed(candidates, gate, progress)
         chosen = candidates[-1]
         if recipes:
-            recipes = _with_latency(recipes, trials, chosen=chosen, spec=spec, folder=folder, progress=progress)
+            recipes = _with_latency(recipes, trials, chosen=chosen, spec=spec, gate=gate, progress=progress)
         limits = FP32_LIMITS if precision == "fp32" else int8_limits
         final = specs[precision].with_changes(
             parity=_parity_record(chosen.parity, limits),
@@ -193,85 +162,9 @@ def export_classifier(
     return _report(out, precision, candidates, recipes, written=True)
 
 
-class _Gate:
-    """Runs candidate files with the real runtime on the held-out images and compares them with the reference."""
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        parts: Sequence[HeldOutImages],
-        references: Sequence[npt.NDArray[np.float32]],
-        progress: Progress,
-    ) -> None:
-        self._labels = spec.labels
-        self._parts = parts
-        self._references = references
-        self._progress = progress
-        self.first_rows: dict[str, npt.NDArray[np.float32]] = {}
-
-    def judge(
-        self, precision: str, model: onnx.ModelProto, spec: ModelSpec, folder: Path, limits: ParityLimits
-    ) -> Candidate:
-        path = folder / f"{precision}.onnx"
-        attach_spec(model, spec)
-        path.write_bytes(model.SerializeToString())
-        session = ModelSession(path, device="cpu")
-        facts, failures = [], []
-        for number, (part, reference) in enumerate(zip(self._parts, self._references, strict=True)):
-            probabilities = probabilities_of(session, part.images_rgb, f"{precision} on {part.part}", self._progress)
-            if number == 0:
-                # Batches of other sizes may choose other kernels, so the rows to check the written file with are
-                # computed in the batch they will be checked in.
-                self.first_rows[precision] = session.run(np.asarray(part.images_rgb[:8]))
-            compared = compare_probabilities(reference, probabilities, part.part, part.true_indices)
-            facts.append(compared)
-            if part.decides or precision == "fp32":
-                failures.extend(parity_failures(compared, limits))
-        return Candidate(precision, path.stat().st_size, tuple(facts), tuple(failures))
-
-    def compare(self, quantized: Quantized, spec: ModelSpec, folder: Path) -> tuple[ParityFacts, ...]:
-        """A recipe's comparisons on the images that decide."""
-        path = folder / "trial.onnx"
-        attach_spec(quantized.model, spec.with_changes(precision="int8", quantization=quantized.recipe))
-        path.write_bytes(quantized.model.SerializeToString())
-        session = ModelSession(path, device="cpu")
-        return tuple(
-            compare_probabilities(
-                reference,
-                probabilities_of(session, part.images_rgb, f"int8 on {part.part}", self._progress),
-                part.part,
-                part.true_indices,
-            )
-            for part, reference in zip(self._parts, self._references, strict=True)
-            if part.decides
-        )
-
-
-def probabilities_of(
-    model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
-) -> npt.NDArray[np.float32]:
-    """A model's probabilities for preprocessed images.
-
-    Args:
-        model: A model file or a Keras model.
-        images_rgb: (N, H, W, 3) uint8, RGB; read batch by batch.
-        stage: Name of this stage for `progress`.
-        progress: Told how many images are done.
-
-    Returns:
-        (N, C) float32.
-    """
-    rows = []
-    for start in range(0, len(images_rgb), _BATCH):
-        batch = np.asarray(images_rgb[start : start + _BATCH])
-        rows.append(model.run(batch))
-        progress(stage, start + len(batch), len(images_rgb))
-    return np.concatenate(rows)
-
-
-def _timed(candidates: Sequence[Candidate], folder: Path, progress: Progress) -> list[Candidate]:
+def _timed(candidates: Sequence[Candidate], gate: Gate, progress: Progress) -> list[Candidate]:
     # One thread each: several many-thread pools in one process spin against each other and time nothing but that.
-    sessions = {c.precision: ModelSession(folder / f"{c.precision}.onnx", device="cpu", threads=1) for c in candidates}
+    sessions = {c.precision: ModelSession(gate.path_of(c.precision), device="cpu", threads=1) for c in candidates}
     progress("time", 0, 1)
     figures = compare_latency(sessions)
     progress("time", 1, 1)
@@ -311,7 +204,7 @@ def _with_latency(
     *,
     chosen: Candidate,
     spec: ModelSpec,
-    folder: Path,
+    gate: Gate,
     progress: Progress,
 ) -> list[Candidate]:
     """The recipes with their latencies: those with the same layers in float run the same operators in the same time."""
@@ -320,13 +213,10 @@ def _with_latency(
     for candidate, trial in zip(recipes, trials, strict=True):
         kept = _kept_float(trial)
         if kept not in known:
-            path = folder / "recipe.onnx"
-            attach_spec(trial.quantized.model, spec)
-            path.write_bytes(trial.quantized.model.SerializeToString())
             progress("time", len(timed), len(recipes))
             sessions = {
-                "fp32": ModelSession(folder / "fp32.onnx", device="cpu", threads=1),
-                "int8": ModelSession(path, device="cpu", threads=1),
+                "fp32": ModelSession(gate.path_of("fp32"), device="cpu", threads=1),
+                "int8": gate.open("trial", trial.quantized.model, spec, threads=1),
             }
             known[kept] = compare_latency(sessions)["int8"]
         timed.append(replace(candidate, latency=known[kept]))

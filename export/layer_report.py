@@ -9,14 +9,13 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.int8.layers import Layer
-from edgeclf.export.int8.steps import Step, plan_steps
+from edgeclf.export.int8.steps import WEIGHTED_OPS, Step, plan_steps
 from edgeclf.export.stem import find_stem
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import open_session_from_bytes
 
-_WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 _BATCH = 8
 
 
@@ -122,8 +121,11 @@ def worst_first(facts: tuple[LayerFacts, ...]) -> tuple[LayerFacts, ...]:
 def sqnr_db(signal: npt.NDArray[Any], noisy: npt.NDArray[Any]) -> float | None:
     """10 log10 of the signal's energy over that of the difference, in decibels; None where they are equal."""
     wide = signal.astype(np.float64)
-    noise = float(np.square(noisy.astype(np.float64) - wide).sum())
-    return None if noise == 0.0 else float(10 * np.log10(max(float(np.square(wide).sum()), 1e-300) / noise))
+    return _decibels(float(np.square(wide).sum()), float(np.square(noisy.astype(np.float64) - wide).sum()))
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return None if noise == 0.0 else float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
 def _ratio_before(graph: FloatGraph, step: Step, known: dict[str, float | None]) -> float | None:
@@ -177,10 +179,7 @@ def _output_ratios(
             signal[number] += np.square(a, dtype=np.float64).sum()
             noise[number] += np.square(real - a, dtype=np.float64).sum()
         progress("compare layers", start + len(batch), len(images_rgb))
-    return [
-        None if lost == 0 else float(10 * np.log10(max(energy, 1e-300) / lost))
-        for energy, lost in zip(signal, noise, strict=True)
-    ]
+    return [_decibels(float(energy), float(lost)) for energy, lost in zip(signal, noise, strict=True)]
 
 
 def _final_value(graph: FloatGraph, node: Any, nodes: int) -> tuple[str, bool]:  # noqa: ANN401
@@ -224,7 +223,7 @@ def _session(model: onnx.ModelProto, outputs: dict[str, int]) -> Any:  # noqa: A
 
 def _weights(graph: FloatGraph, node: Any) -> npt.NDArray[Any] | None:  # noqa: ANN401
     """A layer's weights as they stand in the file, codes or floats; None for another node."""
-    if node.op_type not in _WEIGHTED_OPS:
+    if node.op_type not in WEIGHTED_OPS:
         return None
     codes = _codes(graph, node)
     return graph.constants.get(node.input[1]) if codes is None else codes

@@ -206,6 +206,11 @@ class Calibrator:
         self._equalized: tuple[FloatGraph, int] | None = None
         self._seen: dict[bool, Observed] = {}
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are layers that equalization would change."""
+        return bool(find_pairs(self._graph))
+
     def network(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
         """The network quantized by a recipe."""
         graph, pairs = self._graph, 0

@@ -106,15 +106,14 @@ def search(
     begun = time.perf_counter()
     trials: list[tuple[Trial, QuantizedNetwork]] = []
     calibrator = Calibrator(model, calibration_rgb, progress)
-    recipes = candidate_recipes(effort, base)
+    # Without anything to equalize, a recipe would come out as the one without it.
+    recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_pairs or not item[1].equalize]
     for number, (name, recipe) in enumerate(recipes):
         started = time.perf_counter()
         if trials and started - begun + trials[0][0].seconds > budget_s:
             break
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
         network = calibrator.network(recipe)
-        if number and not _differs(network, trials):
-            continue
         trials.append((_tried(name, network.write(), judge, limits, started), network))
     found = best_first([trial for trial, _ in trials])
     best = found[0]
@@ -123,11 +122,6 @@ def search(
         left = budget_s - (time.perf_counter() - begun)
         found += _fall_back(best, network, calibration_rgb, judge, limits=limits, budget_s=left, progress=progress)
     return best_first(found)
-
-
-def _differs(network: QuantizedNetwork, trials: Sequence[tuple[Trial, QuantizedNetwork]]) -> bool:
-    """Whether a network is none of those tried: nothing to equalize gives the same again."""
-    return not (network.recipe.equalize and network.equalized_pairs == 0 and trials)
 
 
 def _tried(name: str, quantized: Quantized, judge: Judge, limits: ParityLimits, started: float) -> Trial:
@@ -174,6 +168,8 @@ def _fall_back(
     progress: Progress,
 ) -> list[Trial]:
     """Puts the most harmful layers back into float, 1, 2, 4, ... at a time, until the limits hold."""
+    if budget_s <= 0:
+        return []
     begun = time.perf_counter()
     ranked = rank_layers(network, calibration_rgb[:_RANKING_IMAGES], progress)
     trials: list[Trial] = []

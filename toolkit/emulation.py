@@ -1,7 +1,6 @@
 """`edgeclf verify --emulate`: what ARM cores make of a file, next to this machine."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +44,14 @@ def verify_emulated(
     import numpy as np
 
     from edgeclf.export.emulate import compare_with_here, get_core, run_emulated
+    from edgeclf.export.parity import parity_failures
     from edgeclf.export.sysroot import prepare_sysroot
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError, UsageError
     from edgeclf.runtime.preprocess import load_image, preprocess_bgr
     from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.labelled import list_images
+    from edgeclf.toolkit.parity_view import PARITY_COLUMNS, limits_for
     from edgeclf.training.cache import default_cache_folder
 
     if architecture != "arm64":
@@ -69,15 +70,16 @@ def verify_emulated(
         facts = [
             compare_with_here(here, run_emulated(model, pixels, core, sysroot, progress), core, true) for core in chosen
         ]
-    failures = [failure for item in facts for failure in _failures(item, session.spec.precision, limits)]
+    allowed = limits_for(session.spec, session.spec, *limits)
+    failures = [failure for item in facts for failure in parity_failures(item.parity, allowed)]
     cpu = cpu_info()
     if as_json:
         document = {"model": str(model), "cpu": cpu.to_json(), "passed": not failures, "failures": failures}
-        print_json({**document, "cores": [asdict(item) for item in facts]})
+        print_json({**document, "cores": [item.to_json() for item in facts]})
     else:
         print_table(
             f"{model} on emulated ARM cores, next to {cpu.model}",
-            ["", "dot products", "images", "same bits", "same label", "max error", "accuracy here", "there"],
+            ["", "dot products", "same bits", *PARITY_COLUMNS],
             [_cells(item) for item in facts],
         )
     if failures:
@@ -90,27 +92,7 @@ def verify_emulated(
 
 
 def _cells(facts: "EmulationFacts") -> list[str]:
-    accuracies = ["-" if value is None else f"{value:.4f}" for value in (facts.accuracy_here, facts.accuracy_there)]
-    return [
-        facts.core,
-        "yes" if facts.dot_products else "no",
-        str(facts.images),
-        "all" if facts.identical else "not all",
-        f"{facts.agreement:.4f}",
-        f"{facts.max_error:.2e}",
-        *accuracies,
-    ]
+    from edgeclf.toolkit.parity_view import parity_cells
 
-
-def _failures(facts: "EmulationFacts", precision: str, limits: tuple[float, float]) -> list[str]:
-    least = 1.0 if precision == "fp32" else limits[0]
-    failures = []
-    if facts.agreement < least:
-        failures.append(
-            f"{facts.core}: the same label on {facts.agreement:.4f} of the images, at least {least:g} required"
-        )
-    if facts.accuracy_here is not None and facts.accuracy_there is not None:
-        drop = facts.accuracy_here - facts.accuracy_there
-        if drop > limits[1] + 1e-9:
-            failures.append(f"{facts.core}: accuracy falls by {drop:.4f}, at most {limits[1]:g} allowed")
-    return failures
+    dot_products = "yes" if facts.core.has_dot_products else "no"
+    return [facts.core.name, dot_products, "all" if facts.identical else "not all", *parity_cells(facts.parity)]

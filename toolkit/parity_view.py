@@ -39,12 +39,12 @@ def limits_for(
 
 def print_parity(title: str, facts: "ParityFacts", differing: Sequence[str]) -> None:
     """Prints one comparison as a table, and the images on which the labels differ on stderr."""
-    print_table(title, ["", *_PARITY_COLUMNS], [[facts.part, *parity_cells(facts)]])
+    print_table(title, ["", *PARITY_COLUMNS], [[facts.part, *parity_cells(facts)]])
     for path in differing:
         note(f"different label: {path}")
 
 
-_PARITY_COLUMNS = ("images", "same label", "max error", "mean error", "accuracy before", "after")
+PARITY_COLUMNS = ("images", "same label", "max error", "mean error", "accuracy before", "after")
 
 
 def parity_cells(facts: "ParityFacts") -> list[str]:
@@ -66,7 +66,7 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         for candidate in report.candidates
         for number, facts in enumerate(candidate.parity)
     ]
-    print_table("Parity with the Keras model", ["", "part", *_PARITY_COLUMNS], rows)
+    print_table("Parity with the Keras model", ["", "part", *PARITY_COLUMNS], rows)
     first = report.candidates[0]
     rows = []
     for candidate in report.candidates:

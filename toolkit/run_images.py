@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeclf.export.exporter import HeldOutImages
+from edgeclf.export.gate import HeldOutImages
 from edgeclf.runtime.errors import DatasetError, EdgeclfError
 from edgeclf.training.cache import cached_images
 

@@ -16,6 +16,7 @@ from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.graph import FloatGraph
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.steps import Step, StepPlan
+from edgeclf.export.stem import Stem
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.session import open_session_from_bytes
@@ -43,7 +44,7 @@ class Prefixes:
         self._float: Values = {graph.input: images_rgb}
         self._quantized: Values = {graph.input: images_rgb}
         if plan.stem is not None:
-            self._run_stem(plan, images_rgb)
+            self._run_stem(plan.stem, images_rgb)
 
     def codes(self, value: str) -> npt.NDArray[np.uint8]:
         """(N, ...) uint8: a value in the int8 network."""
@@ -91,10 +92,7 @@ class Prefixes:
             emitter.copy(node)
         return emitter
 
-    def _run_stem(self, plan: StepPlan, images_rgb: UInt8Array) -> None:
-        stem = plan.stem
-        if stem is None:
-            return
+    def _run_stem(self, stem: Stem, images_rgb: UInt8Array) -> None:
         for values, quantized in ((self._float, False), (self._quantized, True)):
             emitter = Emitter(self._graph, self._params, {})
             for node in self._graph.nodes:
@@ -116,7 +114,9 @@ class Prefixes:
         names = [name if as_float or name not in self._params else in_bytes(name) for name in inputs]
         kinds = onnx.helper.np_dtype_to_tensor_dtype
         infos = [onnx.helper.make_tensor_value_info(name, kinds(values[name].dtype), None) for name in names]
-        kind = onnx.TensorProto.UINT8 if output.endswith(in_bytes("")) else onnx.TensorProto.FLOAT
+        # What is quantized comes out of a QuantizeLinear, always the last node.
+        quantized = emitter.nodes[-1].op_type == "QuantizeLinear"
+        kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
         info = onnx.helper.make_tensor_value_info(output, kind, None)
         model = model_of(emitter, infos, [info], self._graph.model)
         session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=usable_cpus())

@@ -75,3 +75,11 @@ def trained() -> Trained:
     train_rgb, train_indices = np.concatenate(train), np.repeat(np.arange(3), 96)
     model.fit(train_rgb, train_indices, epochs=25, batch_size=32, verbose=0)
     return Trained(model, train_rgb, train_indices, np.concatenate(held_out), np.repeat(np.arange(3), 40))
+
+
+@pytest.fixture(scope="session")
+def fp32(trained: Trained) -> Any:
+    """The network as a float ONNX model; tests that change it take a copy."""
+    from edgeclf.export.convert import onnx_from_keras
+
+    return onnx_from_keras(trained.model)

@@ -32,8 +32,8 @@ def test_outputs_are_compared_bit_by_bit():
     there[0] = np.nextafter(there[0], np.float32(1))
     facts = compare_with_here(here, there, core, [1, 0])
     assert not facts.identical
-    assert facts.agreement == 1.0
-    assert 0 < facts.max_error < 1e-6
+    assert facts.parity.agreement == 1.0
+    assert 0 < facts.parity.max_error < 1e-6
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import edgeclf.export.exporter as exporter_module
-from edgeclf.export.exporter import HeldOutImages, ParityGateError, export_classifier
+from edgeclf.export.exporter import ParityGateError, export_classifier
+from edgeclf.export.gate import HeldOutImages
 from edgeclf.export.parity import int8_limits
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.errors import InputError, OutputError, UsageError

@@ -3,15 +3,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgeclf.export.convert import onnx_from_keras, read_model
+from edgeclf.export.convert import read_model
 from edgeclf.export.layer_report import compare_layers, sqnr_db, worst_first
 from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
 from edgeclf.runtime.errors import ModelFileError
-
-
-@pytest.fixture(scope="module")
-def fp32(trained):
-    return onnx_from_keras(trained.model)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.export.contract import attach_spec, check_contract
-from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.parity import compare_probabilities
 from edgeclf.export.quantize import quantize_int8
 from edgeclf.export.stem import find_stem
@@ -15,11 +14,6 @@ from edgeclf.runtime.spec import ModelSpec, Preprocess
 from .conftest import LABELS, SIZE_HW
 
 SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW))
-
-
-@pytest.fixture(scope="module")
-def fp32(trained):
-    return onnx_from_keras(trained.model)
 
 
 @pytest.fixture(scope="module")

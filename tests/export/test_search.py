@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.graph import prepare_model, read_graph
 from edgeclf.export.parity import ParityFacts, ParityLimits, compare_probabilities
 from edgeclf.export.quantize import QuantizationRecipe, calibrate_network
@@ -14,11 +13,6 @@ from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session import open_session_from_bytes
-
-
-@pytest.fixture(scope="module")
-def fp32(trained):
-    return onnx_from_keras(trained.model)
 
 
 def run(model, images):

@@ -74,7 +74,9 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         (("--precision", "int8", "--effort", "huge"), "quick or normal or max"),
         (("--precision", "int8", "--target", "mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
         (("--precision", "int8", "--keep-float", "nonsense"), "no layer 'nonsense' to keep in float"),
-        (("--plot", "x.png"), "--plot shows int8 recipes"),
+        (("--plot", "x.png"), "--plot is about int8"),
+        (("--target", "arm64"), "--target is about int8"),
+        (("--keep-float", "conv1"), "--keep-float is about int8"),
     ],
 )
 def test_int8_options_that_do_not_fit_are_usage_errors(call_edgeclf, trained_run, tmp_path, options, said):

@@ -81,8 +81,16 @@ def export(
     if chosen_effort is None:
         raise UsageError(f"unknown effort {effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
     recipe = QuantizationRecipe(target=resolve_target(target, cpu_info()), keep_float=tuple(keep_float or ()))
-    if plot is not None and precision != "int8":
-        raise UsageError("--plot shows int8 recipes", got=f"--precision {precision}", expected="--precision int8")
+    int8_only = {
+        "--effort": effort != "normal",
+        "--target": target != "any",
+        "--keep-float": bool(keep_float),
+        "--budget-s": budget_s is not None,
+        "--plot": plot is not None,
+    }
+    given = [flag for flag, is_given in int8_only.items() if is_given]
+    if given and precision != "int8":
+        raise UsageError(f"{given[0]} is about int8", got=f"--precision {precision}", expected="--precision int8")
     loaded = load_run(run)
     with progress_bar(enabled=not as_json) as progress:
         images = load_run_images(loaded, data, cache_folder, progress)

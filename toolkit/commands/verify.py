@@ -1,7 +1,7 @@
 """`edgeclf verify`: the parity gate once more, on the machine where the model will run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,24 +20,13 @@ from edgeclf.toolkit.options import (
 if TYPE_CHECKING:
     from edgeclf.export.layer_report import LayerFacts
     from edgeclf.runtime.progress import Progress
+    from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.labelled import ImageList
 
 # Images that layers are compared on: ratios of energies settle long before accuracies do.
 _LAYER_IMAGES = 32
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
-
-
-class ModelOptions(NamedTuple):
-    """How the candidate is run.
-
-    Attributes:
-        device: Name of the device.
-        threads: Threads inside one inference; None takes the CPUs this process may use.
-    """
-
-    device: str
-    threads: int | None
 
 
 def verify(
@@ -111,12 +100,14 @@ def verify(
     if against is None or core:
         missing = "--core without --emulate" if core else "neither --against nor --emulate"
         raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
+    from edgeclf.runtime.session import ModelSession
+
     _verify_against(
         model,
         against,
         data,
         split,
-        opened=ModelOptions(device, threads),
+        candidate=ModelSession(model, device=device, threads=threads),
         limits=limits,
         layers=layers,
         plot=plot,
@@ -131,7 +122,7 @@ def _verify_against(
     data: Path,
     split: str,
     *,
-    opened: ModelOptions,
+    candidate: "ModelSession",
     limits: tuple[float, float],
     layers: bool,
     plot: Path | None,
@@ -143,11 +134,9 @@ def _verify_against(
     from edgeclf.export.parity import compare_probabilities, parity_failures
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError
-    from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
     from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_layers, print_parity
 
-    candidate = ModelSession(model, device=opened.device, threads=opened.threads)
     reference = open_reference(against)
     check_same_labels(model, candidate.spec, against, reference.spec)
     parity_limits = limits_for(candidate.spec, reference.spec, *limits)

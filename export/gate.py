@@ -1,0 +1,144 @@
+"""The gate that candidate files pass: run with the real runtime on held-out images and compared with the reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export._onnx import onnx
+from edgeclf.export.contract import attach_spec
+from edgeclf.export.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
+from edgeclf.export.quantize import Quantized
+from edgeclf.export.recommend import Candidate
+from edgeclf.runtime.pipeline import ProbabilityModel
+from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.spec import ModelSpec
+
+_BATCH = 32
+
+
+class ImageRows(Protocol):
+    """(N, H, W, 3) uint8 RGB images that are read a slice at a time: an array, a memory map, or a selection of one."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: slice, /) -> UInt8Array:
+        """The images of these rows."""
+
+
+@dataclass(frozen=True)
+class HeldOutImages:
+    """Preprocessed images the network was not fitted to.
+
+    Attributes:
+        part: `validation` or `test`.
+        images_rgb: (N, H, W, 3) uint8, RGB.
+        true_indices: (N,) index of each image's class in the spec's labels.
+        decides: Whether an int8 model may be refused because of them. Test images only report, so that nothing is
+            ever picked by them; a float conversion is exact or broken, and is held to its limits on every part.
+    """
+
+    part: str
+    images_rgb: ImageRows
+    true_indices: npt.NDArray[np.int64]
+    decides: bool
+
+
+class Gate:
+    """Judges candidate files.
+
+    Args:
+        parts: The held-out images.
+        references: (N, C) float32 probabilities of the trained network for each part.
+        folder: Where candidate files are written.
+        progress: Told how many images are done.
+
+    Attributes:
+        first_rows: What each precision's file gave for the first eight images of the first part.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[HeldOutImages],
+        references: Sequence[npt.NDArray[np.float32]],
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._parts = parts
+        self._references = references
+        self._folder = folder
+        self._progress = progress
+        self.first_rows: dict[str, npt.NDArray[np.float32]] = {}
+
+    def path_of(self, name: str) -> Path:
+        """Where the file of a candidate is."""
+        return self._folder / f"{name}.onnx"
+
+    def judge(self, precision: str, model: onnx.ModelProto, spec: ModelSpec, limits: ParityLimits) -> Candidate:
+        """Compares a precision's model on all parts, and leaves its file to be timed.
+
+        Args:
+            precision: `fp32` or `int8`.
+            model: The model.
+            spec: Its spec.
+            limits: What it must keep on the parts that decide; a float model on all.
+        """
+        session = self.open(precision, model, spec)
+        # Batches of other sizes may choose other kernels, so the rows to check the written file with are computed in
+        # the batch they will be checked in.
+        self.first_rows[precision] = session.run(np.asarray(self._parts[0].images_rgb[:8]))
+        facts, failures = [], []
+        for part, reference in zip(self._parts, self._references, strict=True):
+            facts.append(self._compare(session, part, reference, precision))
+            if part.decides or precision == "fp32":
+                failures.extend(parity_failures(facts[-1], limits))
+        return Candidate(precision, self.path_of(precision).stat().st_size, tuple(facts), tuple(failures))
+
+    def try_recipe(self, quantized: Quantized, spec: ModelSpec) -> tuple[ParityFacts, ...]:
+        """A recipe's comparisons on the parts that decide."""
+        session = self.open("trial", quantized.model, spec)
+        return tuple(
+            self._compare(session, part, reference, "int8")
+            for part, reference in zip(self._parts, self._references, strict=True)
+            if part.decides
+        )
+
+    def open(self, name: str, model: onnx.ModelProto, spec: ModelSpec, *, threads: int | None = None) -> ModelSession:
+        """Writes a candidate's file and opens it."""
+        attach_spec(model, spec)
+        self.path_of(name).write_bytes(model.SerializeToString())
+        return ModelSession(self.path_of(name), device="cpu", threads=threads)
+
+    def _compare(
+        self, session: ModelSession, part: HeldOutImages, reference: npt.NDArray[np.float32], name: str
+    ) -> ParityFacts:
+        probabilities = probabilities_of(session, part.images_rgb, f"{name} on {part.part}", self._progress)
+        return compare_probabilities(reference, probabilities, part.part, part.true_indices)
+
+
+def probabilities_of(
+    model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
+) -> npt.NDArray[np.float32]:
+    """A model's probabilities for preprocessed images.
+
+    Args:
+        model: A model file or a Keras model.
+        images_rgb: (N, H, W, 3) uint8, RGB; read batch by batch.
+        stage: Name of this stage for `progress`.
+        progress: Told how many images are done.
+
+    Returns:
+        (N, C) float32.
+    """
+    rows = []
+    for start in range(0, len(images_rgb), _BATCH):
+        batch = np.asarray(images_rgb[start : start + _BATCH])
+        rows.append(model.run(batch))
+        progress(stage, start + len(batch), len(images_rgb))
+    return np.concatenate(rows)

@@ -1,5 +1,6 @@
 """What the training benchmarks share: edgeclf in processes of their own, each with the cache it is given."""
 
+import argparse
 import json
 import os
 import statistics
@@ -40,6 +41,16 @@ def stock_environment(onednn: str) -> dict[str, str]:
     """
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     return {**environment, "TF_ENABLE_ONEDNN_OPTS": "0"} if onednn == "off" else environment
+
+
+def parse_with_train_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """The benchmark's own arguments, and the options of `edgeclf train` that follow `--`.
+
+    argparse alone takes what follows `--` for too many arguments where an option that takes several stands before it.
+    """
+    given = sys.argv[1:]
+    at = given.index("--") if "--" in given else len(given)
+    return parser.parse_args(given[:at]), given[at + 1 :]
 
 
 def recall(report: dict[str, Any], label: str) -> float:

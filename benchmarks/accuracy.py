@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from _training import edgeclf, median
+from _training import edgeclf, median, parse_with_train_options
 
 
 def measure(data: Path, seed: int, options: list[str], *, export: bool) -> dict[str, Any]:
@@ -49,17 +49,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--export", action="store_true", help="measure the exported file's calibration as well")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("options", nargs="*", help="options of edgeclf train, after --")
-    given = parser.parse_args()
+    given, options = parse_with_train_options(parser)
     runs = []
     for seed in given.seeds:
-        runs.append(measure(given.data, seed, given.options, export=given.export))
+        runs.append(measure(given.data, seed, options, export=given.export))
         if not given.json:
             shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in runs[-1].items()}
             print(" ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
     medians = {key: median([run[key] for run in runs]) for key in runs[0] if key != "seed"}
     if given.json:
-        print(json.dumps({"options": given.options, "runs": runs, "medians": medians}, indent=2))
+        print(json.dumps({"options": options, "runs": runs, "medians": medians}, indent=2))
     else:
         print("medians: " + " ".join(f"{key} {value:.4g}" for key, value in medians.items()))
 

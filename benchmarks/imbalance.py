@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _training import edgeclf, labelled_files, median, recall, write_csv
+from _training import edgeclf, labelled_files, median, parse_with_train_options, recall, write_csv
 
 
 def main() -> None:
@@ -23,8 +23,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("options", nargs="*", help="options of edgeclf train, after --")
-    given = parser.parse_args()
+    given, options = parse_with_train_options(parser)
     train, test = labelled_files(given.data, "train"), labelled_files(given.data, "test")
     rare = given.rare or max(label for _, label in train)
     if rare not in {label for _, label in train}:
@@ -53,7 +52,7 @@ def main() -> None:
                     seed,
                     "--balance",
                     balance,
-                    *given.options,
+                    *options,
                     cache=folder / "cache",
                 ).document
                 rows.append(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from _training import parse_with_train_options
 
 _DEFAULT = ["--arch", "small-cnn", "--epochs", "1"]
 
@@ -49,11 +50,8 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=120)
     parser.add_argument("--limit-gb", type=float, default=2.0)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "options", nargs="*", help=f"options of edgeclf train, after -- (default: {' '.join(_DEFAULT)})"
-    )
-    given = parser.parse_args()
-    options = given.options or _DEFAULT
+    given, options = parse_with_train_options(parser)
+    options = options or _DEFAULT
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
         folder = Path(name)
         write_images(folder / "data", given.images, given.size)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _training import edgeclf
+from _training import edgeclf, parse_with_train_options
 
 _DEFAULT = ["--arch", "seed-cnn", "--image-size", "89", "--epochs", "5", "--augment", "strong"]
 
@@ -57,13 +57,10 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--kill-in-epoch", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "options", nargs="*", help=f"options of edgeclf train, after -- (default: {' '.join(_DEFAULT)})"
-    )
-    given = parser.parse_args()
+    given, options = parse_with_train_options(parser)
     if given.kill_in_epoch < 2:
         parser.error("--kill-in-epoch must be at least 2: before the first is finished there is nothing to resume")
-    options = given.options or _DEFAULT
+    options = options or _DEFAULT
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
         folder = Path(name)
         cache = folder / "cache"

@@ -5,15 +5,17 @@
 IMAGES is a folder of photographs; those with the 1000 classes of ImageNet, one each in sorted order, give top-1 as well.
 The network has its own 1000-class head. Calibration images are drawn at random and never compared on. Latencies are of
 one image on one thread, all files in turns, medians; agreement is with the float file in ONNX Runtime on this CPU.
+With openvino, nncf and ai-edge-litert installed, those are measured in the same run.
 """
 
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, openvino_engine
 
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.graph import prepare_model
-from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import Calibrator, QuantizationRecipe, quantize_int8
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
 _SEED = 0
-_OURS = {
-    "edgeclf": QuantizationRecipe(),
+_OURS = "edgeclf"
+_ALL_INT8 = "edgeclf, first layers in 8 bits too"
+_ENTRANCE_ROUNDS = 40
+_VARIANTS = {
+    _ALL_INT8: QuantizationRecipe(),
     "edgeclf, equalized": QuantizationRecipe(equalize=True),
     "edgeclf, ranges by extremes": QuantizationRecipe(ranges="extremes"),
     "edgeclf, nearest rounding": QuantizationRecipe(learn_rounding=False),
@@ -84,18 +90,19 @@ def main() -> None:
     order = np.random.default_rng(_SEED).permutation(len(images))
     calibration, held = images[order[: given.calibration]], order[given.calibration :]
     true = held if len(images) == IMAGENET_CLASSES else None
-    fp32 = onnx_from_keras(build_lite_classifier(given.arch, (size, size)))
+    network = build_lite_classifier(given.arch, (size, size))
+    fp32 = onnx_from_keras(network)
 
-    made: dict[str, tuple[bytes, dict[str, str], float]] = {"fp32": (fp32.SerializeToString(), {}, 0.0)}
-    for name, make, options in _makers(fp32, calibration):
+    made: dict[str, tuple[bytes, Callable[[bytes], Run], float]] = {"fp32": (fp32.SerializeToString(), _open, 0.0)}
+    for name, make, engine in (*_makers(fp32, calibration), *_elsewhere(network, fp32, calibration, made)):
         started = time.perf_counter()
-        made[name] = (make().SerializeToString(), options, time.perf_counter() - started)
-    sessions = {name: _open(model, options) for name, (model, options, _) in made.items()}
-    times = _interleaved(sessions, images[held[:1]], given.rounds)
-    reference = _logits(sessions["fp32"], images[held])
+        made[name] = (make(), engine, time.perf_counter() - started)
+    engines = {name: engine(model) for name, (model, engine, _) in made.items()}
+    times = _interleaved(engines, images[held[:1]], given.rounds)
+    reference = _logits(engines["fp32"], images[held])
     rows = []
     for name, (model, _, seconds) in made.items():
-        logits = _logits(sessions[name], images[held])
+        logits = _logits(engines[name], images[held])
         same = logits.argmax(axis=1) == reference.argmax(axis=1)
         norms = np.linalg.norm(logits, axis=1) * np.linalg.norm(reference, axis=1)
         rows.append(
@@ -132,24 +139,62 @@ def _print(row: Row, *, first: bool) -> None:
 
 def _makers(
     fp32: onnx.ModelProto, calibration: UInt8Array
-) -> Iterator[tuple[str, Callable[[], onnx.ModelProto], dict[str, str]]]:
-    """Name, maker and session options of each int8 file."""
-    yield "onnxruntime, documented default (s8/s8)", partial(_onnxruntime, fp32, calibration, "int8"), {}
+) -> Iterator[tuple[str, Callable[[], bytes], Callable[[bytes], Run]]]:
+    """Name, maker and engine of each int8 file that ONNX Runtime runs."""
+    yield "onnxruntime, documented default (s8/s8)", partial(_onnxruntime, fp32, calibration, "int8"), _open
     unsigned = partial(_onnxruntime, fp32, calibration, "uint8")
-    yield "onnxruntime, u8/s8", unsigned, {}
-    yield "onnxruntime, u8/s8, x64quantprecision", unsigned, {"session.x64quantprecision": "1"}
-    yield "onnxruntime, u8/s8, reduce_range", partial(unsigned, reduce=True), {}
-    for name, recipe in _OURS.items():
-        yield name, partial(_edgeclf, fp32, calibration, recipe), {}
+    yield "onnxruntime, u8/s8", unsigned, _open
+    exact = partial(_open, options={"session.x64quantprecision": "1"})
+    yield "onnxruntime, u8/s8, x64quantprecision", unsigned, exact
+    yield "onnxruntime, u8/s8, reduce_range", partial(unsigned, reduce=True), _open
+    entrance: tuple[str, ...] = ()
+
+    def edgeclf() -> bytes:
+        nonlocal entrance
+        calibrator = Calibrator(fp32, calibration)
+        entrance = calibrator.find_entrance(QuantizationRecipe(), _latencies)
+        return bytes(calibrator.network(QuantizationRecipe(float_entrance=entrance)).write().model.SerializeToString())
+
+    yield _OURS, edgeclf, _open
+    print(f"first layers in float: {', '.join(entrance) or 'none'}", file=sys.stderr)
+    for name, recipe in _VARIANTS.items():
+        kept = () if name == _ALL_INT8 else entrance
+        yield name, partial(_edgeclf, fp32, calibration, replace(recipe, float_entrance=kept)), _open
 
 
-def _edgeclf(fp32: onnx.ModelProto, calibration: UInt8Array, recipe: QuantizationRecipe) -> onnx.ModelProto:
-    return quantize_int8(fp32, calibration, recipe).model
+def _elsewhere(
+    network: Any,  # noqa: ANN401 - keras carries no types
+    fp32: onnx.ModelProto,
+    calibration: UInt8Array,
+    made: dict[str, tuple[bytes, Callable[[bytes], Run], float]],
+) -> Iterator[tuple[str, Callable[[], bytes], Callable[[bytes], Run]]]:
+    """The same of other engines and quantizers that are installed."""
+    missing = missing_packages()
+    if missing:
+        print(f"left out, as not installed: {', '.join(missing)}", file=sys.stderr)
+    if "openvino" not in missing:
+        yield "OpenVINO, the fp32 file", lambda: made["fp32"][0], openvino_engine
+        yield "OpenVINO, edgeclf's file", lambda: made[_OURS][0], openvino_engine
+    if "nncf" not in missing:
+        yield "NNCF, in onnxruntime", lambda: nncf_model(fp32, calibration).SerializeToString(), _open
+    if "nncf" not in missing and "openvino" not in missing:
+        yield "NNCF, in OpenVINO", lambda: made["NNCF, in onnxruntime"][0], openvino_engine
+    if "ai-edge-litert" not in missing:
+        yield "LiteRT, int8", lambda: litert_file(network, calibration), litert_engine
 
 
-def _onnxruntime(
-    fp32: onnx.ModelProto, calibration: UInt8Array, activations: str, *, reduce: bool = False
-) -> onnx.ModelProto:
+def _edgeclf(fp32: onnx.ModelProto, calibration: UInt8Array, recipe: QuantizationRecipe) -> bytes:
+    return bytes(quantize_int8(fp32, calibration, recipe).model.SerializeToString())
+
+
+def _latencies(models: Sequence[onnx.ModelProto]) -> list[float]:
+    engines = {str(number): _open(model.SerializeToString()) for number, model in enumerate(models)}
+    shape = [dim.dim_value for dim in models[0].graph.input[0].type.tensor_type.shape.dim]
+    times = _interleaved(engines, np.zeros((1, *shape[1:]), np.uint8), _ENTRANCE_ROUNDS)
+    return [float(np.median(taken)) for taken in times.values()]
+
+
+def _onnxruntime(fp32: onnx.ModelProto, calibration: UInt8Array, activations: str, *, reduce: bool = False) -> bytes:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     batches = iter(np.array_split(calibration, max(1, len(calibration) // 8)))
@@ -172,32 +217,33 @@ def _onnxruntime(
             activation_type=types[activations],
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(path)
+        return Path(path).read_bytes()
 
 
-def _open(model: bytes, options: dict[str, str]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def _open(model: bytes, options: dict[str, str] | None = None) -> Run:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 4
-    for key, value in options.items():
+    for key, value in (options or {}).items():
         settings.add_session_config_entry(key, value)
-    return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    return lambda images_rgb: np.asarray(session.run(None, {"image": images_rgb})[0])
 
 
-def _interleaved(sessions: dict[str, Any], image: UInt8Array, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+def _interleaved(engines: dict[str, Run], image: UInt8Array, rounds: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(rounds + 5):
-        for name in sessions if number % 2 else reversed(list(sessions)):
+        for name in engines if number % 2 else reversed(list(engines)):
             started = time.perf_counter()
-            sessions[name].run(None, {"image": image})
+            engines[name](image)
             if number >= 5:
                 times[name].append(time.perf_counter() - started)
     return times
 
 
-def _logits(session: Any, images: UInt8Array) -> npt.NDArray[np.float64]:  # noqa: ANN401
+def _logits(run: Run, images: UInt8Array) -> npt.NDArray[np.float64]:
     """(N, C) float64 logits up to what a softmax ignores, from the probabilities."""
-    rows = [session.run(None, {"image": images[start : start + 8]})[0] for start in range(0, len(images), 8)]
+    rows = [run(images[start : start + 8]) for start in range(0, len(images), 8)]
     logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-30))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 

@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -83,6 +84,7 @@ def export_classifier(
     int8_limits: ParityLimits,
     effort: Effort = "normal",
     recipe: QuantizationRecipe | None = None,
+    float_entrance: bool = True,
     budget_s: float = math.inf,
     progress: Progress = no_progress,
 ) -> ExportReport:
@@ -98,6 +100,8 @@ def export_classifier(
         int8_limits: What an int8 model must keep.
         effort: How many int8 recipes are tried, see `candidate_recipes`.
         recipe: What is common to all of them; None takes the default.
+        float_entrance: Whether the first layers stay in float as far as that is no slower here; needs a recipe for this
+            machine's CPU or for any.
         budget_s: Seconds after which no other recipe is begun.
         progress: Told of each stage.
 
@@ -139,6 +143,7 @@ def export_classifier(
                 base=recipe or QuantizationRecipe(),
                 budget_s=budget_s,
                 progress=progress,
+                stopwatch=partial(gate.latencies, spec=spec) if float_entrance else None,
             )
             recipes = [_as_candidate(trial) for trial in trials]
             best = trials[0].quantized
@@ -224,7 +229,8 @@ def _with_latency(
 
 
 def _kept_float(trial: Trial) -> tuple[str, ...]:
-    return tuple(sorted(trial.quantized.recipe["keep_float"]))
+    recipe = trial.quantized.recipe
+    return tuple(sorted({*recipe["keep_float"], *recipe["float_entrance"]}))
 
 
 def _parity_record(facts: Sequence[ParityFacts], limits: ParityLimits) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from edgeclf.export.contract import attach_spec
 from edgeclf.export.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
 from edgeclf.export.quantize import Quantized
 from edgeclf.export.recommend import Candidate
+from edgeclf.runtime.bench import compare_latency
 from edgeclf.runtime.pipeline import ProbabilityModel
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
@@ -20,6 +21,8 @@ from edgeclf.runtime.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
 
 _BATCH = 32
+# Rounds in which files of one network are timed against each other.
+_ROUNDS = 40
 
 
 class ImageRows(Protocol):
@@ -114,6 +117,14 @@ class Gate:
         attach_spec(model, spec)
         self.path_of(name).write_bytes(model.SerializeToString())
         return ModelSession(self.path_of(name), device="cpu", threads=threads)
+
+    def latencies(self, models: Sequence[onnx.ModelProto], spec: ModelSpec) -> list[float]:
+        """Median latencies of models on one thread, relative to the first one's."""
+        sessions = {}
+        for number, model in enumerate(models):
+            sessions[str(number)] = self.open(f"timed-{number}", model, spec, threads=1)
+            self.path_of(f"timed-{number}").unlink()
+        return [figures.ratio for figures in compare_latency(sessions, rounds=_ROUNDS).values()]
 
     def _compare(
         self, session: ModelSession, part: HeldOutImages, reference: npt.NDArray[np.float32], name: str

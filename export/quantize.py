@@ -15,6 +15,7 @@ from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import INPUT_NAME, OUTPUT_NAME
 from edgeclf.export.convert import keep_used_opsets
 from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
+from edgeclf.export.int8.entrance import Stopwatch, choose_entrance, float_entrances
 from edgeclf.export.int8.equalize import equalize, find_pairs
 from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.int8.observe import Observed, observe
@@ -45,6 +46,7 @@ class QuantizationRecipe:
         learn_rounding: Whether rounding is learned on the layers' inputs.
         correct_bias: Whether biases take back the mean error.
         keep_float: Names of layers that stay in float.
+        float_entrance: Names of the first layers where these stay in float because that is faster, see `find_entrance`.
     """
 
     target: Target = "any"
@@ -53,6 +55,7 @@ class QuantizationRecipe:
     learn_rounding: bool = True
     correct_bias: bool = True
     keep_float: tuple[str, ...] = ()
+    float_entrance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_METHODS:
@@ -62,6 +65,11 @@ class QuantizationRecipe:
     def pair_constraint(self) -> bool:
         """Whether neighbouring weights must not overflow 16 bits."""
         return needs_pair_constraint(self.target)
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """All layers that stay in float, each once."""
+        return tuple(dict.fromkeys([*self.float_entrance, *self.keep_float]))
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class QuantizedNetwork:
             **asdict(recipe),
             "pair_constraint": recipe.pair_constraint,
             "keep_float": list(recipe.keep_float),
+            "float_entrance": list(recipe.float_entrance),
             "equalized_pairs": self.equalized_pairs,
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
@@ -226,6 +235,19 @@ class Calibrator:
         layers = quantize_layers(graph, plan, params, few, methods=methods, progress=self._progress)
         return QuantizedNetwork(graph, params, layers, recipe, len(self._images), pairs, self._ir_version)
 
+    def find_entrance(self, recipe: QuantizationRecipe, stopwatch: Stopwatch) -> tuple[str, ...]:
+        """The first layers that are no slower in float, for `QuantizationRecipe.float_entrance`.
+
+        Args:
+            recipe: What else stays in float.
+            stopwatch: Gives each model's latency in any unit, measured side by side.
+        """
+        # How long a file takes does not depend on its numbers, so what is quickest to fit will do.
+        network = self.network(replace(recipe, learn_rounding=False, correct_bias=False, equalize=False))
+        entrances = float_entrances(network.write().layers)
+        models = [network.write(entrance).model for entrance in entrances]
+        return choose_entrance(entrances, models, stopwatch)
+
     def _equalize(self) -> tuple[FloatGraph, int]:
         if self._equalized is None:
             self._equalized = self._graph, 0
@@ -244,13 +266,13 @@ class Calibrator:
 
 
 def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
-    plan = plan_steps(graph, find_stem(graph.model), recipe.keep_float)
-    unknown = set(recipe.keep_float) - {step.name for step in plan.steps}
+    plan = plan_steps(graph, find_stem(graph.model), recipe.in_float)
+    unknown = set(recipe.in_float) - {step.name for step in plan.steps}
     if unknown:
         raise UsageError(
             f"no layer {min(unknown)!r} to keep in float", expected=", ".join(step.name for step in plan.layers)
         )
-    if not plan.layers and not recipe.keep_float:
+    if not plan.layers and not recipe.in_float:
         raise InputError("cannot quantize", got="a network without convolutions or dense layers", expected="some")
     return plan
 

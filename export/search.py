@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.int8.entrance import Stopwatch
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
 from edgeclf.export.quantize import Calibrator, QuantizationRecipe, Quantized, QuantizedNetwork
 from edgeclf.runtime.preprocess import UInt8Array
@@ -84,6 +85,7 @@ def search(
     base: QuantizationRecipe,
     budget_s: float,
     progress: Progress,
+    stopwatch: Stopwatch | None = None,
 ) -> list[Trial]:
     """Tries recipes, and puts layers of the best one back into float where none meets the limits.
 
@@ -96,6 +98,8 @@ def search(
         base: What is common to all of them.
         budget_s: Seconds after which nothing new is begun; one recipe is always tried.
         progress: Told of each.
+        stopwatch: Times models side by side, to find the first layers that are no slower in float; None leaves none of
+            them in float.
 
     Returns:
         What was tried, the best first, see `best_first`.
@@ -106,6 +110,10 @@ def search(
     begun = time.perf_counter()
     trials: list[tuple[Trial, QuantizedNetwork]] = []
     calibrator = Calibrator(model, calibration_rgb, progress)
+    if stopwatch is not None:
+        progress("time the first layers", 0, 1)
+        base = replace(base, float_entrance=calibrator.find_entrance(base, stopwatch))
+        progress("time the first layers", 1, 1)
     # Without anything to equalize, a recipe would come out as the one without it.
     recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_pairs or not item[1].equalize]
     for number, (name, recipe) in enumerate(recipes):

@@ -101,7 +101,8 @@ def _by_inputs(
     layer: Layer, step: Step, prefixes: Prefixes, input_scale: float, methods: LayerMethods
 ) -> QuantizedLayer:
     paired = methods.paired and layer.paired
-    moments = _moments(layer, step, prefixes)
+    # A bias that is corrected later takes back whatever is the same at every position, so only what varies counts.
+    moments = _moments(layer, step, prefixes, central=methods.correct_bias and layer.kind != "MatMul")
     per_group = len(layer.rows) // layer.groups
     groups = np.repeat(np.arange(layer.groups), per_group)
     diagonal = np.diagonal(moments, axis1=1, axis2=2)
@@ -119,8 +120,8 @@ def _by_inputs(
     return QuantizedLayer(layer, codes, scales, layer.bias)
 
 
-def _moments(layer: Layer, step: Step, prefixes: Prefixes) -> npt.NDArray[np.float64]:
-    """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units.
+def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> npt.NDArray[np.float64]:
+    """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units; `central`: less its mean.
 
     From output positions drawn at random, fewer where every channel is a group of its own.
     """
@@ -131,14 +132,20 @@ def _moments(layer: Layer, step: Step, prefixes: Prefixes) -> npt.NDArray[np.flo
     each = max(1, wanted * BATCH // images)
     rng = np.random.default_rng(width)
     moments = np.zeros((layer.groups, width, width))
+    sums = np.zeros((layer.groups, width))
     count = 0
     for start in range(0, images, BATCH):
         columns = patches(layer, step.nodes[0], prefixes.real(value, slice(start, start + BATCH)), each, rng)
         moments += np.swapaxes(columns, 1, 2) @ columns
+        sums += columns.sum(axis=1)
         count += columns.shape[1]
+    moments /= count
+    if central:
+        means = sums / count
+        moments -= means[:, :, None] * means[:, None, :]
     # With few positions for many weights, correlations are mostly chance: they are believed as far as there are more
     # positions than weights (after Ledoit & Wolf 2004, shrinkage towards the diagonal).
-    return moments / count * np.where(np.eye(width, dtype=bool), 1.0, count / (count + width))
+    return np.asarray(moments * np.where(np.eye(width, dtype=bool), 1.0, count / (count + width)))
 
 
 def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixes: Prefixes) -> QuantizedLayer:

@@ -101,6 +101,9 @@ def plan_steps(graph: FloatGraph, stem: Stem | None, excluded: Collection[str] =
         if step.quantized
         for name in (*step.inputs, *(() if step.float_output else (step.output,)))
     }
+    if stem is not None and stem.zero_point is not None:
+        # The pixels are bytes, whether the first layer works on them or in float.
+        in_bytes.add(stem.output)
     left = tuple(
         (step.name, step.nodes[0].op_type)
         for step in raw

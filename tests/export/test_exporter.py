@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 import edgeclf.export.exporter as exporter_module
 from edgeclf.export.exporter import ParityGateError, export_classifier
 from edgeclf.export.gate import HeldOutImages
-from edgeclf.export.parity import int8_limits
+from edgeclf.export.parity import ParityLimits, int8_limits
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.errors import InputError, OutputError, UsageError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
@@ -125,16 +125,15 @@ def test_a_fault_of_the_conversion_is_caught_and_nothing_is_written(trained, tmp
 
 
 def test_an_int8_model_below_the_limits_is_refused_and_fp32_recommended(trained, tmp_path):
-    # An agreement that rounding to 8 bits cannot reach on activations calibrated with black images.
+    # An error that rounding to 8 bits cannot reach.
     with pytest.raises(ParityGateError) as caught:
         export(
             trained,
             tmp_path / "m.onnx",
             "int8",
-            calibration_rgb=np.zeros((4, *SIZE_HW, 3), np.uint8),
-            int8_limits=int8_limits(min_agreement=0.99),
+            int8_limits=ParityLimits(min_agreement=0.0, max_error=1e-5),
         )
-    assert "agreement" in str(caught.value)
+    assert "largest probability error" in str(caught.value)
     assert caught.value.report.recommendation.precision == "fp32"
     assert not list(tmp_path.iterdir())
 

@@ -59,13 +59,14 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
     out, plot = tmp_path / "int8.onnx", tmp_path / "recipes.png"
     done = call_edgeclf(
         "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", "arm64",
-        "--plot", plot, "--min-agreement", 0, "--max-accuracy-drop", 1,
+        "--plot", plot, "--min-agreement", 0, "--max-accuracy-drop", 1, "--entrance", "int8",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "learned rounding" in done.out
     assert plot.read_bytes().startswith(b"\x89PNG")
     quantization = Classifier(out).spec.quantization
     assert (quantization["target"], quantization["pair_constraint"]) == ("arm64", False)
+    assert quantization["float_entrance"] == []
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,8 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         (("--precision", "int8", "--effort", "huge"), "quick or normal or max"),
         (("--precision", "int8", "--target", "mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
         (("--precision", "int8", "--keep-float", "nonsense"), "no layer 'nonsense' to keep in float"),
+        (("--precision", "int8", "--entrance", "wide"), "auto or int8"),
+        (("--entrance", "int8"), "--entrance is about int8"),
         (("--plot", "x.png"), "--plot is about int8"),
         (("--target", "arm64"), "--target is about int8"),
         (("--keep-float", "conv1"), "--keep-float is about int8"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeclf.export.recommend import Candidate
 
 # Fewer images leave ranges and corrections to chance.
+_ENTRANCES = ("auto", "int8")
 _FEW_IMAGES = 100
 
 
@@ -50,6 +51,13 @@ def export(
     keep_float: Annotated[
         list[str] | None, typer.Option("--keep-float", help="int8: a layer to keep in float; may be repeated.")
     ] = None,
+    entrance: Annotated[
+        str,
+        typer.Option(
+            "--entrance",
+            help="int8: auto keeps the first layers in float as far as that is no slower on this CPU; int8 never does.",
+        ),
+    ] = "auto",
     budget_s: Annotated[
         float | None,
         typer.Option(
@@ -68,7 +76,7 @@ def export(
     from edgeclf.export.parity import int8_limits
     from edgeclf.export.quantize import QuantizationRecipe
     from edgeclf.export.search import EFFORTS
-    from edgeclf.export.targets import resolve_target
+    from edgeclf.export.targets import resolve_target, target_of
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.labelled import end_with_unreadable
@@ -80,11 +88,14 @@ def export(
     chosen_effort = next((known for known in EFFORTS if known == effort), None)
     if chosen_effort is None:
         raise UsageError(f"unknown effort {effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
+    if entrance not in _ENTRANCES:
+        raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), do="choose one of them")
     recipe = QuantizationRecipe(target=resolve_target(target, cpu_info()), keep_float=tuple(keep_float or ()))
     int8_only = {
         "--effort": effort != "normal",
         "--target": target != "any",
         "--keep-float": bool(keep_float),
+        "--entrance": entrance != "auto",
         "--budget-s": budget_s is not None,
         "--plot": plot is not None,
     }
@@ -112,6 +123,8 @@ def export(
                 int8_limits=int8_limits(min_agreement, max_accuracy_drop),
                 effort=chosen_effort,
                 recipe=recipe,
+                # What is faster on another kind of CPU cannot be timed on this one.
+                float_entrance=entrance == "auto" and recipe.target in {"any", target_of(cpu_info())},
                 budget_s=math.inf if budget_s is None else budget_s,
                 progress=progress,
             )

@@ -1,6 +1,6 @@
 """Compares int8 files of one network: ONNX Runtime's own recipes, and edgeclf's with each of its passes left out.
 
-    python benchmarks/int8.py IMAGES [--arch efficientnet-lite0] [--calibration 128] [--rounds 60] [--json]
+    python benchmarks/int8.py IMAGES [--arch efficientnet-lite0] [--calibration 128] [--rounds 60] [--save FOLDER]
 
 IMAGES is a folder of photographs; those with the 1000 classes of ImageNet, one each in sorted order, give top-1 as well.
 The network has its own 1000-class head. Calibration images are drawn at random and never compared on. Latencies are of
@@ -26,12 +26,13 @@ import onnx
 import onnxruntime
 from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, openvino_engine
 
+from edgeclf.export.contract import attach_spec
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.graph import prepare_model
-from edgeclf.export.quantize import Calibrator, QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import Calibrator, QuantizationRecipe
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
-from edgeclf.runtime.spec import Preprocess
+from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
 _SEED = 0
@@ -81,6 +82,8 @@ def main() -> None:
     parser.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
     parser.add_argument("--calibration", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--save", type=Path, help="a folder for fp32.onnx and edgeclf's int8.onnx")
+    parser.add_argument("--only", nargs="+", help="beside fp32, only the files whose name contains one of these")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
     files = sorted(path for path in given.images.iterdir() if path.is_file())
@@ -95,8 +98,17 @@ def main() -> None:
 
     made: dict[str, tuple[bytes, Callable[[bytes], Run], float]] = {"fp32": (fp32.SerializeToString(), _open, 0.0)}
     for name, make, engine in (*_makers(fp32, calibration), *_elsewhere(network, fp32, calibration, made)):
+        if given.only and not any(part in name for part in given.only):
+            continue
         started = time.perf_counter()
         made[name] = (make(), engine, time.perf_counter() - started)
+    if given.save:
+        spec = ModelSpec(labels=tuple(f"{number:04}" for number in range(IMAGENET_CLASSES)), preprocess=preprocess)
+        given.save.mkdir(parents=True, exist_ok=True)
+        for file, name in (("fp32.onnx", "fp32"), ("int8.onnx", _OURS)):
+            proto = onnx.load_from_string(made[name][0])
+            attach_spec(proto, spec)
+            (given.save / file).write_bytes(proto.SerializeToString())
     engines = {name: engine(model) for name, (model, engine, _) in made.items()}
     times = _interleaved(engines, images[held[:1]], given.rounds)
     reference = _logits(engines["fp32"], images[held])
@@ -147,19 +159,9 @@ def _makers(
     exact = partial(_open, options={"session.x64quantprecision": "1"})
     yield "onnxruntime, u8/s8, x64quantprecision", unsigned, exact
     yield "onnxruntime, u8/s8, reduce_range", partial(unsigned, reduce=True), _open
-    entrance: tuple[str, ...] = ()
-
-    def edgeclf() -> bytes:
-        nonlocal entrance
-        calibrator = Calibrator(fp32, calibration)
-        entrance = calibrator.find_entrance(QuantizationRecipe(), _latencies)
-        return bytes(calibrator.network(QuantizationRecipe(float_entrance=entrance)).write().model.SerializeToString())
-
-    yield _OURS, edgeclf, _open
-    print(f"first layers in float: {', '.join(entrance) or 'none'}", file=sys.stderr)
+    yield _OURS, partial(_edgeclf, fp32, calibration, QuantizationRecipe()), _open
     for name, recipe in _VARIANTS.items():
-        kept = () if name == _ALL_INT8 else entrance
-        yield name, partial(_edgeclf, fp32, calibration, replace(recipe, float_entrance=kept)), _open
+        yield name, partial(_edgeclf, fp32, calibration, recipe, all_int8=name == _ALL_INT8), _open
 
 
 def _elsewhere(
@@ -183,8 +185,14 @@ def _elsewhere(
         yield "LiteRT, int8", lambda: litert_file(network, calibration), litert_engine
 
 
-def _edgeclf(fp32: onnx.ModelProto, calibration: UInt8Array, recipe: QuantizationRecipe) -> bytes:
-    return bytes(quantize_int8(fp32, calibration, recipe).model.SerializeToString())
+def _edgeclf(
+    fp32: onnx.ModelProto, calibration: UInt8Array, recipe: QuantizationRecipe, *, all_int8: bool = False
+) -> bytes:
+    calibrator = Calibrator(fp32, calibration)
+    if not all_int8:
+        recipe = replace(recipe, float_entrance=calibrator.find_entrance(recipe, _latencies))
+    print(f"first layers in float: {', '.join(recipe.float_entrance) or 'none'}", file=sys.stderr, flush=True)
+    return bytes(calibrator.network(recipe).write().model.SerializeToString())
 
 
 def _latencies(models: Sequence[onnx.ModelProto]) -> list[float]:

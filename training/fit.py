@@ -184,7 +184,7 @@ def _run_epochs(
         # What a resumed training goes on from: the weights themselves, not their average.
         variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
         with _averaged(model, optimizer):
-            validated = _validate(infer, validation, model.output_shape[-1])
+            validated = validate(infer, validation, model.output_shape[-1])
             weights = model.get_weights()
         if validated is None:
             return "diverged"
@@ -224,8 +224,14 @@ def _best_text(state: FitState, options: FitOptions) -> str:
     return f", best {options.monitor} {state.best.value:.3f}" if state.best else ""
 
 
-def _validate(infer: Inference, validation: LabelledRows, classes: int) -> dict[str, float] | None:
-    """Loss, accuracy and macro-F1 on the validation images; None where the network gives no numbers any more."""
+def validate(infer: Inference, validation: LabelledRows, classes: int) -> dict[str, float] | None:
+    """`val_loss`, `val_accuracy` and `val_macro_f1`; None where the network gives no numbers any more.
+
+    Args:
+        infer: The network, see `inference_of`.
+        validation: The validation images.
+        classes: C.
+    """
     probabilities = predict(infer, validation)
     if not np.isfinite(probabilities).all():
         return None

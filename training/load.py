@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._packages import import_tensorflow
+from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.ahead import working_ahead
 from edgeclf.training.features import FrozenBackbone, backbone_features, freeze_converted, freeze_written
@@ -58,6 +59,13 @@ def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loade
     transfer = None
     if earlier is not None:
         changes = class_changes(earlier.spec.labels, earlier.split, data.labels, data.samples)
+        if settings.qat and earlier.spec.labels != data.labels:
+            raise DatasetError(
+                "--qat trains the network of a run for 8 bits, with its own classes",
+                got=", ".join(data.labels),
+                expected=", ".join(earlier.spec.labels),
+                do="train with --from first, and go on from that run with --qat",
+            )
         transfer = Transfer(earlier, earlier.load_model(), changes, count_leaked(earlier, data.samples))
     backbone = transfer.backbone() if settings.freezes and transfer is not None else None
     if not settings.freezes or not with_features:

@@ -9,7 +9,7 @@ from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
 from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, Architecture, get_architecture
 from edgeclf.training.augment import get_augmentation
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
-from edgeclf.training.recipe import FINE_TUNING, FitOptions, Recipe
+from edgeclf.training.recipe import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class TrainOptions:
         fine_tune_blocks: How many of its last blocks; None for all of them.
         fine_tune_epochs: Most epochs of that.
         fine_tune_learning_rate: Its highest learning rate.
+        qat: Whether the earlier run's network is trained in the arithmetic of its later int8 file.
         false_rejection_rate: Share of the validation images that may be called unknown by the rejection threshold;
             None for no threshold.
         seed: Of split, weights, order, augmentation and dropout.
@@ -73,6 +74,7 @@ class TrainOptions:
     fine_tune_blocks: int | None = None
     fine_tune_epochs: int | None = None
     fine_tune_learning_rate: float | None = None
+    qat: bool = False
     false_rejection_rate: float | None = None
     seed: int = 0
     val_fraction: float | None = None
@@ -112,6 +114,7 @@ class Settings:
         fit: How the head, or the whole network, is fitted.
         fine_tune: How the backbone is fitted afterwards; None where it is not.
         fine_tune_blocks: How many of its last blocks; None for all.
+        qat: Whether the fit is one in simulated 8-bit arithmetic.
     """
 
     architecture: Architecture
@@ -121,6 +124,7 @@ class Settings:
     fit: FitOptions
     fine_tune: FitOptions | None
     fine_tune_blocks: int | None
+    qat: bool = False
 
     def build_backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
         """The backbone in Keras with the weights that were asked for.
@@ -150,17 +154,18 @@ def work_out(options: TrainOptions) -> Settings:
     architecture = get_architecture(options.architecture)
     get_augmentation(options.augment or "none")
     weights = _weights(architecture, options)
-    freezes = architecture.pretrained and weights != RANDOM
+    freezes = architecture.pretrained and weights != RANDOM and not options.qat
     _check_stages(options, freezes=freezes)
-    if options.progressive and (freezes or not architecture.any_size):
+    if options.progressive and (freezes or options.qat or not architecture.any_size):
         raise UsageError(
             f"--progressive does not go with {architecture.name}",
-            got="a frozen backbone" if freezes else "a network for one size of images",
+            got="a frozen backbone" if freezes else "--qat" if options.qat else "a network for one size of images",
             expected="a network without dense layers on its pixels, trained as a whole",
             do="leave --progressive out",
         )
     # What is said of images holds for the fit that sees images.
-    fit = _fit_options(architecture.recipe, replace(options, augment=None, mixup=None) if freezes else options)
+    recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe
+    fit = _fit_options(recipe, replace(options, augment=None, mixup=None) if freezes else options)
     fine_tune = None
     if options.fine_tune:
         # The head's own options stop at the head; what is said of the data and of the goal holds for both.
@@ -176,7 +181,14 @@ def work_out(options: TrainOptions) -> Settings:
         )
         fine_tune = _fit_options(FINE_TUNING, changed)
     return Settings(
-        architecture, weights, _preprocess(architecture, options), freezes, fit, fine_tune, options.fine_tune_blocks
+        architecture,
+        weights,
+        _preprocess(architecture, options),
+        freezes,
+        fit,
+        fine_tune,
+        options.fine_tune_blocks,
+        options.qat,
     )
 
 
@@ -197,6 +209,17 @@ def _weights(architecture: Architecture, options: TrainOptions) -> str | Path:
 
 
 def _check_stages(options: TrainOptions, *, freezes: bool) -> None:
+    if options.qat and options.from_run is None:
+        raise UsageError(
+            "--qat goes on from a trained network", got="no --from", expected="--from RUN", do="train one first"
+        )
+    if options.qat and options.fine_tune:
+        raise UsageError(
+            "--fine-tune does not go with --qat",
+            got="both",
+            expected="one of them: --qat trains the whole network",
+            do="fine-tune first, and go on from that run with --qat",
+        )
     if options.fine_tune and not freezes:
         raise UsageError(
             "nothing to fine-tune",

@@ -13,13 +13,16 @@ from edgeclf.training.architectures import assemble, build_head
 from edgeclf.training.batches import LabelledRows, TrainingBatches
 from edgeclf.training.checkpoint import Checkpoint
 from edgeclf.training.dataset import Split
-from edgeclf.training.fit import Best, FitResult, FitState, fit, predict
+from edgeclf.training.fit import Best, FitResult, FitState, fit, predict, validate
 from edgeclf.training.load import Loaded
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.weights import Size
 from edgeclf.training.options import Settings
+from edgeclf.training.qat import fake_quantized
 
-HEAD, FINE_TUNE, WHOLE = "head", "fine-tune", "fit"
+HEAD, FINE_TUNE, WHOLE, QAT = "head", "fine-tune", "fit", "qat"
+# Training images that the ranges of 8-bit values are chosen on.
+_RANGE_IMAGES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class Stages:
             InputError: The loss stopped being a number in the first epoch, or weights do not fit.
             KeyboardInterrupt: Ctrl-C before the first epoch was complete.
         """
+        if self.settings.qat:
+            return self._fit_in_8_bits(checkpoint)
         if self.loaded.backbone is None:
             return self._fit_whole(checkpoint)
         return self._fit_head(checkpoint)
@@ -75,6 +80,29 @@ class Stages:
             whole = self.build_network(size_hw)
             whole.set_weights(network.get_weights())
         return Trained(whole, result, self._predict(whole, None))
+
+    def _fit_in_8_bits(self, checkpoint: Checkpoint | None) -> Trained:
+        if self.loaded.transfer is None:
+            raise ValueError("quantization-aware training goes on from a run")
+        network = without_temperature(self.loaded.transfer.model)
+        network.trainable = True
+        training = self.loaded.data.part("train")
+        chosen = np.random.default_rng(self.settings.fit.seed).permutation(len(training.rows))[:_RANGE_IMAGES]
+        # Weights held to the pair constraint are right for every target.
+        simulated = fake_quantized(network, training.read(np.sort(chosen)), paired=True, progress=self.progress)
+        if checkpoint is not None:
+            state = checkpoint.state
+        else:
+            validation = self.loaded.data.part("val")
+            # What rounding alone gives is there before the first epoch, and is kept where none is better.
+            before = validate(inference_of(simulated.model), validation, len(self.loaded.data.labels))
+            value = None if before is None else before[self.settings.fit.monitor]
+            best = None if value is None else Best(value, 0, simulated.model.get_weights())
+            state = FitState(best=best)
+        result = self._fit(simulated.model, QAT, self.settings.fit, None, state)
+        if result.best_epoch:
+            simulated.settle()
+        return Trained(network, result, self._predict(network, None))
 
     def build_network(self, size_hw: Size) -> Any:  # noqa: ANN401 - keras carries no types
         """The network that is trained as a whole: all of it new, or with an earlier run's weights.
@@ -169,6 +197,13 @@ def unfreeze(backbone: Any, blocks: int | None) -> None:  # noqa: ANN401
     for block in every if blocks is None else every[-blocks:]:
         for layer in block:
             layer.trainable = not isinstance(layer, layers.BatchNormalization)
+
+
+def without_temperature(model: Any) -> Any:  # noqa: ANN401
+    """The network of a run, which shares its weights, with its softmax at temperature 1."""
+    from keras import Model, layers
+
+    return Model(model.input, layers.Softmax(name="probabilities")(model.get_layer("logits").output), name=model.name)
 
 
 def with_temperature_layer(model: Any, temperature: float) -> Any:  # noqa: ANN401

@@ -127,6 +127,9 @@ def train(
     fine_tune_learning_rate: Annotated[
         float | None, typer.Option("--fine-tune-learning-rate", help="Its learning rate.", show_default=False)
     ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="With --from: train its network in the arithmetic of its int8 file.")
+    ] = False,
     false_rejection_rate: Annotated[
         float | None,
         typer.Option(
@@ -201,6 +204,7 @@ def train(
         fine_tune_blocks=fine_tune_blocks,
         fine_tune_epochs=fine_tune_epochs,
         fine_tune_learning_rate=fine_tune_learning_rate,
+        qat=qat,
         false_rejection_rate=false_rejection_rate,
         seed=seed,
         val_fraction=val_fraction,

@@ -1,0 +1,218 @@
+"""Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
+
+The network that is fitted shares its variables with the given one and rounds what the exported file rounds: the weights of
+every layer with the batch normalisation folded in, and every value that the file holds in 8 bits. Ranges are chosen as
+export chooses them. At the end the given network has weights that are on their 8-bit grid, so that export finds what was
+trained.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.int8.ranges import QuantParams, ValueHistogram
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress
+
+_BATCH = 8
+# Values of one tensor of one batch that are counted.
+_COUNTED = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class FakeQuantized:
+    """A network in simulated 8-bit arithmetic.
+
+    Attributes:
+        model: Images to probabilities, sharing the given network's variables.
+        settle: Puts the given network's weights onto their 8-bit grid.
+        layers: How many layers are in 8 bits.
+    """
+
+    model: Any
+    settle: Callable[[], None]
+    layers: int
+
+
+def fake_quantized(network: Any, images_rgb: UInt8Array, *, paired: bool, progress: Progress) -> FakeQuantized:  # noqa: ANN401
+    """Builds the network that simulates the int8 file of another.
+
+    Args:
+        network: A flat functional Keras model, uint8 images to a dense layer `logits` and a softmax.
+        images_rgb: (N, H, W, 3) uint8 RGB training images, for the ranges of its values.
+        paired: Whether weights respect the pair constraint, as for `--target any`.
+        progress: Told how many images are done.
+
+    Raises:
+        InputError: The network is not flat, or gives values that are not finite.
+    """
+    import_tensorflow()
+    from keras import Model
+
+    from edgeclf.training.fake_quantize import FakeQuantizedLayer, FakeQuantizedValue
+
+    graph = _Graph(network)
+    points = [step.output for step in graph.steps if step.rounds_output]
+    params = _ranges(network, points, images_rgb, progress)
+    made = {id(tensor): tensor for tensor in network.inputs}
+    quantized: list[FakeQuantizedLayer] = []
+    for step in graph.steps:
+        first, *rest = step.layers
+        inputs = [made[id(tensor)] for tensor in _list(first.input)]
+        if step.weighted:
+            layer = FakeQuantizedLayer(first, step.norm, paired=paired, name=f"{first.name}_int8")
+            quantized.append(layer)
+            x = layer(inputs[0])
+            rest = [item for item in rest if item is not step.norm]
+        else:
+            x = first(inputs if len(inputs) > 1 else inputs[0])
+        for further in rest:
+            x = further(x)
+        if step.rounds_output:
+            x = FakeQuantizedValue(params[id(step.output)], f"{step.layers[-1].name}_u8")(x)
+        made[id(step.output)] = x
+    model = Model(network.input, made[id(network.output)], name=f"{network.name}_int8")
+
+    def settle() -> None:
+        for layer in quantized:
+            layer.settle()
+
+    return FakeQuantized(model, settle, len(quantized))
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Layers that one int8 operator carries out.
+
+    Attributes:
+        layers: In order.
+        norm: The batch normalisation that is folded into the first.
+        weighted: Whether the first has weights in 8 bits.
+        rounds_output: Whether the value is one of those that the file holds in 8 bits.
+    """
+
+    layers: tuple[Any, ...]
+    norm: Any
+    weighted: bool
+    rounds_output: bool
+
+    @property
+    def output(self) -> Any:  # noqa: ANN401
+        """The value they give."""
+        return self.layers[-1].output
+
+
+class _Graph:
+    """A flat functional model cut into steps, in order of execution."""
+
+    def __init__(self, network: Any) -> None:  # noqa: ANN401
+        from keras import layers
+
+        self._readers: dict[int, list[Any]] = {}
+        known = {id(tensor) for tensor in network.inputs}
+        for layer in network.layers:
+            if isinstance(layer, layers.InputLayer):
+                continue
+            try:
+                inputs = _list(layer.input)
+            except (AttributeError, ValueError) as error:
+                # Keras has no single input to give of a layer that is used twice.
+                raise _not_flat(layer) from error
+            for tensor in inputs:
+                self._readers.setdefault(id(tensor), []).append(layer)
+                if id(tensor) not in known:
+                    raise _not_flat(layer)
+            if isinstance(layer, layers.Wrapper) or getattr(layer, "layers", None):
+                raise _not_flat(layer)
+            known.add(id(layer.output))
+        taken: set[str] = set()
+        self.steps: list[_Step] = []
+        for layer in network.layers:
+            if not isinstance(layer, layers.InputLayer) and layer.name not in taken:
+                self.steps.append(self._step(layer))
+                taken.update(item.name for item in self.steps[-1].layers)
+
+    def _step(self, layer: Any) -> _Step:  # noqa: ANN401
+        from keras import layers
+
+        from edgeclf.training.fake_quantize import kind_of
+
+        kind = kind_of(layer)
+        if kind is None:
+            arithmetic = (
+                layers.Add, layers.Multiply, layers.Concatenate, layers.GlobalAveragePooling2D, layers.AveragePooling2D,
+                layers.ReLU, layers.LeakyReLU, layers.Activation, layers.BatchNormalization,
+            )  # fmt: skip
+            chain: tuple[Any, ...] = (layer,)
+            following = self._only_reader(layer.output)
+            if isinstance(layer, layers.Add) and _is_relu(following):
+                chain = (layer, following)
+            return _Step(chain, None, weighted=False, rounds_output=isinstance(layer, arithmetic))
+        norm = None
+        chain = (layer,)
+        following = self._only_reader(layer.output)
+        plain = layer.activation is None or layer.activation.__name__ == "linear"
+        if plain and kind != "dense" and isinstance(following, layers.BatchNormalization):
+            chain, norm = (layer, following), following
+            following = self._only_reader(following.output)
+        if plain and _is_relu(following):
+            chain = (*chain, following)
+        return _Step(chain, norm, weighted=True, rounds_output=layer.name != "logits")
+
+    def _only_reader(self, tensor: Any) -> Any:  # noqa: ANN401
+        readers = self._readers.get(id(tensor), [])
+        return readers[0] if len(readers) == 1 else None
+
+
+def _is_relu(layer: Any) -> bool:  # noqa: ANN401
+    from keras import layers
+
+    if isinstance(layer, layers.ReLU):
+        return not layer.negative_slope and not layer.threshold
+    return isinstance(layer, layers.Activation) and layer.activation.__name__ in {"relu", "relu6"}
+
+
+def _not_flat(layer: Any) -> InputError:  # noqa: ANN401
+    return InputError(
+        "cannot train this network for 8 bits",
+        got=f"{layer.name}, a network of its own or one that is used twice",
+        expected="a flat network, each layer used once",
+        do="train without --qat",
+    )
+
+
+def _list(value: Any) -> list[Any]:  # noqa: ANN401
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _ranges(network: Any, points: list[Any], images_rgb: UInt8Array, progress: Progress) -> dict[int, QuantParams]:  # noqa: ANN401
+    """Scale and zero point of values of the float network, by the least error, as export chooses them."""
+    from keras import Model
+
+    if not points:
+        return {}
+    model = Model(network.input, points)
+    histograms: list[ValueHistogram] = []
+    lows, highs = np.full(len(points), np.inf), np.full(len(points), -np.inf)
+    total = 2 * len(images_rgb)
+    for counting in (False, True):
+        for start in range(0, len(images_rgb), _BATCH):
+            values = [np.asarray(value) for value in _list(model(images_rgb[start : start + _BATCH], training=False))]
+            for number, value in enumerate(values):
+                flat = value.ravel()
+                if counting:
+                    histograms[number].add(flat[:: -(-flat.size // _COUNTED)])
+                    continue
+                lows[number], highs[number] = min(lows[number], flat.min()), max(highs[number], flat.max())
+            progress("ranges", counting * len(images_rgb) + min(start + _BATCH, len(images_rgb)), total)
+        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
+            raise InputError(
+                "cannot train this network for 8 bits", got="values that are not finite", expected="finite numbers"
+            )
+        if not counting:
+            histograms = [ValueHistogram(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
+    return {id(point): histogram.params("error") for point, histogram in zip(points, histograms, strict=True)}

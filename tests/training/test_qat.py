@@ -43,8 +43,7 @@ def network(seed=3):
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            shape = gamma.shape
+            shape = layer.gamma.shape
             layer.set_weights(
                 [rng.uniform(0.5, 2, shape), rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape), rng.uniform(0.3, 2, shape)]
             )  # fmt: skip
@@ -102,12 +101,12 @@ def test_settled_weights_are_what_export_writes(images):
 
 
 def test_gradients_reach_every_weight_and_rounding_is_on_in_training(images):
-    import tensorflow
+    import tensorflow as tf
 
     model = network()
     simulated = fake_quantized(model, images, paired=True, progress=no_progress).model
-    with tensorflow.GradientTape() as tape:
-        loss = tensorflow.reduce_mean(tensorflow.math.log(simulated(images[:8], training=True)[:, 0] + 1e-6))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.math.log(simulated(images[:8], training=True)[:, 0] + 1e-6))
     gradients = tape.gradient(loss, simulated.trainable_variables)
     assert len(gradients) == len(model.trainable_variables)
     for gradient, variable in zip(gradients, simulated.trainable_variables, strict=True):

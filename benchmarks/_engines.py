@@ -1,6 +1,8 @@
 """Other engines and quantizers beside ONNX Runtime's own, each one thread; whoever is not installed is left out."""
 
+import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -53,7 +55,9 @@ def litert_file(network: Any, calibration_rgb: UInt8Array) -> bytes:  # noqa: AN
     converter = tf.lite.TFLiteConverter.from_keras_model(network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration_rgb)
-    return bytes(converter.convert())
+    # It tells about the model at length, where the benchmark prints its table.
+    with contextlib.redirect_stdout(sys.stderr):
+        return bytes(converter.convert())
 
 
 def litert_engine(model: bytes) -> Run:

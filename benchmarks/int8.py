@@ -102,7 +102,7 @@ def main() -> None:
             continue
         started = time.perf_counter()
         made[name] = (make(), engine, time.perf_counter() - started)
-    if given.save:
+    if given.save and _OURS in made:
         spec = ModelSpec(labels=tuple(f"{number:04}" for number in range(IMAGENET_CLASSES)), preprocess=preprocess)
         given.save.mkdir(parents=True, exist_ok=True)
         for file, name in (("fp32.onnx", "fp32"), ("int8.onnx", _OURS)):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgeclf.export.int8.graph import prepare_model
 from edgeclf.runtime.preprocess import UInt8Array
 
 Run = Callable[[UInt8Array], npt.NDArray[np.float32]]
@@ -23,6 +24,32 @@ PACKAGES = {"openvino": "openvino", "nncf": "nncf", "ai_edge_litert": "ai-edge-l
 def missing_packages() -> list[str]:
     """The distributions that are not installed."""
     return [distribution for module, distribution in PACKAGES.items() if find_spec(module) is None]
+
+
+def _onnxruntime(fp32: onnx.ModelProto, calibration: UInt8Array, activations: str, *, reduce: bool = False) -> bytes:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    batches = iter(np.array_split(calibration_rgb, max(1, len(calibration_rgb) // 8)))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carries no types
+        def get_next(self) -> dict[str, UInt8Array] | None:
+            batch = next(batches, None)
+            return None if batch is None else {"image": batch}
+
+    types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "int8.onnx")  # noqa: PTH118 - quantize_static takes a string
+        quantize_static(
+            prepare_model(fp32),
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=reduce,
+            activation_type=types[activations],
+            weight_type=QuantType.QInt8,
+        )
+        return Path(path).read_bytes()
 
 
 def openvino_engine(model: bytes) -> Run:

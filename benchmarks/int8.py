@@ -10,9 +10,7 @@ With openvino, nncf and ai-edge-litert installed, those are measured in the same
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, openvino_engine
+from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, onnxruntime_file, openvino_engine
 
 from edgeclf.export.contract import attach_spec
 from edgeclf.export.convert import onnx_from_keras
-from edgeclf.export.int8.graph import prepare_model
 from edgeclf.export.quantize import Calibrator, QuantizationRecipe
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
@@ -153,8 +150,12 @@ def _makers(
     fp32: onnx.ModelProto, calibration: UInt8Array
 ) -> Iterator[tuple[str, Callable[[], bytes], Callable[[bytes], Run]]]:
     """Name, maker and engine of each int8 file that ONNX Runtime runs."""
-    yield "onnxruntime, documented default (s8/s8)", partial(_onnxruntime, fp32, calibration, "int8"), _open
-    unsigned = partial(_onnxruntime, fp32, calibration, "uint8")
+    yield (
+        "onnxruntime, documented default (s8/s8)",
+        partial(onnxruntime_file, fp32, calibration, activations="int8"),
+        _open,
+    )
+    unsigned = partial(onnxruntime_file, fp32, calibration)
     yield "onnxruntime, u8/s8", unsigned, _open
     exact = partial(_open, options={"session.x64quantprecision": "1"})
     yield "onnxruntime, u8/s8, x64quantprecision", unsigned, exact
@@ -200,32 +201,6 @@ def _latencies(models: Sequence[onnx.ModelProto]) -> list[float]:
     shape = [dim.dim_value for dim in models[0].graph.input[0].type.tensor_type.shape.dim]
     times = _interleaved(engines, np.zeros((1, *shape[1:]), np.uint8), _ENTRANCE_ROUNDS)
     return [float(np.median(taken)) for taken in times.values()]
-
-
-def _onnxruntime(fp32: onnx.ModelProto, calibration: UInt8Array, activations: str, *, reduce: bool = False) -> bytes:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    batches = iter(np.array_split(calibration, max(1, len(calibration) // 8)))
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carries no types
-        def get_next(self) -> dict[str, UInt8Array] | None:
-            batch = next(batches, None)
-            return None if batch is None else {"image": batch}
-
-    types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "int8.onnx")  # noqa: PTH118 - quantize_static takes a string
-        quantize_static(
-            prepare_model(fp32),
-            path,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=reduce,
-            activation_type=types[activations],
-            weight_type=QuantType.QInt8,
-        )
-        return Path(path).read_bytes()
 
 
 def _open(model: bytes, options: dict[str, str] | None = None) -> Run:

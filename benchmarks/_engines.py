@@ -26,7 +26,10 @@ def missing_packages() -> list[str]:
     return [distribution for module, distribution in PACKAGES.items() if find_spec(module) is None]
 
 
-def _onnxruntime(fp32: onnx.ModelProto, calibration: UInt8Array, activations: str, *, reduce: bool = False) -> bytes:
+def onnxruntime_file(
+    fp32: onnx.ModelProto, calibration_rgb: UInt8Array, *, activations: str = "uint8", reduce: bool = False
+) -> bytes:
+    """ONNX Runtime's static quantization, QDQ and per channel, with int8 weights."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     batches = iter(np.array_split(calibration_rgb, max(1, len(calibration_rgb) // 8)))

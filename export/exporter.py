@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.gate import Gate, HeldOutImages, probabilities_of
 from edgeclf.export.keras_model import KerasModel
 from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
@@ -30,7 +31,7 @@ from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -67,7 +68,7 @@ class ParityGateError(GateError):
             f"the {report.precision} model does not match the trained one, {report.out} was not written",
             got="; ".join(failures),
             do="run edgeclf export with --precision fp32, or other limits if you can accept these figures"
-            if report.precision == "int8"
+            if report.precision != "fp32"
             else "report this together with the network's architecture",
         )
         self.report = report
@@ -94,12 +95,12 @@ def export_classifier(
         model: The trained Keras model, uint8 (None, H, W, 3) RGB in, probabilities out.
         spec: Its spec.
         out: The file to write.
-        precision: `fp32` or `int8`.
+        precision: `fp32`, `int8`, or `fp16` for GPUs.
         held_out: The images of the parity gate; at least one part that decides.
         calibration_rgb: (N, H, W, 3) uint8 RGB training images for int8 activation ranges; unused for fp32.
-        int8_limits: What an int8 model must keep.
+        int8_limits: What an int8 or fp16 model must keep.
         effort: How many int8 recipes are tried, see `candidate_recipes`.
-        recipe: What is common to all of them; None takes the default.
+        recipe: What is common to all of them; None takes the default. Of it, fp16 has the layers kept in float.
         float_entrance: Whether the first layers stay in float as far as that is no slower here; needs a recipe for this
             machine's CPU or for any.
         budget_s: Seconds after which no other recipe is begun.
@@ -116,7 +117,7 @@ def export_classifier(
         MissingPackageError: A package of the extras [train] or [export] is not installed.
     """
     if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}", expected=" or ".join(PRECISIONS), do="choose one of them")
+        raise UsageError(f"unknown precision {precision!r}", expected=", ".join(PRECISIONS), do="choose one of them")
     if not any(part.decides and len(part.images_rgb) for part in held_out):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
     parts = [part for part in held_out if len(part.images_rgb)]
@@ -150,6 +151,11 @@ def export_classifier(
             protos["int8"] = best.model
             specs["int8"] = spec.with_changes(precision="int8", quantization=best.recipe)
             candidates.append(gate.judge("int8", best.model, specs["int8"], int8_limits))
+        if precision == "fp16" and not candidates[0].failures:
+            half = convert_fp16(fp32, () if recipe is None else recipe.keep_float)
+            protos["fp16"] = half.model
+            specs["fp16"] = spec.with_changes(precision="fp16", quantization=half.record)
+            candidates.append(gate.judge("fp16", half.model, specs["fp16"], int8_limits))
         chosen = candidates[-1]
         if chosen.failures:
             raise ParityGateError(_report(out, precision, candidates, recipes, written=False), chosen.failures)

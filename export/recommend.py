@@ -36,7 +36,7 @@ class Recommendation:
     """The file to ship.
 
     Attributes:
-        precision: `fp32` or `int8`.
+        precision: `fp32`, `int8` or `fp16`.
         reason: Why, as a phrase.
     """
 
@@ -48,10 +48,12 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
     """Names the candidate to ship on the machine the latencies were measured on.
 
     Args:
-        candidates: The fp32 candidate, then perhaps the int8 one; the latency ratio is relative to the first.
+        candidates: The fp32 candidate, then perhaps the int8 or fp16 one; the latency ratio is relative to the first.
     """
     by_precision = {candidate.precision: candidate for candidate in candidates}
     int8, fp32 = by_precision.get("int8"), by_precision["fp32"]
+    if half := by_precision.get("fp16"):
+        return _recommend_fp16(half, fp32)
     if int8 is None:
         return Recommendation("fp32", "the only precision exported; try --precision int8 for a smaller, faster file")
     if int8.failures:
@@ -66,6 +68,18 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
         f"{int8.latency.ratio:.2f}x the time and {size:.2f}x the size of fp32, "
         f"with the same label on {agreement:.2%} of the {int8.parity[0].part} images",
     )
+
+
+def _recommend_fp16(half: Candidate, fp32: Candidate) -> Recommendation:
+    size = f"{half.file_bytes / fp32.file_bytes:.2f}x the size of fp32"
+    if half.failures:
+        return Recommendation("fp32", f"fp16 failed its gate: {'; '.join(half.failures)}")
+    if half.latency is None or half.latency.ratio > _WORTHWHILE_RATIO:
+        took = "was not timed" if half.latency is None else f"takes {half.latency.ratio:.2f}x the time of fp32"
+        return Recommendation(
+            "fp32", f"fp16 {took} on this CPU, at {size}; on a GPU compare the two with edgeclf bench --device cuda"
+        )
+    return Recommendation("fp16", f"{half.latency.ratio:.2f}x the time and {size}")
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> tuple[int, ...]:

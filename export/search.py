@@ -53,7 +53,8 @@ def candidate_recipes(effort: Effort, base: QuantizationRecipe) -> list[tuple[st
     """The recipes that an effort tries, the most promising first.
 
     Args:
-        effort: `quick` takes two, `normal` four, `max` eight.
+        effort: `quick` takes two, of which `search` leaves the second out where the first will do, `normal` four, `max`
+            eight.
         base: What is common to all of them: the pair constraint, layers kept in float.
     """
     variants: list[tuple[str, dict[str, Any]]] = [
@@ -119,6 +120,8 @@ def search(
     for number, (name, recipe) in enumerate(recipes):
         started = time.perf_counter()
         if trials and started - begun + trials[0][0].seconds > budget_s:
+            break
+        if trials and effort == "quick" and not trials[-1][0].failures:
             break
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
         network = calibrator.network(recipe)

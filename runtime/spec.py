@@ -74,7 +74,7 @@ class ModelSpec:
         temperature: What the logits are divided by before the softmax, inside the graph.
         rejection_threshold: Predictions less confident than this are `unknown`; None accepts everything.
         architecture: Name of the network, such as `efficientnet-lite0`.
-        precision: `fp32` or `int8`.
+        precision: `fp32`, `int8` or `fp16`.
         quantization: The recipe that made an int8 file, None for floats.
         training: Summary of the training run: options, epochs, metrics.
         dataset_fingerprint: Digest of the labelled images the model was trained and selected on.

@@ -151,7 +151,7 @@ def test_test_images_report_but_do_not_decide_about_int8(trained, tmp_path):
 
 
 def test_bad_requests_are_refused_before_any_work(trained, tmp_path):
-    with pytest.raises(UsageError, match="fp32 or int8"):
+    with pytest.raises(UsageError, match="fp32, int8, fp16"):
         export(trained, tmp_path / "m.onnx", "int4")
     with pytest.raises(InputError, match="no validation images"):
         export(trained, tmp_path / "m.onnx", held_out=[])

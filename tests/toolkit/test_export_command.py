@@ -79,7 +79,7 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         (("--entrance", "int8"), "--entrance is about int8"),
         (("--plot", "x.png"), "--plot is about int8"),
         (("--target", "arm64"), "--target is about int8"),
-        (("--keep-float", "conv1"), "--keep-float is about int8"),
+        (("--keep-float", "conv1"), "--keep-float is about int8 and fp16"),
     ],
 )
 def test_int8_options_that_do_not_fit_are_usage_errors(call_edgeclf, trained_run, tmp_path, options, said):
@@ -203,3 +203,13 @@ def test_a_run_whose_validation_images_are_gone_is_refused(call_edgeclf, trained
     done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--data", data / "coffee")
     assert done.code == 3
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_fp16_is_written_through_the_same_gate(call_edgeclf, trained_run, tmp_path):
+    out = tmp_path / "half.onnx"
+    done = call_edgeclf("export", trained_run.folder, "--out", out, "--precision", "fp16", "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert [candidate["precision"] for candidate in document["candidates"]] == ["fp32", "fp16"]
+    assert document["candidates"][1]["file_bytes"] < 0.7 * document["candidates"][0]["file_bytes"]
+    assert Classifier(out).spec.precision == "fp16"

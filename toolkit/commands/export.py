@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from edgeclf.export.exporter import ExportReport
     from edgeclf.export.recommend import Candidate
 
-# Fewer images leave ranges and corrections to chance.
 _ENTRANCES = ("auto", "int8")
+# Fewer images leave ranges and corrections to chance.
 _FEW_IMAGES = 100
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder that edgeclf train wrote.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.", show_default=False)],
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, int8, or fp16 for GPUs.")] = "fp32",
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Where the training images are now, if they have moved.", show_default=False),
@@ -38,7 +38,7 @@ def export(
         int, typer.Option("--calibration-images", min=1, help="int8: training images that set the activation ranges.")
     ] = 256,
     effort: Annotated[
-        str, typer.Option("--effort", help="int8: how many recipes are tried: quick (2), normal (4) or max (8).")
+        str, typer.Option("--effort", help="int8: how many recipes are tried: quick (1, or 2 where it fails), normal (4) or max (8).")
     ] = "normal",
     target: Annotated[
         str,
@@ -49,7 +49,7 @@ def export(
         ),
     ] = "any",
     keep_float: Annotated[
-        list[str] | None, typer.Option("--keep-float", help="int8: a layer to keep in float; may be repeated.")
+        list[str] | None, typer.Option("--keep-float", help="int8, fp16: a layer to keep in float; may be repeated.")
     ] = None,
     entrance: Annotated[
         str,
@@ -84,7 +84,7 @@ def export(
     from edgeclf.training.run_folder import load_run
 
     if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}", expected=" or ".join(PRECISIONS), do="choose one of them")
+        raise UsageError(f"unknown precision {precision!r}", expected=", ".join(PRECISIONS), do="choose one of them")
     chosen_effort = next((known for known in EFFORTS if known == effort), None)
     if chosen_effort is None:
         raise UsageError(f"unknown effort {effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
@@ -94,12 +94,15 @@ def export(
     int8_only = {
         "--effort": effort != "normal",
         "--target": target != "any",
-        "--keep-float": bool(keep_float),
         "--entrance": entrance != "auto",
         "--budget-s": budget_s is not None,
         "--plot": plot is not None,
     }
     given = [flag for flag, is_given in int8_only.items() if is_given]
+    if keep_float and precision == "fp32":
+        raise UsageError(
+            "--keep-float is about int8 and fp16", got="--precision fp32", expected="--precision int8 or fp16"
+        )
     if given and precision != "int8":
         raise UsageError(f"{given[0]} is about int8", got=f"--precision {precision}", expected="--precision int8")
     loaded = load_run(run)

@@ -38,7 +38,10 @@ def export(
         int, typer.Option("--calibration-images", min=1, help="int8: training images that set the activation ranges.")
     ] = 256,
     effort: Annotated[
-        str, typer.Option("--effort", help="int8: how many recipes are tried: quick (1, or 2 where it fails), normal (4) or max (8).")
+        str,
+        typer.Option(
+            "--effort", help="int8: how many recipes are tried: quick (1, or 2 where it fails), normal (4) or max (8)."
+        ),
     ] = "normal",
     target: Annotated[
         str,

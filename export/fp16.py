@@ -1,0 +1,84 @@
+"""Half precision for GPUs: weights and arithmetic in float16, what needs more kept in float32."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeclf.export._onnx import onnx
+from edgeclf.export.convert import keep_used_opsets
+from edgeclf.export.int8.graph import prepare_model
+from edgeclf.export.int8.steps import WEIGHTED_OPS
+from edgeclf.export.stem import find_stem
+from edgeclf.runtime.errors import InputError, UsageError
+
+# Eleven bits of a probability would be fewer than a decision threshold has digits.
+_KEPT_OPS = frozenset({"Softmax"})
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """A float16 model and how it was made.
+
+    Attributes:
+        model: The graph; input and output as those of the float model.
+        record: What stayed in float32, as JSON values for the spec.
+    """
+
+    model: onnx.ModelProto
+    record: dict[str, Any]
+
+
+def convert_fp16(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> HalfPrecision:
+    """Converts a float32 contract model to float16, by ONNX Runtime's converter.
+
+    The normalisation of the pixels and the softmax stay in float32, and so does what is named.
+
+    Args:
+        model: The float model; it is not changed.
+        keep_float: Names of layers that stay in float32 besides.
+
+    Raises:
+        UsageError: There is no such layer.
+        InputError: A weight is beyond what float16 can hold.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    prepared = prepare_model(model)
+    nodes = prepared.graph.node
+    layers = [node.name for node in nodes if node.op_type in WEIGHTED_OPS]
+    unknown = set(keep_float) - {node.name for node in nodes}
+    if unknown:
+        raise UsageError(f"no layer {min(unknown)!r} to keep in float", expected=", ".join(layers))
+    stem = find_stem(prepared)
+    kept = {*keep_float, *(stem.nodes if stem else ()), *(node.name for node in nodes if node.op_type in _KEPT_OPS)}
+    _check_range(prepared, kept)
+    half = convert_float_to_float16(prepared, keep_io_types=True, node_block_list=sorted(kept))
+    # The converter appends the casts it needs at the end.
+    OnnxModel(half).topological_sort()
+    del half.graph.value_info[:]
+    keep_used_opsets(half)
+    onnx.checker.check_model(half)
+    return HalfPrecision(half, {"format": "float16", "keep_float": list(keep_float)})
+
+
+def _check_range(model: onnx.ModelProto, kept: Collection[str]) -> None:
+    """Raises InputError for a weight that would become infinite; the converter would cut it off in silence."""
+    largest = float(np.finfo(np.float16).max)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for name in node.input if node.name not in kept else ():
+            tensor = tensors.get(name)
+            if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
+                continue
+            peak = float(np.abs(onnx.numpy_helper.to_array(tensor)).max(initial=0.0))
+            # The ends of an activation function without any are the largest floats there are.
+            if largest < peak and node.op_type in WEIGHTED_OPS:
+                raise InputError(
+                    f"{node.name} does not fit into float16",
+                    got=f"a weight of {peak:.3g}",
+                    expected=f"at most {largest:g}",
+                    do=f"keep it in float32 with --keep-float {node.name}",
+                )

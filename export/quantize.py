@@ -30,7 +30,7 @@ from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
-_MOST_SEQUENTIAL_IMAGES = 64
+_MOST_SEQUENTIAL_IMAGES = 128
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
 

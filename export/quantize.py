@@ -30,7 +30,7 @@ from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
-_MOST_SEQUENTIAL_IMAGES = 128
+_SEQUENTIAL_IMAGES = 128
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
 
@@ -190,6 +190,7 @@ class Calibrator:
         calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images that ranges, rounding and biases are fitted to;
             images the model was trained on will do, images it is judged by must not be among them.
         progress: Told of each pass.
+        sequential_images: Of the images, how many rounding and biases are fitted to; ranges are to all.
 
     Raises:
         InputError: There are no calibration images, the model is quantized already, has no layer that can be, or gives
@@ -198,7 +199,14 @@ class Calibrator:
         MissingPackageError: A package of the extra [export] is not installed.
     """
 
-    def __init__(self, model: onnx.ModelProto, calibration_rgb: UInt8Array, progress: Progress = no_progress) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        calibration_rgb: UInt8Array,
+        progress: Progress = no_progress,
+        *,
+        sequential_images: int = _SEQUENTIAL_IMAGES,
+    ) -> None:
         if len(calibration_rgb) == 0:
             raise InputError("cannot quantize", got="no calibration images", expected="at least one")
         if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
@@ -210,6 +218,7 @@ class Calibrator:
             )
         self._images = calibration_rgb
         self._progress = progress
+        self._few = calibration_rgb[:sequential_images]
         self._ir_version = model.ir_version
         self._graph = read_graph(prepare_model(model))
         self._equalized: tuple[FloatGraph, int] | None = None
@@ -231,8 +240,7 @@ class Calibrator:
         params = _choose_params(plan, self._observe(graph, equalized=pairs > 0), recipe)
         methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
-        few = self._images[:_MOST_SEQUENTIAL_IMAGES]
-        layers = quantize_layers(graph, plan, params, few, methods=methods, progress=self._progress)
+        layers = quantize_layers(graph, plan, params, self._few, methods=methods, progress=self._progress)
         return QuantizedNetwork(graph, params, layers, recipe, len(self._images), pairs, self._ir_version)
 
     def find_entrance(self, recipe: QuantizationRecipe, stopwatch: Stopwatch) -> tuple[str, ...]:

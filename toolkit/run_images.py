@@ -1,7 +1,7 @@
 """The images of a finished run, preprocessed, as an export needs them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,10 @@ class RowsOf:
     def __getitem__(self, rows: slice, /) -> "UInt8Array":
         return self._images.take(self._rows[rows])
 
+    def chosen(self, positions: "npt.NDArray[np.int64]") -> "RowsOf":
+        """Some of these rows."""
+        return RowsOf(self._images, self._rows[positions])
+
 
 @dataclass(frozen=True, eq=False)
 class RunImages:
@@ -45,7 +49,7 @@ class RunImages:
         unreadable: Files that can no longer be read.
     """
 
-    held_out: Sequence[HeldOutImages]
+    held_out: tuple[HeldOutImages, ...]
     images: "RowFile"
     training_rows: "npt.NDArray[np.int64]"
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
@@ -59,6 +63,16 @@ class RunImages:
         """At most `count` training images drawn at random, (n, H, W, 3) uint8 RGB."""
         order = np.random.default_rng(seed).permutation(self.training_rows)
         return self.images.take(order[:count])
+
+
+def sample_held_out(parts: Sequence[HeldOutImages], count: int, seed: int = 0) -> tuple[HeldOutImages, ...]:
+    """At most `count` images of each part, drawn at random."""
+    sampled = []
+    for part in parts:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(part.images_rgb))[:count])
+        rows = part.images_rgb.chosen(chosen) if isinstance(part.images_rgb, RowsOf) else part.images_rgb[:][chosen]
+        sampled.append(replace(part, images_rgb=rows, true_indices=part.true_indices[chosen]))
+    return tuple(sampled)
 
 
 def load_run_images(run: "Run", data: Path | None, cache_folder: Path | None, progress: "Progress") -> RunImages:

@@ -62,7 +62,7 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         "--plot", plot, "--min-agreement", 0, "--max-accuracy-drop", 1, "--entrance", "int8",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "learned rounding" in done.out
+    assert "Parity with the Keras model" in done.out
     assert plot.read_bytes().startswith(b"\x89PNG")
     quantization = Classifier(out).spec.quantization
     assert (quantization["target"], quantization["pair_constraint"]) == ("arm64", False)

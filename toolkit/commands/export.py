@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgeclf.export.recommend import Candidate
 
 _ENTRANCES = ("auto", "int8")
+# Images that the quick effort compares on, of each part, and calibrates on.
+_QUICK_IMAGES, _QUICK_CALIBRATION = 400, 128
 # Fewer images leave ranges and corrections to chance.
 _FEW_IMAGES = 100
 
@@ -39,9 +41,7 @@ def export(
     ] = 256,
     effort: Annotated[
         str,
-        typer.Option(
-            "--effort", help="int8: how many recipes are tried: quick (1, or 2 where it fails), normal (4) or max (8)."
-        ),
+        typer.Option("--effort", help="int8: how many recipes are tried, on how many images: quick, normal or max."),
     ] = "normal",
     target: Annotated[
         str,
@@ -83,7 +83,7 @@ def export(
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.labelled import end_with_unreadable
-    from edgeclf.toolkit.run_images import load_run_images
+    from edgeclf.toolkit.run_images import load_run_images, sample_held_out
     from edgeclf.training.run_folder import load_run
 
     if precision not in PRECISIONS:
@@ -112,9 +112,11 @@ def export(
     with progress_bar(enabled=not as_json) as progress:
         images = load_run_images(loaded, data, cache_folder, progress)
         network = loaded.load_model()
-        if precision == "int8" and min(calibration_images, len(images.training_rows)) < _FEW_IMAGES:
+        is_quick = precision == "int8" and chosen_effort == "quick"
+        wanted = min(calibration_images, _QUICK_CALIBRATION) if is_quick else calibration_images
+        if precision == "int8" and min(wanted, len(images.training_rows)) < _FEW_IMAGES:
             warn(
-                f"int8 is fitted to {min(calibration_images, len(images.training_rows))} training images; with fewer than "
+                f"int8 is fitted to {min(wanted, len(images.training_rows))} training images; with fewer than "
                 f"{_FEW_IMAGES} its ranges and corrections may not hold for others: check the figures on test images"
             )
         failure: ParityGateError | None = None
@@ -124,8 +126,8 @@ def export(
                 loaded.spec,
                 out,
                 precision=precision,
-                held_out=images.held_out,
-                calibration_rgb=images.sample_training(calibration_images) if precision == "int8" else images.nothing,
+                held_out=sample_held_out(images.held_out, _QUICK_IMAGES) if is_quick else images.held_out,
+                calibration_rgb=images.sample_training(wanted) if precision == "int8" else images.nothing,
                 int8_limits=int8_limits(min_agreement, max_accuracy_drop),
                 effort=chosen_effort,
                 recipe=recipe,

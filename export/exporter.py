@@ -150,7 +150,7 @@ def export_classifier(
             best = trials[0].quantized
             protos["int8"] = best.model
             specs["int8"] = spec.with_changes(precision="int8", quantization=best.recipe)
-            candidates.append(gate.judge("int8", best.model, specs["int8"], int8_limits))
+            candidates.append(gate.judge("int8", best.model, specs["int8"], int8_limits, trials[0].parity))
         if precision == "fp16" and not candidates[0].failures:
             half = convert_fp16(fp32, () if recipe is None else recipe.keep_float)
             protos["fp16"] = half.model

@@ -22,7 +22,7 @@ from edgeclf.runtime.spec import ModelSpec
 
 _BATCH = 32
 # Rounds in which files of one network are timed against each other.
-_ROUNDS = 40
+_ROUNDS = 30
 
 
 class ImageRows(Protocol):
@@ -83,7 +83,14 @@ class Gate:
         """Where the file of a candidate is."""
         return self._folder / f"{name}.onnx"
 
-    def judge(self, precision: str, model: onnx.ModelProto, spec: ModelSpec, limits: ParityLimits) -> Candidate:
+    def judge(
+        self,
+        precision: str,
+        model: onnx.ModelProto,
+        spec: ModelSpec,
+        limits: ParityLimits,
+        tried: Sequence[ParityFacts] = (),
+    ) -> Candidate:
         """Compares a precision's model on all parts, and leaves its file to be timed.
 
         Args:
@@ -91,14 +98,16 @@ class Gate:
             model: The model.
             spec: Its spec.
             limits: What it must keep on the parts that decide; a float model on all.
+            tried: What `try_recipe` gave for this model, which need not be computed again.
         """
         session = self.open(precision, model, spec)
         # Batches of other sizes may choose other kernels, so the rows to check the written file with are computed in
         # the batch they will be checked in.
         self.first_rows[precision] = session.run(np.asarray(self._parts[0].images_rgb[:8]))
         facts, failures = [], []
+        known = {item.part: item for item in tried}
         for part, reference in zip(self._parts, self._references, strict=True):
-            facts.append(self._compare(session, part, reference, precision))
+            facts.append(known.get(part.part) or self._compare(session, part, reference, precision))
             if part.decides or precision == "fp32":
                 failures.extend(parity_failures(facts[-1], limits))
         return Candidate(precision, self.path_of(precision).stat().st_size, tuple(facts), tuple(failures))

@@ -16,7 +16,7 @@ _MOST_LAYERS, _MOST_SHARE = 6, 0.25
 # Latencies this close cannot be told apart.
 _SAME_LATENCY = 0.01
 # What one more layer in float, and so a closer result, may cost of the time that the fastest entrance takes.
-_CLOSENESS_COSTS = 0.03
+_CLOSENESS_COSTS = 0.02
 
 
 def float_entrances(layers: Sequence[str]) -> list[tuple[str, ...]]:

@@ -85,7 +85,7 @@ def export_classifier(
     int8_limits: ParityLimits,
     effort: Effort = "normal",
     recipe: QuantizationRecipe | None = None,
-    float_entrance: bool = True,
+    float_entrance: bool = False,
     budget_s: float = math.inf,
     progress: Progress = no_progress,
 ) -> ExportReport:
@@ -101,8 +101,9 @@ def export_classifier(
         int8_limits: What an int8 or fp16 model must keep.
         effort: How many int8 recipes are tried, see `candidate_recipes`.
         recipe: What is common to all of them; None takes the default. Of it, fp16 has the layers kept in float.
-        float_entrance: Whether the first layers stay in float as far as that is no slower here; needs a recipe for this
-            machine's CPU or for any.
+        float_entrance: Whether the first layers stay in float as far as that is no slower here. For a recipe for this
+            machine's CPU: float sums differ in their last bits between kinds of CPUs, and what is rounded after them
+            with them.
         budget_s: Seconds after which no other recipe is begun.
         progress: Told of each stage.
 

@@ -109,7 +109,6 @@ class Emitter:
         if value not in self.params:
             return value
         output = f"{value}_for_{step.name}"
-        scale, zero = self._params(value)
         if step.layer is not None and not step.quantized:
             # ONNX Runtime quantizes float weights by itself, per tensor and with all eight bits, where it finds a layer
             # between DequantizeLinear and QuantizeLinear (WeightBiasQuantization). The same scale given once for every
@@ -118,6 +117,8 @@ class Emitter:
             scale, zero = f"{value}_scales", f"{value}_zeros"
             self._add(scale, np.full(channels, self.params[value].scale, np.float32))
             self._add(zero, np.full(channels, self.params[value].zero_point, np.uint8))
+        else:
+            scale, zero = self._params(value)
         self.nodes.append(
             onnx.helper.make_node("DequantizeLinear", [in_bytes(value), scale, zero], [output], f"{output}_dequantize")
         )

@@ -213,3 +213,21 @@ def test_fp16_is_written_through_the_same_gate(call_edgeclf, trained_run, tmp_pa
     assert [candidate["precision"] for candidate in document["candidates"]] == ["fp32", "fp16"]
     assert document["candidates"][1]["file_bytes"] < 0.7 * document["candidates"][0]["file_bytes"]
     assert Classifier(out).spec.precision == "fp16"
+
+
+def test_only_a_file_for_this_kind_of_cpu_may_begin_in_float(call_edgeclf, trained_run, tmp_path, monkeypatch):
+    from edgeclf.export.gate import Gate
+
+    # Whatever is timed, float is said to be faster.
+    monkeypatch.setattr(Gate, "latencies", lambda _, models, spec: [1.0, *[0.5] * (len(models) - 1)])
+    found = {}
+    for target in ("any", "this"):
+        out = tmp_path / f"{target}.onnx"
+        done = call_edgeclf(
+            "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", target,
+            "--min-agreement", 0, "--max-accuracy-drop", 1,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        found[target] = Classifier(out).spec.quantization["float_entrance"]
+    assert found["any"] == []
+    assert len(found["this"]) >= 1

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--images 50000] [--size 120] [--limit-gb 2] [--json] [-- options of edgeclf train]
 
-The peak is the largest resident set of the process (ru_maxrss), which counts pages of mapped files as well. Exit code 1
+Without options it trains a small-cnn for one epoch. The peak is the largest resident set of the process (ru_maxrss), which counts pages of mapped files as well. Exit code 1
 when it is above the limit.
 """
 

@@ -52,7 +52,7 @@ def measure(data: Path, arch: str, epochs: int, effort: str) -> dict[str, Any]:
         return {
             "network": arch,
             "fp32_accuracy": test["reference_accuracy"],
-            "int8_accuracy": test["accuracy"],
+            "int8_accuracy": test["candidate_accuracy"],
             "agreement": test["agreement"],
             "fp32_ms": fp32["latency"]["median_ms"],
             "latency_ratio": int8["latency"]["ratio"],

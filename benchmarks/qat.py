@@ -58,7 +58,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
         options = ("--precision", "int8", "--effort", "quick", "--min-agreement", 0, "--max-accuracy-drop", 1)
         report = command("export", run, "--out", folder / "model.onnx", *options)
         test = next(part for part in report["candidates"][-1]["parity"] if part["part"] == "test")
-        return test["reference_accuracy"], test["accuracy"]
+        return test["reference_accuracy"], test["candidate_accuracy"]
 
     even, uneven, trained = folder / "even", folder / "uneven", folder / "trained"
     seed = ("--seed", given.seed)

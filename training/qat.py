@@ -62,7 +62,10 @@ def fake_quantized(network: Any, images_rgb: UInt8Array, *, paired: bool, progre
     quantized: list[FakeQuantizedLayer] = []
     for step in graph.steps:
         first, *rest = step.layers
-        inputs = [made[id(tensor)] for tensor in _list(first.input)]
+        if hasattr(first, "seed_generator"):
+            # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
+            first = type(first).from_config(first.get_config())
+        inputs = [made[id(tensor)] for tensor in _list(step.layers[0].input)]
         if step.weighted:
             layer = FakeQuantizedLayer(first, step.norm, paired=paired, name=f"{first.name}_int8")
             quantized.append(layer)

@@ -43,6 +43,7 @@ def training_summary(
         **asdict(settings.fit),
         "weights": settings.weights if isinstance(settings.weights, str) else _file_identity(settings.weights),
         "freezes_backbone": settings.freezes,
+        "quantization_aware": settings.qat,
         "fine_tune": None
         if settings.fine_tune is None
         else {**asdict(settings.fine_tune), "blocks": settings.fine_tune_blocks or "all"},

@@ -22,6 +22,7 @@ from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
 from edgeclf.export.quantize import QuantizationRecipe
 from edgeclf.export.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.search import Effort, Trial, search
+from edgeclf.export.trials import Subject, Trials
 from edgeclf.runtime.bench import LatencyFigures, compare_latency
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
@@ -46,6 +47,7 @@ class ExportReport:
         candidates: The measured precisions, fp32 first.
         recommendation: Which one to ship from this machine's point of view.
         recipes: The int8 recipes that were tried, the best first; their comparisons are with the deciding images alone.
+        reused_recipes: How many of these an earlier export had tried already.
     """
 
     out: Path
@@ -54,6 +56,7 @@ class ExportReport:
     candidates: tuple[Candidate, ...]
     recommendation: Recommendation
     recipes: tuple[Candidate, ...] = ()
+    reused_recipes: int = 0
 
 
 class ParityGateError(GateError):
@@ -87,6 +90,7 @@ def export_classifier(
     recipe: QuantizationRecipe | None = None,
     float_entrance: bool = False,
     budget_s: float = math.inf,
+    kept_folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> ExportReport:
     """Converts, quantizes if asked, verifies against the Keras model, times, and writes one file.
@@ -105,6 +109,7 @@ def export_classifier(
             machine's CPU: float sums differ in their last bits between kinds of CPUs, and what is rounded after them
             with them.
         budget_s: Seconds after which no other recipe is begun.
+        kept_folder: Where tried recipes are kept for the next export of the same network; None keeps none.
         progress: Told of each stage.
 
     Returns:
@@ -135,7 +140,9 @@ def export_classifier(
         specs = {"fp32": spec.with_changes(precision="fp32", quantization=None)}
         recipes: list[Candidate] = []
         trials: list[Trial] = []
+        reused = 0
         if precision == "int8" and not candidates[0].failures:
+            kept = Trials(kept_folder, None if kept_folder is None else Subject(fp32, calibration_rgb, gate.digest()))
             trials = search(
                 fp32,
                 calibration_rgb,
@@ -146,7 +153,9 @@ def export_classifier(
                 budget_s=budget_s,
                 progress=progress,
                 stopwatch=partial(gate.latencies, spec=spec) if float_entrance else None,
+                kept=kept,
             )
+            reused = kept.reused
             recipes = [_as_candidate(trial) for trial in trials]
             best = trials[0].quantized
             protos["int8"] = best.model
@@ -159,7 +168,8 @@ def export_classifier(
             candidates.append(gate.judge("fp16", half.model, specs["fp16"], int8_limits))
         chosen = candidates[-1]
         if chosen.failures:
-            raise ParityGateError(_report(out, precision, candidates, recipes, written=False), chosen.failures)
+            report = _report(out, precision, candidates, recipes, written=False, reused=reused)
+            raise ParityGateError(report, chosen.failures)
         candidates = _timed(candidates, gate, progress)
         chosen = candidates[-1]
         if recipes:
@@ -171,7 +181,7 @@ def export_classifier(
             package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
         )
         _write(protos[precision], final, out, parts[0].images_rgb[:8], gate.first_rows[precision])
-    return _report(out, precision, candidates, recipes, written=True)
+    return _report(out, precision, candidates, recipes, written=True, reused=reused)
 
 
 def _timed(candidates: Sequence[Candidate], gate: Gate, progress: Progress) -> list[Candidate]:
@@ -201,9 +211,15 @@ def _write(
 
 
 def _report(
-    out: Path, precision: str, candidates: Sequence[Candidate], recipes: Sequence[Candidate], *, written: bool
+    out: Path,
+    precision: str,
+    candidates: Sequence[Candidate],
+    recipes: Sequence[Candidate],
+    *,
+    written: bool,
+    reused: int,
 ) -> ExportReport:
-    return ExportReport(out, written, precision, tuple(candidates), recommend(candidates), tuple(recipes))
+    return ExportReport(out, written, precision, tuple(candidates), recommend(candidates), tuple(recipes), reused)
 
 
 def _as_candidate(trial: Trial) -> Candidate:

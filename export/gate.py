@@ -1,5 +1,6 @@
 """The gate that candidate files pass: run with the real runtime on held-out images and compared with the reference."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,17 @@ class Gate:
         self._folder = folder
         self._progress = progress
         self.first_rows: dict[str, npt.NDArray[np.float32]] = {}
+
+    def digest(self) -> str:
+        """Differs whenever candidates would be compared on other images or with other references."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part, reference in zip(self._parts, self._references, strict=True):
+            digest.update(f"{part.part} {len(part.images_rgb)} {part.decides}".encode())
+            for start in range(0, len(part.images_rgb), _BATCH):
+                digest.update(np.ascontiguousarray(part.images_rgb[start : start + _BATCH]).data)
+            digest.update(np.ascontiguousarray(reference).data)
+            digest.update(np.ascontiguousarray(part.true_indices).data)
+        return digest.hexdigest()
 
     def path_of(self, name: str) -> Path:
         """Where the file of a candidate is."""

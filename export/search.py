@@ -3,6 +3,7 @@
 Nothing here knows what a good recipe is; it only tries some and keeps what was measured.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.entrance import Stopwatch
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
 from edgeclf.export.quantize import SEQUENTIAL_IMAGES, Calibrator, QuantizationRecipe, Quantized, QuantizedNetwork
+from edgeclf.export.trials import Trials
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session import open_session_from_bytes
@@ -89,6 +91,7 @@ def search(
     budget_s: float,
     progress: Progress,
     stopwatch: Stopwatch | None = None,
+    kept: Trials | None = None,
 ) -> list[Trial]:
     """Tries recipes, and puts layers of the best one back into float where none meets the limits.
 
@@ -103,6 +106,7 @@ def search(
         progress: Told of each.
         stopwatch: Times models side by side, to find the first layers that are no slower in float; None leaves none of
             them in float.
+        kept: Trials of the same network and images from earlier; what is tried is added. None keeps nothing.
 
     Returns:
         What was tried, the best first, see `best_first`.
@@ -111,36 +115,71 @@ def search(
         EdgeclfError: As `Calibrator`.
     """
     begun = time.perf_counter()
-    trials: list[tuple[Trial, QuantizedNetwork]] = []
+    trials: list[tuple[Trial, QuantizationRecipe]] = []
     few = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
     calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few)
+    kept = kept or Trials(None)
     if stopwatch is not None:
         progress("time the first layers", 0, 1)
-        base = replace(base, float_entrance=calibrator.find_entrance(base, stopwatch))
+        found_entrance = kept.names("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
+        base = replace(base, float_entrance=found_entrance)
         progress("time the first layers", 1, 1)
+    # From a network that is calibrated, files with other layers in float are written at once.
+    network_of = functools.cache(calibrator.network)
+    workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
     # Without anything to equalize, a recipe would come out as the one without it.
     recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_pairs or not item[1].equalize]
     for number, (name, recipe) in enumerate(recipes):
-        started = time.perf_counter()
-        if trials and started - begun + trials[0][0].seconds > budget_s:
+        if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
             break
         if trials and effort == "quick" and not trials[-1][0].failures:
             break
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
-        network = calibrator.network(recipe)
-        trials.append((_tried(name, network.write(), judge, limits, started), network))
+        trials.append((workshop.trial(name, recipe, lambda recipe=recipe: network_of(recipe).write()), recipe))  # type: ignore[misc]
     found = best_first([trial for trial, _ in trials])
     best = found[0]
-    network = next(network for trial, network in trials if trial is best)
     if best.failures:
+        recipe = next(recipe for trial, recipe in trials if trial is best)
         left = budget_s - (time.perf_counter() - begun)
-        found += _fall_back(best, network, calibration_rgb, judge, limits=limits, budget_s=left, progress=progress)
+        found += _fall_back(
+            best,
+            recipe,
+            lambda: network_of(recipe),
+            workshop,
+            images_rgb=calibration_rgb[:_RANKING_IMAGES],
+            budget_s=left,
+            progress=progress,
+        )
     return best_first(found)
 
 
-def _tried(name: str, quantized: Quantized, judge: Judge, limits: ParityLimits, started: float) -> Trial:
-    parity = judge(quantized)
-    return Trial(name, quantized, parity, tuple(parity_failures(parity[0], limits)), time.perf_counter() - started)
+@dataclass(frozen=True)
+class _Workshop:
+    """What every trial needs.
+
+    Attributes:
+        judge: See `search`.
+        limits: See `search`.
+        kept: See `search`.
+        images: What the recipes were fitted to, in words.
+    """
+
+    judge: Judge
+    limits: ParityLimits
+    kept: Trials
+    images: str
+
+    def trial(self, name: str, recipe: QuantizationRecipe, quantize: Callable[[], Quantized]) -> Trial:
+        """One trial, made and judged, or as it was kept."""
+        started = time.perf_counter()
+
+        def try_it() -> tuple[Quantized, tuple[ParityFacts, ...]]:
+            quantized = quantize()
+            return quantized, self.judge(quantized)
+
+        quantized, parity = self.kept.judged(f"{name}, {self.images}", recipe, try_it)
+        failures = tuple(parity_failures(parity[0], self.limits))
+        return Trial(name, quantized, parity, failures, time.perf_counter() - started)
 
 
 def best_first(trials: Sequence[Trial]) -> list[Trial]:
@@ -173,11 +212,11 @@ def _disagreements(trial: Trial) -> int:
 
 def _fall_back(
     best: Trial,
-    network: QuantizedNetwork,
-    calibration_rgb: UInt8Array,
-    judge: Judge,
+    recipe: QuantizationRecipe,
+    network: Callable[[], QuantizedNetwork],
+    workshop: _Workshop,
     *,
-    limits: ParityLimits,
+    images_rgb: UInt8Array,
     budget_s: float,
     progress: Progress,
 ) -> list[Trial]:
@@ -185,14 +224,23 @@ def _fall_back(
     if budget_s <= 0:
         return []
     begun = time.perf_counter()
-    ranked = rank_layers(network, calibration_rgb[:_RANKING_IMAGES], progress)
+    ranked = workshop.kept.names(
+        f"ranking, {workshop.images}",
+        recipe,
+        lambda: [name for name, _ in rank_layers(network(), images_rgb, progress)],
+    )
     trials: list[Trial] = []
     count = 1
     while count <= max(1, int(_MOST_IN_FLOAT * len(ranked))) and time.perf_counter() - begun < budget_s:
-        started = time.perf_counter()
-        kept = [name for name, _ in ranked[:count]]
         progress(f"{count} layers in float", count, len(ranked))
-        trials.append(_tried(f"{best.name}, {count} in float", network.write(kept), judge, limits, started))
+        in_float = ranked[:count]
+        trials.append(
+            workshop.trial(
+                f"{best.name}, {count} in float",
+                recipe,
+                lambda in_float=in_float: network().write(in_float),  # type: ignore[misc]
+            )
+        )
         if not trials[-1].failures:
             break
         count *= 2

@@ -112,7 +112,8 @@ def print_recipes(report: "ExportReport") -> None:
         )
     part = report.recipes[0].parity[0]
     columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
-    print_table(f"int8 recipes on {part.images} {part.part} images", columns, rows)
+    known = f", {report.reused_recipes} of them tried by an earlier export" if report.reused_recipes else ""
+    print_table(f"int8 recipes on {part.images} {part.part} images{known}", columns, rows)
 
 
 def print_layers(layers: "Sequence[LayerFacts]") -> None:

@@ -231,3 +231,26 @@ def test_only_a_file_for_this_kind_of_cpu_may_begin_in_float(call_edgeclf, train
         found[target] = Classifier(out).spec.quantization["float_entrance"]
     assert found["any"] == []
     assert len(found["this"]) >= 1
+
+
+@pytest.mark.slow
+def test_what_an_export_tried_the_next_one_knows(run_edgeclf, trained_run, tmp_path):
+    options = (
+        "--precision", "int8", "--effort", "quick", "--min-agreement", 0, "--max-accuracy-drop", 1, "--json",
+        "--cache-folder", tmp_path / "cache",
+    )  # fmt: skip
+    found = []
+    # Processes of their own: the converter numbers its nodes through a process.
+    for more in ((), (), ("--fresh",)):
+        done = run_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", *options, *more)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert [document["reused_recipes"] for document in found] == [0, 1, 0]
+    for document in found[1:]:
+        assert [item["parity"] for item in document["recipes"]] == [item["parity"] for item in found[0]["recipes"]]
+
+
+def test_fresh_is_about_int8(call_edgeclf, trained_run, tmp_path):
+    done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--fresh")
+    assert done.code == 2
+    assert "--fresh is about int8" in done.err

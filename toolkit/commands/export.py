@@ -71,6 +71,10 @@ def export(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="int8: a PNG of what the recipes cost and keep.", show_default=False)
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="int8: try every recipe anew, also those that an earlier export has tried."),
+    ] = False,
     cache_folder: CacheFolderOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
@@ -85,6 +89,7 @@ def export(
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.labelled import end_with_unreadable
     from edgeclf.toolkit.run_images import load_run_images, sample_held_out
+    from edgeclf.training.cache import default_cache_folder
     from edgeclf.training.run_folder import load_run
 
     if precision not in PRECISIONS:
@@ -101,6 +106,7 @@ def export(
         "--entrance": entrance != "auto",
         "--budget-s": budget_s is not None,
         "--plot": plot is not None,
+        "--fresh": fresh,
     }
     given = [flag for flag, is_given in int8_only.items() if is_given]
     if keep_float and precision == "fp32":
@@ -136,6 +142,7 @@ def export(
                 # different on each, which a file for any CPU must not.
                 float_entrance=entrance == "auto" and recipe.target == target_of(cpu_info()),
                 budget_s=math.inf if budget_s is None else budget_s,
+                kept_folder=None if fresh else cache_folder or default_cache_folder(),
                 progress=progress,
             )
         except ParityGateError as error:
@@ -164,6 +171,7 @@ def _show(report: "ExportReport", *, as_json: bool) -> None:
             "written": report.written,
             "precision": report.precision,
             "candidates": [{"precision": item.precision, **_figures(item)} for item in report.candidates],
+            "reused_recipes": report.reused_recipes,
             "recipes": [{"name": item.precision, **_figures(item)} for item in report.recipes],
             "recommendation": {"precision": report.recommendation.precision, "reason": report.recommendation.reason},
             "cpu": cpu_info().to_json(),

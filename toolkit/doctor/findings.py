@@ -1,0 +1,110 @@
+"""What the doctor can say: causes, severities, and findings in the order of their importance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+Severity: TypeAlias = Literal["problem", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+# Every cause that a finding may name, most fundamental first: where severities are equal, the earlier one explains the
+# later. What reads the JSON may rely on the names.
+CAUSES: Mapping[str, str] = {
+    "refused": "training would refuse this data",
+    "unreadable": "files that are no whole images",
+    "input-scale": "pixels reach the network on another scale than it was made for",
+    "diverged": "the loss stopped being a number",
+    "lr-too-high": "the learning rate is too high",
+    "lr-too-low": "the learning rate is too low",
+    "label-noise": "labels that the pictures contradict",
+    "stuck-at-chance": "the network never got better than guessing",
+    "leakage": "test or validation images that are in the training data as well",
+    "hidden-class": "a kind of picture that only one part of the data has",
+    "split-shift": "the parts were photographed, or prepared, differently",
+    "prior-shift": "the parts have another mix of classes",
+    "shortcut": "the label can be told from something that is not the object",
+    "duplicates": "the same picture more than once",
+    "too-few": "too few images to learn from, or to tell two models apart",
+    "imbalance": "one class is much rarer than another",
+    "overfit": "the network learned its training images by heart",
+    "underfit": "the network does not fit even its training images",
+    "stopped-early": "training ended while it was still getting better",
+    "not-best-weights": "the weights that were kept are not the best ones",
+    "noisy-validation": "validation swings more than what is being compared",
+    "dead-units": "units that give nothing, whatever the image",
+    "over-regularized": "dropout or augmentation keeps the network from learning",
+    "calibration": "the confidences do not say how often the model is right",
+    "fragile": "mild changes of the picture change the answer",
+    "class-errors": "one class is recognized much worse than the others",
+    "int8-gap": "the int8 model answers differently where errors gather",
+    "blurred": "pictures without sharp edges",
+    "exposure": "pictures that are much too dark or too bright",
+    "blank": "pictures of one colour",
+    "grey": "grey pictures among coloured ones",
+    "odd-size": "pictures of extreme size or shape",
+    "rotated": "pictures that are only upright by their EXIF orientation",
+    "mixed-formats": "several file formats",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        cause: A key of `CAUSES`.
+        severity: `problem` (it will not work, or the figures cannot be trusted), `warning`, or `note`.
+        title: One sentence without a full stop, with the figures that matter.
+        fix: The command, or the step, that mends it.
+        evidence: Figures, JSON values; names say their unit.
+        items: Paths of the images it is about, relative to the data's root, the worst first.
+        groups: Lists of those paths that belong together, such as the copies of one picture.
+        details: For each item, what to say below its picture; empty or as long as `items`.
+        weight: How much it matters next to others of its severity and cause, 0..1.
+    """
+
+    cause: str
+    severity: Severity
+    title: str
+    fix: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    items: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    details: tuple[str, ...] = ()
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.cause not in CAUSES or self.severity not in SEVERITIES:
+            raise ValueError(f"unknown cause or severity: {self.cause!r}, {self.severity!r}")
+        if self.details and len(self.details) != len(self.items):
+            raise ValueError(f"{len(self.details)} details for {len(self.items)} items")
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as plain JSON values."""
+        document = asdict(self)
+        del document["weight"], document["details"]
+        if not self.groups:
+            del document["groups"]
+        return {**document, "evidence": dict(self.evidence), "items": list(self.items)}
+
+
+def most_important_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings by severity, then by how fundamental the cause is, then by weight."""
+    order = {cause: position for position, cause in enumerate(CAUSES)}
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order[f.cause], -f.weight))
+
+
+def summary(findings: Sequence[Finding], subject: str) -> str:
+    """One sentence that a person can act on.
+
+    Args:
+        findings: In their order, see `most_important_first`.
+        subject: What was looked at.
+    """
+    acted_on = [finding for finding in findings if finding.severity != "note"]
+    if not acted_on:
+        return f"Nothing wrong was found in {subject}."
+    first = acted_on[0]
+    others = len(acted_on) - 1
+    more = f" ({others} more below)" if others else ""
+    return f"{first.title}. {first.fix}{'' if first.fix.endswith('.') else '.'}{more}"

@@ -1,0 +1,185 @@
+"""Simple properties of a picture and its file: what a network might learn instead of the object, and what differs between cameras."""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.image_header import ImageHeader
+from edgeclf.runtime.preprocess import UInt8Array, resize
+
+# Short side of the copy that what does not depend on resolution is measured on.
+_SHORT_SIDE = 256
+# Side of the centre that is looked at pixel by pixel: blur and compression show at the picture's own resolution only.
+_CENTRE = 512
+# Share of the sides that a corner patch has.
+_CORNER = 0.08
+# A line along an edge is border where its pixels differ by no more than this.
+_UNIFORM = 6.0
+
+# Every property, in words for tables; brightness and colours in 0..255 units.
+PROPERTIES: Mapping[str, str] = {
+    "file_bytes": "file size in bytes",
+    "bytes_per_pixel": "file size for each pixel",
+    "width": "width in pixels, upright",
+    "height": "height in pixels, upright",
+    "megapixels": "number of pixels in millions",
+    "aspect": "width divided by height",
+    "orientation": "EXIF orientation, 1 for upright",
+    "jpeg_quality": "quality setting of the JPEG encoder, 1..100, by its quantization tables; none for other formats",
+    "brightness": "mean luma",
+    "contrast": "standard deviation of the luma",
+    "dark_share": "share of pixels with a luma below 10",
+    "bright_share": "share of pixels with a luma above 245",
+    "saturation": "mean saturation (HSV)",
+    "red": "mean of the red channel",
+    "green": "mean of the green channel",
+    "blue": "mean of the blue channel",
+    "channel_spread": "mean difference between the largest and the smallest channel: about 0 for grey pictures",
+    "sharpness": "logarithm of the variance of the Laplacian, picture shrunk to a short side of 256 pixels",
+    "fine_sharpness": "logarithm of the variance of the Laplacian over that of the luma, at the picture's own resolution",
+    "high_frequency": "share of the spectral energy above half the highest frequency, at the picture's own resolution",
+    "blockiness": "steps across the borders of 8 x 8 blocks over those inside, at the picture's own resolution",
+    "noise": "median absolute deviation of what a 3 x 3 median filter takes away, at the picture's own resolution",
+    "border": "share of the picture that is a frame of one colour",
+    "corner_spread": "largest difference between the four corners' mean luma and that of their neighbourhood",
+}
+
+
+def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) -> dict[str, float]:
+    """The properties of one picture, see `PROPERTIES`.
+
+    Args:
+        image_bgr: (H, W, 3) uint8 BGR, upright.
+        header: Of its file.
+        data: Its file.
+    """
+    height, width = image_bgr.shape[:2]
+    scale = min(1.0, _SHORT_SIDE / min(height, width))
+    small = resize(image_bgr, (max(1, round(height * scale)), max(1, round(width * scale))))
+    luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    blue, green, red = (float(value) for value in cv2.mean(small)[:3])
+    spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
+    return {
+        "file_bytes": float(len(data)),
+        "bytes_per_pixel": len(data) / (height * width),
+        "width": float(width),
+        "height": float(height),
+        "megapixels": height * width / 1e6,
+        "aspect": width / height,
+        "orientation": float(header.orientation),
+        "jpeg_quality": jpeg_quality(data) if header.format == "jpeg" else float("nan"),
+        "brightness": float(luma.mean()),
+        "contrast": float(luma.std()),
+        "dark_share": float((luma < 10).mean()),
+        "bright_share": float((luma > 245).mean()),
+        "saturation": float(cv2.cvtColor(small, cv2.COLOR_BGR2HSV)[..., 1].mean()),
+        "red": red,
+        "green": green,
+        "blue": blue,
+        "channel_spread": float(spread.mean()),
+        "sharpness": float(np.log10(cv2.Laplacian(luma, cv2.CV_32F).var() + 1.0)),
+        **_fine(_centre(image_bgr)),
+        "border": _border_share(luma),
+        "corner_spread": _corner_spread(luma),
+    }
+
+
+def jpeg_quality(data: bytes) -> float:
+    """The quality setting, 1..100, whose luma table the file's resembles most; NaN where it has none.
+
+    The tables of the Independent JPEG Group scale with S = 5000 / q below q = 50, and 200 - 2 q from there on, in percent
+    of the table in ITU-T T.81, annex K; encoders with tables of their own get the q of the same mean.
+    """
+    table = _luma_table(data)
+    if table is None:
+        return float("nan")
+    # The mean of the table in annex K.
+    percent = 100.0 * float(table.mean()) / 57.625
+    return float(np.clip(5000.0 / percent if percent > 100.0 else (200.0 - percent) / 2.0, 1.0, 100.0))
+
+
+def _luma_table(data: bytes) -> npt.NDArray[np.int64] | None:
+    """The first quantization table, 64 values."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        # Fill bytes before a marker.
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker == 0xDB and position + 2 + length <= len(data):
+            wide = data[position + 4] >> 4
+            size = 128 if wide else 64
+            values = data[position + 5 : position + 5 + size]
+            if len(values) == size:
+                return np.frombuffer(values, ">u2" if wide else np.uint8).astype(np.int64)
+        if marker == 0xDA or length < 2:
+            return None
+        position += 2 + length
+    return None
+
+
+def _centre(image_bgr: UInt8Array) -> npt.NDArray[np.uint8]:
+    """The luma of the middle, at its own resolution, beginning at a multiple of eight pixels."""
+    height, width = image_bgr.shape[:2]
+    top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in (height, width))
+    return np.asarray(cv2.cvtColor(image_bgr[top : top + _CENTRE, left : left + _CENTRE], cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _fine(luma: npt.NDArray[np.uint8]) -> dict[str, float]:
+    variance = float(luma.var())
+    laplacian = float(cv2.Laplacian(luma, cv2.CV_32F).var())
+    detail = luma.astype(np.int16) - cv2.medianBlur(luma, 3)
+    return {
+        "fine_sharpness": float(np.log10((laplacian + 1e-3) / (variance + 1.0))),
+        "high_frequency": _high_frequency(luma),
+        "blockiness": _blockiness(luma),
+        "noise": 1.4826 * float(np.abs(detail).mean()),
+    }
+
+
+def _high_frequency(luma: npt.NDArray[np.uint8]) -> float:
+    if min(luma.shape) < 16:
+        return float("nan")
+    # The window keeps the picture's edges from looking like detail.
+    window = np.outer(np.hanning(luma.shape[0]), np.hanning(luma.shape[1]))
+    energy = np.abs(np.fft.rfft2((luma - luma.mean()) * window)) ** 2
+    rows = np.abs(np.fft.fftfreq(luma.shape[0]))[:, None]
+    columns = np.fft.rfftfreq(luma.shape[1])[None, :]
+    return float(energy[np.maximum(rows, columns) > 0.25].sum() / (energy.sum() + 1e-9))
+
+
+def _blockiness(luma: npt.NDArray[np.uint8]) -> float:
+    if min(luma.shape) < 24:
+        return float("nan")
+    ratios = []
+    for values in (luma, luma.T):
+        steps = np.abs(np.diff(values.astype(np.int16), axis=1)).mean(axis=0)
+        on_border = np.arange(len(steps)) % 8 == 7
+        ratios.append((steps[on_border].mean() + 0.1) / (steps[~on_border].mean() + 0.1))
+    return float(np.mean(ratios))
+
+
+def _border_share(luma: npt.NDArray[np.uint8]) -> float:
+    """Share of the area outside the rectangle that is left when lines of one colour are taken from all four sides."""
+    height, width = luma.shape
+    left_over = []
+    for values in (luma, luma.T):
+        spread = values.max(axis=1).astype(np.int16) - values.min(axis=1)
+        inner = np.flatnonzero(spread > _UNIFORM)
+        left_over.append(0 if len(inner) == 0 else int(inner[-1] - inner[0] + 1))
+    return float(1.0 - left_over[0] * left_over[1] / (height * width))
+
+
+def _corner_spread(luma: npt.NDArray[np.uint8]) -> float:
+    """A mark in a corner stands out from what is beside it."""
+    rows, columns = (max(2, round(_CORNER * side)) for side in luma.shape)
+    found = []
+    for flipped in (luma, luma[::-1], luma[:, ::-1], luma[::-1, ::-1]):
+        around = flipped[: 2 * rows, : 2 * columns].astype(np.float64)
+        corner = around[:rows, :columns]
+        rest = around.sum() - corner.sum()
+        found.append(abs(corner.mean() - rest / max(1, around.size - corner.size)))
+    return float(max(found))

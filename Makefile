@@ -14,8 +14,11 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 demo: $(VENV)/.demo
 	$(BIN)/edgeclf demo
 
+# Much of the time goes into waiting for processes that start: two workers for two CPUs, each file's tests in one of them.
+PYTEST_WORKERS ?= 2
+
 test: $(VENV)/.dev lint types
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

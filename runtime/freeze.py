@@ -38,15 +38,21 @@ class FreezeDetector:
                 self._pixels = pixels
                 self._moved_s = captured_at_s
 
-    def ask(self, now_s: float) -> str | None:
-        """What changed since the last question: why it is frozen, as a phrase; empty when it moves again; else None."""
+    def ask(self, now_s: float, last_frame_s: float) -> str | None:
+        """What changed since the last question: why it is frozen, as a phrase; empty when it moves again; else None.
+
+        Args:
+            now_s: `time.monotonic()`.
+            last_frame_s: The same when the last frame arrived, whether or not it was shown to `see`.
+        """
         with self._lock:
-            still_s = now_s - self._moved_s
-            if (still_s >= self._after_s) == self._is_frozen:
+            # Not up to now: where few frames are looked at, one picture for long says nothing.
+            same_s, silent_s = self._seen_s - self._moved_s, now_s - last_frame_s
+            if (max(same_s, silent_s) >= self._after_s) == self._is_frozen:
                 return None
             self._is_frozen = not self._is_frozen
             if not self._is_frozen:
                 return ""
             self.freezes += 1
-            is_silent = now_s - self._seen_s >= self._after_s
-            return f"{'no new frame' if is_silent else 'the same picture'} for {still_s:.1f} s"
+            is_silent = silent_s >= self._after_s
+            return f"no new frame for {silent_s:.1f} s" if is_silent else f"the same picture for {same_s:.1f} s"

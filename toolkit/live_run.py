@@ -188,8 +188,13 @@ class CameraRun:
                 self._on_event(f"camera {self.name}: delivers now")
                 return
             error = self.opening_error or error
-        if error is not None:
-            raise error
+        if error is not None and not self._is_alone:
+            raise SourceError(
+                f"camera {self.name} was never there",
+                got=f"{error.got}, and {self._options.reconnects} more attempts",
+                expected=error.expected,
+                do=error.do,
+            ) from error
 
     def _on_camera(self, phrase: str) -> None:
         self._on_event(phrase)

@@ -55,8 +55,8 @@ class CameraWatch(Ticker):
         """See `Ticker`."""
         now_s = time.monotonic()
         for run in self._runs:
-            if run.freeze is not None and run.thread.is_alive():
-                self._tell(run, run.freeze.ask(now_s))
+            if run.freeze is not None and run.camera is not None and run.thread.is_alive():
+                self._tell(run, run.freeze.ask(now_s, run.camera.last_frame_s))
         if self._log_every_s and now_s - self._logged_s >= self._log_every_s:
             self._logged_s = now_s
             for run in self._runs:

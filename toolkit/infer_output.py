@@ -66,7 +66,8 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
             f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
         )
 
-    named = {option: path for option, path in targets.items() if path is not None}
+    # A device such as /dev/null is replaced by nobody.
+    named = {option: path for option, path in targets.items() if path is not None and not _is_device(path)}
     places: dict[str, str] = {option: os.path.realpath(path) for option, path in named.items()}
     for option, place in places.items():
         for earlier in named:
@@ -79,6 +80,10 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
         for path in inputs:
             if (replaced := existing.get(os.path.realpath(path))) is not None:
                 raise refuse(replaced, named[replaced], "one of the inputs")
+
+
+def _is_device(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
 
 
 class RecordWriter(Protocol):

@@ -1,12 +1,13 @@
 """Measures how old a camera's frames are when their result is there.
 
-    python benchmarks/camera_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--json]
+    python benchmarks/camera_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting] [--json]
 
 A local MJPEG camera sends frames; `edgeclf infer` classifies them with a model made to take `--infer-ms`: a convolution
 repeated as often as that takes on this machine. The age runs from the arrival of a frame's last byte to its result.
 Whoever keeps the newest frame only is at most one frame interval and one inference behind, however long it runs: exit
 code 1 when the p95 of the first five seconds, or of the last five, is above interval + inference + 10 ms. The inference
-is that of the same run (p95 of `latency_ms`, which holds resizing too), so that a busy machine does not decide.
+is that of the same run (p95 of `latency_ms`, which holds resizing too). With `--waiting` the model waits for that long, as
+for an accelerator, instead of computing: on a busy machine that leaves the camera's side to be measured.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from _mjpeg_camera import MjpegCamera, jpeg_of
 from _slow_model import write_slow_model
 
@@ -27,13 +29,13 @@ _PART_S = 5.0
 _ALLOWED_MS = 10.0
 
 
-def run(model: Path, seconds: float, fps: float, folder: Path) -> list[dict[str, Any]]:
+def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -> list[dict[str, Any]]:
     """The results of a run as the library gives them: seconds since the first, age, latency."""
     picture = jpeg_of(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
     with MjpegCamera(lambda _: MjpegCamera.paced(picture, 1 / fps)) as camera:
         out = folder / "ages.json"
         subprocess.run(
-            [sys.executable, __file__, "--observe", str(model), camera.url, str(seconds), str(out)],
+            [sys.executable, __file__, "--observe", str(model), camera.url, str(seconds), str(wait_ms), str(out)],
             check=True,
             env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
         )
@@ -41,7 +43,7 @@ def run(model: Path, seconds: float, fps: float, folder: Path) -> list[dict[str,
     return results
 
 
-def observe(model: str, url: str, seconds: float, out: str) -> None:
+def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> None:
     """In a process of its own, as a camera's user has it: `edgeclf infer` with an observer beside."""
     from edgeclf.runtime.live import LiveResult
     from edgeclf.runtime.session import ModelSession
@@ -64,7 +66,17 @@ def observe(model: str, url: str, seconds: float, out: str) -> None:
         def on_event(self, event: object) -> None:
             """Nothing."""
 
-    session = ModelSession(model, threads=1)
+    class Waiting(ModelSession):
+        """Takes at least so long, without the processor."""
+
+        def run(self, images_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            """See `ModelSession`."""
+            end_s = time.monotonic() + wait_ms / 1e3
+            probabilities = super().run(images_rgb)
+            time.sleep(max(0.0, end_s - time.monotonic()))
+            return probabilities
+
+    session = Waiting(model, threads=1)
     watcher = Watcher()
     delivery = Delivery("jsonl", 1, Path(os.devnull), show=False, save=None, max_frames=None, duration_s=seconds)
     infer_camera(session, lambda: session, [url], delivery, LiveOptions(), [watcher])
@@ -98,18 +110,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the run (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=30.0, help="frames the camera sends (default: %(default)s)")
     parser.add_argument("--infer-ms", type=float, default=80.0, help="what the model takes (default: %(default)s)")
+    parser.add_argument("--waiting", action="store_true", help="a model that waits instead of computing")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--observe", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--observe", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.observe:
-        model, url, seconds, out = options.observe
-        observe(model, url, float(seconds), out)
+        model, url, seconds, wait_ms, out = options.observe
+        observe(model, url, float(seconds), float(wait_ms), out)
         return 0
     if options.seconds < 2 * _PART_S:
         parser.error(f"--seconds must be at least {2 * _PART_S:g}")
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        model_path, alone_ms = write_slow_model(Path(name), options.infer_ms)
-        results = run(model_path, options.seconds, options.fps, Path(name))
+        wait_ms = options.infer_ms if options.waiting else 0.0
+        model_path, alone_ms = write_slow_model(Path(name), 1.0 if options.waiting else options.infer_ms)
+        results = run(model_path, options.seconds, options.fps, wait_ms, Path(name))
     start_s, end_s = results[0]["at_s"], results[-1]["at_s"]
     parts = {
         "first 5 s": [result for result in results if result["at_s"] - start_s <= _PART_S],
@@ -118,9 +132,9 @@ def main() -> int:
     }
     figures = {part: figures_of(those, 1000 / options.fps) for part, those in parts.items()}
     if options.json:
-        print(json.dumps({"model_alone_ms": alone_ms, "parts": figures}, indent=2))
+        print(json.dumps({"model_alone_ms": max(alone_ms, wait_ms), "parts": figures}, indent=2))
     else:
-        print(f"the model alone takes {alone_ms:.1f} ms; frame interval {1000 / options.fps:.1f} ms")
+        print(f"the model alone takes {max(alone_ms, wait_ms):.1f} ms; frame interval {1000 / options.fps:.1f} ms")
         print(f"{'':12}{'frames':>8}{'age p50':>9}{'age p95':>9}{'limit':>8}{'inference p95':>15}{'wait p95':>10}")
         for part, item in figures.items():
             print(

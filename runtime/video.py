@@ -58,7 +58,7 @@ class VideoFile:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
-        self._capture, first = _open_video(self._path)
+        self._capture, first = open_video(self._path)
         self._first: UInt8Array | None = first
         self.fps = usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
         self.frames_announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -92,8 +92,12 @@ class VideoFile:
         self._capture.release()
 
 
-def _open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
-    """Opens a video and reads its first frame."""
+def open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
+    """Opens a video and reads its first frame, (H, W, 3) uint8 BGR.
+
+    Raises:
+        SourceError: The file is not a video that OpenCV can decode, or has no frame.
+    """
     got = "no frame that can be decoded"
     try:
         with path.open("rb") as file:

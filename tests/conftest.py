@@ -1,8 +1,11 @@
 """Models and programs that the tests of several folders share."""
 
+import contextlib
+import http.server
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,68 @@ def run_edgeclf() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, **options)
 
     return run
+
+
+class StreamServer:
+    """An MJPEG-over-HTTP camera on loopback.
+
+    Args:
+        parts: Called with the number of the connection, from 0; gives what to send, one after the other: a picture or
+            what stands in its place, a number of seconds to wait, or None to end at once. A connection for which it
+            raises LookupError is answered with 503.
+        with_length: Whether parts say how long they are.
+    """
+
+    def __init__(self, parts: Callable[[int], Iterable[bytes | float | None]], *, with_length: bool = True) -> None:
+        outer = self
+        self.connections = 0
+        self.closing = threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.connections += 1
+                try:
+                    script = parts(outer.connections - 1)
+                except LookupError:
+                    self.send_error(503)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for item in script:
+                        if item is None or (isinstance(item, float) and outer.closing.wait(item)):
+                            return
+                        if isinstance(item, bytes):
+                            length = b"Content-Length: %d\r\n" % len(item) if with_length else b""
+                            head = b"--frame\r\nContent-Type: image/jpeg\r\n" + length + b"\r\n"
+                            self.wfile.write(head + item + b"\r\n")
+                    if not with_length:
+                        self.wfile.write(b"--frame--\r\n")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                pass
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/video.mjpg"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> "StreamServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="session")
+def stream_server() -> type[StreamServer]:
+    """`StreamServer`."""
+    return StreamServer

@@ -1,5 +1,7 @@
 """The example applications, run as a user runs them."""
 
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +86,30 @@ def test_a_missing_model_is_one_sentence(photos, tmp_path):
     assert done.stderr.startswith("cannot open model")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "sorted").exists()
+
+
+UNIT = ROOT / "examples" / "edgeclf-camera.service"
+
+
+def test_the_service_runs_a_command_that_the_program_understands(run_edgeclf, colour_model, tmp_path):
+    (line,) = [line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
+    program, *arguments = shlex.split(line.removeprefix("ExecStart="))
+    assert program == "/opt/edgeclf/bin/edgeclf"
+    video = tmp_path / "camera.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+    for _ in range(10):
+        writer.write(np.full((48, 64, 3), (0, 0, 200), np.uint8))
+    writer.release()
+    places = {"${CAMERA}": str(video), "/etc/edgeclf/model.onnx": str(colour_model)}
+    arguments = [places.get(word, word).replace("${STATE_DIRECTORY}", str(tmp_path)) for word in arguments]
+    done = run_edgeclf(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert '"event": "label"' in (tmp_path / "events.jsonl").read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_service_is_a_unit_that_systemd_accepts(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/edgeclf/bin/edgeclf", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False)
+    assert UNIT.name not in done.stderr, done.stderr

@@ -39,7 +39,7 @@ def infer_files(
         record_output(delivery, grows=False) as emit,
         # A bar and records in one terminal would write over each other.
         progress_bar(enabled=not delivery.fills_terminal) as progress,
-        frame_view(delivery, lambda: jobs.fps, real_time=False) as view,
+        frame_view(delivery, lambda: jobs.fps) as view,
     ):
         writer = make_writer(delivery, emit, widest)
         kept: deque[UInt8Array] = deque()
@@ -53,7 +53,7 @@ def infer_files(
             progress("infer", done, max(done, min(jobs.expected, delivery.max_frames or jobs.expected)))
             if kept and outcome.frame is not None:
                 frame_bgr = kept.popleft()
-                if outcome.prediction is not None and not view(frame_bgr, outcome.prediction, 0.0):
+                if outcome.prediction is not None and not view(frame_bgr, outcome.prediction):
                     break
     for text in jobs.warnings:
         warn(text)

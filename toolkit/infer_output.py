@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from edgeclf.runtime.pipeline import Outcome
+    from edgeclf.runtime.prediction import LabelConfidence
 
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
@@ -65,7 +66,8 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
             f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
         )
 
-    named = {option: path for option, path in targets.items() if path is not None}
+    # A device such as /dev/null is replaced by nobody.
+    named = {option: path for option, path in targets.items() if path is not None and not _is_device(path)}
     places: dict[str, str] = {option: os.path.realpath(path) for option, path in named.items()}
     for option, place in places.items():
         for earlier in named:
@@ -80,14 +82,18 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
                 raise refuse(replaced, named[replaced], "one of the inputs")
 
 
+def _is_device(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+
+
 class RecordWriter(Protocol):
     """Writes one outcome after the other."""
 
-    def write(self, outcome: "Outcome") -> None:
-        """Writes one record."""
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        """Writes one record, with the label after smoothing over frames where there is such a thing."""
 
 
-def record_of(outcome: "Outcome", top_k: int) -> dict[str, Any]:
+def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None" = None) -> dict[str, Any]:
     """An outcome as the documented JSON record."""
     record: dict[str, Any] = {"source": outcome.source}
     if outcome.frame is not None:
@@ -103,21 +109,26 @@ def record_of(outcome: "Outcome", top_k: int) -> dict[str, Any]:
         top_k=[[label, round(confidence, 6)] for label, confidence in prediction.top_k(top_k)],
         latency_ms=round(outcome.latency_ms, 3),
     )
+    if smoothed is not None:
+        record.update(smoothed_label=smoothed.label, smoothed_confidence=round(smoothed.confidence, 6))
     return record
 
 
-def make_writer(delivery: Delivery, emit: Callable[[str], object], widest_source: int) -> RecordWriter:
+def make_writer(
+    delivery: Delivery, emit: Callable[[str], object], widest_source: int, *, has_smoothed: bool = False
+) -> RecordWriter:
     """A writer of the chosen format.
 
     Args:
         delivery: Format and number of classes in a record.
         emit: Takes the text of one or more whole lines, ends included.
         widest_source: Length of the longest source name.
+        has_smoothed: Whether CSV gets columns for the label after smoothing.
     """
     if delivery.output_format == "jsonl":
         return _JsonLines(emit, delivery.top_k)
     if delivery.output_format == "csv":
-        return _Csv(emit, delivery.top_k)
+        return _Csv(emit, delivery.top_k, has_smoothed=has_smoothed)
     return _Table(emit, delivery.top_k, widest_source)
 
 
@@ -126,8 +137,8 @@ class _JsonLines:
         self._emit = emit
         self._top_k = top_k
 
-    def write(self, outcome: "Outcome") -> None:
-        self._emit(json.dumps(record_of(outcome, self._top_k), ensure_ascii=False, allow_nan=False) + "\n")
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        self._emit(json.dumps(record_of(outcome, self._top_k, smoothed), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class _Csv:
@@ -135,16 +146,17 @@ class _Csv:
 
     _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error")
 
-    def __init__(self, emit: Callable[[str], object], top_k: int) -> None:
+    def __init__(self, emit: Callable[[str], object], top_k: int, *, has_smoothed: bool) -> None:
         self._writer = csv.writer(_Lines(emit), lineterminator="\n")
         self._top_k = top_k
-        self._writer.writerow(self._COLUMNS)
+        self._columns = (*self._COLUMNS, "smoothed_label", "smoothed_confidence") if has_smoothed else self._COLUMNS
+        self._writer.writerow(self._columns)
 
-    def write(self, outcome: "Outcome") -> None:
-        record = record_of(outcome, self._top_k)
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        record = record_of(outcome, self._top_k, smoothed)
         if "top_k" in record:
             record["top_k"] = ";".join(f"{label}={confidence:g}" for label, confidence in record["top_k"])
-        self._writer.writerow([record.get(column, "") for column in self._COLUMNS])
+        self._writer.writerow([record.get(column, "") for column in self._columns])
 
 
 class _Lines:
@@ -163,7 +175,7 @@ class _Table:
         self._width = min(max(widest_source, len("source")), _MAX_SOURCE_COLUMNS)
         emit(f"{'source':<{self._width}}  {'confidence':>10}  {'ms':>7}  label\n")
 
-    def write(self, outcome: "Outcome") -> None:
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
         name = outcome.source if outcome.frame is None else f"{outcome.source}#{outcome.frame}"
         name = printable(name)
         if len(name) > self._width:
@@ -175,6 +187,8 @@ class _Table:
         prediction = outcome.prediction
         others = [f"{label} {confidence:.3f}" for label, confidence in prediction.top_k(self._top_k)[1:]]
         behind = f"  ({', '.join(others)})" if others else ""
+        if smoothed is not None:
+            behind += f"  [smoothed: {smoothed.label} {smoothed.confidence:.3f}]"
         self._emit(
             f"{name}  {prediction.confidence:>10.4f}  {outcome.latency_ms:>7.1f}  {printable(prediction.label + behind)}\n"
         )
@@ -235,7 +249,7 @@ def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str]
 
 
 @contextlib.contextmanager
-def frame_view(delivery: Delivery, fps: Callable[[], float], *, real_time: bool) -> Iterator[Callable[..., bool]]:
+def frame_view(delivery: Delivery, fps: Callable[[], float]) -> Iterator[Callable[..., bool]]:
     """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
     save = delivery.save
     if not delivery.wants_frames:
@@ -245,7 +259,7 @@ def frame_view(delivery: Delivery, fps: Callable[[], float], *, real_time: bool)
     from edgeclf.toolkit.infer_view import FrameView
 
     with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
-        view = FrameView(show=delivery.show, record_to=temporary, record_as=save, fps=fps, real_time=real_time)
+        view = FrameView(show=delivery.show, record_to=temporary, record_as=save, fps=fps)
         complete = False
         try:
             yield view.add

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,57 +21,36 @@ _ESCAPE = 27
 
 
 class FrameView:
-    """Shows and records annotated frames, either, both or neither.
+    """Shows and records the annotated frames of video files, either, both or neither.
 
     Args:
         show: Whether to open a window.
         record_to: Where to write the video now, None for not at all.
         record_as: The path the user asked for.
         fps: Gives the frame rate of the source, 0 where it is not known; asked when the first frame has come.
-        real_time: Whether frames come at their own pace (a camera): the recording then repeats frames where
-            classification was slower than `fps`, so that it plays at the speed of life.
 
     Raises:
         UnavailableError: A window is asked for and there is no display, or this OpenCV has no windows.
         OutputError: There is no codec for the file.
     """
 
-    def __init__(
-        self, *, show: bool, record_to: Path | None, record_as: Path | None, fps: Callable[[], float], real_time: bool
-    ) -> None:
+    def __init__(self, *, show: bool, record_to: Path | None, record_as: Path | None, fps: Callable[[], float]) -> None:
         if show:
             check_display()
-        self._show = show
+        self._windows = Windows() if show else None
         self._fps = fps
-        self._real_time = real_time
-        self._started: float | None = None
         self._recorder = (
             VideoRecorder(record_to, record_as) if record_to is not None and record_as is not None else None
         )
 
-    def add(self, frame_bgr: "UInt8Array", prediction: "Prediction", rate: float) -> bool:
+    def add(self, frame_bgr: "UInt8Array", prediction: "Prediction") -> bool:
         """Takes a frame, (H, W, 3) uint8 BGR; False when the user closed the window."""
-        if self._recorder is None and not self._show:
+        if self._recorder is None and self._windows is None:
             return True
-        drawn = annotate(frame_bgr, prediction, f"{rate:.1f} fps" if rate else "")
+        drawn = annotate(frame_bgr, prediction)
         if self._recorder is not None:
-            for _ in range(self._due(self._recorder.frames_written)):
-                self._recorder.write(drawn, usable_fps(self._fps()))
-        if not self._show:
-            return True
-        cv2.imshow(_WINDOW, drawn)
-        key = cv2.waitKey(1) & 0xFF
-        # A window closed by its frame would come back with the next picture.
-        return key not in {ord("q"), _ESCAPE} and cv2.getWindowProperty(_WINDOW, cv2.WND_PROP_VISIBLE) > 0
-
-    def _due(self, written: int) -> int:
-        """How many times to write the frame at hand."""
-        if not self._real_time:
-            return 1
-        now = time.monotonic()
-        if self._started is None:
-            self._started = now
-        return max(0, int((now - self._started) * usable_fps(self._fps())) + 1 - written)
+            self._recorder.write(drawn, usable_fps(self._fps()))
+        return self._windows is None or self._windows.show({"": drawn})
 
     def close(self, *, complete: bool) -> None:
         """Closes window and, when the recording is to be kept, the file.
@@ -80,10 +58,33 @@ class FrameView:
         Raises:
             OutputError: The recording is empty or incomplete.
         """
-        if self._show:
-            cv2.destroyAllWindows()
+        if self._windows is not None:
+            self._windows.close()
         if self._recorder is not None and complete:
             self._recorder.close()
+
+
+class Windows:
+    """A window for each source. All calls come from the main thread, as window systems demand."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def show(self, pictures_bgr: "Mapping[str, UInt8Array]") -> bool:
+        """Shows a new picture for each source named, (H, W, 3) uint8 BGR; False when the user closed a window."""
+        for source, picture_bgr in pictures_bgr.items():
+            name = f"{source} - {_WINDOW}" if source else _WINDOW
+            cv2.imshow(name, picture_bgr)
+            self._names.add(name)
+        key = cv2.waitKey(1) & 0xFF
+        # A window closed by its frame would come back with the next picture.
+        return key not in {ord("q"), _ESCAPE} and all(
+            cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) > 0 for name in self._names
+        )
+
+    def close(self) -> None:
+        """Closes all."""
+        cv2.destroyAllWindows()
 
 
 def check_display() -> None:

@@ -70,7 +70,7 @@ def test_camera_places(source):
     assert parse_camera(source) == source
 
 
-@pytest.mark.parametrize("source", ["", "-1", "1.5", "video.mp4", "ftp://h/v", "front door"])
+@pytest.mark.parametrize("source", ["", "-1", "1.5", "video.txt", "ftp://h/v", "front door"])
 def test_what_is_no_camera(source):
     with pytest.raises(UsageError, match="as a camera"):
         parse_camera(source)

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,7 @@ from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 
 _BATCH_SIZE = 8
 _RECONNECTS = 5
+_LOG_EVERY_S = 60.0
 
 
 def infer(
@@ -31,11 +34,12 @@ def infer(
         list[str] | None,
         typer.Argument(help="Images, folders (searched recursively), quoted globs, videos.", show_default=False),
     ] = None,
-    camera: Annotated[
-        str | None,
+    cameras: Annotated[
+        list[str] | None,
         typer.Option(
             "--camera",
-            help="0, /dev/video0, http://… or rtsp://…: the newest frame, again and again, until Ctrl-C.",
+            help="0, /dev/video0, http://…, rtsp://… or a video file at its own pace: the newest frame, again and "
+            "again, until Ctrl-C. Several are read at once: --camera 0 --camera 1.",
             show_default=False,
         ),
     ] = None,
@@ -85,6 +89,79 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", min=0.001, help="Classify at most so many frames a second.", show_default=False),
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option("--every", min=1, help="Classify only every so many frames.", show_default=False)
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a --camera that is a file again at its end.")] = False,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth",
+            min=0.0,
+            help="Average a camera's probabilities over so many seconds (the time constant of an exponential mean).",
+            show_default=False,
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            min=0.0,
+            help="A camera's label changes only when another is so much more probable, 0 to 1.",
+            show_default=False,
+        ),
+    ] = None,
+    hold: Annotated[
+        float | None,
+        typer.Option("--hold", min=0.0, help="... and has been so for so many seconds.", show_default=False),
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            help="Append a JSON line to this file when a camera's label changes, it freezes, drops, ends ...; - for "
+            "stdout, in place of the records.",
+            show_default=False,
+        ),
+    ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option("--webhook", help="POST each event as JSON to this URL, in the background.", show_default=False),
+    ] = None,
+    on_event: Annotated[
+        str | None,
+        typer.Option(
+            "--on-event",
+            help="Run this command for each event, without a shell: JSON on stdin, EDGECLF_EVENT, EDGECLF_LABEL ... set.",
+            show_default=False,
+        ),
+    ] = None,
+    freeze_after: Annotated[
+        float | None,
+        typer.Option(
+            "--freeze-after",
+            min=0.1,
+            help="Say when a camera has given no new picture for so many seconds.",
+            show_default=False,
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take the model's file when it is replaced, after trying the new one.")
+    ] = False,
+    log_every: Annotated[
+        float | None,
+        typer.Option(
+            "--log-every",
+            min=0.0,
+            help=f"A line of figures on stderr every so many seconds, 0 for none. Default: {_LOG_EVERY_S:g} where "
+            "stderr is no terminal.",
+            show_default=False,
+        ),
+    ] = None,
     labels: LabelsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -96,8 +173,10 @@ def infer(
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.smoothing import Smoothing
     from edgeclf.toolkit.infer_camera import infer_camera
     from edgeclf.toolkit.infer_files import infer_files
+    from edgeclf.toolkit.live_options import LiveOptions
     from edgeclf.toolkit.native_stderr import silenced_decoders
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
@@ -106,26 +185,45 @@ def infer(
         raise UsageError(
             f"unknown format {output_format!r}", expected=" or ".join(OUTPUT_FORMATS), do="choose one of them"
         )
-    if (camera is None) == (not sources):
+    if bool(cameras) == bool(sources):
         raise UsageError(
-            "nothing to classify" if camera is None else "both a camera and sources are named",
+            "both a camera and sources are named" if cameras else "nothing to classify",
             expected="either SOURCE... or --camera",
             do="see edgeclf infer --help",
         )
-    _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects})
-    _check_only_for("files", "SOURCE...", camera is None, {"--batch-size": batch_size, "--workers": workers})
-    session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
+    only_for_cameras = {
+        "--reconnects": reconnects, "--fps": fps, "--every": every, "--loop": loop or None, "--smooth": smooth,
+        "--margin": margin, "--hold": hold, "--events": events, "--webhook": webhook, "--on-event": on_event,
+        "--freeze-after": freeze_after, "--watch": watch or None, "--log-every": log_every,
+    }  # fmt: skip
+    _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
+    _check_only_for("files", "SOURCE...", not cameras, {"--batch-size": batch_size, "--workers": workers})
+    options = LiveOptions(
+        reconnects=_RECONNECTS if reconnects is None else reconnects,
+        max_fps=fps,
+        every=every or 1,
+        loop=loop,
+        smoothing=Smoothing(smooth or 0.0, margin or 0.0, hold or 0.0),
+        freeze_after_s=freeze_after,
+        log_every_s=(0.0 if sys.stderr.isatty() else _LOG_EVERY_S) if log_every is None else log_every,
+        watch=watch,
+        events=events,
+        webhook=webhook,
+        on_event=on_event,
+    )
+    load = partial(ModelSession, model, device=device, threads=threads, **model_arguments(labels, mean, std))
+    session = load()
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
     with _terminated_like_interrupted(), silenced_decoders():
-        if camera is not None:
-            infer_camera(session, camera, delivery, _RECONNECTS if reconnects is None else reconnects)
+        if cameras:
+            infer_camera(session, load, cameras, delivery, options)
             return
         errors = infer_files(session, sources or [], delivery, batch_size=batch_size or _BATCH_SIZE, workers=workers)
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 
-def _check_only_for(kind: str, wanted: str, is_kind: bool, options: dict[str, int | None]) -> None:
+def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str, object | None]) -> None:
     from edgeclf.runtime.errors import UsageError
 
     for option, value in options.items():

@@ -1,0 +1,129 @@
+"""A label that does not flicker: probabilities averaged over time, and a label that changes only for a reason.
+
+Pure functions on a state that is passed along, so that they hold for any frame rate, regular or not.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.spec import UNKNOWN_LABEL
+
+# The index of a label that is no class: the model's confidence is below its threshold.
+UNKNOWN_INDEX = -1
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How much it takes to change a label.
+
+    Attributes:
+        time_constant_s: Weight of a frame falls to 1/e after so long; 0 takes each frame by itself.
+        margin: How much more probable than the present label another one must be, 0..1.
+        hold_s: How long it must have been so without a break.
+
+    Raises:
+        UsageError: A number is negative or not finite, or the margin is 1 or more.
+    """
+
+    time_constant_s: float = 0.0
+    margin: float = 0.0
+    hold_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = (self.time_constant_s, self.margin, self.hold_s)
+        if not all(math.isfinite(number) and number >= 0 for number in numbers) or self.margin >= 1:
+            raise UsageError(
+                "bad smoothing",
+                got=f"time constant {self.time_constant_s:g} s, margin {self.margin:g}, hold {self.hold_s:g} s",
+                expected="seconds from 0 on, and a margin from 0 to below 1",
+            )
+
+    @property
+    def is_off(self) -> bool:
+        """Whether each frame's own label stands."""
+        return not (self.time_constant_s or self.margin or self.hold_s)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelState:
+    """What is remembered from frame to frame.
+
+    Attributes:
+        mean: (C,) float64, the probabilities averaged over time.
+        at_s: Time of the last frame.
+        index: The label now; `UNKNOWN_INDEX` for none of the classes.
+        challenger: The label that would take its place, None where there is none.
+        challenger_since_s: Since when.
+    """
+
+    mean: npt.NDArray[np.float64]
+    at_s: float
+    index: int
+    challenger: int | None = None
+    challenger_since_s: float = 0.0
+
+    @property
+    def confidence(self) -> float:
+        """The averaged probability of the label; of the most probable class where the label is none of them."""
+        return float(self.mean.max() if self.index == UNKNOWN_INDEX else self.mean[self.index])
+
+    def label(self, labels: tuple[str, ...]) -> str:
+        """The label's name, of the classes in the order of the model's output."""
+        return UNKNOWN_LABEL if self.index == UNKNOWN_INDEX else labels[self.index]
+
+
+def smooth(
+    state: LabelState | None,
+    probabilities: npt.NDArray[np.floating],
+    at_s: float,
+    smoothing: Smoothing,
+    threshold: float | None = None,
+) -> LabelState:
+    """The state after one more frame.
+
+    The mean is the exponential one for samples at irregular times: after a pause of dt, the new sample has the weight
+    1 - exp(-dt / time_constant).
+
+    Args:
+        state: The state before; None at the beginning, where the frame's own label stands.
+        probabilities: (C,) float, 0..1, of the new frame.
+        at_s: Its time, in seconds on any clock that does not go back; one before the last counts as the last.
+        smoothing: How much it takes.
+        threshold: The model's rejection threshold, 0..1: below it the label is `UNKNOWN_INDEX`. None for none.
+
+    Returns:
+        The new state; `state` is not changed.
+    """
+    values = np.asarray(probabilities, np.float64)
+    if state is None or state.mean.shape != values.shape:
+        return LabelState(values, at_s, _best(values, threshold))
+    at_s = max(at_s, state.at_s)
+    weight = 1.0 if smoothing.time_constant_s == 0 else -math.expm1((state.at_s - at_s) / smoothing.time_constant_s)
+    mean = state.mean + weight * (values - state.mean)
+    best = _best(mean, threshold)
+    if best == state.index or not _leads(mean, best, state.index, smoothing.margin, threshold):
+        return LabelState(mean, at_s, state.index)
+    since_s = state.challenger_since_s if state.challenger == best else at_s
+    if at_s - since_s >= smoothing.hold_s:
+        return LabelState(mean, at_s, best)
+    return LabelState(mean, at_s, state.index, best, since_s)
+
+
+def _best(mean: npt.NDArray[np.float64], threshold: float | None) -> int:
+    index = int(mean.argmax())
+    return UNKNOWN_INDEX if threshold is not None and mean[index] < threshold else index
+
+
+def _leads(mean: npt.NDArray[np.float64], best: int, index: int, margin: float, threshold: float | None) -> bool:
+    """Whether `best` may take the place of `index`."""
+    if best == UNKNOWN_INDEX:
+        return True
+    if index == UNKNOWN_INDEX:
+        # The margin above the threshold, but never more than half of what is left to certainty.
+        lowest = threshold or 0.0
+        return bool(mean[best] >= min(lowest + margin, (lowest + 1) / 2))
+    return bool(mean[best] - mean[index] >= margin)

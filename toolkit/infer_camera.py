@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeclf.runtime.camera import Camera, CameraFrame
 from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.live import LiveResult
 from edgeclf.runtime.pipeline import Job, Outcome, classify_job
 from edgeclf.toolkit.console import note, warn
 from edgeclf.toolkit.infer_output import Delivery, check_targets, frame_view, make_writer, printable, record_output
@@ -20,14 +21,28 @@ if TYPE_CHECKING:
     from edgeclf.runtime.prediction import Prediction
     from edgeclf.runtime.preprocess import UInt8Array
     from edgeclf.runtime.session import ModelSession
+    from edgeclf.toolkit.serve.feeds import PreviewFeeds
 
 # A summary's percentiles look at the newest frames only: a camera may run for months.
 _REMEMBERED_AGES = 10_000
 _LINE_EVERY_S = 0.1
 
 
-def infer_camera(session: "ModelSession", source: str, delivery: Delivery, reconnects: int) -> None:
+def infer_camera(
+    session: "ModelSession",
+    source: str,
+    delivery: Delivery,
+    reconnects: int,
+    preview: "PreviewFeeds | None" = None,
+) -> None:
     """Classifies a camera's newest frames until a limit, Ctrl-C, SIGTERM, or the loss of the camera.
+
+    Args:
+        session: The model.
+        source: The camera.
+        delivery: What the user wants to get.
+        reconnects: How often a lost camera is opened anew.
+        preview: Told about every result, and when the camera drops and delivers again.
 
     Raises:
         SourceError: The camera is not there, or went away for good; what was recorded until then is kept.
@@ -38,15 +53,21 @@ def infer_camera(session: "ModelSession", source: str, delivery: Delivery, recon
     is_quiet = delivery.fills_terminal and delivery.output_format == "table"
     line = LiveLine(enabled=sys.stderr.isatty() and (is_quiet or not delivery.fills_terminal))
     lost: SourceError | None = None
+
+    def say(phrase: str) -> None:
+        line.warn(phrase)
+        if preview is not None:
+            preview.on_event({"event": "camera", "camera": camera.name, "message": phrase})
+
     with (
         # Before the outputs: a camera that is not there must not cost the records of the last time.
-        Camera(source, reconnects=reconnects, on_event=line.warn) as camera,
+        Camera(source, reconnects=reconnects, on_event=say) as camera,
         record_output(delivery, grows=True) as emit,
         frame_view(delivery, lambda: camera.fps, real_time=True) as view,
     ):
         write = _ignore if is_quiet else make_writer(delivery, emit, len(camera.name) + len("#99999")).write
         try:
-            _CameraRun(session, camera, write, view, line).run(delivery.max_frames, delivery.duration_s)
+            _CameraRun(session, camera, write, view, line, preview).run(delivery.max_frames, delivery.duration_s)
         except SourceError as error:
             lost = error
     if lost is not None:
@@ -103,6 +124,7 @@ class _CameraRun:
         on_outcome: Takes each frame's outcome.
         on_frame: Takes each frame, its prediction and the frame rate, to show or record it; False ends the run.
         line: Shows the newest result.
+        preview: Told about every result; None for nobody.
     """
 
     session: "ModelSession"
@@ -110,6 +132,7 @@ class _CameraRun:
     on_outcome: Callable[[Outcome], None]
     on_frame: Callable[["UInt8Array", "Prediction", float], bool]
     line: LiveLine
+    preview: "PreviewFeeds | None" = None
     _times_s: deque[float] = field(default_factory=lambda: deque(maxlen=30))
     _ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_AGES))
     _done: int = 0
@@ -135,6 +158,11 @@ class _CameraRun:
         self._ages_ms.append(age_ms)
         self.on_outcome(outcome)
         prediction = outcome.prediction
+        if self.preview is not None:
+            label, confidence = (prediction.label, prediction.confidence) if prediction else (None, None)
+            counts = self.camera.statistics
+            name = self.camera.name
+            self.preview.on_result(LiveResult(name, frame, outcome, label, confidence, age_ms, self.fps, counts))
         if prediction is None:
             return True
         self.line.show(f"{prediction.label} {prediction.confidence:.1%}  {self.fps:.1f} frames/s  {age_ms:.0f} ms old")

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from edgeclf.toolkit.options import (
     model_arguments,
 )
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
+from edgeclf.toolkit.serve.option import ServeOption, ServeTokenOption, preview_of
 
 _BATCH_SIZE = 8
 _RECONNECTS = 5
@@ -85,6 +86,8 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    serve: ServeOption = None,
+    serve_token: ServeTokenOption = None,
     labels: LabelsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -112,20 +115,22 @@ def infer(
             expected="either SOURCE... or --camera",
             do="see edgeclf infer --help",
         )
-    _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects})
+    _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects, "--serve": serve})
     _check_only_for("files", "SOURCE...", camera is None, {"--batch-size": batch_size, "--workers": workers})
+    _check_only_for("--serve", "--serve", serve is not None, {"--serve-token": serve_token})
     session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
     with _terminated_like_interrupted(), silenced_decoders():
         if camera is not None:
-            infer_camera(session, camera, delivery, _RECONNECTS if reconnects is None else reconnects)
+            with preview_of(session, [camera], serve, serve_token) as preview:
+                infer_camera(session, camera, delivery, _RECONNECTS if reconnects is None else reconnects, preview)
             return
         errors = infer_files(session, sources or [], delivery, batch_size=batch_size or _BATCH_SIZE, workers=workers)
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 
-def _check_only_for(kind: str, wanted: str, is_kind: bool, options: dict[str, int | None]) -> None:
+def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str, object]) -> None:
     from edgeclf.runtime.errors import UsageError
 
     for option, value in options.items():

@@ -163,6 +163,7 @@ class PreviewFeeds:
         wake: Wakes those in the server's thread who wait for something to change.
         closing: Whether the preview is about to end.
         event_counts: Events by camera and kind.
+        url: Where the preview is served, without a token.
         last_event: Number of the newest event, 0 before there is one.
     """
 
@@ -171,6 +172,7 @@ class PreviewFeeds:
         self.stale_after_s = stale_after_s
         self.wake = Wake()
         self.closing = False
+        self.url = ""
         self.event_counts: Counter[tuple[str, str]] = Counter()
         self._began_s = time.monotonic()
         self._cameras: dict[str, CameraFeed] = {}

@@ -52,12 +52,13 @@ def preview_server(
     feeds = PreviewFeeds(model, cameras, stale_after_s)
     sockets = listen(found)
     try:
+        feeds.url = f"http://{visitor_host(sockets[0])}:{sockets[0].getsockname()[1]}/"
         server = _ServerThread(feeds, found, chosen, sockets)
     except BaseException:
         for opened in sockets:
             opened.close()
         raise
-    _say_where(sockets[0], chosen)
+    _say_where(feeds.url, chosen)
     try:
         yield feeds
     finally:
@@ -143,8 +144,7 @@ def _hosts(sockets: "list[socket.socket]") -> set[str]:
     return {"localhost", "127.0.0.1", "[::1]", *map(visitor_host, sockets)}
 
 
-def _say_where(opened: "socket.socket", token: Token) -> None:
-    url = f"http://{visitor_host(opened)}:{opened.getsockname()[1]}/"
+def _say_where(url: str, token: Token) -> None:
     if token.is_generated:
         url += f"?token={token.value}"
     elif token.value is not None:

@@ -115,9 +115,13 @@ def infer(
             expected="either SOURCE... or --camera",
             do="see edgeclf infer --help",
         )
-    _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects, "--serve": serve})
+    _check_only_for(
+        "cameras",
+        "--camera",
+        camera is not None,
+        {"--reconnects": reconnects, "--serve": serve, "--serve-token": serve_token},
+    )
     _check_only_for("files", "SOURCE...", camera is None, {"--batch-size": batch_size, "--workers": workers})
-    _check_only_for("--serve", "--serve", serve is not None, {"--serve-token": serve_token})
     session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)

@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,20 +100,28 @@ def publishing() -> type[Publisher]:
     return Publisher
 
 
+# Where Chromium looks for the pipes. Duplicates first: one of the two may be descriptor 3 or 4 itself.
+_AS_DESCRIPTORS_3_AND_4 = """
+import os, sys
+reads, writes = (os.dup(int(number)) for number in sys.argv[1:3])
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+for number in (3, 4):
+    os.set_inheritable(number, True)  # where a duplicate is what it was to become already
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 class Browser:
     """Headless Chromium, driven over the DevTools protocol through a pair of pipes."""
 
     def __init__(self, command: str, folder: str) -> None:
         reads_commands, self._commands = os.pipe()
         self._answers, writes_answers = os.pipe()
-        flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run"
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        flags += [f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
         self._process = subprocess.Popen(
-            [
-                "/bin/sh",
-                "-c",
-                f"exec '{command}' {flags} --user-data-dir='{folder}' --remote-debugging-pipe about:blank"
-                f" 3<&{reads_commands} 4>&{writes_answers}",
-            ],
+            [sys.executable, "-c", _AS_DESCRIPTORS_3_AND_4, str(reads_commands), str(writes_answers), command, *flags],
             pass_fds=(reads_commands, writes_answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -148,6 +157,9 @@ class Browser:
                 return answer["result"]
 
     def open(self, url: str) -> None:
+        # What the page before still has to say is not this one's.
+        self.call("Page.navigate", url="about:blank")
+        self.value("new Promise((done) => setTimeout(done, 50))")
         self.events.clear()
         self.call("Page.navigate", url=url)
 

@@ -91,9 +91,9 @@ def test_a_port_that_is_taken_is_said_in_one_sentence():
 
 
 def test_an_address_of_another_machine_is_said_to_be_one():
-    # 192.0.2.0/24 belongs to documentation, so to no machine.
-    with pytest.raises(UnavailableError, match=r"192\.0\.2\.7, which is no address of this machine"):
-        listen(parse_address("192.0.2.7:0"))
+    # 203.0.113.0/24 belongs to documentation, so to no machine.
+    with pytest.raises(UnavailableError, match=r"203\.0\.113\.7, which is no address of this machine"):
+        listen(parse_address("203.0.113.7:0"))
 
 
 def test_without_a_host_both_loopbacks_share_the_port_and_no_other_address_does():

@@ -4,10 +4,10 @@ export const SPAN_S = 300;
 
 const MARGIN = { top: 8, right: 8, bottom: 20, left: 46 };
 
-/** The smallest of 1, 2, 5, 10, 20, ... that is not below `value`. */
+/** A round number that is not much above `value`. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value) ?? 10 * power;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8].map((step) => step * power).find((step) => step >= value) ?? 10 * power;
 }
 
 /** Pieces of the line: where seconds are missing there is nothing to draw. */

@@ -22,6 +22,7 @@ from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
 from edgeclf.toolkit.serve.guard import Guard
 from edgeclf.toolkit.serve.metrics import PreviewMetrics
 from edgeclf.toolkit.serve.pictures import Pictures
+from edgeclf.toolkit.serve.wait import wait_until
 
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -130,7 +131,7 @@ class _Preview:
         while not feeds.closing:
             changed = partial(_differs, feeds, _progress(feeds))
             await asyncio.sleep(_FIGURES_INTERVAL_S)
-            await feeds.wake.wait(changed, _FIGURES_AT_LEAST_EVERY_S)
+            await wait_until(changed, _FIGURES_AT_LEAST_EVERY_S)
             for event in feeds.events(after=sent):
                 sent = event["id"]
                 yield _message("event", event)

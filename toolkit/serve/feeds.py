@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgeclf.runtime.live import LiveResult
-from edgeclf.toolkit.serve.wake import Wake
 
 _REMEMBERED_SECONDS = 300
 _REMEMBERED_EVENTS = 200
@@ -160,7 +159,6 @@ class PreviewFeeds:
         stale_after_s: Silence after which a camera counts as lost.
 
     Attributes:
-        wake: Wakes those in the server's thread who wait for something to change.
         closing: Whether the preview is about to end.
         event_counts: Events by camera and kind.
         url: Where the preview is served, without a token.
@@ -170,7 +168,6 @@ class PreviewFeeds:
     def __init__(self, model: dict[str, Any], cameras: Sequence[str] = (), stale_after_s: float = 10.0) -> None:
         self.model = model
         self.stale_after_s = stale_after_s
-        self.wake = Wake()
         self.closing = False
         self.url = ""
         self.event_counts: Counter[tuple[str, str]] = Counter()
@@ -194,7 +191,6 @@ class PreviewFeeds:
         feed.add(result, now_s, int(now_s - self._began_s))
         for listener in self._listeners:
             listener(result)
-        self.wake.notify()
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Takes something that happened, as names and plain values; `event` and `camera` are counted by."""
@@ -206,12 +202,10 @@ class PreviewFeeds:
             self.last_event += 1
             self._events.append({"id": self.last_event, "at": at, "event": copied})
             self.event_counts[str(copied.get("camera", "")), kind] += 1
-        self.wake.notify()
 
     def close(self) -> None:
         """Lets everybody who waits go home."""
         self.closing = True
-        self.wake.notify()
 
     @property
     def cameras(self) -> list[CameraFeed]:

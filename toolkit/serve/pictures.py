@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
+from edgeclf.toolkit.serve.wait import wait_until
 
 # Enough to see what a camera sees; on a small device every further pixel and picture is taken from the classifier.
 _LONGEST_SIDE = 640
@@ -58,7 +59,7 @@ class Pictures:
     async def newer(self, feed: CameraFeed, after: int, timeout_s: float) -> Picture | None:
         """A camera's newest picture, once there is one behind sequence number `after`; None when none comes in time."""
         feeds = self._feeds
-        await feeds.wake.wait(lambda: feed.sequence > after or feeds.closing, timeout_s)
+        await wait_until(lambda: feed.sequence > after or feeds.closing, timeout_s)
         if feed.sequence <= after or feeds.closing:
             return None
         number, now_s = feed.number, asyncio.get_running_loop().time()

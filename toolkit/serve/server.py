@@ -122,7 +122,6 @@ class _ServerThread:
             self._ready.set()
 
     async def _serve(self) -> None:
-        self._feeds.wake.attach()
         self._ready.set()
         await self._server.serve(self._sockets)
 

@@ -47,10 +47,12 @@ class Address:
 
     Attributes:
         text: As the user gave it.
+        host: The host in it, in lower case; empty for none.
         targets: Where to listen; all but the first may fail.
     """
 
     text: str
+    host: str
     targets: tuple[Target, ...]
 
     @property
@@ -73,7 +75,7 @@ def parse_address(text: str) -> Address:
     host = match["host"] or match["ipv6"] or ""
     if match["ipv6"] is None and host.lower() in _LOOPBACK_NAMES:
         return Address(
-            text, (Target(socket.AF_INET, ("127.0.0.1", port)), Target(socket.AF_INET6, ("::1", port, 0, 0)))
+            text, "", (Target(socket.AF_INET, ("127.0.0.1", port)), Target(socket.AF_INET6, ("::1", port, 0, 0)))
         )
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -88,7 +90,7 @@ def parse_address(text: str) -> Address:
         if family in {socket.AF_INET, socket.AF_INET6} and isinstance(place[0], str)
     ]
     # A name may stand for several addresses, and each may be told twice.
-    return Address(text, tuple(dict.fromkeys(targets)))
+    return Address(text, host.lower(), tuple(dict.fromkeys(targets)))
 
 
 def listen(address: Address) -> list[socket.socket]:

@@ -81,7 +81,7 @@ class _ServerThread:
         app = preview_app(
             feeds,
             token=token.value,
-            hosts=_hosts(sockets) if address.is_loopback else None,
+            hosts=_hosts(address, sockets) if address.is_loopback else None,
             port=port,
             pool=self._pool,
         )
@@ -139,8 +139,9 @@ def _check_packages() -> None:
             ) from error
 
 
-def _hosts(sockets: "list[socket.socket]") -> set[str]:
-    return {"localhost", "127.0.0.1", "[::1]", *map(visitor_host, sockets)}
+def _hosts(address: Address, sockets: "list[socket.socket]") -> set[str]:
+    """Names of this machine that a request may use."""
+    return {"localhost", "127.0.0.1", "[::1]", address.host or "localhost", *map(visitor_host, sockets)}
 
 
 def _say_where(url: str, token: Token) -> None:

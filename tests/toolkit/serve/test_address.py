@@ -45,7 +45,7 @@ def test_any_other_address_needs_one(text):
 def test_a_name_that_is_loopback_and_something_else_is_not_loopback():
     from edgeclf.toolkit.serve.address import Address
 
-    mixed = Address("x:80", parse_address(":80").targets + parse_address("192.0.2.7:80").targets)
+    mixed = Address("x:80", "x", parse_address(":80").targets + parse_address("192.0.2.7:80").targets)
     assert not mixed.is_loopback
 
 

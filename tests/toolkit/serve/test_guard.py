@@ -59,6 +59,7 @@ def test_without_the_token_every_request_is_refused(open_to_all):
         {"Cookie": f"edgeclf_preview={TOKEN}"},
         {"Cookie": 'edgeclf_preview_80=; ;=;"'},
         {"X-Forwarded-For": "127.0.0.1", "Host": "localhost"},
+        {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "eA=="},
     ],
 )
 def test_what_is_not_quite_the_token_is_refused(open_to_all, headers):

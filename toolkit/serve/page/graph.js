@@ -43,9 +43,9 @@ export function drawGraph(canvas, seconds, nowS) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
 
-  // The scale follows the means: one hiccup must not flatten five minutes to a line at the bottom.
-  const means = seconds.flatMap((second) => [second[1], second[3]]);
-  const top = roundUp(1.4 * Math.max(5, ...means));
+  // The scale follows nearly all of the means: a hiccup must not flatten five minutes to a line at the bottom.
+  const means = seconds.flatMap((second) => [second[1], second[3]]).sort((one, other) => one - other);
+  const top = roundUp(1.5 * Math.max(5, means[Math.floor(0.96 * (means.length - 1))] ?? 0));
   const minutes = Math.min(Math.max(1, Math.ceil((nowS - (seconds[0]?.[0] ?? nowS)) / 60)), SPAN_S / 60);
   const x = (atS) => width - MARGIN.right - ((nowS - atS) / (60 * minutes)) * (width - MARGIN.left - MARGIN.right);
   const y = (ms) => height - MARGIN.bottom - (Math.min(ms, top) / top) * (height - MARGIN.top - MARGIN.bottom);

@@ -215,6 +215,7 @@ def _say_bug_once() -> Callable[[Request, Exception], Awaitable[Response]]:
             said.add(type(error))
             traceback.print_exception(error, file=sys.stderr)
             sys.stderr.write("warning: the preview has a bug; please report the lines above\n")
-        return JSONResponse({"error": "a bug in the preview; its log has more"}, 500)
+        # The exception goes on to the server, which closes the connection: a client must not use it again.
+        return JSONResponse({"error": "a bug in the preview; its log has more"}, 500, {"Connection": "close"})
 
     return answer

@@ -61,7 +61,7 @@ def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, 
 
     state = "document.querySelector('#connection').textContent"
     overlay = "document.querySelector('.lost').hidden ? '' : document.querySelector('.lost').textContent"
-    with preview_server(":0", None, model={}, cameras=["0"], stale_after_s=0.8) as feeds:
+    with preview_server(":0", None, model={}, cameras=["0"], stale_after_s=2) as feeds:
         url = feeds.url
         browser.open(url)
         browser.wait_for(f"{state} === 'waiting for a camera'")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -105,17 +106,17 @@ def test_events_are_kept_in_order_and_as_json(start_preview):
 
 
 def test_health_says_which_camera_is_missing_and_recovers(start_preview, make_result):
-    feeds = start_preview(cameras=["door"], stale_after_s=1.5)
+    feeds = start_preview(cameras=["door"], stale_after_s=60)
     answer = get(feeds, "healthz")
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "reason": "camera door: no frame yet"}
     for _ in range(2):
         feeds.on_result(make_result("red", camera="door"))
         assert (get(feeds, "healthz").status_code, get(feeds, "healthz").json()) == (200, {"status": "ok"})
-        time.sleep(1.6)
+        feeds.cameras[0].newest_at_s -= 70
         answer = get(feeds, "healthz")
         assert answer.status_code == 503
-        assert answer.json()["reason"].startswith("camera door: no frame for 1.")
+        assert re.fullmatch(r"camera door: no frame for \d+\.\d s", answer.json()["reason"])
         (status,) = get(feeds, "api/status").json()["cameras"]
         assert (status["state"], status["fps"]) == ("stale", 0.0)
 

@@ -76,7 +76,8 @@ def test_every_package_on_disk_is_a_regular_one():
 def test_the_wheel_holds_the_modules_the_markers_and_its_metadata(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     metadata = {name for name in names if re.match(r"edgeclf-[\w.]+\.dist-info/", name)}
-    assert set(names) - metadata == modules_on_disk() | {f"edgeclf/{floor}/py.typed" for floor in FLOORS}
+    page = {"edgeclf/" + file.relative_to(ROOT).as_posix() for file in (ROOT / "toolkit/serve/page").iterdir()}
+    assert set(names) - metadata == modules_on_disk() | page | {f"edgeclf/{floor}/py.typed" for floor in FLOORS}
     assert {name.split("/", 1)[1] for name in metadata} >= {"METADATA", "RECORD", "WHEEL", "entry_points.txt"}
     assert len(names) == len(set(names))
 

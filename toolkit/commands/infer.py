@@ -22,6 +22,7 @@ from edgeclf.toolkit.options import (
     model_arguments,
 )
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
+from edgeclf.toolkit.serve.option import ServeOption, ServeTokenOption, preview_of
 
 _BATCH_SIZE = 8
 _RECONNECTS = 5
@@ -162,6 +163,8 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    serve: ServeOption = None,
+    serve_token: ServeTokenOption = None,
     labels: LabelsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -195,6 +198,7 @@ def infer(
         "--reconnects": reconnects, "--fps": fps, "--every": every, "--loop": loop or None, "--smooth": smooth,
         "--margin": margin, "--hold": hold, "--events": events, "--webhook": webhook, "--on-event": on_event,
         "--freeze-after": freeze_after, "--watch": watch or None, "--log-every": log_every,
+        "--serve": serve, "--serve-token": serve_token,
     }  # fmt: skip
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
     _check_only_for("files", "SOURCE...", not cameras, {"--batch-size": batch_size, "--workers": workers})
@@ -217,7 +221,8 @@ def infer(
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
     with _terminated_like_interrupted(), silenced_decoders():
         if cameras:
-            infer_camera(session, load, cameras, delivery, options)
+            with preview_of(session, cameras, serve, serve_token) as preview:
+                infer_camera(session, load, cameras, delivery, options, [] if preview is None else [preview])
             return
         errors = infer_files(session, sources or [], delivery, batch_size=batch_size or _BATCH_SIZE, workers=workers)
     _end_with_errors(errors, ignore=ignore_unreadable)

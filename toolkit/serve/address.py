@@ -1,0 +1,194 @@
+"""Where the preview listens, and who may ask: addresses, sockets, tokens."""
+
+import errno
+import ipaddress
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeclf.runtime.errors import UnavailableError, UsageError
+
+TOKEN_VARIABLE = "EDGECLF_SERVE_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+_ADDRESS = re.compile(r"(?:(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^:\[\]/@\s]*)):)?(?P<port>[0-9]{1,5})")
+_LOOPBACK_NAMES = ("", "localhost")
+_DO = "use :8080, 127.0.0.1:8080 or 0.0.0.0:8080"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address to listen at, as the operating system writes it.
+
+    Attributes:
+        family: `socket.AF_INET` or `socket.AF_INET6`.
+        place: What `socket.bind` takes.
+    """
+
+    family: int
+    place: tuple[str | int, ...]
+
+    @property
+    def host(self) -> str:
+        """The numeric address."""
+        return str(self.place[0])
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        address = ipaddress.ip_address(self.host.partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
+
+
+@dataclass(frozen=True)
+class Address:
+    """A preview's address, looked up but not yet taken.
+
+    Attributes:
+        text: As the user gave it.
+        host: The host in it, in lower case; empty for none.
+        targets: Where to listen; all but the first may fail.
+    """
+
+    text: str
+    host: str
+    targets: tuple[Target, ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it."""
+        return all(target.is_loopback for target in self.targets)
+
+
+def parse_address(text: str) -> Address:
+    """The address that `[HOST]:PORT` or `PORT` names; without a host, or for localhost, this machine alone.
+
+    Raises:
+        UsageError: The text is no such thing.
+        UnavailableError: The host's name is not known.
+    """
+    match = _ADDRESS.fullmatch(text)
+    port = int(match["port"]) if match else -1
+    if match is None or not 0 <= port <= 65535:
+        raise UsageError("bad --serve", got=repr(text), expected="HOST:PORT or :PORT, ports from 0 to 65535", do=_DO)
+    host = match["host"] or match["ipv6"] or ""
+    if match["ipv6"] is None and host.lower() in _LOOPBACK_NAMES:
+        return Address(
+            text, "", (Target(socket.AF_INET, ("127.0.0.1", port)), Target(socket.AF_INET6, ("::1", port, 0, 0)))
+        )
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # The codec for names of hosts raises UnicodeError, for one that is too long.
+    except (OSError, UnicodeError) as error:
+        raise UnavailableError(
+            f"cannot serve on {text}", got=f"host {host!r}, which is not known", expected="a name or address", do=_DO
+        ) from error
+    targets = [
+        Target(int(family), place)
+        for family, _, _, _, place in found
+        if family in {socket.AF_INET, socket.AF_INET6} and isinstance(place[0], str)
+    ]
+    # A name may stand for several addresses, and each may be told twice.
+    return Address(text, host.lower(), tuple(dict.fromkeys(targets)))
+
+
+def listen(address: Address) -> list[socket.socket]:
+    """Sockets that listen at the address: the first target's and, on the same port, those of the others that work.
+
+    Raises:
+        UnavailableError: The port is taken or not permitted, or this machine has no such address.
+    """
+    first, *others = address.targets
+    try:
+        sockets = [_listen_at(first, int(first.place[1]))]
+    except OSError as error:
+        got, do = {
+            errno.EADDRINUSE: ("a port that another program uses", "choose another port, or :0 for any free one"),
+            errno.EADDRNOTAVAIL: (f"{first.host}, which is no address of this machine", _DO),
+            errno.EACCES: ("a port that this user may not take", "choose one above 1023"),
+        }.get(error.errno or 0, (error.strerror or str(error), _DO))
+        raise UnavailableError(f"cannot serve on {address.text}", got=got, do=do) from error
+    port = sockets[0].getsockname()[1]
+    for target in others:
+        # IPv6 may be switched off; what the first address offers is enough.
+        try:
+            sockets.append(_listen_at(target, port))
+        except OSError:
+            continue
+    return sockets
+
+
+def _listen_at(target: Target, port: int) -> socket.socket:
+    opened = socket.socket(target.family, socket.SOCK_STREAM)
+    try:
+        # Without it, a restart within a minute would find the port taken by its own closed connections.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((target.host, port, *target.place[2:]))
+        # Now, not when the server starts: with the option above only this tells that the port is taken.
+        opened.listen(128)
+    except OSError:
+        opened.close()
+        raise
+    opened.setblocking(False)
+    return opened
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a request must know.
+
+    Attributes:
+        value: The secret; None where none is asked for.
+        is_generated: Whether nobody knows it yet.
+    """
+
+    value: str | None
+    is_generated: bool = False
+
+
+def choose_token(option: str | None, environment: Mapping[str, str], address: Address) -> Token:
+    """The token from `--serve-token` or the environment; `auto` makes a new one.
+
+    Raises:
+        UsageError: Other machines could reach the address and there is none, or it cannot be sent in a header.
+    """
+    value = environment.get(TOKEN_VARIABLE) if option is None else option
+    if option is None and not value:
+        if address.is_loopback:
+            return Token(None)
+        raise UsageError(
+            f"cannot serve on {address.text} without a token",
+            got="an address that other machines reach",
+            expected=f"--serve-token TOKEN or the environment variable {TOKEN_VARIABLE}",
+            do="pass --serve-token auto for a new one, or serve on a port alone for this machine only",
+        )
+    if value == "auto":
+        return Token(secrets.token_urlsafe(24), is_generated=True)
+    if not value or not re.fullmatch(r"[!-~]+", value):
+        raise UsageError(
+            "bad serve token",
+            got="an empty text" if not value else "spaces or signs outside ASCII",
+            expected="letters, digits and ASCII punctuation",
+            do="pass --serve-token auto for a new one",
+        )
+    return Token(value)
+
+
+def visitor_host(opened: socket.socket) -> str:
+    """The host to put into a URL for a listening socket; for one that takes every address, the machine's own."""
+    host = str(opened.getsockname()[0])
+    if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+        host = _own_address(opened.family) or socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _own_address(family: int) -> str | None:
+    """This machine's address on the way to others; nothing is sent to find out."""
+    somewhere = ("2001:db8::1", 9) if family == socket.AF_INET6 else ("192.0.2.1", 9)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(somewhere)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None

@@ -1,0 +1,221 @@
+"""What the preview answers: the page, pictures, JSON, a stream of figures, health and metrics."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from concurrent.futures import Executor
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
+from edgeclf.toolkit.serve.guard import Guard
+from edgeclf.toolkit.serve.metrics import PreviewMetrics
+from edgeclf.toolkit.serve.pictures import Pictures
+from edgeclf.toolkit.serve.wait import wait_until
+
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/preview.css": ("preview.css", "text/css"),
+    "/preview.js": ("preview.js", "text/javascript"),
+    "/graph.js": ("graph.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+# Connections that stay open; health and metrics must find room however many people watch.
+_MOST_STREAMS = 32
+_PICTURE_WAIT_S = 5.0
+_FIGURES_INTERVAL_S = 0.2
+_FIGURES_AT_LEAST_EVERY_S = 1.0
+# A client that is away for a moment finds the seconds it missed in the next message.
+_SECONDS_IN_A_MESSAGE = 5
+_BOUNDARY = "edgeclf-picture"
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def preview_app(
+    feeds: PreviewFeeds, *, token: str | None, hosts: Collection[str] | None, port: int, pool: Executor
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        feeds: What to show.
+        token: What every request must know; None for nothing.
+        hosts: Hosts that a request may name; None for any.
+        port: The port it is served on.
+        pool: Where pictures are encoded.
+    """
+    preview = _Preview(feeds, Pictures(feeds, pool))
+    routes = [Route(path, _file(*file)) for path, file in _PAGE.items()]
+    routes += [
+        Route("/api/status", preview.status),
+        Route("/api/events", preview.events),
+        Route("/api/stream", preview.figures),
+        Route("/cameras/{number:int}/picture.jpg", preview.picture),
+        Route("/cameras/{number:int}/stream.mjpg", preview.pictures),
+        Route("/healthz", preview.health),
+        Route("/metrics", preview.metrics),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, token=token, hosts=hosts, port=port)],
+        exception_handlers={Exception: _say_bug_once(), HTTPException: _plain_error},
+    )
+
+
+class _Preview:
+    def __init__(self, feeds: PreviewFeeds, pictures: Pictures) -> None:
+        self._feeds = feeds
+        self._pictures = pictures
+        self._metrics = PreviewMetrics(feeds)
+        self._streams = 0
+
+    async def status(self, _request: Request) -> Response:
+        return JSONResponse({"model": self._feeds.model, "cameras": self._feeds.status()})
+
+    async def events(self, request: Request) -> Response:
+        return JSONResponse({"events": self._feeds.events(last=_number(request, "last", 50))})
+
+    async def health(self, _request: Request) -> Response:
+        troubles = self._feeds.troubles()
+        if troubles:
+            return JSONResponse({"status": "unavailable", "reason": "; ".join(troubles)}, 503)
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        body, media_type = self._metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": media_type})
+
+    async def picture(self, request: Request) -> Response:
+        """The newest picture; with `after`, waits for one behind that sequence number, 204 when none comes."""
+        feed = self._feed(request)
+        picture = await self._pictures.newer(feed, _number(request, "after", 0), _PICTURE_WAIT_S)
+        if picture is None:
+            return Response(status_code=204)
+        return Response(picture.jpeg, headers={"Content-Type": "image/jpeg", "Edgeclf-Sequence": str(picture.sequence)})
+
+    async def pictures(self, request: Request) -> Response:
+        feed = self._feed(request)
+        return self._stream(request, self._parts(feed), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+
+    async def figures(self, request: Request) -> Response:
+        return self._stream(request, self._messages(), "text/event-stream")
+
+    async def _parts(self, feed: CameraFeed) -> AsyncIterator[bytes]:
+        shown = 0
+        # A browser shows a part when it meets the boundary behind it, so each goes out with its own.
+        yield f"--{_BOUNDARY}\r\n".encode()
+        while not self._feeds.closing:
+            picture = await self._pictures.newer(feed, shown, _PICTURE_WAIT_S)
+            if picture is None:
+                continue
+            shown = picture.sequence
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n"
+            yield head.encode() + picture.jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        feeds = self._feeds
+        events = feeds.events()
+        sent = events[-1]["id"] if events else 0
+        yield _message("hello", {**self._figures(seconds=10**6), "model": feeds.model, "events": events})
+        while not feeds.closing:
+            changed = partial(_differs, feeds, _progress(feeds))
+            await asyncio.sleep(_FIGURES_INTERVAL_S)
+            await wait_until(changed, _FIGURES_AT_LEAST_EVERY_S)
+            for event in feeds.events(after=sent):
+                sent = event["id"]
+                yield _message("event", event)
+            yield _message("status", self._figures(seconds=_SECONDS_IN_A_MESSAGE))
+
+    def _figures(self, seconds: int) -> dict[str, Any]:
+        feeds = self._feeds
+        now_s = feeds.now_s
+        cameras = [
+            {**status, "seconds": feed.seconds(seconds, int(now_s))}
+            for feed, status in zip(feeds.cameras, feeds.status(), strict=False)
+        ]
+        return {"now_s": round(now_s, 3), "cameras": cameras}
+
+    def _stream(self, request: Request, content: AsyncIterator[bytes], media_type: str) -> Response:
+        headers = {"Content-Type": media_type}
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        if self._streams >= _MOST_STREAMS:
+            raise HTTPException(503, f"{_MOST_STREAMS} streams are open; close one", {"Retry-After": "5"})
+
+        async def counted() -> AsyncIterator[bytes]:
+            self._streams += 1
+            try:
+                async with contextlib.aclosing(content) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                self._streams -= 1
+
+        return StreamingResponse(counted(), headers=headers)
+
+    def _feed(self, request: Request) -> CameraFeed:
+        number: int = request.path_params["number"]
+        cameras = self._feeds.cameras
+        if number >= len(cameras):
+            raise HTTPException(404, f"there is no camera {number}; /api/status lists {len(cameras)}")
+        return cameras[number]
+
+
+def _progress(feeds: PreviewFeeds) -> list[int]:
+    """Changes with every result and event."""
+    return [feeds.last_event, *(feed.sequence for feed in feeds.cameras)]
+
+
+def _differs(feeds: PreviewFeeds, before: list[int]) -> bool:
+    return feeds.closing or _progress(feeds) != before
+
+
+def _message(name: str, document: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document, ensure_ascii=False, allow_nan=False)}\n\n".encode()
+
+
+def _number(request: Request, name: str, otherwise: int) -> int:
+    text = request.query_params.get(name, str(otherwise))
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise HTTPException(400, f"bad {name}: expected a number")
+    return int(text)
+
+
+def _file(name: str, media_type: str) -> Endpoint:
+    body = files("edgeclf.toolkit.serve").joinpath("page", name).read_bytes()
+
+    async def serve(_request: Request) -> Response:
+        return Response(body, media_type=media_type)
+
+    return serve
+
+
+async def _plain_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - that is what it is registered for
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _say_bug_once() -> Callable[[Request, Exception], Awaitable[Response]]:
+    said: set[type] = set()
+
+    async def answer(_request: Request, error: Exception) -> Response:
+        # Requests repeat several times a second; a log does not need the same lines as often.
+        if type(error) not in said:
+            said.add(type(error))
+            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.write("warning: the preview has a bug; please report the lines above\n")
+        # The exception goes on to the server, which closes the connection: a client must not use it again.
+        return JSONResponse({"error": "a bug in the preview; its log has more"}, 500, {"Connection": "close"})
+
+    return answer

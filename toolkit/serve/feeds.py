@@ -1,0 +1,255 @@
+"""What the preview knows of the cameras: written by the thread that classifies, read by the server's.
+
+`PreviewFeeds.on_result` and `on_event` are all that an application calls; they keep references and counts, and leave
+every other piece of work to whoever asks.
+"""
+
+import datetime as dt
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgeclf.runtime.live import LiveResult
+
+_REMEMBERED_SECONDS = 300
+_REMEMBERED_EVENTS = 200
+_TOP_K = 5
+# A busy label is a bug of whoever sends events; it must not become thousands of time series.
+_LONGEST_KIND = 64
+
+State = Literal["waiting", "live", "stale"]
+
+
+@dataclass
+class Second:
+    """Results of one second, for the graph.
+
+    Attributes:
+        at_s: The second, since the preview began.
+        count: Results in it.
+        latency_ms: Sum of their latencies.
+        worst_latency_ms: The largest of these.
+        age_ms: Sum of their frames' ages.
+        worst_age_ms: The largest of these.
+    """
+
+    at_s: int
+    count: int = 0
+    latency_ms: float = 0.0
+    worst_latency_ms: float = 0.0
+    age_ms: float = 0.0
+    worst_age_ms: float = 0.0
+
+    def add(self, latency_ms: float, age_ms: float) -> None:
+        """Takes one result."""
+        self.count += 1
+        self.latency_ms += latency_ms
+        self.worst_latency_ms = max(self.worst_latency_ms, latency_ms)
+        self.age_ms += age_ms
+        self.worst_age_ms = max(self.worst_age_ms, age_ms)
+
+    def to_json(self) -> list[float]:
+        """Second, mean and largest latency, mean and largest age in milliseconds."""
+        latency_ms, age_ms = self.latency_ms / self.count, self.age_ms / self.count
+        return [self.at_s, *(round(ms, 2) for ms in (latency_ms, self.worst_latency_ms, age_ms, self.worst_age_ms))]
+
+
+@dataclass(eq=False)
+class CameraFeed:
+    """One camera.
+
+    Attributes:
+        number: Its place in the order in which cameras were named or seen.
+        name: As results name it.
+        since_s: `time.monotonic()` since which it is waited for.
+        newest: Its newest result; None before there is one.
+        newest_at_s: `time.monotonic()` when that came.
+        sequence: Results so far, those with an error included.
+        failed: Those with an error.
+        labels: How often each label was given.
+    """
+
+    number: int
+    name: str
+    since_s: float
+    newest: LiveResult | None = None
+    newest_at_s: float = 0.0
+    sequence: int = 0
+    failed: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    _seconds: deque[Second] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_SECONDS))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, result: LiveResult, now_s: float, at_s: int) -> None:
+        """Takes the newest result."""
+        with self._lock:
+            if result.outcome.prediction is None:
+                self.failed += 1
+            elif result.label is not None:
+                self.labels[result.label] += 1
+            seconds = self._seconds
+            if not seconds or seconds[-1].at_s != at_s:
+                seconds.append(Second(at_s))
+            seconds[-1].add(result.outcome.latency_ms, result.age_ms)
+            self.newest, self.newest_at_s = result, now_s
+            self.sequence += 1
+
+    def seconds(self, count: int, before_s: int) -> list[list[float]]:
+        """The last seconds that are over, oldest first."""
+        with self._lock:
+            return [second.to_json() for second in self._seconds if before_s - count <= second.at_s < before_s]
+
+    def label_counts(self) -> dict[str, int]:
+        """How often each label was given."""
+        with self._lock:
+            return dict(self.labels)
+
+    def silence_s(self, now_s: float) -> float:
+        """Seconds since the newest result, or since the camera is waited for."""
+        return max(0.0, now_s - (self.newest_at_s if self.newest is not None else self.since_s))
+
+    def state(self, now_s: float, stale_after_s: float) -> State:
+        """Whether results come."""
+        if self.newest is None:
+            return "waiting"
+        return "live" if self.silence_s(now_s) <= stale_after_s else "stale"
+
+    def to_json(self, now_s: float, stale_after_s: float) -> dict[str, Any]:
+        """The newest result and the counts as plain JSON values."""
+        result, state = self.newest, self.state(now_s, stale_after_s)
+        document: dict[str, Any] = {
+            "id": self.number,
+            "camera": self.name,
+            "state": state,
+            "seconds_since_frame": round(self.silence_s(now_s), 2),
+            "frames_classified": self.sequence - self.failed,
+            "frames_failed": self.failed,
+        }
+        if result is None:
+            return document
+        outcome, prediction, statistics = result.outcome, result.outcome.prediction, result.statistics
+        document.update(
+            sequence=self.sequence,
+            frame=result.frame.number,
+            size_hw=list(result.frame.image_bgr.shape[:2]),
+            label=result.label,
+            confidence=None if result.confidence is None else round(result.confidence, 6),
+            top_k=[[label, round(sure, 6)] for label, sure in prediction.top_k(_TOP_K)] if prediction else [],
+            error=None if outcome.error is None else str(outcome.error),
+            latency_ms=round(outcome.latency_ms, 3),
+            age_ms=round(result.age_ms, 3),
+            fps=round(result.fps, 2) if state == "live" else 0.0,
+            frames_captured=statistics.captured,
+            frames_dropped=statistics.dropped,
+            reconnects=statistics.reconnects,
+        )
+        return document
+
+
+class PreviewFeeds:
+    """All cameras, the newest events, and the figures that a monitoring system collects.
+
+    Args:
+        model: What the page and the metrics say about the model, plain JSON values.
+        cameras: Names of cameras that are expected; one that never delivers is missed only when it is named here.
+        stale_after_s: Silence after which a camera counts as lost.
+
+    Attributes:
+        closing: Whether the preview is about to end.
+        event_counts: Events by camera and kind.
+        url: Where the preview is served, without a token.
+        last_event: Number of the newest event, 0 before there is one.
+    """
+
+    def __init__(self, model: dict[str, Any], cameras: Sequence[str] = (), stale_after_s: float = 10.0) -> None:
+        self.model = model
+        self.stale_after_s = stale_after_s
+        self.closing = False
+        self.url = ""
+        self.event_counts: Counter[tuple[str, str]] = Counter()
+        self._began_s = time.monotonic()
+        self._cameras: dict[str, CameraFeed] = {}
+        self._events: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED_EVENTS)
+        self.last_event = 0
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[LiveResult], None]] = []
+        for name in cameras:
+            self._camera(name)
+
+    def listen(self, listener: Callable[[LiveResult], None]) -> None:
+        """Has every result told to a listener as well, in the thread that classifies; before the first result."""
+        self._listeners.append(listener)
+
+    def on_result(self, result: LiveResult) -> None:
+        """Takes what a camera's frame gave; microseconds, never waits for a client."""
+        feed = self._cameras.get(result.camera) or self._camera(result.camera)
+        now_s = time.monotonic()
+        feed.add(result, now_s, int(now_s - self._began_s))
+        for listener in self._listeners:
+            listener(result)
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Takes something that happened, as names and plain values; `event` and `source` are counted by."""
+        # A copy that is JSON for certain: paths and times as text, and no NaN, which browsers do not read.
+        copied = json.loads(json.dumps(event, default=str), parse_constant=lambda _: None)
+        at = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
+        kind = str(copied.get("event", "other"))[:_LONGEST_KIND]
+        with self._lock:
+            self.last_event += 1
+            self._events.append({"id": self.last_event, "at": at, "event": copied})
+            self.event_counts[str(copied.get("source", "")), kind] += 1
+
+    def close(self) -> None:
+        """Lets everybody who waits go home."""
+        self.closing = True
+
+    @property
+    def cameras(self) -> list[CameraFeed]:
+        """In the order of their numbers."""
+        with self._lock:
+            return list(self._cameras.values())
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the preview began, the clock of the graph."""
+        return time.monotonic() - self._began_s
+
+    def events(self, after: int = 0, last: int = _REMEMBERED_EVENTS) -> list[dict[str, Any]]:
+        """The remembered events behind one's number, at most so many, oldest first."""
+        with self._lock:
+            found = [event for event in self._events if event["id"] > after]
+        return found[-last:] if last > 0 else []
+
+    def counted_events(self) -> dict[tuple[str, str], int]:
+        """Events by camera and kind."""
+        with self._lock:
+            return dict(self.event_counts)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every camera's newest result and counts."""
+        now_s = time.monotonic()
+        return [feed.to_json(now_s, self.stale_after_s) for feed in self.cameras]
+
+    def troubles(self) -> list[str]:
+        """Why this is not healthy, a phrase a camera; none when frames arrive."""
+        now_s = time.monotonic()
+        return list(_troubles(self.cameras, now_s, self.stale_after_s)) if self._cameras else ["no camera yet"]
+
+    def _camera(self, name: str) -> CameraFeed:
+        with self._lock:
+            if name not in self._cameras:
+                self._cameras[name] = CameraFeed(len(self._cameras), name, time.monotonic())
+            return self._cameras[name]
+
+
+def _troubles(feeds: Iterable[CameraFeed], now_s: float, stale_after_s: float) -> Iterable[str]:
+    for feed in feeds:
+        state = feed.state(now_s, stale_after_s)
+        if state == "waiting":
+            yield f"camera {feed.name}: no frame yet"
+        elif state == "stale":
+            yield f"camera {feed.name}: no frame for {feed.silence_s(now_s):.1f} s"

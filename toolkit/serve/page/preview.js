@@ -1,0 +1,238 @@
+// The page: figures and events come as one stream of messages, pictures are fetched one after the other.
+//
+// A picture is a request of its own, not an endless multipart stream: browsers open six connections to a host, and as
+// many cameras in a few tabs would leave none; and a client that is slow simply asks later.
+
+import { drawGraph, SPAN_S } from "./graph.js";
+
+const SILENCE_MS = 4000;
+const RETRY_MS = 2000;
+const MOST_EVENTS = 200;
+
+const element = (id) => document.getElementById(id);
+const cameras = new Map();
+let messages = null;
+let heardAtMs = 0;
+let clockS = null; // the preview's clock minus ours
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+const count = (value) => (value ?? 0).toLocaleString("en");
+const isWatched = () => document.visibilityState === "visible";
+const nowS = () => performance.now() / 1000 + clockS;
+
+/** One camera's card. */
+class Camera {
+  constructor(id) {
+    this.id = id;
+    this.card = element("camera").content.firstElementChild.cloneNode(true);
+    this.seconds = [];
+    this.sequence = 0;
+    this.shown = 0;
+    this.canvas = this.part(".frame");
+    element("cameras").append(this.card);
+    this.watch();
+  }
+
+  part(selector) {
+    return this.card.querySelector(selector);
+  }
+
+  figure(name, text) {
+    this.part(`[data-figure="${name}"]`).textContent = text;
+  }
+
+  show(status) {
+    const { state, camera } = status;
+    const title = /^\d+$/.test(camera) ? `Camera ${camera}` : camera;
+    this.card.dataset.state = state;
+    this.card.setAttribute("aria-label", title);
+    this.part(".name").textContent = title;
+    this.sequence = status.sequence ?? 0;
+    const silence = Math.round(status.seconds_since_frame);
+    this.part(".lost").hidden = state === "live";
+    this.part(".lost").textContent = state === "stale" ? `No frame for ${silence} s` : "Waiting for the first frame";
+    this.keep(status.seconds);
+    this.part(".error").hidden = !status.error;
+    this.part(".error").textContent = status.error ?? "";
+    if (!this.sequence) return;
+    this.part(".label").textContent = status.label ?? "no label yet";
+    this.part(".confidence").textContent = status.confidence === null ? "" : percent(status.confidence);
+    this.showClasses(status.top_k);
+    this.figure("fps", status.fps.toFixed(1));
+    this.figure("classified", count(status.frames_classified));
+    this.figure("dropped", count(status.frames_dropped));
+    this.figure("reconnects", count(status.reconnects));
+    this.figure("latency", ms(status.latency_ms));
+    this.figure("age", ms(status.age_ms));
+    const answer = status.label === null ? "no label" : `${status.label}, ${percent(status.confidence)}`;
+    this.canvas.setAttribute("aria-label", `Newest picture of ${title}: ${answer}`);
+  }
+
+  showClasses(top) {
+    const list = this.part(".classes");
+    while (list.children.length > top.length) list.lastElementChild.remove();
+    while (list.children.length < top.length) list.append(element("class").content.cloneNode(true));
+    top.forEach(([label, confidence], place) => {
+      const row = list.children[place];
+      row.querySelector(".name").textContent = row.querySelector(".name").title = label;
+      const bar = row.querySelector(".bar");
+      bar.setAttribute("aria-label", label);
+      bar.setAttribute("aria-valuenow", (100 * confidence).toFixed(1));
+      bar.firstElementChild.style.width = `${100 * confidence}%`;
+      row.querySelector(".share").textContent = percent(confidence);
+    });
+  }
+
+  /** Takes the seconds of a message that it has not yet, and draws. */
+  keep(seconds) {
+    const last = this.seconds.at(-1)?.[0] ?? -1;
+    this.seconds.push(...seconds.filter((second) => second[0] > last));
+    this.draw();
+  }
+
+  draw() {
+    if (clockS === null) return;
+    const oldest = nowS() - SPAN_S;
+    this.seconds = this.seconds.filter((second) => second[0] >= oldest);
+    const plot = this.part(".plot");
+    drawGraph(plot, this.seconds, nowS());
+    const newest = this.seconds.at(-1);
+    const text = newest ? `latency ${ms(newest[1])}, frame age ${ms(newest[3])} in the last second` : "no figures yet";
+    plot.setAttribute("aria-label", `Latency and frame age over the last minutes; ${text}`);
+  }
+
+  /** Fetches picture after picture while the camera is on the page and the page is looked at. */
+  async watch() {
+    while (this.card.isConnected) {
+      // The server answers when there is a new picture; of a lost camera nobody need wait for one.
+      if (!isWatched() || (this.card.dataset.state !== "live" && this.sequence <= this.shown)) {
+        await pause(100);
+        continue;
+      }
+      try {
+        const answer = await fetch(`cameras/${this.id}/picture.jpg?after=${this.shown}`);
+        if (answer.status === 200) {
+          await this.paint(await answer.blob());
+          this.shown = Number(answer.headers.get("Edgeclf-Sequence"));
+        } else if (answer.status !== 204) {
+          await pause(RETRY_MS);
+        }
+      } catch {
+        await pause(RETRY_MS); // the connection is lost, which is said above
+      }
+    }
+  }
+
+  async paint(blob) {
+    const picture = await createImageBitmap(blob);
+    if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
+      this.canvas.width = picture.width;
+      this.canvas.height = picture.height;
+    }
+    this.canvas.getContext("2d").drawImage(picture, 0, 0);
+    picture.close();
+  }
+}
+
+function showCameras(statuses) {
+  for (const status of statuses) {
+    if (!cameras.has(status.id)) cameras.set(status.id, new Camera(status.id));
+    cameras.get(status.id).show(status);
+  }
+  element("nothing").hidden = statuses.length > 0;
+  const lost = statuses.filter((status) => status.state === "stale").length;
+  if (lost) say("lost", statuses.length > 1 ? `${lost} of ${statuses.length} cameras lost` : "camera lost");
+  else if (statuses.some((status) => status.state === "live")) say("live", "live");
+  else say("waiting", "waiting for a camera");
+}
+
+function say(state, text) {
+  const place = element("connection");
+  // Only a change is announced by screen readers.
+  if (place.dataset.state === state && place.textContent === text) return;
+  place.dataset.state = state;
+  place.textContent = text;
+  document.title = state === "lost" ? `${text} - edgeclf` : "edgeclf";
+}
+
+/** One line of an event: what it says of itself, or its names and values. */
+function sentence(event) {
+  const { event: kind, message, camera, ...others } = event;
+  const rest = Object.entries(others).map(([name, value]) => {
+    return `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`;
+  });
+  const parts = [message ?? kind ?? "event", ...rest];
+  return camera === undefined || message?.includes(camera) ? parts.join(", ") : `${camera}: ${parts.join(", ")}`;
+}
+
+function showEvent({ at, event }) {
+  const row = document.createElement("li");
+  const time = document.createElement("time");
+  time.dateTime = at;
+  time.textContent = new Date(at).toLocaleTimeString();
+  const text = document.createElement("span");
+  text.textContent = sentence(event);
+  row.append(time, text);
+  const list = element("events");
+  list.prepend(row);
+  while (list.children.length > MOST_EVENTS) list.lastElementChild.remove();
+  element("happenings").hidden = false;
+}
+
+function begin(message) {
+  // Another process may answer now: nothing that was shown belongs to it.
+  cameras.clear();
+  element("cameras").replaceChildren();
+  element("events").replaceChildren();
+  element("happenings").hidden = true;
+  const { file, architecture, precision, provider, labels } = message.model;
+  const parts = [file, architecture, precision, labels && `${labels.length} classes`, provider];
+  element("model").textContent = parts.filter(Boolean).join(" · ");
+  message.events.forEach(showEvent);
+}
+
+function connect() {
+  messages?.close();
+  heardAtMs = performance.now();
+  messages = new EventSource("api/stream");
+  const on = (name, take) =>
+    messages.addEventListener(name, ({ data }) => {
+      heardAtMs = performance.now();
+      const message = JSON.parse(data);
+      if (message.now_s !== undefined) clockS = message.now_s - performance.now() / 1000;
+      take(message);
+    });
+  on("hello", (message) => {
+    begin(message);
+    showCameras(message.cameras);
+  });
+  on("status", (message) => showCameras(message.cameras));
+  on("event", showEvent);
+  messages.addEventListener("error", lose);
+}
+
+function lose() {
+  say("lost", "connection lost");
+  cameras.forEach((camera) => {
+    camera.card.dataset.state = "stale";
+    camera.part(".lost").hidden = false;
+    camera.part(".lost").textContent = "Connection lost";
+  });
+}
+
+// Nobody looks: a device need not encode pictures, and another tab may need the connection.
+document.addEventListener("visibilitychange", () => {
+  if (isWatched()) connect();
+  else messages?.close();
+});
+// Neither a network that is gone without a word nor a refusal makes the browser try again by itself.
+setInterval(() => {
+  if (!isWatched() || performance.now() - heardAtMs < SILENCE_MS) return;
+  lose();
+  connect();
+}, 1000);
+new ResizeObserver(() => cameras.forEach((camera) => camera.draw())).observe(element("cameras"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => cameras.forEach((camera) => camera.draw()));
+connect();

@@ -159,12 +159,12 @@ function say(state, text) {
 
 /** One line of an event: what it says of itself, or its names and values. */
 function sentence(event) {
-  const { event: kind, message, camera, ...others } = event;
+  const { event: kind, message, source, time, ...others } = event;
   const rest = Object.entries(others).map(([name, value]) => {
     return `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`;
   });
   const parts = [message ?? kind ?? "event", ...rest];
-  return camera === undefined || message?.includes(camera) ? parts.join(", ") : `${camera}: ${parts.join(", ")}`;
+  return source === undefined || message?.includes(source) ? parts.join(", ") : `${source}: ${parts.join(", ")}`;
 }
 
 function showEvent({ at, event }) {

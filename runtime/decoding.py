@@ -1,4 +1,4 @@
-"""From an encoded file to upright 8-bit BGR pixels, and at which size a JPEG need be decoded.
+"""From an encoded file to upright 8-bit BGR pixels.
 
 `edgeclf.runtime.preprocess` calls this after it has looked at the header; nothing else does.
 """
@@ -10,48 +10,15 @@ import numpy.typing as npt
 
 from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.image_header import ImageHeader
-from edgeclf.runtime.spec import Preprocess
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 
-# What must be left of a reduced JPEG: pixels for each pixel of the model's input, along either axis. The reduced
-# inverse transform antialiases less well than INTER_AREA, which therefore must still have some shrinking to do.
-_PIXELS_LEFT = 2.0
-_REDUCTIONS = (8, 4, 2)
 _COLOUR_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# EXIF orientations that turn an image on its side.
-_SIDEWAYS = frozenset((5, 6, 7, 8))
-
-
-def jpeg_reduction(header: ImageHeader, preprocess: Preprocess) -> int:
-    """By how much a JPEG may be reduced while it is decoded, for a model's input.
-
-    Args:
-        header: What the file says about itself.
-        preprocess: Input size and fit mode.
-
-    Returns:
-        8, 4 or 2 where, after fitting or cropping, two pixels are left for every one of the input along both axes;
-        otherwise, and for other formats than JPEG, 1.
-    """
-    if header.format != "jpeg":
-        return 1
-    width, height = header.width, header.height
-    if header.orientation in _SIDEWAYS:
-        width, height = height, width
-    input_height, input_width = preprocess.size_hw
-    rows, columns = height / input_height, width / input_width
-    if preprocess.fit == "crop":
-        rows = columns = min(rows, columns) * preprocess.crop_fraction
-    elif preprocess.fit == "letterbox":
-        rows = columns = max(rows, columns)
-    pixels = min(rows, columns)
-    return next((reduction for reduction in _REDUCTIONS if pixels >= _PIXELS_LEFT * reduction), 1)
 
 
 def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8Array | None:
@@ -60,7 +27,7 @@ def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8
     Args:
         data: The encoded file.
         header: What `read_image_header` says about it.
-        reduction: 2, 4 or 8 has a JPEG decoded at that part of its width and height, rounded up; see `jpeg_reduction`.
+        reduction: 2, 4 or 8 has a JPEG decoded at that part of its width and height, rounded up.
 
     Returns:
         (H, W, 3) uint8, BGR, upright; None where the file is damaged.
@@ -120,7 +87,7 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
 
 def _orient(image: UInt8Array, orientation: int) -> UInt8Array:
     """Turns an image upright by its EXIF orientation (TIFF 6.0, tag 274)."""
-    if orientation in _SIDEWAYS:
+    if orientation in {5, 6, 7, 8}:
         image = cv2.transpose(image)
     flip_code = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return np.asarray(image if flip_code is None else cv2.flip(image, flip_code), np.uint8)

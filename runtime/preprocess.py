@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime._opencv import cv2
-from edgeclf.runtime.decoding import decode_pixels, jpeg_reduction
+from edgeclf.runtime.decoding import decode_pixels
 from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.geometry import filled_size, kept_region
 from edgeclf.runtime.image_header import begins_like_image, read_image_header
+from edgeclf.runtime.reduction import jpeg_reduction, lay_on_input
 from edgeclf.runtime.spec import Preprocess
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -63,8 +65,9 @@ def decode_image(
         data: The encoded file.
         source: What to call it in errors.
         max_pixels: Larger images are refused before decoding.
-        reduce_for: The preprocessing that comes next; a JPEG much larger than it needs is then decoded at a half, a
-            quarter or an eighth of its size, in a fraction of the time. None decodes all pixels.
+        reduce_for: The preprocessing that comes next; a JPEG much larger than it needs is then decoded at about a half,
+            a quarter or an eighth of its size, in a fraction of the time, and only as far as it is kept; see
+            `edgeclf.runtime.reduction`. None decodes all pixels.
 
     Returns:
         (H, W, 3) uint8, BGR, upright.
@@ -109,7 +112,7 @@ def decode_image(
             expected="pixels that can be decoded",
             do="copy the file again",
         )
-    return image_bgr
+    return image_bgr if reduce_for is None or reduction == 1 else lay_on_input(image_bgr, header, reduction, reduce_for)
 
 
 def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Array | None = None) -> UInt8Array:
@@ -130,14 +133,12 @@ def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Arra
     check_image(image_bgr)
     height, width = preprocess.size_hw
     if preprocess.fit == "crop":
-        image_bgr = _centre_crop(image_bgr, width / height, preprocess.crop_fraction)
+        region = kept_region(image_bgr.shape[:2], preprocess)
+        image_bgr = image_bgr[region.top : region.top + region.height, region.left : region.left + region.width]
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
     if preprocess.fit == "letterbox":
-        image_height, image_width = image_bgr.shape[:2]
-        scale = min(height / image_height, width / image_width)
-        inner_height = min(height, max(1, round(image_height * scale)))
-        inner_width = min(width, max(1, round(image_width * scale)))
+        inner_height, inner_width = filled_size(image_bgr.shape[:2], preprocess)
         top, left = (height - inner_height) // 2, (width - inner_width) // 2
         out[...] = preprocess.pad_value
         fitted = resize(image_bgr, (inner_height, inner_width), scratch=_scratch(inner_height, inner_width))
@@ -207,16 +208,6 @@ def check_image(image_bgr: UInt8Array) -> None:
             expected="(H, W, 3) uint8 in BGR order with at least one pixel",
             do="convert it first, for example with cv2.cvtColor",
         )
-
-
-def _centre_crop(image: UInt8Array, aspect: float, fraction: float) -> UInt8Array:
-    """The centred region of the given aspect ratio (width / height), shrunk to `fraction` of each side."""
-    image_height, image_width = image.shape[:2]
-    crop_width = min(image_width, image_height * aspect) * fraction
-    crop_height = min(image_height, image_width / aspect) * fraction
-    crop_width, crop_height = max(1, round(crop_width)), max(1, round(crop_height))
-    top, left = (image_height - crop_height) // 2, (image_width - crop_width) // 2
-    return image[top : top + crop_height, left : left + crop_width]
 
 
 def _describe_bytes(data: bytes) -> str:

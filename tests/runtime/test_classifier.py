@@ -102,7 +102,7 @@ def test_stream_pulls_no_more_than_it_can_hold(classifier, files):
     stream = classifier.stream(endless(), batch_size=4, workers=2)
     for _ in range(40):
         next(stream)
-    assert len(pulled) <= 40 + 2 * 4 + 2 + 4
+    assert len(pulled) <= 40 + 3 * 4 * 2
     stream.close()
 
 

@@ -21,7 +21,6 @@ from edgeclf.toolkit.options import (
 )
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 
-_BATCH_SIZE = 8
 _RECONNECTS = 5
 
 
@@ -54,13 +53,25 @@ def infer(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, help=f"Images in one inference. Default: {_BATCH_SIZE}.", show_default=False
+            "--batch-size",
+            min=1,
+            help="Images in one inference. Default: 4 on the CPU, 8 elsewhere; a video's frames one by one on the CPU.",
+            show_default=False,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Threads that decode. Default: usable CPUs.", show_default=False),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Threads that decode, and infer where that is faster. Default: usable CPUs.",
+            show_default=False,
+        ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Decode large JPEGs at their full size, as training does, however slow that is."),
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     max_frames: Annotated[
@@ -113,7 +124,12 @@ def infer(
             do="see edgeclf infer --help",
         )
     _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects})
-    _check_only_for("files", "SOURCE...", camera is None, {"--batch-size": batch_size, "--workers": workers})
+    _check_only_for(
+        "files",
+        "SOURCE...",
+        camera is None,
+        {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None},
+    )
     session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
@@ -121,7 +137,7 @@ def infer(
         if camera is not None:
             infer_camera(session, camera, delivery, _RECONNECTS if reconnects is None else reconnects)
             return
-        errors = infer_files(session, sources or [], delivery, batch_size=batch_size or _BATCH_SIZE, workers=workers)
+        errors = infer_files(session, sources or [], delivery, batch_size=batch_size, workers=workers, exact=exact)
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 

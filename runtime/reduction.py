@@ -9,6 +9,10 @@ difference of the input's pixels / mean difference of the largest probability ch
     half           0.69 / 0.008    laid on whole fractions 0.08 / 0.003
     quarter        1.38 / 0.015    laid on whole fractions 0.28 / 0.008
     eighth         2.58 / 0.033    laid on whole fractions 0.71 / 0.016  (1.5 pixels left for one of the input)
+
+Enlarged photographs hold little fine detail. Of photographs as they are, for smaller inputs, with two pixels left for
+one: a half 1.5, laid 0.8; a quarter 3.0, laid 1.2; an eighth 2.8, laid 1.4. A resize that does not antialias differs by
+4.6 to 14.6 there.
 """
 
 import numpy as np

@@ -5,7 +5,8 @@
 For photographs as they are and for 12-megapixel ones made of them: the ideal is the CPUs this process may use, divided by
 the time one image takes alone to decode, preprocess and infer on one thread, one after the other; the plain loop is
 cv2.imread, cv2.resize, and session.run with ONNX Runtime's defaults. All three are taken in turns and their ratios are
-medians over the rounds. Then the peak memory of streams of different lengths, each in a process of its own.
+medians over the rounds. On a machine that others use too, the CPUs are not all there for the stream: its CPU time for an
+image next to that of the stages alone is a second figure, which such neighbours hardly touch. Then the peak memory of streams of different lengths, each in a process of its own.
 Exit code 1 when a limit is missed.
 """
 
@@ -58,6 +59,8 @@ class Rates:
         of_plain: The same to the plain loop.
         least_of_ideal: What of_ideal must reach.
         least_of_plain: What of_plain must reach.
+        cpu_of_alone: Median over the rounds of the CPU time of an image in the stream, all threads together, to that of
+            the three stages alone.
         schedule: How the stream shared the CPUs.
     """
 
@@ -74,6 +77,7 @@ class Rates:
     of_plain: float
     least_of_ideal: float
     least_of_plain: float
+    cpu_of_alone: float
     schedule: str
 
 
@@ -86,13 +90,15 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         pass
     stages: list[tuple[float, float, float]] = []
     figures: list[tuple[float, float, float]] = []
+    cpu: list[float] = []
     for number in range(rounds):
-        before = _alone(alone, paths, number)
-        stream = _stream(classifier, paths)
-        after = _alone(alone, paths, number + 1)
+        before, cpu_before = _alone(alone, paths, number)
+        stream, cpu_stream = _stream(classifier, paths)
+        after, cpu_after = _alone(alone, paths, number + 1)
         loop = _plain(plain, paths, alone.spec.preprocess.size_hw)
         # The clock speed at the time of the stream lies between those before and after it.
         stages.append(tuple((a + b) / 2 for a, b in zip(before, after, strict=True)))  # type: ignore[arg-type]
+        cpu.append(cpu_stream / ((cpu_before + cpu_after) / 2))
         figures.append((usable_cpus() / sum(stages[-1]) * 1e3, stream, loop))
     jobs = (Job(str(path), lambda path=path: load_image(path)) for path in paths[:1])  # type: ignore[misc]
     schedule = str(classify_jobs(classifier.session, jobs).schedule)
@@ -112,17 +118,19 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         of_plain=statistics.median(b / c for _, b, c in figures),
         least_of_ideal=0.95,
         least_of_plain=least_of_plain,
+        cpu_of_alone=statistics.median(cpu),
         schedule=schedule,
     )
 
 
-def _alone(session: ModelSession, paths: Sequence[Path], number: int) -> tuple[float, float, float]:
-    """Milliseconds an image takes to decode, to preprocess and to infer, one after the other on one thread."""
+def _alone(session: ModelSession, paths: Sequence[Path], number: int) -> tuple[tuple[float, float, float], float]:
+    """Milliseconds an image takes to decode, to preprocess and to infer, in turn on one thread; CPU time of all."""
     preprocess = session.spec.preprocess
     input_rgb = np.empty((1, *preprocess.size_hw, 3), np.uint8)
     spent = [0.0, 0.0, 0.0]
     # Other images each time, spread over the folder.
     chosen = [paths[(number + step * max(1, len(paths) // _ALONE)) % len(paths)] for step in range(_ALONE)]
+    cpu = time.process_time()
     with opencv_threads_at_most(1):
         for path in chosen:
             start = time.perf_counter()
@@ -135,13 +143,14 @@ def _alone(session: ModelSession, paths: Sequence[Path], number: int) -> tuple[f
             for stage, seconds in enumerate((decoded - start, preprocessed - decoded, end - preprocessed)):
                 spent[stage] += seconds
     decode_ms, preprocess_ms, infer_ms = (seconds / len(chosen) * 1e3 for seconds in spent)
-    return decode_ms, preprocess_ms, infer_ms
+    return (decode_ms, preprocess_ms, infer_ms), (time.process_time() - cpu) / len(chosen) * 1e3
 
 
-def _stream(classifier: Classifier, paths: Sequence[Path]) -> float:
-    start = time.perf_counter()
+def _stream(classifier: Classifier, paths: Sequence[Path]) -> tuple[float, float]:
+    """Images per second, and CPU milliseconds of an image."""
+    start, cpu = time.perf_counter(), time.process_time()
     done = sum(1 for _ in classifier.stream(paths))
-    return done / (time.perf_counter() - start)
+    return done / (time.perf_counter() - start), (time.process_time() - cpu) / done * 1e3
 
 
 def _plain(session: "onnxruntime.InferenceSession", paths: Sequence[Path], size_hw: tuple[int, int]) -> float:
@@ -155,9 +164,9 @@ def _plain(session: "onnxruntime.InferenceSession", paths: Sequence[Path], size_
 
 def enlarge(paths: Sequence[Path], count: int, folder: Path) -> list[Path]:
     """Makes 12-megapixel JPEGs of photographs spread over `paths`."""
-    made = []
+    made: list[Path] = []
     for path in paths[:: max(1, len(paths) // count)][:count]:
-        image = cv2.imread(str(path))
+        image = load_image(path)
         scale = (_LARGE_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5
         size = round(image.shape[1] * scale), round(image.shape[0] * scale)
         made.append(folder / f"{len(made):04}.jpg")
@@ -229,7 +238,7 @@ def _print(rates: Sequence[Rates], peaks: dict[int, float]) -> None:
             f"{item.name:16}{item.decode_ms:8.2f}{item.preprocess_ms:7.2f}{item.infer_ms:7.2f}   "
             f"{item.ideal:9.1f}{item.stream:8.1f}{item.plain:8.1f}   "
             f"{item.of_ideal:7.3f} (>= {item.least_of_ideal}){item.of_plain:6.2f} (>= {item.least_of_plain})"
-            f"  {item.schedule}"
+            f"{item.cpu_of_alone:8.3f}  {item.schedule}"
         )
     for length, peak in peaks.items():
         print(f"peak memory of {length:,} images: {peak:.1f} MB")

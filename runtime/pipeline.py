@@ -103,6 +103,9 @@ def classify_jobs(
     possible = possible_schedules(
         Circumstances(count, size, on_cpu, onnx.threads if onnx else None, onnx.threads_were_chosen if onnx else False)
     )
+    known = None if onnx is None else _measured.get(onnx, {}).get((count, size))
+    if known is not None and len(possible) > 1:
+        possible = [known]
     chosen = _Chosen(possible[0])
     ahead = count if any(schedule.scheme == "side-by-side" for schedule in possible) else 1
     groups = Groups(jobs, size, ahead, frames_alone=on_cpu and batch_size is None)
@@ -149,10 +152,6 @@ def _measure(
 ) -> Iterator[Outcome]:
     """Classifies the first groups by one schedule after the other, and leaves the faster one in `chosen`."""
     workers, batch_size = chosen.schedule.workers, chosen.schedule.batch_size
-    known = _measured.setdefault(session, {})
-    if (workers, batch_size) in known:
-        chosen.schedule = known[workers, batch_size]
-        return
     least, most = 2 * workers * batch_size, _TRIAL_GROUPS * workers * batch_size
     warm_up = _Trial(most=least, least=least)
     yield from warm_up.outcomes(_engine(session, chosen.schedule, pool), groups)
@@ -170,7 +169,8 @@ def _measure(
         if trial.done < least:
             return
         rates[scheme].append(trial.images_per_s)
-    chosen.schedule = known[workers, batch_size] = faster_schedule(possible, rates)
+    chosen.schedule = faster_schedule(possible, rates)
+    _measured.setdefault(session, {})[workers, batch_size] = chosen.schedule
 
 
 class _Trial:

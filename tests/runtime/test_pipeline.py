@@ -1,11 +1,11 @@
 """Many images: in order, with the same results whichever way the CPUs are shared, and with bounded memory."""
 
 import gc
-import os
 import random
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,7 +82,8 @@ def test_every_way_gives_the_same_results_in_the_order_of_the_jobs(colour_model,
         if name == "measured":
             assert stream.schedule.measured.keys() == {"fed", "side-by-side"}
             again = classify_jobs(session, jobs(1))
-            list(again)
+            assert again.schedule == stream.schedule
+            assert [outcome.source for outcome in again] == ["0"]
             assert again.schedule == stream.schedule
         else:
             assert stream.schedule.scheme == {"elsewhere": "fed"}.get(name, name)
@@ -182,7 +183,7 @@ def test_what_is_pulled_and_open_stays_bounded_over_thousands_of_files(colour_mo
         assert next(stream).prediction.label == LABELS[(done - 1) % 9 % 3]
         ahead.add(pulled - done)
         if done > 500 and done % 50 == 0:
-            open_files.add(len(os.listdir("/proc/self/fd")))
+            open_files.add(len(list(Path("/proc/self/fd").iterdir())))
     stream.close()
     # 8 groups of 4 for each worker can wait for a slower one before them, 4 a worker are not yet in a group.
     assert max(ahead) <= 9 * 4 * 2

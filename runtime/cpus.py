@@ -61,17 +61,32 @@ def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _cgroup_quota(root: Path) -> float | None:
-    """CPUs granted by cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*`), None where there is no limit."""
-    limits = [_v2_quota(root / "cpu.max"), _v2_quota(root / _own_cgroup() / "cpu.max"), _v1_quota(root / "cpu")]
+    """CPUs granted by cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*`), None where there is no limit.
+
+    A group's limit holds for all groups below it, so every one from the root down to this process's own is asked.
+    """
+    own_v2, own_v1 = _own_cgroups()
+    limits = [_v2_quota(root / folder / "cpu.max") for folder in _and_those_above(own_v2)]
+    limits += [_v1_quota(root / "cpu" / folder) for folder in _and_those_above(own_v1)]
     found = [limit for limit in limits if limit is not None]
     return min(found) if found else None
 
 
-def _own_cgroup() -> str:
+def _own_cgroups() -> tuple[str, str]:
+    """This process's group in cgroup v2 and in the v1 hierarchy of the CPU controller, relative to their roots."""
+    v2 = v1 = ""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
-        if line.startswith("0::"):
-            return line[3:].lstrip("/")
-    return ""
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if number == "0" and not controllers:
+            v2 = path.lstrip("/")
+        elif "cpu" in controllers.split(","):
+            v1 = path.lstrip("/")
+    return v2, v1
+
+
+def _and_those_above(folder: str) -> list[str]:
+    parts = [part for part in folder.split("/") if part not in {"", ".", ".."}]
+    return ["/".join(parts[:count]) for count in range(len(parts) + 1)]
 
 
 def _v2_quota(path: Path) -> float | None:

@@ -78,6 +78,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def file_identity(path: Path) -> tuple[int, int, int, int] | None:
+    """What changes when a file is replaced or written to: device, number, size, time of change; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """The error that says `path` cannot be written, from the operating system's own words."""
     return OutputError(

@@ -1,6 +1,8 @@
 """One model file, opened and checked: pixels in, probabilities out."""
 
+import copy
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime._onnxruntime import onnxruntime
+from edgeclf.runtime.binding import FIXED_SHAPE_PROVIDERS, BoundRuns
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.devices import check_provider, provider_requests
 from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
+from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, Preprocess, spec_from_json
 
@@ -53,7 +57,8 @@ class _InputLayout:
 class ModelSession:
     """A classifier file opened in ONNX Runtime, its inputs and outputs checked against the contract.
 
-    Safe to use from several threads at once: ONNX Runtime's `Run` is, and nothing here changes after construction.
+    Safe to use from several threads at once: ONNX Runtime's `Run` is, and what changes here after construction is each
+    thread's own.
 
     Args:
         path: The `.onnx` file.
@@ -68,6 +73,7 @@ class ModelSession:
         is_foreign: Whether the file came without a spec.
         provider: ONNX Runtime provider that runs it, such as `CPUExecutionProvider`.
         threads: Threads inside one inference.
+        threads_were_chosen: Whether `threads` was given.
         fixed_batch: The only batch size the file accepts, None when any will do.
 
     Raises:
@@ -89,10 +95,15 @@ class ModelSession:
             raise UsageError("bad number of threads", got=str(threads), expected="at least 1")
         self.path = Path(path)
         self.threads = threads or usable_cpus()
+        self.threads_were_chosen = threads is not None
+        self._opened = file_identity(self.path)
         self._session = open_session(self.path, device, self.threads)
+        self._alone: ModelSession | None = None
+        self._alone_lock = threading.Lock()
         self.provider = check_provider(device, list(self._session.get_providers()))
         self._input = _read_input(self._session, self.path)
         self.fixed_batch = self._input.batch
+        self._bound = BoundRuns(self._session, self.provider) if self.provider in FIXED_SHAPE_PROVIDERS else None
         text = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
         self.is_foreign = text is None
         self._scale: FloatArray | None = None
@@ -111,11 +122,39 @@ class ModelSession:
             self.spec = spec_from_json(text, str(self.path))
             self._check_contract()
 
-    def run(self, images_rgb: UInt8Array) -> FloatArray:
+    @property
+    def is_cpu(self) -> bool:
+        """Whether ONNX Runtime's own CPU kernels run it."""
+        return self.provider == "CPUExecutionProvider"
+
+    def on_one_thread(self) -> "ModelSession | None":
+        """The same model for inferences side by side: each on the CPU in the one thread that calls it.
+
+        Returns:
+            This session if it is like that, else another of the same file, opened at the first call; None when the file
+            is no longer the one that was opened.
+
+        Raises:
+            ModelFileError: The file cannot be opened.
+        """
+        if self.is_cpu and self.threads == 1:
+            return self
+        with self._alone_lock:
+            if self._alone is None and self._opened is not None and file_identity(self.path) == self._opened:
+                alone = copy.copy(self)
+                alone._session = open_session(self.path, "cpu", 1)
+                alone.threads, alone.provider, alone._bound = 1, "CPUExecutionProvider", None
+                if file_identity(self.path) == self._opened:
+                    self._alone = alone
+            return self._alone
+
+    def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
         """Classifies preprocessed images.
 
         Args:
             images_rgb: (N, H, W, 3) uint8, RGB, of the spec's input size; N >= 1.
+            pad_to: Images that every inference gets, the last image repeated where there are too few: a GPU plans, or
+                even compiles, for each new number. None takes them as they are; ignored where the file fixes a number.
 
         Returns:
             (N, C) float32 probabilities, rows in the order of the images, columns in the order of the labels.
@@ -132,7 +171,7 @@ class ModelSession:
                 expected=f"(N, {height}, {width}, 3) uint8 in RGB order",
                 do="use edgeclf.runtime.preprocess_bgr",
             )
-        batch = self.fixed_batch
+        batch = self.fixed_batch or pad_to
         if batch is None:
             return self._run_exact(images_rgb)
         rows: list[FloatArray] = []
@@ -155,7 +194,10 @@ class ModelSession:
             # NHWC to NCHW, as the foreign file wants it.
             tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
         try:
-            (output,) = self._session.run(None, {self._input.name: tensor})
+            if self._bound is None:
+                (output,) = self._session.run(None, {self._input.name: tensor})
+            else:
+                output = self._bound.run(tensor)
         except Exception as error:
             # As in `open_session`. Typical is a file made for one image at a time that does not say so in its input's shape.
             raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error

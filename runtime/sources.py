@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.pipeline import Job
 from edgeclf.runtime.preprocess import IMAGE_SUFFIXES, UInt8Array, load_image
+from edgeclf.runtime.spec import Preprocess
 from edgeclf.runtime.video import VIDEO_SUFFIXES, VideoFile, begins_like_video
 
 
@@ -31,16 +32,18 @@ def image_paths(sources: Sequence[Path | str]) -> list[Path]:
     return _expand(sources, IMAGE_SUFFIXES, "images")
 
 
-def source_jobs(sources: Sequence[Path | str]) -> "SourceJobs":
+def source_jobs(sources: Sequence[Path | str], *, reduce_for: Preprocess | None = None) -> "SourceJobs":
     """What there is to classify in sources: images, and every frame of videos.
 
     Args:
         sources: As for `image_paths`, with video files among them, see `is_video`.
+        reduce_for: The model's preprocessing, where large JPEGs need not be decoded at their full size; see
+            `decode_image`.
 
     Raises:
         SourceError: A source does not exist, or has neither image nor video.
     """
-    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos"))
+    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos"), reduce_for=reduce_for)
 
 
 class SourceJobs:
@@ -55,7 +58,8 @@ class SourceJobs:
         warnings: What went wrong besides errors of single jobs; grows while the jobs are read.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, reduce_for: Preprocess | None = None) -> None:
+        self._load = partial(load_image, reduce_for=reduce_for)
         self.paths = tuple(paths)
         self._videos = frozenset(path for path in self.paths if is_video(path))
         self.has_videos = bool(self._videos)
@@ -68,7 +72,7 @@ class SourceJobs:
             if path in self._videos:
                 yield from self._video_jobs(path)
             else:
-                yield Job(str(path), partial(load_image, path))
+                yield Job(str(path), partial(self._load, path))
 
     def _video_jobs(self, path: Path) -> Iterator[Job]:
         try:

@@ -17,16 +17,30 @@ if TYPE_CHECKING:
 
 
 def infer_files(
-    session: "ModelSession", sources: Sequence[str], delivery: Delivery, *, batch_size: int, workers: int | None
+    session: "ModelSession",
+    sources: Sequence[str],
+    delivery: Delivery,
+    *,
+    batch_size: int | None,
+    workers: int | None,
+    exact: bool = False,
 ) -> int:
     """Classifies files; gives the number of those that could not be read.
+
+    Args:
+        session: The model.
+        sources: Files, folders and patterns.
+        delivery: Where the results go.
+        batch_size: As for `classify_jobs`.
+        workers: As for `classify_jobs`.
+        exact: Whether large JPEGs are decoded at their full size.
 
     Raises:
         SourceError: A source is not there, or has no image.
         UsageError: Frames are to be shown or saved and there is no video, or an output would replace an input.
         OutputError: An output cannot be written; nothing is left under its name.
     """
-    jobs = source_jobs(sources)
+    jobs = source_jobs(sources, reduce_for=None if exact else session.spec.preprocess)
     if delivery.wants_frames and not jobs.has_videos:
         raise UsageError(
             "nothing to show or save", got="still images", expected="a video or a camera for --show and --save"
@@ -46,7 +60,8 @@ def infer_files(
         pulled = _until(iter(jobs), delivery.max_frames, delivery.duration_s)
         if delivery.wants_frames:
             pulled = _keeping_frames(pulled, kept)
-        for outcome in classify_jobs(session, pulled, batch_size=batch_size, workers=workers):
+        outcomes = classify_jobs(session, pulled, batch_size=batch_size, workers=workers)
+        for outcome in outcomes:
             writer.write(outcome)
             done += 1
             errors += outcome.error is not None
@@ -58,7 +73,8 @@ def infer_files(
     for text in jobs.warnings:
         warn(text)
     seconds = time.perf_counter() - started
-    note(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s) on {session.provider}")
+    schedule = outcomes.schedule
+    note(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s) on {session.provider}, {schedule}")
     return errors
 
 

@@ -56,6 +56,15 @@ def test_batches_of_any_size_give_the_same_rows(classifier):
     assert classifier.predict_batch([]) == []
 
 
+def test_a_prediction_stays_what_it_was(classifier):
+    predictions = [classifier.predict(colour_image(label)) for label in COLOURS_BGR]
+    kept = [prediction.probabilities.copy() for prediction in predictions]
+    for label in COLOURS_BGR:
+        classifier.predict(colour_image(label))
+    assert [prediction.label for prediction in predictions] == list(COLOURS_BGR)
+    np.testing.assert_array_equal([prediction.probabilities for prediction in predictions], kept)
+
+
 def test_top_k_is_sorted_and_complete(classifier):
     top = classifier.predict(colour_image("green")).top_k(10)
     assert top[0].label == "green"
@@ -102,7 +111,7 @@ def test_stream_pulls_no_more_than_it_can_hold(classifier, files):
     stream = classifier.stream(endless(), batch_size=4, workers=2)
     for _ in range(40):
         next(stream)
-    assert len(pulled) <= 40 + 2 * 4 + 2 + 4
+    assert len(pulled) <= 40 + 3 * 4 * 2
     stream.close()
 
 

@@ -64,3 +64,27 @@ def test_without_a_record_nothing_is_said(record):
 )
 def test_other_flags_are_named(flags, phrase):
     assert isa_difference({"model": "there", "isa_flags": flags}, HERE) == phrase
+
+
+def test_the_limit_of_every_group_above_counts(tmp_path, monkeypatch):
+    inner = tmp_path / "machine.slice" / "service" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "machine.slice" / "cpu.max").write_text("100000 100000\n")
+    (inner / "cpu.max").write_text("9900000 100000\n")
+    monkeypatch.setattr("edgeclf.runtime.cpus._own_cgroups", lambda: ("machine.slice/service/inner", ""))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    assert usable_cpus(tmp_path) == 1
+    (tmp_path / "machine.slice" / "cpu.max").write_text("250000 100000\n")
+    assert usable_cpus(tmp_path) == 3
+    (tmp_path / "machine.slice" / "cpu.max").unlink()
+    assert usable_cpus(tmp_path) == 64
+
+
+def test_the_limit_of_this_processs_own_v1_group_counts(tmp_path, monkeypatch):
+    folder = tmp_path / "cpu" / "jobs" / "7"
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text("150000\n")
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    monkeypatch.setattr("edgeclf.runtime.cpus._own_cgroups", lambda: ("", "jobs/7"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    assert usable_cpus(tmp_path) == 2

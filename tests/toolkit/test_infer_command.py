@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+from edgeclf.runtime import Classifier
+
 COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 
 
@@ -117,6 +119,29 @@ def test_csv_and_table_say_the_same_as_json_lines(run_edgeclf, colour_model, ima
     ]
 
 
+def test_the_summary_says_how_the_cpus_were_shared(run_edgeclf, colour_model, images):
+    for options, words in (
+        (("--threads", 1, "--workers", 3), "3 workers side by side, one thread each"),
+        (("--threads", 2, "--workers", 1), "1 worker decoding for one inference of 2 threads"),
+    ):
+        done = run_edgeclf("infer", colour_model, images, "--json", *options)
+        assert done.returncode == 0
+        assert done.stderr.rstrip().endswith(words)
+
+
+def test_exact_decodes_every_pixel_of_a_large_photograph(run_edgeclf, colour_model, tmp_path):
+    photo = cv2.resize(data.astronaut()[..., ::-1], (1600, 1200), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "x.jpg"), photo)
+    exact, quick = (
+        records(run_edgeclf("infer", colour_model, tmp_path / "x.jpg", "--json", "--top-k", 3, *options).stdout)[0]
+        for options in (("--exact",), ())
+    )
+    wanted = Classifier(colour_model, exact=True).predict(cv2.imread(str(tmp_path / "x.jpg")))
+    assert exact["confidence"] == pytest.approx(wanted.confidence, abs=1e-6)
+    assert quick["label"] == exact["label"]
+    assert 0 < abs(quick["confidence"] - exact["confidence"]) < 0.02
+
+
 def test_globs_files_and_several_sources(run_edgeclf, colour_model, images):
     done = run_edgeclf("infer", colour_model, f"{images}/**/1.jpg", images / "red" / "0.jpg", "--json")
     assert done.returncode == 0
@@ -176,6 +201,7 @@ def test_a_reader_that_stops_early_is_no_error(colour_model, images):
         (["IMAGES", "--labels", "labels.txt"], 3, "cannot read labels"),
         (["--camera", "front door"], 2, "cannot use 'front door' as a camera"),
         (["--camera", "63"], 3, "cannot open camera 63"),
+        (["--camera", "63", "--exact"], 2, "--exact is for files"),
     ],
 )
 def test_bad_requests_get_one_sentence(run_edgeclf, colour_model, images, tmp_path, arguments, code, words):

@@ -24,7 +24,6 @@ from edgeclf.toolkit.options import (
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 from edgeclf.toolkit.serve.option import ServeOption, ServeTokenOption, preview_of
 
-_BATCH_SIZE = 8
 _RECONNECTS = 5
 _LOG_EVERY_S = 60.0
 
@@ -59,13 +58,25 @@ def infer(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, help=f"Images in one inference. Default: {_BATCH_SIZE}.", show_default=False
+            "--batch-size",
+            min=1,
+            help="Images in one inference. Default: 4 on the CPU, 8 elsewhere; a video's frames one by one on the CPU.",
+            show_default=False,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Threads that decode. Default: usable CPUs.", show_default=False),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Threads that decode, and infer where that is faster. Default: usable CPUs.",
+            show_default=False,
+        ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Decode large JPEGs at their full size, as training does, however slow that is."),
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     max_frames: Annotated[
@@ -201,7 +212,8 @@ def infer(
         "--serve": serve, "--serve-token": serve_token,
     }  # fmt: skip
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
-    _check_only_for("files", "SOURCE...", not cameras, {"--batch-size": batch_size, "--workers": workers})
+    only_for_files = {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None}
+    _check_only_for("files", "SOURCE...", not cameras, only_for_files)
     options = LiveOptions(
         reconnects=_RECONNECTS if reconnects is None else reconnects,
         max_fps=fps,
@@ -224,7 +236,7 @@ def infer(
             with preview_of(session, cameras, serve, serve_token) as preview:
                 infer_camera(session, load, cameras, delivery, options, [] if preview is None else [preview])
             return
-        errors = infer_files(session, sources or [], delivery, batch_size=batch_size or _BATCH_SIZE, workers=workers)
+        errors = infer_files(session, sources or [], delivery, batch_size=batch_size, workers=workers, exact=exact)
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 

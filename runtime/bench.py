@@ -8,24 +8,20 @@ of clock speed or a busy neighbour touches all of them alike.
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.durations import Distribution, distribution
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.prediction import predictions_from
-from edgeclf.runtime.preprocess import UInt8Array, check_image, load_image, preprocess_bgr
+from edgeclf.runtime.preprocess import UInt8Array, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.queries import Query, image_source, opencv_threads, synthetic_frame
 from edgeclf.runtime.session import ModelSession
 
-SYNTHETIC_SIZE_HW = (480, 640)
 # Between queries, but still on the CPUs that are measured: seldom.
 _REPORT_EVERY_S = 0.2
 
@@ -178,23 +174,12 @@ def benchmark(
     _check_at_least("warm-up queries", warmup_queries, 0)
     if not (math.isfinite(duration_s) and duration_s >= 0):
         raise UsageError("bad duration", got=f"{duration_s} seconds", expected="0 or more")
-    source, load = _image_source(image)
-    height, width = session.spec.preprocess.size_hw
-    batch_rgb = np.empty((batch_size, height, width, 3), np.uint8)
+    source, load = image_source(image)
+    query = Query(session, load, batch_size)
     stages_ms = (array("d"), array("d"), array("d"))
     stage = f"batch {batch_size}, threads {session.threads}"
 
-    def query() -> tuple[float, float, float, float]:
-        start = time.perf_counter()
-        for row in batch_rgb:
-            preprocess_bgr(load(), session.spec.preprocess, out=row)
-        preprocessed = time.perf_counter()
-        probabilities = session.run(batch_rgb)
-        inferred = time.perf_counter()
-        predictions_from(probabilities, session.spec)
-        return start, preprocessed, inferred, time.perf_counter()
-
-    with _opencv_threads(session.threads):
+    with opencv_threads(session.threads):
         for _ in range(warmup_queries):
             query()
         begin = end = reported = time.perf_counter()
@@ -227,45 +212,8 @@ def benchmark(
     )
 
 
-def synthetic_frame(size_hw: tuple[int, int] = SYNTHETIC_SIZE_HW) -> UInt8Array:
-    """A frame with gradients and noise, the same every time.
-
-    Args:
-        size_hw: Height and width.
-
-    Returns:
-        (height, width, 3) uint8 BGR.
-    """
-    height, width = size_hw
-    rows, columns = np.linspace(0, 160, height)[:, None], np.linspace(0, 160, width)[None, :]
-    planes = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=-1)
-    noise = np.random.default_rng(0).integers(0, 64, planes.shape)
-    return (planes + noise).astype(np.uint8)
-
-
-def _image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[], UInt8Array]]:
-    """What to call `image` in a report, and a function that gives its BGR pixels."""
-    if isinstance(image, str | Path):
-        return str(image), partial(load_image, image)
-    frame_bgr = synthetic_frame() if image is None else image
-    check_image(frame_bgr)
-    height, width = frame_bgr.shape[:2]
-    return f"{'synthetic ' if image is None else ''}{width}x{height} frame in memory", lambda: frame_bgr
-
-
 def _input_batch(session: ModelSession, frame_bgr: UInt8Array, batch_size: int) -> UInt8Array:
     return np.stack([preprocess_bgr(frame_bgr, session.spec.preprocess)] * batch_size)
-
-
-@contextmanager
-def _opencv_threads(count: int) -> Iterator[None]:
-    """Limits OpenCV's pool, which otherwise takes every CPU whatever the model is limited to."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(count)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -12,11 +12,14 @@ import typer
 from edgeclf.toolkit.infer_output import OUTPUT_FORMATS, Delivery, OutputFormat
 from edgeclf.toolkit.options import (
     DeviceOption,
+    EngineCacheOption,
     IgnoreUnreadableOption,
     LabelsOption,
     MeanOption,
+    ProviderOptionOption,
     StdOption,
     ThreadsOption,
+    chosen_device,
     model_arguments,
 )
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
@@ -62,6 +65,8 @@ def infer(
         typer.Option("--workers", min=1, help="Threads that decode. Default: usable CPUs.", show_default=False),
     ] = None,
     device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
     max_frames: Annotated[
         int | None, typer.Option("--max-frames", min=1, help="End after so many images or frames.", show_default=False)
@@ -114,7 +119,12 @@ def infer(
         )
     _check_only_for("cameras", "--camera", camera is not None, {"--reconnects": reconnects})
     _check_only_for("files", "SOURCE...", camera is None, {"--batch-size": batch_size, "--workers": workers})
-    session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
+    session = ModelSession(
+        model,
+        device=chosen_device(device, provider_option, engine_cache),
+        threads=threads,
+        **model_arguments(labels, mean, std),
+    )
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
     with _terminated_like_interrupted(), silenced_decoders():

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from edgeclf.runtime.durations import Distribution, distribution
+from edgeclf.runtime.energy import EnergyMeter
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.preprocess import UInt8Array, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.queries import Query, image_source, opencv_threads, synthetic_frame
+from edgeclf.runtime.queries import Query, QueryTimes, image_source, opencv_threads, synthetic_frame
 from edgeclf.runtime.session import ModelSession
 
 # Between queries, but still on the CPUs that are measured: seldom.
@@ -125,6 +126,8 @@ class BenchResult:
         preprocess: Durations of decoding, resizing and colour conversion, per image.
         infer: Durations of the inference, per image (the query's inference divided by the batch size).
         postprocess: Durations of turning probabilities into predictions, per image.
+        energy_mj_per_image: Energy of the CPU package per image, in millijoules, all that ran beside and idling included;
+            None where it was not measured.
     """
 
     source: str
@@ -137,6 +140,7 @@ class BenchResult:
     preprocess: Distribution
     infer: Distribution
     postprocess: Distribution
+    energy_mj_per_image: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; a percentile of too few samples is null."""
@@ -151,6 +155,7 @@ def benchmark(
     duration_s: float = 3.0,
     min_queries: int = 100,
     warmup_queries: int = 10,
+    meter: EnergyMeter | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
     """Measures what a model costs from a decoded frame, or a file, to predictions.
@@ -163,12 +168,37 @@ def benchmark(
         duration_s: Seconds to go on for.
         min_queries: Queries to time even if that takes longer.
         warmup_queries: Queries that are run before and not timed.
+        meter: Reads the energy used; None measures none.
         progress: Told how many queries are done, of how many at least.
 
     Raises:
         UsageError: A count or the duration is out of range.
         ImageError: The image cannot be used.
     """
+    return measure(
+        session,
+        image,
+        batch_size=batch_size,
+        duration_s=duration_s,
+        min_queries=min_queries,
+        warmup_queries=warmup_queries,
+        meter=meter,
+        progress=progress,
+    )[0]
+
+
+def measure(
+    session: ModelSession,
+    image: UInt8Array | Path | str | None = None,
+    *,
+    batch_size: int = 1,
+    duration_s: float = 3.0,
+    min_queries: int = 100,
+    warmup_queries: int = 10,
+    meter: EnergyMeter | None = None,
+    progress: Progress = no_progress,
+) -> tuple[BenchResult, QueryTimes]:
+    """As `benchmark`, and gives the durations of the single queries too."""
     _check_at_least("batch size", batch_size, 1)
     _check_at_least("number of queries", min_queries, 1)
     _check_at_least("warm-up queries", warmup_queries, 0)
@@ -182,6 +212,7 @@ def benchmark(
     with opencv_threads(session.threads):
         for _ in range(warmup_queries):
             query()
+        energy = meter.read() if meter else None
         begin = end = reported = time.perf_counter()
         done = 0
         while done < min_queries or end - begin < duration_s:
@@ -195,21 +226,23 @@ def benchmark(
                 # Time or count, whichever is farther from its end.
                 share = min(done / min_queries, (end - begin) / duration_s if duration_s else 1.0)
                 progress(stage, done, max(done, round(done / share)))
+        joules = meter.joules_since(energy) if meter and energy else None
         progress(stage, done, done)
-    preprocess_ms, infer_ms, postprocess_ms = (np.asarray(values) for values in stages_ms)
-    query_ms = preprocess_ms + infer_ms + postprocess_ms
-    return BenchResult(
+    times = QueryTimes(*(np.asarray(values) for values in stages_ms))
+    result = BenchResult(
         source=source,
         includes_decode=isinstance(image, str | Path),
         batch_size=batch_size,
         threads=session.threads,
         provider=session.provider,
-        images_per_s=done * batch_size / float(query_ms.sum()) * 1e3,
-        query=distribution(query_ms),
-        preprocess=distribution(preprocess_ms / batch_size),
-        infer=distribution(infer_ms / batch_size),
-        postprocess=distribution(postprocess_ms / batch_size),
+        images_per_s=done * batch_size / float(times.query_ms.sum()) * 1e3,
+        query=distribution(times.query_ms),
+        preprocess=distribution(times.preprocess_ms / batch_size),
+        infer=distribution(times.infer_ms / batch_size),
+        postprocess=distribution(times.postprocess_ms / batch_size),
+        energy_mj_per_image=None if joules is None else joules / (done * batch_size) * 1e3,
     )
+    return result, times
 
 
 def _input_batch(session: ModelSession, frame_bgr: UInt8Array, batch_size: int) -> UInt8Array:

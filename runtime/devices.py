@@ -26,15 +26,18 @@ class DeviceFacts:
         provider: ONNX Runtime's name for what runs it.
         package: How its provider gets installed, as one phrase after "run" or "use".
         needs: What must be there for it to work.
+        repair: What to do where the package is there and the device does not work.
         options: Provider options that are set unless the user sets them.
     """
 
     provider: str
     package: str
     needs: str
+    repair: str = "check its driver and libraries"
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+_CUDA_WHEELS = ' and, where CUDA is missing, run pip install "onnxruntime-gpu[cuda,cudnn]"'
 _GPU_PACKAGE = 'run pip install "edgeclf[gpu]" in a fresh environment'
 DEVICE_FACTS: Mapping[str, DeviceFacts] = {
     "cpu": DeviceFacts(_CPU, 'run pip install "edgeclf[headless]"', "onnxruntime"),
@@ -43,12 +46,14 @@ DEVICE_FACTS: Mapping[str, DeviceFacts] = {
         "CUDAExecutionProvider",
         _GPU_PACKAGE,
         "onnxruntime-gpu and a working NVIDIA GPU with its driver, CUDA and cuDNN",
+        f"install the NVIDIA driver{_CUDA_WHEELS}",
         {"cudnn_conv_algo_search": "HEURISTIC"},
     ),
     "tensorrt": DeviceFacts(
         "TensorrtExecutionProvider",
         f"{_GPU_PACKAGE}, then pip install tensorrt",
         "onnxruntime-gpu, TensorRT and a working NVIDIA GPU with its driver, CUDA and cuDNN",
+        f"install the NVIDIA driver{_CUDA_WHEELS}, and TensorRT (pip install tensorrt)",
         {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"},
     ),
     "openvino": DeviceFacts(
@@ -246,11 +251,12 @@ def device_error(device: str | DeviceChoice, got: str) -> DeviceUnavailableError
     overwritten = [package for pair in clashing_packages() for package in pair if package in _RUNTIMES]
     names = " and ".join(dict.fromkeys(overwritten))
     wheel = facts.package.removeprefix("run ")
+    mend = facts.repair if facts.provider in onnxruntime.get_available_providers() else facts.package
     return DeviceUnavailableError(
         f"cannot run on device {choice.name}" + (f" with {settings}" if settings else ""),
         got=f"{got}, with {names} both installed" if overwritten else got,
         expected=facts.needs,
-        do=f"uninstall both packages and run {wheel}" if overwritten else f"{facts.package}, or use --device cpu",
+        do=f"uninstall both packages and run {wheel}" if overwritten else f"{mend}, or use --device cpu",
     )
 
 

@@ -144,8 +144,8 @@ def provider_requests(device: str | DeviceChoice) -> list[ProviderRequest]:
     choice = device_choice(device)
     available = onnxruntime.get_available_providers()
     if choice.name == "auto":
-        present = (name for name in AUTO_ORDER if DEVICE_FACTS[name].provider in available)
-        return [*(_request(DEVICE_FACTS[name], {}) for name in present), _CPU]
+        usable = (name for name in AUTO_ORDER if DEVICE_FACTS[name].provider in available)
+        return [*(_request(DEVICE_FACTS[name], {}) for name in usable), _CPU]
     facts = DEVICE_FACTS[choice.name]
     if facts.provider not in available:
         present = ", ".join(provider for provider in available if provider != _REMOTE)

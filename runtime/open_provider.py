@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from edgeclf.runtime._onnxruntime import onnxruntime
-from edgeclf.runtime.devices import RECORD_PLACEMENT, DeviceChoice, device_error, provider_requests
+from edgeclf.runtime.devices import RECORD_PLACEMENT, DeviceChoice, ProviderRequest, device_error, provider_requests
 
 _CPU = "CPUExecutionProvider"
 
@@ -26,7 +26,7 @@ def open_providers(model: str | bytes, options: Any, choice: DeviceChoice) -> An
         DeviceUnavailableError: The device is not there, or the model opens on the CPU and not on it.
         Exception: Whatever ONNX Runtime raises about a model that it cannot open at all.
     """
-    requests = provider_requests(choice)
+    requests = [_with_threads(request, options.intra_op_num_threads) for request in provider_requests(choice)]
     options.add_session_config_entry(*RECORD_PLACEMENT)
     if requests == [_CPU]:
         return onnxruntime.InferenceSession(model, options, providers=requests)
@@ -49,6 +49,16 @@ def open_providers(model: str | bytes, options: Any, choice: DeviceChoice) -> An
         from edgeclf.runtime.device_reasons import why_unusable
 
         raise device_error(choice, f"{why_unusable(choice.name)} ({_first_line(error)})") from error
+
+
+def _with_threads(request: ProviderRequest, threads: int) -> ProviderRequest:
+    """The request with the number of threads, for providers with threads of their own that do not see the session's."""
+    provider, settings = (request, {}) if isinstance(request, str) else request
+    if provider == "OpenVINOExecutionProvider" and settings.get("device_type", "CPU") == "CPU":
+        return provider, {"num_of_threads": str(threads), **settings}
+    if provider == "XnnpackExecutionProvider":
+        return provider, {"intra_op_num_threads": str(threads), **settings}
+    return request
 
 
 def _first_line(error: Exception) -> str:

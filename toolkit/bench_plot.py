@@ -78,28 +78,15 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
         ordered = np.sort(curve.latencies_ms)
         # What takes longer than the k-th smallest are n - k of n.
         slower = 1 - np.arange(ordered.size) / ordered.size
-        axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=curve.label)
+        # In the legend: beside the points the words of neighbours would run into each other.
+        mark = "" if curve.mark_ms is None else f": {curve.mark_label} {curve.mark_ms:.3g} ms (dot)"
+        bound = "" if curve.bound_ms is None else f", bound {curve.bound_ms:g} ms (dotted)"
+        axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=f"{curve.label}{mark}{bound}")
         if curve.mark_ms is not None:
             share = max(float((ordered >= curve.mark_ms).mean()), 1 / ordered.size)
             axes.plot([curve.mark_ms], [share], "o", color=colour, markersize=6)
-            axes.annotate(
-                f"{curve.mark_label} {curve.mark_ms:.3g} ms",
-                (curve.mark_ms, share),
-                xytext=(7, 5),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9,
-            )
         if curve.bound_ms is not None:
-            axes.axvline(curve.bound_ms, color=colour, linestyle=":", linewidth=1.2)
-            axes.annotate(
-                f"bound {curve.bound_ms:g} ms",
-                (curve.bound_ms, 0.75),
-                xytext=(4, 0),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9,
-            )
+            axes.axvline(curve.bound_ms, color=colour, linestyle=":", linewidth=1.4)
     values = np.concatenate([curve.latencies_ms for curve in curves])
     if values.max() > 8 * values.min():
         axes.set_xscale("log")
@@ -116,7 +103,6 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, color=_INK)
     axes.grid(color=_PALE, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper right")
-    # The best runs from the upper left to the lower right; nothing lies in the upper right corner.
+    figure.legend(frameon=False, fontsize=9, loc="outside lower left")
     with replacing(path) as temporary:
         figure.savefig(temporary)

@@ -38,6 +38,7 @@ class RunRequest:
             generator run out of queries before the duration has passed.
         expected_per_s: Queries per second to send in `server`, samples per second to expect in `offline`.
         latency_bound_ms: `server`: the bound.
+        traces: Whether the generator also writes every sample's latency, into mlperf_log_trace.json; that slows it down.
     """
 
     scenario: Scenario
@@ -47,6 +48,7 @@ class RunRequest:
     expected_s: float = 0.001
     expected_per_s: float = 1.0
     latency_bound_ms: float = 0.0
+    traces: bool = False
 
 
 @dataclass(frozen=True)
@@ -298,5 +300,5 @@ def _log_settings(request: RunRequest) -> Any:  # noqa: ANN401
     output.copy_summary_to_stdout = False
     settings = mlperf_loadgen.LogSettings()
     settings.log_output = output
-    settings.enable_trace = False
+    settings.enable_trace = request.traces
     return settings

@@ -44,8 +44,8 @@ def test_all_scenarios_on_photographs(run_edgeclf, colour_model, photographs, tm
     for item in document["scenarios"]:
         assert item["claim"].startswith("MLPerf-style, not by its rules: ")
         assert item["meets_mlperf_rules"] is False
-        assert any("of 600 s" in lack for lack in item["lacks"])
         if item["figures"] is not None:
+            assert any("of 600 s" in lack for lack in item["lacks"])
             assert item["figures"]["queries"] == item["loadgen"]["queries"]
             assert item["agreement"][0]["agrees"] is True
     single, multi, server, offline = document["scenarios"]
@@ -92,9 +92,19 @@ def test_ctrl_c_ends_the_generator_too(colour_model, tmp_path):
     os.killpg(running.pid, signal.SIGINT)
     _, notes = running.communicate(timeout=30)
     assert (running.returncode, notes) == (130, "edgeclf: interrupted\n")
-    # Nothing of the group is left.
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)
+    # Nothing of the group is left; Python's own tracker of resources takes a moment.
+    deadline = time.monotonic() + 20
+    while _group_lives(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _group_lives(running.pid)
+
+
+def _group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

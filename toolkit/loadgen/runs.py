@@ -159,7 +159,7 @@ class ScenarioRunner:
     def _server(self, plan: ScenarioPlan) -> ScenarioResult:
         self._process.query_s(1)
         capacity = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
-        search_s = max(2.0, _SEARCH_SHARE_OF_DURATION * plan.rules.min_duration_s)
+        search_s = max(min(2.0, plan.rules.min_duration_s), _SEARCH_SHARE_OF_DURATION * plan.rules.min_duration_s)
         search_plan = replace(plan, rules=replace(plan.rules, min_duration_s=search_s, min_queries=_SEARCH_QUERIES))
         count = 0
 

@@ -94,21 +94,22 @@ def test_from_its_own_latencies_we_compute_what_the_generator_does(process, tmp_
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_our_own_clock_agrees_with_the_log(process, tmp_path, scenario):
-    # A machine that is busy elsewhere may interrupt between the two clocks: then a run is taken again.
-    for attempt in range(4):
-        request = request_of(scenario, tmp_path / f"{scenario}-{attempt}")
-        _, figures = run(process, request)
+def test_our_own_clock_sees_what_the_generators_does(process, tmp_path, scenario):
+    # A machine that is busy elsewhere may interrupt between the two clocks, seldom in more than half of the queries.
+    for attempt in range(3):
+        request = request_of(scenario, tmp_path / f"{scenario}-{attempt}", traces=True)
+        record, figures = run(process, request)
         log = read_log(request.log_folder, figures)
-        compared = compare_with_log(figures, log)
-        assert compared[0].name == "queries"
-        assert compared[0].agrees
-        # Our stamps lie within the generator's: never longer, up to what rounding does.
-        assert figures.mean_ms <= log.mean_ms + 0.01 or scenario == "offline"
-        if all(item.agrees for item in compared):
+        queries = compare_with_log(figures, log)[0]
+        assert (queries.name, queries.agrees) == ("queries", True)
+        ours_ms, theirs_ms = (record.end_s - record.start_s) * 1e3, traced_ms(request.log_folder)
+        difference_ms = theirs_ms - ours_ms
+        # Our stamps lie within the generator's.
+        assert difference_ms.min() > -0.05
+        if np.median(difference_ms) < max(0.25, 0.02 * np.median(theirs_ms)):
             break
     else:
-        pytest.fail(f"in four runs the clocks did not agree: {compared}")
+        pytest.fail(f"in three runs the clocks were {np.median(difference_ms)} ms apart")
 
 
 def test_figures_that_differ_are_found_out(process, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import onnxruntime
 import pytest
@@ -20,6 +21,17 @@ def test_every_device_is_explained(run_edgeclf):
     assert "--device auto takes" in table.stdout
     for device in states:
         assert f"│ {device} " in table.stdout
+
+
+def test_two_onnxruntimes_at_once_are_named(run_edgeclf, tmp_path):
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(metadata)
+    done = run_edgeclf("info", "--devices", "--json", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert "warning: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
+    assert ["onnxruntime", "onnxruntime-gpu"] in json.loads(done.stdout)["clashing_packages"]
 
 
 def test_it_is_a_model_or_the_devices(run_edgeclf, colour_model):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeclf.toolkit.console import note, print_json, progress_bar, warn
+from edgeclf.toolkit.console import note
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
@@ -17,14 +17,15 @@ from edgeclf.toolkit.options import (
     chosen_device,
     model_arguments,
 )
-from edgeclf.toolkit.other_cpu import warn_of_other_cpu
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.session import ModelSession
     from edgeclf.toolkit.bench_plot import Curve
 
 _DEFAULT_DURATION_S = 3.0
 _DEFAULT_MIN_QUERIES = 100
+_DEFAULT_WARMUP = 10
+# As in MLPerf's server scenario of image classification (ResNet-50).
+_DEFAULT_LATENCY_BOUND_MS = 15.0
 # What a comparison begins with is two turns for each model.
 _DEFAULT_MIN_ROUNDS = 30
 
@@ -33,7 +34,7 @@ def bench(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="The .onnx file; several are compared with the first.", show_default=False
+            metavar="MODEL", help="The .onnx file; several are compared with the first.", show_default=False
         ),
     ],
     scenario: Annotated[
@@ -49,8 +50,13 @@ def bench(
         bool, typer.Option("--quick", help="--scenario: 2 s and the fewest queries that give an estimate.")
     ] = False,
     latency_bound: Annotated[
-        float, typer.Option("--latency-bound-ms", help="--scenario server: what 99 % of the queries must keep to.")
-    ] = 15.0,
+        float | None,
+        typer.Option(
+            "--latency-bound-ms",
+            help="--scenario server: what 99 % of the queries must keep to. Default: 15.",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -101,11 +107,15 @@ def bench(
         typer.Option(
             "--min-queries",
             min=1,
-            help="Queries (of a comparison: rounds) to measure even if that takes longer; p99 needs 100. Default: 100.",
+            help="Queries (of a comparison: rounds) to measure even if that takes longer; p99 needs 100. Default: 100; "
+            "30 rounds.",
             show_default=False,
         ),
     ] = None,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Queries to run before measuring.")] = 10,
+    warmup: Annotated[
+        int | None,
+        typer.Option("--warmup", min=0, help="Queries to run before measuring. Default: 10.", show_default=False),
+    ] = None,
     image: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +126,10 @@ def bench(
     ] = None,
     energy: Annotated[
         bool,
-        typer.Option("--energy", help="It is an error if the CPU's energy counters (RAPL) cannot be read."),
+        typer.Option(
+            "--energy",
+            help="Energy per image is measured where the CPU's counters (RAPL) can be read; it is an error where not.",
+        ),
     ] = False,
     plot: Annotated[
         Path | None,
@@ -132,6 +145,7 @@ def bench(
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
     from edgeclf.runtime.errors import UsageError
+    from edgeclf.toolkit.bench_models import compare, measure_one
     from edgeclf.toolkit.bench_plot import check_plot, draw_curves
     from edgeclf.toolkit.bench_scenarios import ScenarioOptions, bench_scenarios
 
@@ -143,8 +157,13 @@ def bench(
             "--images": images is not None,
             "--with-preprocess": with_preprocess,
             "--logs": logs is not None,
+            "--latency-bound-ms": latency_bound is not None,
         },
-        not_for_scenarios={"--image": image is not None, "--min-queries": min_queries is not None},
+        not_for_scenarios={
+            "--image": image is not None,
+            "--min-queries": min_queries is not None,
+            "--warmup": warmup is not None,
+        },
     )
     if plot is not None:
         check_plot(plot)
@@ -160,7 +179,7 @@ def bench(
             scenario=scenario,
             quick=quick,
             duration_s=duration,
-            latency_bound_ms=latency_bound,
+            latency_bound_ms=_DEFAULT_LATENCY_BOUND_MS if latency_bound is None else latency_bound,
             images=images,
             includes_preprocess=with_preprocess,
             logs=logs,
@@ -171,7 +190,7 @@ def bench(
         bench_scenarios(models[0], options, opening, plot=plot, as_json=as_json)
         return
     if len(models) > 1:
-        curves = _compare(
+        curves = compare(
             models,
             opening,
             image=image,
@@ -179,12 +198,12 @@ def bench(
             threads=(thread_counts or [1])[0],
             duration_s=_DEFAULT_DURATION_S if duration is None else duration,
             min_rounds=min_queries or _DEFAULT_MIN_ROUNDS,
-            warmup=warmup,
+            warmup=_DEFAULT_WARMUP if warmup is None else warmup,
             requires_energy=energy,
             as_json=as_json,
         )
     else:
-        curves = _measure(
+        curves = measure_one(
             models[0],
             opening,
             image=image,
@@ -192,7 +211,7 @@ def bench(
             thread_counts=thread_counts,
             duration_s=_DEFAULT_DURATION_S if duration is None else duration,
             min_queries=min_queries or _DEFAULT_MIN_QUERIES,
-            warmup=warmup,
+            warmup=_DEFAULT_WARMUP if warmup is None else warmup,
             requires_energy=energy,
             as_json=as_json,
         )
@@ -220,134 +239,6 @@ def _check_combination(
             )
 
 
-def _measure(
-    model: Path,
-    opening: dict[str, Any],
-    *,
-    image: Path | None,
-    batches: list[int],
-    thread_counts: list[int] | None,
-    duration_s: float,
-    min_queries: int,
-    warmup: int,
-    requires_energy: bool,
-    as_json: bool,
-) -> "list[Curve]":
-    """One model, in every configuration that was asked for."""
-    from edgeclf.runtime.bench import BenchResult, measure
-    from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.toolkit.bench_plot import Curve
-    from edgeclf.toolkit.bench_view import energy_meter, print_measured
-
-    cpu = cpu_info()
-    meter, no_energy = energy_meter(is_required=requires_energy)
-    counts = thread_counts or [cpu.usable_cpus]
-    session = ModelSession(model, threads=counts[0], **opening)
-    if thread_counts is None and session.provider == "CPUExecutionProvider":
-        counts = sorted({1, cpu.usable_cpus})
-    spec = session.spec
-    difference = warn_of_other_cpu(model, spec, cpu)
-    _warn_of_many_threads(max(counts), cpu.usable_cpus)
-    results: list[BenchResult] = []
-    curves: list[Curve] = []
-    with progress_bar() as progress:
-        for count in counts:
-            if session.threads != count:
-                session = ModelSession(model, threads=count, **opening)
-            for batch in batches:
-                _warn_of_padding(session, batch)
-                result, times = measure(
-                    session,
-                    image,
-                    batch_size=batch,
-                    duration_s=duration_s,
-                    min_queries=min_queries,
-                    warmup_queries=warmup,
-                    meter=meter,
-                    progress=progress,
-                )
-                results.append(result)
-                label = f"batch {batch}, {count} thread{'s' * (count > 1)}"
-                curves.append(Curve(label, times.query_ms, result.query.p90_ms, "p90"))
-    if as_json:
-        print_json(
-            {
-                "file": str(model),
-                "architecture": spec.architecture,
-                "precision": None if session.is_foreign else spec.precision,
-                "cpu": cpu.to_json(),
-                "isa_difference": difference,
-                "placement": session.placement,
-                "energy": {"measured": meter is not None, "why_not": no_energy},
-                "results": [result.to_json() for result in results],
-            }
-        )
-    else:
-        print_measured(model, session, cpu, results, no_energy)
-    return curves
-
-
-def _compare(
-    models: list[Path],
-    opening: dict[str, Any],
-    *,
-    image: Path | None,
-    batch: int,
-    threads: int,
-    duration_s: float,
-    min_rounds: int,
-    warmup: int,
-    requires_energy: bool,
-    as_json: bool,
-) -> "list[Curve]":
-    """Several models in turns."""
-    from edgeclf.runtime.comparison import CONFIDENCE, compare_models
-    from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.errors import UsageError
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.toolkit.bench_plot import Curve
-    from edgeclf.toolkit.bench_view import print_compared
-
-    if requires_energy:
-        raise UsageError(
-            "energy cannot be told apart", got="several models in turns", expected="one model", do="bench each alone"
-        )
-    cpu = cpu_info()
-    _warn_of_many_threads(threads, cpu.usable_cpus)
-    sessions: dict[str, ModelSession] = {}
-    for number, model in enumerate(models, start=1):
-        # The same file twice is a fair question: it shows what this machine cannot tell apart.
-        name = str(model) if str(model) not in sessions else f"{model} ({number})"
-        sessions[name] = ModelSession(model, threads=threads, **opening)
-        warn_of_other_cpu(model, sessions[name].spec, cpu)
-        _warn_of_padding(sessions[name], batch)
-    with progress_bar() as progress:
-        compared = compare_models(
-            sessions,
-            image,
-            batch_size=batch,
-            duration_s=duration_s,
-            min_rounds=min_rounds,
-            warmup_rounds=warmup,
-            progress=progress,
-        )
-    if as_json:
-        print_json(
-            {
-                "cpu": cpu.to_json(),
-                "batch_size": batch,
-                "threads": threads,
-                "rounds": compared[0].query.samples // 2,
-                "confidence": CONFIDENCE,
-                "models": [item.to_json() for item in compared],
-            }
-        )
-    else:
-        print_compared(cpu, compared, image, batch, threads)
-    return [Curve(item.name, item.times.query_ms, item.query.p90_ms, "p90") for item in compared]
-
-
 def _counts(option: str, text: str) -> list[int]:
     """The numbers in `1,2,8`, each once, in their order."""
     from edgeclf.runtime.errors import UsageError
@@ -359,13 +250,3 @@ def _counts(option: str, text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise UsageError(f"bad {option}", got=repr(text), expected="whole numbers from 1 on, such as 1,2")
     return list(dict.fromkeys(counts))
-
-
-def _warn_of_many_threads(threads: int, cpus: int) -> None:
-    if threads > cpus:
-        warn(f"{threads} threads share the {cpus} CPUs this process may use")
-
-
-def _warn_of_padding(session: "ModelSession", batch: int) -> None:
-    if session.fixed_batch is not None and batch % session.fixed_batch:
-        warn(f"{session.path} takes batches of {session.fixed_batch} only: a batch of {batch} is padded and costs more")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeclf.runtime.classifier import Classifier
+    from edgeclf.runtime.devices import DeviceChoice
     from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
     from edgeclf.runtime.preprocess import decode_image, load_image, preprocess_bgr
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "DeviceChoice",
     "EdgeclfError",
     "LabelConfidence",
     "ModelSession",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "classifier",
+    "DeviceChoice": "devices",
     "EdgeclfError": "errors",
     "LabelConfidence": "prediction",
     "ModelSession": "session",

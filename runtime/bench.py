@@ -8,24 +8,21 @@ of clock speed or a busy neighbour touches all of them alike.
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.durations import Distribution, distribution
+from edgeclf.runtime.energy import EnergyMeter
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.prediction import predictions_from
-from edgeclf.runtime.preprocess import UInt8Array, check_image, load_image, preprocess_bgr
+from edgeclf.runtime.preprocess import UInt8Array, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.queries import Query, QueryTimes, image_source, opencv_threads, synthetic_frame
 from edgeclf.runtime.session import ModelSession
 
-SYNTHETIC_SIZE_HW = (480, 640)
 # Between queries, but still on the CPUs that are measured: seldom.
 _REPORT_EVERY_S = 0.2
 
@@ -129,6 +126,8 @@ class BenchResult:
         preprocess: Durations of decoding, resizing and colour conversion, per image.
         infer: Durations of the inference, per image (the query's inference divided by the batch size).
         postprocess: Durations of turning probabilities into predictions, per image.
+        energy_mj_per_image: Energy of the CPU package per image, in millijoules, all that ran beside and idling included;
+            None where it was not measured.
     """
 
     source: str
@@ -141,6 +140,7 @@ class BenchResult:
     preprocess: Distribution
     infer: Distribution
     postprocess: Distribution
+    energy_mj_per_image: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; a percentile of too few samples is null."""
@@ -155,6 +155,7 @@ def benchmark(
     duration_s: float = 3.0,
     min_queries: int = 100,
     warmup_queries: int = 10,
+    meter: EnergyMeter | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
     """Measures what a model costs from a decoded frame, or a file, to predictions.
@@ -167,36 +168,51 @@ def benchmark(
         duration_s: Seconds to go on for.
         min_queries: Queries to time even if that takes longer.
         warmup_queries: Queries that are run before and not timed.
+        meter: Reads the energy used; None measures none.
         progress: Told how many queries are done, of how many at least.
 
     Raises:
         UsageError: A count or the duration is out of range.
         ImageError: The image cannot be used.
     """
+    return measure(
+        session,
+        image,
+        batch_size=batch_size,
+        duration_s=duration_s,
+        min_queries=min_queries,
+        warmup_queries=warmup_queries,
+        meter=meter,
+        progress=progress,
+    )[0]
+
+
+def measure(
+    session: ModelSession,
+    image: UInt8Array | Path | str | None = None,
+    *,
+    batch_size: int = 1,
+    duration_s: float = 3.0,
+    min_queries: int = 100,
+    warmup_queries: int = 10,
+    meter: EnergyMeter | None = None,
+    progress: Progress = no_progress,
+) -> tuple[BenchResult, QueryTimes]:
+    """As `benchmark`, and gives the durations of the single queries too."""
     _check_at_least("batch size", batch_size, 1)
     _check_at_least("number of queries", min_queries, 1)
     _check_at_least("warm-up queries", warmup_queries, 0)
     if not (math.isfinite(duration_s) and duration_s >= 0):
         raise UsageError("bad duration", got=f"{duration_s} seconds", expected="0 or more")
-    source, load = _image_source(image)
-    height, width = session.spec.preprocess.size_hw
-    batch_rgb = np.empty((batch_size, height, width, 3), np.uint8)
+    source, load = image_source(image)
+    query = Query(session, load, batch_size)
     stages_ms = (array("d"), array("d"), array("d"))
     stage = f"batch {batch_size}, threads {session.threads}"
 
-    def query() -> tuple[float, float, float, float]:
-        start = time.perf_counter()
-        for row in batch_rgb:
-            preprocess_bgr(load(), session.spec.preprocess, out=row)
-        preprocessed = time.perf_counter()
-        probabilities = session.run(batch_rgb)
-        inferred = time.perf_counter()
-        predictions_from(probabilities, session.spec)
-        return start, preprocessed, inferred, time.perf_counter()
-
-    with _opencv_threads(session.threads):
+    with opencv_threads(session.threads):
         for _ in range(warmup_queries):
             query()
+        energy = meter.read() if meter else None
         begin = end = reported = time.perf_counter()
         done = 0
         while done < min_queries or end - begin < duration_s:
@@ -210,62 +226,27 @@ def benchmark(
                 # Time or count, whichever is farther from its end.
                 share = min(done / min_queries, (end - begin) / duration_s if duration_s else 1.0)
                 progress(stage, done, max(done, round(done / share)))
+        joules = meter.joules_since(energy) if meter and energy else None
         progress(stage, done, done)
-    preprocess_ms, infer_ms, postprocess_ms = (np.asarray(values) for values in stages_ms)
-    query_ms = preprocess_ms + infer_ms + postprocess_ms
-    return BenchResult(
+    times = QueryTimes(*(np.asarray(values) for values in stages_ms))
+    result = BenchResult(
         source=source,
         includes_decode=isinstance(image, str | Path),
         batch_size=batch_size,
         threads=session.threads,
         provider=session.provider,
-        images_per_s=done * batch_size / float(query_ms.sum()) * 1e3,
-        query=distribution(query_ms),
-        preprocess=distribution(preprocess_ms / batch_size),
-        infer=distribution(infer_ms / batch_size),
-        postprocess=distribution(postprocess_ms / batch_size),
+        images_per_s=done * batch_size / float(times.query_ms.sum()) * 1e3,
+        query=distribution(times.query_ms),
+        preprocess=distribution(times.preprocess_ms / batch_size),
+        infer=distribution(times.infer_ms / batch_size),
+        postprocess=distribution(times.postprocess_ms / batch_size),
+        energy_mj_per_image=None if joules is None else joules / (done * batch_size) * 1e3,
     )
-
-
-def synthetic_frame(size_hw: tuple[int, int] = SYNTHETIC_SIZE_HW) -> UInt8Array:
-    """A frame with gradients and noise, the same every time.
-
-    Args:
-        size_hw: Height and width.
-
-    Returns:
-        (height, width, 3) uint8 BGR.
-    """
-    height, width = size_hw
-    rows, columns = np.linspace(0, 160, height)[:, None], np.linspace(0, 160, width)[None, :]
-    planes = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=-1)
-    noise = np.random.default_rng(0).integers(0, 64, planes.shape)
-    return (planes + noise).astype(np.uint8)
-
-
-def _image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[], UInt8Array]]:
-    """What to call `image` in a report, and a function that gives its BGR pixels."""
-    if isinstance(image, str | Path):
-        return str(image), partial(load_image, image)
-    frame_bgr = synthetic_frame() if image is None else image
-    check_image(frame_bgr)
-    height, width = frame_bgr.shape[:2]
-    return f"{'synthetic ' if image is None else ''}{width}x{height} frame in memory", lambda: frame_bgr
+    return result, times
 
 
 def _input_batch(session: ModelSession, frame_bgr: UInt8Array, batch_size: int) -> UInt8Array:
     return np.stack([preprocess_bgr(frame_bgr, session.spec.preprocess)] * batch_size)
-
-
-@contextmanager
-def _opencv_threads(count: int) -> Iterator[None]:
-    """Limits OpenCV's pool, which otherwise takes every CPU whatever the model is limited to."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(count)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, overload
 
 import numpy as np
 
+from edgeclf.runtime.devices import DeviceChoice
 from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.pipeline import Job, classify_jobs
 from edgeclf.runtime.prediction import Prediction, predictions_from
@@ -27,7 +28,7 @@ class Classifier:
 
     Args:
         model: The `.onnx` file.
-        device: `auto`, `cpu` or `cuda`.
+        device: As for `ModelSession`: `auto`, `cpu`, `cuda`, `tensorrt`, `openvino`, ..., or a `DeviceChoice`.
         threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
         labels: Class names in the order of the outputs, for a file without an edgeclf spec.
         scaling: Pixel scaling for a file without a spec whose input is float.
@@ -49,7 +50,7 @@ class Classifier:
         self,
         model: Path | str,
         *,
-        device: str = "auto",
+        device: str | DeviceChoice = "auto",
         threads: int | None = None,
         labels: Sequence[str] | None = None,
         scaling: PixelScaling | None = None,

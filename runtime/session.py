@@ -14,9 +14,10 @@ import numpy.typing as npt
 from edgeclf.runtime._onnxruntime import onnxruntime
 from edgeclf.runtime.binding import FIXED_SHAPE_PROVIDERS, BoundRuns
 from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.devices import check_provider, provider_requests
-from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
+from edgeclf.runtime.devices import DeviceChoice, check_placement, check_provider, device_choice, node_placement
+from edgeclf.runtime.errors import EdgeclfError, InputError, ModelFileError, UsageError
 from edgeclf.runtime.files import file_identity
+from edgeclf.runtime.open_provider import open_providers
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, Preprocess, spec_from_json
 
@@ -62,7 +63,8 @@ class ModelSession:
 
     Args:
         path: The `.onnx` file.
-        device: `auto` (a GPU when the installed ONNX Runtime can really use one, else the CPU), `cpu` or `cuda`.
+        device: A name out of `edgeclf.runtime.devices.DEVICES`, or a `DeviceChoice` with its settings. `auto` is a GPU
+            (`cuda`, then `directml`) when the installed ONNX Runtime can really use one, else the CPU.
         threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
         labels: Class names for a file without an edgeclf spec; must be None for one that has it.
         scaling: Pixel scaling for a foreign file whose input is float; must be None otherwise.
@@ -72,6 +74,7 @@ class ModelSession:
         spec: Its spec; for a foreign file, one made of `labels` and the input's size.
         is_foreign: Whether the file came without a spec.
         provider: ONNX Runtime provider that runs it, such as `CPUExecutionProvider`.
+        placement: Nodes of the model by the provider that runs them; None where ONNX Runtime (before 1.24) does not tell.
         threads: Threads inside one inference.
         threads_were_chosen: Whether `threads` was given.
         fixed_batch: The only batch size the file accepts, None when any will do.
@@ -86,7 +89,7 @@ class ModelSession:
         self,
         path: Path | str,
         *,
-        device: str = "auto",
+        device: str | DeviceChoice = "auto",
         threads: int | None = None,
         labels: Sequence[str] | None = None,
         scaling: PixelScaling | None = None,
@@ -101,6 +104,8 @@ class ModelSession:
         self._alone: ModelSession | None = None
         self._alone_lock = threading.Lock()
         self.provider = check_provider(device, list(self._session.get_providers()))
+        self.placement = node_placement(self._session)
+        check_placement(device, self.placement)
         self._input = _read_input(self._session, self.path)
         self.fixed_batch = self._input.batch
         self._bound = BoundRuns(self._session, self.provider) if self.provider in FIXED_SHAPE_PROVIDERS else None
@@ -300,12 +305,12 @@ def softmax(logits: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
-def open_session(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def open_session(path: Path, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401 - onnxruntime carries no types
     """Opens any ONNX file in ONNX Runtime, with its messages off and errors as one sentence.
 
     Args:
         path: The file.
-        device: `auto`, `cpu` or `cuda`.
+        device: As for `ModelSession`.
         threads: Threads inside one inference.
 
     Raises:
@@ -322,13 +327,13 @@ def open_session(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401 
     return _open(path, str(path), device, threads)
 
 
-def open_session_from_bytes(model: bytes, device: str, threads: int) -> Any:  # noqa: ANN401
+def open_session_from_bytes(model: bytes, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401
     """As `open_session`, of a model in memory."""
     return _open("in memory", model, device, threads)
 
 
-def _open(name: object, model: str | bytes, device: str, threads: int) -> Any:  # noqa: ANN401
-    requests = provider_requests(device)
+def _open(name: object, model: str | bytes, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401
+    choice = device_choice(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -336,7 +341,9 @@ def _open(name: object, model: str | bytes, device: str, threads: int) -> Any:  
     # Errors arrive as exceptions; below that, ONNX Runtime would write over progress bars and tables.
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(model, options, providers=requests)
+        return open_providers(model, options, choice)
+    except EdgeclfError:
+        raise
     except Exception as error:
         # ONNX Runtime's exceptions share no base class but Exception; whatever it raises here is about this file.
         raise ModelFileError(

@@ -6,11 +6,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from edgeclf.runtime.devices import DeviceChoice
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu or cuda. A device that is not there is an error.")
+    str,
+    typer.Option(
+        "--device",
+        help="auto (cuda, directml, cpu: the first that works), cpu, cuda, tensorrt, openvino, coreml, directml, qnn or "
+        "xnnpack. A device that is not there is an error; edgeclf info --devices says which are.",
+    ),
+]
+ProviderOptionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="A setting of the device's ONNX Runtime provider, such as device_type=GPU for openvino; repeatable.",
+        show_default=False,
+    ),
+]
+EngineCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--engine-cache",
+        help="tensorrt: where built engines are kept (~/.cache/edgeclf/engines).",
+        show_default=False,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -54,6 +78,24 @@ MinAgreementOption = Annotated[
 MaxAccuracyDropOption = Annotated[
     float, typer.Option("--max-accuracy-drop", min=0.0, max=1.0, help="int8: highest loss of top-1 accuracy.")
 ]
+
+
+def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_cache: Path | None) -> "DeviceChoice":
+    """The device from `--device`, `--provider-option` and `--engine-cache`.
+
+    Raises:
+        UsageError: There is no such device, an option cannot be read, or one does not go with the device.
+    """
+    from edgeclf.runtime.devices import DeviceChoice
+    from edgeclf.runtime.errors import UsageError
+
+    options: dict[str, str] = {}
+    for text in provider_options or ():
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise UsageError("bad --provider-option", got=repr(text), expected="KEY=VALUE, such as device_type=GPU")
+        options[key.strip()] = value.strip()
+    return DeviceChoice(device, options, engine_cache)
 
 
 def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "Mapping[str, Any]":

@@ -1,39 +1,121 @@
-"""`edgeclf bench`: what a model costs on this machine, and where the time goes."""
+"""`edgeclf bench`: what a model costs on this machine, where the time goes, and which of several is faster."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
-from edgeclf.toolkit.options import DeviceOption, JsonOption, LabelsOption, MeanOption, StdOption, model_arguments
-from edgeclf.toolkit.other_cpu import warn_of_other_cpu
+from edgeclf.toolkit.console import note
+from edgeclf.toolkit.options import (
+    DeviceOption,
+    EngineCacheOption,
+    JsonOption,
+    LabelsOption,
+    MeanOption,
+    ProviderOptionOption,
+    StdOption,
+    chosen_device,
+    model_arguments,
+)
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.bench import BenchResult
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.toolkit.bench_plot import Curve
 
-_COLUMNS = ("batch", "threads", "p50", "p90", "p95", "p99", "mean", "min", "images/s", "pre", "infer", "post")
+_DEFAULT_DURATION_S = 3.0
+_DEFAULT_MIN_QUERIES = 100
+_DEFAULT_WARMUP = 10
+# As in MLPerf's server scenario of image classification (ResNet-50).
+_DEFAULT_LATENCY_BOUND_MS = 15.0
+# What a comparison begins with is two turns for each model.
+_DEFAULT_MIN_ROUNDS = 30
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
-    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images in one inference, such as 1,8.")] = "1",
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL", help="The .onnx file; several are compared with the first.", show_default=False
+        ),
+    ],
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            "--scenario",
+            help="MLPerf-style with MLCommons' load generator: single-stream, multi-stream, server, offline or all; "
+            "600 s each.",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="--scenario: 2 s and the fewest queries that give an estimate.")
+    ] = False,
+    latency_bound: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-bound-ms",
+            help="--scenario server: what 99 % of the queries must keep to. Default: 15.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="--scenario: a folder of images, up to 1,024 of them in memory. Default: a synthetic 640x480 frame.",
+            show_default=False,
+        ),
+    ] = None,
+    with_preprocess: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocess",
+            help="--scenario: resizing and colour conversion are part of a query. MLPerf leaves them out.",
+        ),
+    ] = False,
+    logs: Annotated[
+        Path | None,
+        typer.Option("--logs", help="--scenario: keep the load generator's logs in this folder.", show_default=False),
+    ] = None,
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-sizes",
+            help="Images in one inference, such as 1,8. Default: 1; 8 in scenario offline.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[
         str | None,
         typer.Option(
             "--threads",
-            help="Threads inside one inference, such as 1,2. Default: 1, and the CPUs this process may use.",
+            help="Threads inside one inference, such as 1,2. Default: 1, and the CPUs this process may use; 1 for "
+            "comparing models and in the scenarios server and offline, which classify several images at once.",
             show_default=False,
         ),
     ] = None,
-    duration: Annotated[float, typer.Option("--duration", min=0.0, help="Seconds to measure a configuration.")] = 3.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            min=0.0,
+            help="Seconds to measure a configuration, a model or a scenario. Default: 3; 600 for a scenario.",
+            show_default=False,
+        ),
+    ] = None,
     min_queries: Annotated[
-        int,
-        typer.Option("--min-queries", min=1, help="Queries to measure even if that takes longer; p99 needs 100."),
-    ] = 100,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Queries to run before measuring.")] = 10,
+        int | None,
+        typer.Option(
+            "--min-queries",
+            min=1,
+            help="Queries (of a comparison: rounds) to measure even if that takes longer; p99 needs 100. Default: 100; "
+            "30 rounds.",
+            show_default=False,
+        ),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option("--warmup", min=0, help="Queries to run before measuring. Default: 10.", show_default=False),
+    ] = None,
     image: Annotated[
         Path | None,
         typer.Option(
@@ -42,65 +124,119 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Energy per image is measured where the CPU's counters (RAPL) can be read; it is an error where not.",
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw the distribution of the latencies into this .png file.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
     labels: LabelsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
-    from edgeclf.runtime.bench import benchmark
-    from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.errors import UsageError
+    from edgeclf.toolkit.bench_models import compare, measure_one
+    from edgeclf.toolkit.bench_plot import check_plot, draw_curves
+    from edgeclf.toolkit.bench_scenarios import ScenarioOptions, bench_scenarios
 
-    cpu = cpu_info()
-    batches = _counts("--batch-sizes", batch_sizes)
-    thread_counts = _counts("--threads", threads) if threads is not None else [cpu.usable_cpus]
-    arguments = model_arguments(labels, mean, std)
-    session = ModelSession(model, device=device, threads=thread_counts[0], **arguments)
-    if threads is None and session.provider == "CPUExecutionProvider":
-        thread_counts = sorted({1, cpu.usable_cpus})
-    spec = session.spec
-    difference = warn_of_other_cpu(model, spec, cpu)
-    if max(thread_counts) > cpu.usable_cpus:
-        warn(f"{max(thread_counts)} threads share the {cpu.usable_cpus} CPUs this process may use")
-    results: list[BenchResult] = []
-    with progress_bar() as progress:
-        for count in thread_counts:
-            if session.threads != count:
-                session = ModelSession(model, device=device, threads=count, **arguments)
-            for batch in batches:
-                _warn_of_padding(session, batch)
-                result = benchmark(
-                    session,
-                    image,
-                    batch_size=batch,
-                    duration_s=duration,
-                    min_queries=min_queries,
-                    warmup_queries=warmup,
-                    progress=progress,
-                )
-                results.append(result)
-    if as_json:
-        print_json(
-            {
-                "file": str(model),
-                "architecture": spec.architecture,
-                "precision": None if session.is_foreign else spec.precision,
-                "cpu": cpu.to_json(),
-                "isa_difference": difference,
-                "results": [result.to_json() for result in results],
-            }
+    _check_combination(
+        scenario,
+        len(models),
+        for_scenarios={
+            "--quick": quick,
+            "--images": images is not None,
+            "--with-preprocess": with_preprocess,
+            "--logs": logs is not None,
+            "--latency-bound-ms": latency_bound is not None,
+        },
+        not_for_scenarios={
+            "--image": image is not None,
+            "--min-queries": min_queries is not None,
+            "--warmup": warmup is not None,
+        },
+    )
+    if plot is not None:
+        check_plot(plot)
+    choice = chosen_device(device, provider_option, engine_cache)
+    opening: dict[str, Any] = {"device": choice, **model_arguments(labels, mean, std)}
+    batches = _counts("--batch-sizes", batch_sizes) if batch_sizes is not None else None
+    thread_counts = _counts("--threads", threads) if threads is not None else None
+    if (scenario is not None or len(models) > 1) and max(len(batches or [1]), len(thread_counts or [1])) > 1:
+        raise UsageError("several batch sizes or numbers of threads", expected="one of each, where models are compared")
+    curves: list[Curve]
+    if scenario is not None:
+        options = ScenarioOptions(
+            scenario=scenario,
+            quick=quick,
+            duration_s=duration,
+            latency_bound_ms=_DEFAULT_LATENCY_BOUND_MS if latency_bound is None else latency_bound,
+            images=images,
+            includes_preprocess=with_preprocess,
+            logs=logs,
+            batch_size=batches[0] if batches else None,
+            threads=thread_counts[0] if thread_counts else None,
+            requires_energy=energy,
         )
+        bench_scenarios(models[0], options, opening, plot=plot, as_json=as_json)
         return
-    print_result(f"{model}: {spec.architecture}, {'precision unknown' if session.is_foreign else spec.precision}")
-    print_result(f"{results[0].provider} on {cpu.model} ({' '.join(cpu.isa_flags) or cpu.architecture})")
-    decoded = "read and decoded for every query" if results[0].includes_decode else "nothing to decode"
-    print_result(f"input: {results[0].source}, {decoded}; {spec.preprocess.key}")
-    print_table("", _COLUMNS, [_row(result) for result in results])
-    note("p50 to min: ms for a whole query (batch). pre, infer, post: mean ms for one image. One query at a time.")
-    if min(result.query.samples for result in results) < 100:
-        note("- : too few queries for this percentile (p90 needs 10, p95 20, p99 100; see --min-queries)")
+    if len(models) > 1:
+        curves = compare(
+            models,
+            opening,
+            image=image,
+            batch=(batches or [1])[0],
+            threads=(thread_counts or [1])[0],
+            duration_s=_DEFAULT_DURATION_S if duration is None else duration,
+            min_rounds=min_queries or _DEFAULT_MIN_ROUNDS,
+            warmup=_DEFAULT_WARMUP if warmup is None else warmup,
+            requires_energy=energy,
+            as_json=as_json,
+        )
+    else:
+        curves = measure_one(
+            models[0],
+            opening,
+            image=image,
+            batches=batches or [1],
+            thread_counts=thread_counts,
+            duration_s=_DEFAULT_DURATION_S if duration is None else duration,
+            min_queries=min_queries or _DEFAULT_MIN_QUERIES,
+            warmup=_DEFAULT_WARMUP if warmup is None else warmup,
+            requires_energy=energy,
+            as_json=as_json,
+        )
+    if plot is not None:
+        draw_curves(plot, curves, title="Latency of a query, from frame to prediction")
+        note(f"latencies drawn in {plot}")
+
+
+def _check_combination(
+    scenario: str | None, models: int, *, for_scenarios: dict[str, bool], not_for_scenarios: dict[str, bool]
+) -> None:
+    """Refuses options that would do nothing."""
+    from edgeclf.runtime.errors import UsageError
+
+    if scenario is not None and models > 1:
+        raise UsageError("a scenario runs one model", got=f"{models} models", expected="one", do="run it for each")
+    idle = for_scenarios if scenario is None else not_for_scenarios
+    for option, is_given in idle.items():
+        if is_given:
+            raise UsageError(
+                f"{option} does nothing here",
+                got=f"{option} {'without' if scenario is None else 'with'} --scenario",
+                expected="--scenario beside it" if scenario is None else "a bench without --scenario",
+                do="leave one of them out" if scenario is not None else "add --scenario, or leave it out",
+            )
 
 
 def _counts(option: str, text: str) -> list[int]:
@@ -114,27 +250,3 @@ def _counts(option: str, text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise UsageError(f"bad {option}", got=repr(text), expected="whole numbers from 1 on, such as 1,2")
     return list(dict.fromkeys(counts))
-
-
-def _warn_of_padding(session: "ModelSession", batch: int) -> None:
-    if session.fixed_batch is not None and batch % session.fixed_batch:
-        warn(f"{session.path} takes batches of {session.fixed_batch} only: a batch of {batch} is padded and costs more")
-
-
-def _row(result: "BenchResult") -> Sequence[str]:
-    query = result.query
-    latencies: list[Any] = [query.p50_ms, query.p90_ms, query.p95_ms, query.p99_ms, query.mean_ms, query.min_ms]
-    stages = [result.preprocess.mean_ms, result.infer.mean_ms, result.postprocess.mean_ms]
-    return [
-        str(result.batch_size),
-        str(result.threads),
-        *(_ms(value) for value in latencies),
-        f"{result.images_per_s:.4g}" if result.images_per_s < 1000 else f"{result.images_per_s:.0f}",
-        *(_ms(value) for value in stages),
-    ]
-
-
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"

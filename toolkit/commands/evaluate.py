@@ -8,13 +8,16 @@ import typer
 from edgeclf.toolkit.console import print_json, progress_bar
 from edgeclf.toolkit.options import (
     DeviceOption,
+    EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
     LabelsOption,
     MeanOption,
+    ProviderOptionOption,
     SplitOption,
     StdOption,
     ThreadsOption,
+    chosen_device,
     model_arguments,
 )
 
@@ -27,6 +30,8 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.", show_default=False)],
     split: SplitOption = "auto",
     device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
     labels: LabelsOption = None,
     mean: MeanOption = None,
@@ -47,7 +52,12 @@ def evaluate(
         opened = open_reference(model)
         ran_on = "Keras"
     else:
-        session = ModelSession(model, device=device, threads=threads, **model_arguments(labels, mean, std))
+        session = ModelSession(
+            model,
+            device=chosen_device(device, provider_option, engine_cache),
+            threads=threads,
+            **model_arguments(labels, mean, std),
+        )
         opened, ran_on = session, session.provider
     images = list_images(data, opened.spec.labels, split, need_labels=True)
     with progress_bar(enabled=not as_json) as progress:

@@ -14,11 +14,14 @@ import typer
 from edgeclf.toolkit.infer_output import OUTPUT_FORMATS, Delivery, OutputFormat
 from edgeclf.toolkit.options import (
     DeviceOption,
+    EngineCacheOption,
     IgnoreUnreadableOption,
     LabelsOption,
     MeanOption,
+    ProviderOptionOption,
     StdOption,
     ThreadsOption,
+    chosen_device,
     model_arguments,
 )
 from edgeclf.toolkit.other_cpu import warn_of_other_cpu
@@ -78,6 +81,8 @@ def infer(
         typer.Option("--exact", help="Decode large JPEGs at their full size, as training does, however slow that is."),
     ] = False,
     device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
     max_frames: Annotated[
         int | None, typer.Option("--max-frames", min=1, help="End after so many images or frames.", show_default=False)
@@ -227,7 +232,13 @@ def infer(
         webhook=webhook,
         on_event=on_event,
     )
-    load = partial(ModelSession, model, device=device, threads=threads, **model_arguments(labels, mean, std))
+    load = partial(
+        ModelSession,
+        model,
+        device=chosen_device(device, provider_option, engine_cache),
+        threads=threads,
+        **model_arguments(labels, mean, std),
+    )
     session = load()
     warn_of_other_cpu(model, session.spec, cpu_info())
     delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)

@@ -1,22 +1,68 @@
-"""`edgeclf info`: what a model file is, without classifying anything."""
+"""`edgeclf info`: what a model file is, without classifying anything; and which devices work here."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeclf.toolkit.console import print_json, print_table, warn
+from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
 from edgeclf.toolkit.options import JsonOption, LabelsOption, MeanOption, StdOption, model_arguments
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.device_probe import DeviceReport
 
 
 def info(
-    model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
+    model: Annotated[Path | None, typer.Argument(help="The .onnx file.", show_default=False)] = None,
+    devices: Annotated[
+        bool,
+        typer.Option(
+            "--devices", help="Instead of a file: open every device that --device knows, and say what is missing."
+        ),
+    ] = False,
     labels: LabelsOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a model file is: labels, input, precision, how it was trained, quantized and verified."""
+    from edgeclf.runtime.errors import UsageError
+
+    if devices == (model is not None):
+        raise UsageError("nothing to describe", got="both" if devices else "neither", expected="a model or --devices")
+    if model is None:
+        _describe_devices(as_json=as_json)
+    else:
+        _describe_model(model, labels, mean, std, as_json=as_json)
+
+
+def _describe_devices(*, as_json: bool) -> None:
+    from edgeclf.runtime.device_probe import probe_devices
+
+    with progress_bar() as progress:
+        report = probe_devices(progress=progress)
+    for first, second in report.clashing_packages:
+        warn(f"{first} and {second} are both installed and overwrite each other: uninstall both, then install one")
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_devices(report)
+
+
+def _print_devices(report: "DeviceReport") -> None:
+    from edgeclf.runtime.devices import AUTO_ORDER
+
+    print_result(f"ONNX Runtime {report.version} with {', '.join(report.providers)}")
+    rows = [
+        [item.device, item.state, "-" if item.seconds is None else f"{item.seconds:.1f} s", item.reason or "", item.do]
+        for item in report.devices
+    ]
+    print_table("", ["device", "state", "opened in", "why", "what to do"], rows, numeric=False)
+    print_result(f"--device auto takes {report.auto} (the first that works of {', '.join(AUTO_ORDER)}, cpu)")
+    note("Each was opened in a process of its own and ran one convolution. The rest runs only when it is named.")
+
+
+def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str | None, *, as_json: bool) -> None:
     import dataclasses
 
     from edgeclf.runtime.devices import clashing_packages

@@ -9,12 +9,15 @@ from edgeclf.toolkit.console import note, print_json, progress_bar
 from edgeclf.toolkit.options import (
     CacheFolderOption,
     DeviceOption,
+    EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
     MaxAccuracyDropOption,
     MinAgreementOption,
+    ProviderOptionOption,
     SplitOption,
     ThreadsOption,
+    chosen_device,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +72,8 @@ def verify(
     min_agreement: MinAgreementOption = 0.99,
     max_accuracy_drop: MaxAccuracyDropOption = 0.01,
     device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
@@ -107,7 +112,7 @@ def verify(
         against,
         data,
         split,
-        candidate=ModelSession(model, device=device, threads=threads),
+        candidate=ModelSession(model, device=chosen_device(device, provider_option, engine_cache), threads=threads),
         limits=limits,
         layers=layers,
         plot=plot,

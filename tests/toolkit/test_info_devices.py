@@ -1,0 +1,69 @@
+import json
+import os
+
+import onnxruntime
+import pytest
+
+
+def test_every_device_is_explained(run_edgeclf):
+    done = run_edgeclf("info", "--devices", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    states = {item["device"]: item for item in document["devices"]}
+    assert states["cpu"]["state"] == "works"
+    assert document["providers"] == onnxruntime.get_available_providers()
+    for item in document["devices"]:
+        assert item["state"] in {"works", "fails", "absent"}
+        assert (item["state"] == "works") == (item["reason"] == "")
+        assert item["state"] == "works" or item["do"]
+    table = run_edgeclf("info", "--devices")
+    assert table.returncode == 0
+    assert "--device auto takes" in table.stdout
+    for device in states:
+        assert f"│ {device} " in table.stdout
+
+
+def test_two_onnxruntimes_at_once_are_named(run_edgeclf, tmp_path):
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(metadata)
+    done = run_edgeclf("info", "--devices", "--json", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert "warning: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
+    assert ["onnxruntime", "onnxruntime-gpu"] in json.loads(done.stdout)["clashing_packages"]
+
+
+def test_it_is_a_model_or_the_devices(run_edgeclf, colour_model):
+    for arguments in ([], [colour_model, "--devices"]):
+        done = run_edgeclf("info", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "expected a model or --devices" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["bench", "infer", "evaluate", "verify"])
+def test_a_device_that_is_not_there_is_exit_code_5_with_the_reason(run_edgeclf, colour_model, command, tmp_path):
+    device = next(
+        name
+        for name, provider in (("cuda", "CUDAExecutionProvider"), ("coreml", "CoreMLExecutionProvider"))
+        if provider not in onnxruntime.get_available_providers()
+    )
+    import cv2
+    import numpy as np
+
+    for label in ("red", "green", "blue"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / label / "a.png"), np.zeros((9, 9, 3), np.uint8))
+    more = {"bench": [], "infer": [tmp_path / "data"], "evaluate": [tmp_path / "data"]}
+    against = [tmp_path / "data", "--against", colour_model]
+    done = run_edgeclf(command, colour_model, *more.get(command, against), "--device", device)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert f"cannot run on device {device}: got an ONNX Runtime build with" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_of_the_device_are_read(run_edgeclf, colour_model):
+    quick = ("bench", colour_model, "--duration", "0", "--min-queries", "1", "--threads", "1")
+    assert run_edgeclf(*quick, "--device", "cpu", "--provider-option", "nonsense").returncode == 2
+    assert run_edgeclf(*quick, "--provider-option", "a=b").returncode == 2
+    assert run_edgeclf(*quick, "--device", "cpu", "--engine-cache", "x").returncode == 2

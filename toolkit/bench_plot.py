@@ -1,0 +1,108 @@
+"""The latencies of a benchmark as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import MissingPackageError, UsageError
+from edgeclf.runtime.files import replacing
+
+# Distinguishable for every kind of colour vision (Okabe and Ito).
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_INK, _PALE = "#222222", "#cccccc"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The latencies of one model or scenario.
+
+    Attributes:
+        label: Its name in the legend.
+        latencies_ms: (queries,) milliseconds, in any order; at least one.
+        mark_ms: A latency to mark, the one that is reported; None for none.
+        mark_label: What the mark is.
+        bound_ms: A bound to draw; None for none.
+    """
+
+    label: str
+    latencies_ms: npt.NDArray[np.float64]
+    mark_ms: float | None = None
+    mark_label: str = ""
+    bound_ms: float | None = None
+
+
+def check_plot(path: Path) -> None:
+    """Checks before anything is measured that a plot can be drawn.
+
+    Raises:
+        UsageError: The file's name does not end in .png.
+        MissingPackageError: matplotlib is not installed.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError("bad --plot", got=str(path), expected="a file name that ends in .png")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "matplotlib cannot be loaded",
+            got=str(error),
+            expected="the package matplotlib",
+            do='run pip install "edgeclf[bench]"',
+        ) from error
+
+
+def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
+    """Draws the share of queries that are done after so many milliseconds, with an axis that shows the slow ones.
+
+    The vertical axis counts the queries that take longer, on a logarithmic scale: p50, p90, p99 and p99.9 are evenly
+    spaced, where a plain distribution would press everything above p90 into one line.
+
+    Args:
+        path: The .png file to write.
+        curves: What to draw, one line each.
+        title: Heading.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    most = max((curve.latencies_ms.size for curve in curves), default=1)
+    for number, curve in enumerate(curves):
+        colour = _COLOURS[number % len(_COLOURS)]
+        ordered = np.sort(curve.latencies_ms)
+        # What takes longer than the k-th smallest are n - k of n.
+        slower = 1 - np.arange(ordered.size) / ordered.size
+        # In the legend: beside the points the words of neighbours would run into each other.
+        mark = "" if curve.mark_ms is None else f": {curve.mark_label} {curve.mark_ms:.3g} ms (dot)"
+        bound = "" if curve.bound_ms is None else f", bound {curve.bound_ms:g} ms (dotted)"
+        axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=f"{curve.label}{mark}{bound}")
+        if curve.mark_ms is not None:
+            share = max(float((ordered >= curve.mark_ms).mean()), 1 / ordered.size)
+            axes.plot([curve.mark_ms], [share], "o", color=colour, markersize=6)
+        if curve.bound_ms is not None:
+            axes.axvline(curve.bound_ms, color=colour, linestyle=":", linewidth=1.4)
+    values = np.concatenate([curve.latencies_ms for curve in curves])
+    if values.max() > 8 * values.min():
+        axes.set_xscale("log")
+        # Plain numbers, not powers of ten.
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yscale("log")
+    axes.set_ylim(0.8 / most, 1.15)
+    ticks = [(0.5, "p50"), (0.1, "p90"), (0.01, "p99"), (0.001, "p99.9"), (0.0001, "p99.99")]
+    shown = [(share, name) for share, name in ticks if share * most >= 0.8]
+    axes.set_yticks([share for share, _ in shown], [name for _, name in shown])
+    axes.minorticks_off()
+    axes.set_xlabel("latency in ms")
+    axes.set_ylabel("share of queries within it")
+    axes.set_title(title, loc="left", fontsize=12, color=_INK)
+    axes.grid(color=_PALE, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower left")
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

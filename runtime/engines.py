@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 # Groups for each worker that may be pulled while the oldest is unfinished; most of them hold results, not images.
-_GROUPS_AHEAD = 8
+GROUPS_AHEAD = 8
 
 
 class SideBySide:
@@ -70,7 +70,7 @@ class SideBySide:
     def _most_pending(self, pending: "deque[Future[list[Outcome]]]") -> int:
         # Nobody need run ahead of a consumer who has results waiting; a slow image at the head must not stop the rest.
         is_waited_for = bool(pending) and not pending[0].done()
-        return (_GROUPS_AHEAD if is_waited_for else 2) * self._workers
+        return (GROUPS_AHEAD if is_waited_for else 2) * self._workers
 
     def _classify(self, group: "deque[Job]") -> list[Outcome]:
         # A worker's own memory for its inputs, used again for each group.

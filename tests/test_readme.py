@@ -51,7 +51,7 @@ def test_the_plain_recipe_the_classifier_and_infer_give_the_same_labels(
     plain = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
     classifier = Classifier(colour_model)
     embedded = [[str(path), classifier.predict(path).label] for path in photographs]
-    inferred = run_edgeclf("infer", colour_model, *photographs, "--json")
+    inferred = run_edgeclf("infer", colour_model, *photographs, "--json", "--exact")
     records = [json.loads(line) for line in inferred.stdout.splitlines()]
     assert plain == embedded == [[record["source"], record["label"]] for record in records]
     assert len({label for _, label in plain}) > 1

@@ -1,14 +1,49 @@
 """All checks, theme by theme. Heavy packages are imported by the checks that need them, when they run."""
 
+from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first
+
+# What can be said of pictures without labels.
+_WITHOUT_LABELS = frozenset({"files"})
 
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    return ()
+    from edgeclf.toolkit.doctor import classes, files
+
+    return (*files.CHECKS, *classes.CHECKS)
 
 
-def examine(facts: Facts) -> list[Finding]:
-    """The findings of every check, most important first."""
-    return most_important_first([finding for check in all_checks() for finding in check.find(facts)])
+def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
+    """The findings of every check, most important first; a check whose package is missing is a note.
+
+    Args:
+        facts: What is known.
+        progress: Told which check runs.
+    """
+    labelled = facts.data is None or bool(facts.data.classes)
+    checks = [check for check in all_checks() if labelled or check.theme in _WITHOUT_LABELS]
+    findings: list[Finding] = []
+    missing: dict[str, list[str]] = {}
+    for number, check in enumerate(checks):
+        progress(f"check: {check.name}", number, len(checks))
+        try:
+            findings.extend(check.find(facts))
+        except MissingPackageError as error:
+            missing.setdefault(str(error), []).append(check.name)
+    progress("check:", len(checks), len(checks))
+    findings.extend(_not_run(sentence, names) for sentence, names in missing.items())
+    return most_important_first(findings)
+
+
+def _not_run(sentence: str, names: list[str]) -> Finding:
+    what, _, remedy = sentence.rstrip(".").rpartition("; ")
+    return Finding(
+        cause="unchecked",
+        severity="note",
+        title=f"Not checked: {', '.join(names)}, because {what or remedy}",
+        fix=f"{remedy[:1].upper()}{remedy[1:]}" if what else 'Run pip install "edgeclf[doctor]"',
+        evidence={"checks": names, "reason": sentence},
+    )

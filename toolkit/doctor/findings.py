@@ -44,6 +44,7 @@ CAUSES: Mapping[str, str] = {
     "odd-size": "pictures of extreme size or shape",
     "rotated": "pictures that are only upright by their EXIF orientation",
     "mixed-formats": "several file formats",
+    "unchecked": "something that could not be looked at",
 }
 
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,8 @@ def data_json(data: DataFacts) -> dict[str, Any]:
 
 def is_run(path: Path) -> bool:
     """Whether a path is a run folder, finished or not."""
-    return any((path / name).is_file() for name in (RUN_FILE, SPEC_FILE)) and not (path / "train").is_dir()
+    # os.path, because Path raises for some impossible names.
+    return any(os.path.isfile(path / name) for name in (RUN_FILE, SPEC_FILE)) and not os.path.isdir(path / "train")  # noqa: PTH112, PTH113
 
 
 def examine_path(path: Path, settings: Settings, progress: Progress, memory: Memory | None = None) -> Examination:

@@ -1,7 +1,7 @@
 """Files: what training would refuse, what cannot be read, and pictures that are unlike the others or hold nothing."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ WARNING_SHARE = 0.05
 _PROBLEM_SHARE = 0.01
 # Tukey's "far out": so many interquartile ranges beyond the quartiles lies one in 400,000 of a normal distribution.
 _FAR_OUT = 3.0
-# Pictures that are listed with a finding at most; the evidence has the count.
-_MOST_ITEMS = 200
+# Pictures of the rarer formats that are named: nothing is wrong with them.
+_MOST_OF_OTHER_FORMATS = 100
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -46,16 +46,15 @@ def find_unreadable(facts: Facts) -> list[Finding]:
         return []
     total = len(data.images) + len(data.unreadable)
     count = len(data.unreadable)
-    shown = data.unreadable[:_MOST_ITEMS]
     return [
         Finding(
             cause="unreadable",
             severity="problem" if count >= _PROBLEM_SHARE * total else "warning",
-            title=f"{count} of {total} files cannot be read, such as {shown[0][0]}: {shown[0][1]}",
+            title=f"{count} of {total} files cannot be read, such as {data.unreadable[0][0]}: {data.unreadable[0][1]}",
             fix="Copy them again or remove them; training leaves them out",
             evidence={"count": count, "files": total, "reasons": dict(Counter(why for _, why in data.unreadable))},
-            items=tuple(path for path, _ in shown),
-            details=tuple(why for _, why in shown),
+            items=tuple(path for path, _ in data.unreadable),
+            details=tuple(why for _, why in data.unreadable),
             weight=min(1.0, count / total),
         )
     ]
@@ -98,7 +97,7 @@ def find_blank(facts: Facts) -> list[Finding]:
         "blank",
         lambda images: images.properties["contrast"] < 2.0,
         lambda images, row: f"luma deviates by {images.properties['contrast'][row]:.1f}",
-        title="{count} of {total} pictures are of one colour",
+        title="{count} of {total} pictures {are} of one colour",
         fix="Remove them: nothing can be learned from them",
         least="warning",
     )
@@ -122,7 +121,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
         "blurred",
         rows,
         lambda images, row: f"sharpness {images.properties['sharpness'][row]:.2f}",
-        title="{count} of {total} pictures have no sharp edge, far from what the others have",
+        title="{count} of {total} pictures {have} no sharp edge, far from what the others have",
         fix="Look at them; remove those that nobody could recognize",
         typical="sharpness",
     )
@@ -136,7 +135,7 @@ def find_exposure(facts: Facts) -> list[Finding]:
         for name in ("dark_share", "bright_share"):
             share = images.properties[name]
             wrong |= (share > 0.6) & _far_below(-share)
-        return wrong & (images.properties["contrast"] >= 2.0)
+        return np.asarray(wrong & (images.properties["contrast"] >= 2.0))
 
     def detail(images: ImageTable, row: int) -> str:
         dark, bright = (images.properties[name][row] for name in ("dark_share", "bright_share"))
@@ -147,7 +146,7 @@ def find_exposure(facts: Facts) -> list[Finding]:
         "exposure",
         rows,
         detail,
-        title="{count} of {total} pictures are mostly black or mostly white, far from what the others are",
+        title="{count} of {total} pictures {are} mostly black or mostly white, far from what the others are",
         fix="Look at them; remove those that nobody could recognize",
         typical="brightness",
     )
@@ -166,7 +165,7 @@ def find_grey(facts: Facts) -> list[Finding]:
         "grey",
         lambda _: fewer,
         lambda images, row: f"channels differ by {images.properties['channel_spread'][row]:.1f}",
-        title=f"{{count}} of {{total}} pictures are {kinds[0]}, the others {kinds[1]}",
+        title=f"{{count}} of {{total}} pictures {{are}} {kinds[0]}, the others {kinds[1]}",
         fix="Check that the device's pictures are mixed like these; else turn all to grey, or leave them out",
     )
 
@@ -181,14 +180,14 @@ def find_odd_size(facts: Facts) -> list[Finding]:
         long = (_far_below(aspect) | _far_below(-aspect)) & (np.abs(aspect - np.median(aspect)) > np.log2(2.5))
         small = _far_below(side) & (side < np.median(side) - 2.0)
         large = _far_below(-side) & (side > np.median(side) + 3.0)
-        return long | small | large | (side < 4.0)
+        return np.asarray(long | small | large | (side < 4.0))
 
     return _odd(
         facts,
         "odd-size",
         rows,
         lambda images, row: f"{images.properties['width'][row]:.0f} x {images.properties['height'][row]:.0f} pixels",
-        title="{count} of {total} pictures have a size or shape far from that of the others",
+        title="{count} of {total} pictures {have} a size or shape far from that of the others",
         fix="Look at them: of a long picture the network sees the middle only, of a tiny one next to nothing",
     )
 
@@ -200,7 +199,7 @@ def find_rotated(facts: Facts) -> list[Finding]:
         "rotated",
         lambda images: images.properties["orientation"] != 1,
         lambda images, row: f"EXIF orientation {images.properties['orientation'][row]:.0f}",
-        title="{count} of {total} pictures are upright only by their EXIF orientation",
+        title="{count} of {total} pictures {are} upright only by their EXIF orientation",
         fix="edgeclf turns them, on the device as well; other programs that feed the model must do the same",
         most="note",
     )
@@ -223,8 +222,8 @@ def find_mixed_formats(facts: Facts) -> list[Finding]:
             title=f"The pictures come in {len(counts)} formats: {', '.join(f'{n:,} {name}' for name, n in common)}",
             fix="Nothing needs to be done as long as no class, and no part, has a format of its own",
             evidence={"counts": dict(common)},
-            items=tuple(data.images.paths[row] for row in rare[:_MOST_ITEMS]),
-            details=tuple(data.images.formats[row] for row in rare[:_MOST_ITEMS]),
+            items=tuple(data.images.paths[row] for row in rare[:_MOST_OF_OTHER_FORMATS]),
+            details=tuple(data.images.formats[row] for row in rare[:_MOST_OF_OTHER_FORMATS]),
         )
     ]
 
@@ -254,7 +253,7 @@ def _odd(
         cause: Of the finding.
         choose: (N,) which pictures are meant.
         describe: What to say below one of them.
-        title: With `{count}` and `{total}`.
+        title: With `{count}`, `{total}`, and `{are}` or `{have}`.
         fix: What to do.
         typical: A property whose median over all pictures is evidence.
         least: Severity where they are a few.
@@ -273,12 +272,17 @@ def _odd(
         # The worst first.
         rows = rows[np.argsort(data.images.properties[typical][rows], kind="stable")]
     few = len(rows) < WARNING_SHARE * total
-    shown: Sequence[int] = [int(row) for row in rows[:_MOST_ITEMS]]
+    shown = rows.tolist()
     return [
         Finding(
             cause=cause,
             severity=least if few else most,
-            title=title.format(count=f"{len(rows):,}", total=f"{total:,}"),
+            title=title.format(
+                count=f"{len(rows):,}",
+                total=f"{total:,}",
+                are="is" if len(rows) == 1 else "are",
+                have="has" if len(rows) == 1 else "have",
+            ),
             fix=fix,
             evidence=evidence,
             items=tuple(data.images.paths[row] for row in shown),
@@ -322,7 +326,9 @@ CHECKS: tuple[Check, ...] = (
         f"over 60 % of the pixels are black (below 10) or white (above 245), {_FAR_OUT:g} interquartile ranges above the upper quartile; {_FEW}",
         find_exposure,
     ),
-    Check("grey", "files", ("grey",), f"some pictures' channels differ by less than 1, others' do not; {_FEW}", find_grey),
+    Check(
+        "grey", "files", ("grey",), f"some pictures' channels differ by less than 1, others' do not; {_FEW}", find_grey
+    ),
     Check(
         "odd-size",
         "files",
@@ -333,6 +339,10 @@ CHECKS: tuple[Check, ...] = (
     Check("rotated", "files", ("rotated",), "a file has an EXIF orientation other than 1", find_rotated),
     Check("mixed-formats", "files", ("mixed-formats",), "there is more than one file format", find_mixed_formats),
     Check(
-        "unchecked", "files", ("unchecked",), "a sample was looked at, or no pretrained network is there", find_unchecked
+        "unchecked",
+        "files",
+        ("unchecked",),
+        "a sample was looked at, or no pretrained network is there",
+        find_unchecked,
     ),
 )

@@ -90,9 +90,7 @@ def gather_data(
     )
     if not labelled:
         return facts
-    return with_features(
-        facts, max_features, seed=seed, cache_folder=cache_folder, memory=memory, progress=progress
-    )
+    return with_features(facts, max_features, seed=seed, cache_folder=cache_folder, memory=memory, progress=progress)
 
 
 def _without_labels(data: Path, refusal: DatasetError) -> Dataset:

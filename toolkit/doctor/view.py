@@ -1,11 +1,11 @@
 """What `edgeclf doctor` prints: one sentence to act on, then every finding with its evidence and what mends it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeclf.toolkit.console import print_json, print_table
-from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding
+from edgeclf.toolkit.doctor.findings import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 # Pictures and groups that a finding names on the terminal; the page and the JSON have more.
 _MOST_NAMED = 5
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+# Characters of a line where stdout is no terminal.
 _WIDTH = 110
+_INDENT = "    "
 
 
 def print_checks(*, as_json: bool) -> None:
@@ -38,31 +40,43 @@ def print_checks(*, as_json: bool) -> None:
 def print_examination(examination: "Examination") -> None:
     """Shows what the doctor says."""
     from rich.console import Console
-    from rich.padding import Padding
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    width = console.width if sys.stdout.isatty() else _WIDTH
+    _print(console, width, [(examination.summary, "bold")])
+    _print(console, width, [(looked_at(examination), "dim")])
+    for finding in examination.findings:
+        console.print()
+        style = _STYLES[finding.severity]
+        _print(console, width, [(finding.severity, style), (f" {finding.cause}: ", "bold"), (finding.title, "")])
+        evidence = [evidence_text(finding.evidence)] if finding.evidence else []
+        for line in [*evidence, *_named(finding)]:
+            _print(console, width, [(line, "dim")], _INDENT)
+        _print(console, width, [(f"-> {finding.fix}", "green")], _INDENT)
+
+
+def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], indent: str = "") -> None:
+    """Prints styled pieces as one paragraph; commands and file names are not broken at their hyphens."""
+    import textwrap
+
     from rich.text import Text
 
-    width = None if sys.stdout.isatty() else _WIDTH
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
-    console.print(Text(printable(examination.summary), style="bold"))
-    console.print(Text(looked_at(examination), style="dim"))
-    for severity in SEVERITIES:
-        for finding in examination.findings:
-            if finding.severity == severity:
-                console.print()
-                _print_finding(console, finding, Padding, Text)
-
-
-def _print_finding(console: "Console", finding: Finding, padding: Any, text: Any) -> None:  # noqa: ANN401 - rich's classes
-    heading = text()
-    heading.append(finding.severity, style=_STYLES[finding.severity])
-    heading.append(f"  {finding.cause}: ", style="bold")
-    heading.append(printable(finding.title))
-    console.print(heading)
-    lines = [("", evidence_text(finding.evidence))] if finding.evidence else []
-    named = [("", line) for line in _named(finding)]
-    for style, line in [*lines, *named]:
-        console.print(padding(text(printable(line), style=style or "dim"), (0, 0, 0, 4)))
-    console.print(padding(text(f"-> {printable(finding.fix)}", style="green"), (0, 0, 0, 4)))
+    shown = [(printable(text), style) for text, style in pieces]
+    plain = "".join(text for text, _ in shown)
+    text = textwrap.fill(
+        plain,
+        max(width, 40),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    # The last piece's style is that of the whole; those before it lie on the first line.
+    line, position = Text(text, style=shown[-1][1]), len(indent)
+    for piece, style in shown[:-1]:
+        line.stylize(style, position, position + len(piece))
+        position += len(piece)
+    console.print(line, soft_wrap=True)
 
 
 def _named(finding: Finding) -> list[str]:
@@ -75,7 +89,7 @@ def _named(finding: Finding) -> list[str]:
         pairs = list(zip(finding.items, details, strict=True))[:_MOST_NAMED]
         shown = [f"{path} ({detail})" if detail else path for path, detail in pairs]
         more, kind = len(finding.items) - len(shown), "images"
-    return [*shown, *([f"and {more} more {kind} (--json and --html have them)"] if more > 0 else [])]
+    return [*shown, *([f"and {more} more {kind} (--json names them)"] if more > 0 else [])]
 
 
 def looked_at(examination: "Examination") -> str:
@@ -98,14 +112,10 @@ def evidence_text(evidence: Mapping[str, Any], most: int = 12) -> str:
 
 def value_text(value: object, most: int = 12) -> str:
     """A JSON value as a person reads it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if value is None:
-        return "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     if isinstance(value, Mapping):
         parts = [f"{key} {value_text(item, most)}" for key, item in list(value.items())[:most]]
         return "(" + ", ".join(parts) + (", …" if len(value) > most else "") + ")"

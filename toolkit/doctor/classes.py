@@ -44,7 +44,8 @@ def find_imbalance(facts: Facts) -> list[Finding]:
     if ratio < _NOTE_RATIO:
         return []
     severity: Severity = "warning" if ratio >= _WARNING_RATIO else "note"
-    if ratio >= _PROBLEM_RATIO and counts[rare] < _PROBLEM_IMAGES:
+    few = counts[rare] < _PROBLEM_IMAGES if ratio >= _PROBLEM_RATIO else counts[rare] < _TOO_FEW_IMAGES
+    if few and severity == "warning":
         severity = "problem"
     majority = counts[frequent] / sum(counts.values())
     title = (
@@ -112,7 +113,9 @@ def find_too_few(facts: Facts) -> list[Finding]:
     # A sample says nothing about how many there are.
     if len(counts) < 2 or not any(counts.values()) or (data is not None and data.listed is not None):
         return []
-    few = {label: count for label, count in counts.items() if count < _WARNING_IMAGES}
+    # Where others have many times as many, imbalance says it, with the same remedy.
+    most = max(counts.values())
+    few = {label: n for label, n in counts.items() if n < _WARNING_IMAGES and (not n or most / n < _WARNING_RATIO)}
     if not few:
         return []
     rarest = min(few, key=lambda label: few[label])
@@ -140,14 +143,14 @@ CHECKS: tuple[Check, ...] = (
         "imbalance",
         "classes",
         ("imbalance",),
-        f"the most frequent class has {_NOTE_RATIO:g} times (a warning: {_WARNING_RATIO:g} times) the training images of the rarest; a problem from {_PROBLEM_RATIO:g} times on if that has fewer than {_PROBLEM_IMAGES}",
+        f"the most frequent class has {_NOTE_RATIO:g} times (a warning: {_WARNING_RATIO:g} times) the training images of the rarest; then a problem if that has fewer than {_TOO_FEW_IMAGES}, or than {_PROBLEM_IMAGES} from {_PROBLEM_RATIO:g} times on",
         find_imbalance,
     ),
     Check(
         "too-few",
         "classes",
         ("too-few",),
-        f"a class has fewer than {_WARNING_IMAGES} training images; a problem below {_TOO_FEW_IMAGES}",
+        f"a class has fewer than {_WARNING_IMAGES} training images, and no other {_WARNING_RATIO:g} times as many; a problem below {_TOO_FEW_IMAGES}",
         find_too_few,
     ),
 )

@@ -16,6 +16,12 @@ def all_checks() -> tuple[Check, ...]:
     return (*files.CHECKS, *classes.CHECKS)
 
 
+def checks_for(facts: Facts) -> tuple[Check, ...]:
+    """The checks that make sense for what is known, in the order in which they run."""
+    labelled = facts.data is None or bool(facts.data.classes)
+    return tuple(check for check in all_checks() if labelled or check.theme in _WITHOUT_LABELS)
+
+
 def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
     """The findings of every check, most important first; a check whose package is missing is a note.
 
@@ -23,8 +29,7 @@ def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
         facts: What is known.
         progress: Told which check runs.
     """
-    labelled = facts.data is None or bool(facts.data.classes)
-    checks = [check for check in all_checks() if labelled or check.theme in _WITHOUT_LABELS]
+    checks = checks_for(facts)
     findings: list[Finding] = []
     missing: dict[str, list[str]] = {}
     for number, check in enumerate(checks):

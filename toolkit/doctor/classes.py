@@ -49,8 +49,8 @@ def find_imbalance(facts: Facts) -> list[Finding]:
         severity = "problem"
     majority = counts[frequent] / sum(counts.values())
     title = (
-        f"Class {rare!r} has {counts[rare]:,} images to learn from where {frequent!r} has {counts[frequent]:,}, "
-        f"{ratio:.1f} times as many"
+        f"Class {rare!r} has {counts[rare]:,} image{'' if counts[rare] == 1 else 's'} to learn from where {frequent!r} "
+        f"has {counts[frequent]:,}, {ratio:,.{0 if ratio >= 10 else 1}f} times as many"
     )
     evidence = {
         "ratio": round(ratio, 2),
@@ -124,7 +124,7 @@ def find_too_few(facts: Facts) -> list[Finding]:
         Finding(
             cause="too-few",
             severity="problem" if few[rarest] < _TOO_FEW_IMAGES else "warning",
-            title=f"Class {rarest!r} has only {few[rarest]} images to learn from{others}",
+            title=f"Class {rarest!r} has only {few[rarest]} image{'' if few[rarest] == 1 else 's'} to learn from{others}",
             fix=f"Collect at least {_WARNING_IMAGES} of every class; until then keep to a frozen, pretrained network: "
             f"`{_train(facts)} --arch {DEFAULT_ARCHITECTURE}`",
             evidence={"counts": few, "wanted": _WARNING_IMAGES, "of": "training"},

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edgeclf.runtime.errors import EdgeclfError, RunFolderError
 from edgeclf.runtime.progress import Progress
-from edgeclf.toolkit.doctor.checks import all_checks, examine
+from edgeclf.toolkit.doctor.checks import checks_for, examine
 from edgeclf.toolkit.doctor.facts import PARTS, DataFacts, Facts, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, summary
 from edgeclf.toolkit.doctor.gather import MAX_FEATURES, gather_data
@@ -124,7 +124,7 @@ def examine_path(path: Path, settings: Settings, progress: Progress, memory: Mem
     else:
         facts = Facts(_gather(path, settings, progress, memory))
     findings = most_important_first([*examine(facts, progress), *extra])
-    names = tuple(check.name for check in all_checks())
+    names = tuple(check.name for check in checks_for(facts))
     return Examination(str(path), "run" if is_run(path) else "data", facts, tuple(findings), names)
 
 

@@ -34,7 +34,7 @@ def find_refused(facts: Facts) -> list[Finding]:
             severity="problem",
             title=f"Training would refuse this data: {sentence or remedy}",
             fix=f"{remedy[:1].upper()}{remedy[1:]}" if sentence else "Mend it and run edgeclf doctor again",
-            evidence={"sentence": data.refusal, "labels": bool(data.classes)},
+            evidence={"labels": bool(data.classes)},
         )
     ]
 
@@ -66,6 +66,16 @@ def find_unchecked(facts: Facts) -> list[Finding]:
     if data is None:
         return []
     found = []
+    if not data.classes:
+        found.append(
+            Finding(
+                cause="unchecked",
+                severity="note",
+                title="The images have no labels that could be used: only the files were looked at",
+                fix="Sort the images into class folders, or list them with their labels in a CSV",
+                evidence={"labels": False},
+            )
+        )
     if data.listed is not None:
         seen = len(data.images) + len(data.unreadable)
         found.append(
@@ -342,7 +352,7 @@ CHECKS: tuple[Check, ...] = (
         "unchecked",
         "files",
         ("unchecked",),
-        "a sample was looked at, or no pretrained network is there",
+        "there are no labels, a sample was looked at, or no pretrained network is there",
         find_unchecked,
     ),
 )

@@ -1,5 +1,6 @@
 """Facts of a data set: every picture opened once for its properties, and a sample of them shown to a pretrained network."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,14 +100,15 @@ def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
     Raises:
         DatasetError: The refusal itself, where there is nothing to look at.
     """
-    if data.is_dir():
+    # os.path, because Path raises for some impossible names.
+    if os.path.isdir(data):  # noqa: PTH112
         root = data.resolve()
         try:
             found = image_paths([root])
         except EdgeclfError:
             raise refusal from None
         return Dataset(root, tuple(Sample(path.relative_to(root).as_posix(), "") for path in found))
-    if data.is_file() and data.suffix.lower() == ".csv":
+    if os.path.isfile(data) and data.suffix.lower() == ".csv":  # noqa: PTH113
         return Dataset(data.parent.resolve(), ())
     raise refusal
 

@@ -3,7 +3,7 @@
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.toolkit.doctor.facts import Check, Facts
-from edgeclf.toolkit.doctor.findings import Finding, most_important_first
+from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy
 
 # What can be said of pictures without labels.
 _WITHOUT_LABELS = frozenset({"files"})
@@ -44,11 +44,11 @@ def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
 
 
 def _not_run(sentence: str, names: list[str]) -> Finding:
-    what, _, remedy = sentence.rstrip(".").rpartition("; ")
+    what, remedy = split_remedy(sentence)
     return Finding(
         cause="unchecked",
         severity="note",
-        title=f"Not checked: {', '.join(names)}, because {what or remedy}",
-        fix=f"{remedy[:1].upper()}{remedy[1:]}" if what else 'Run pip install "edgeclf[doctor]"',
+        title=f"Not checked: {', '.join(names)}, because {what}",
+        fix=remedy or 'Run pip install "edgeclf[doctor]"',
         evidence={"checks": names, "reason": sentence},
     )

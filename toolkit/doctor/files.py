@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
-from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.findings import Finding, Severity, split_remedy
 
 # From this share of a data set on, a kind of odd picture is more than a few accidents.
 WARNING_SHARE = 0.05
@@ -27,13 +27,13 @@ def find_refused(facts: Facts) -> list[Finding]:
     data = facts.data
     if data is None or data.refusal is None:
         return []
-    sentence, _, remedy = data.refusal.rstrip(".").rpartition("; ")
+    sentence, remedy = split_remedy(data.refusal)
     return [
         Finding(
             cause="refused",
             severity="problem",
-            title=f"Training would refuse this data: {sentence or remedy}",
-            fix=f"{remedy[:1].upper()}{remedy[1:]}" if sentence else "Mend it and run edgeclf doctor again",
+            title=f"Training would refuse this data: {sentence}",
+            fix=remedy or "Mend it and run edgeclf doctor again",
             evidence={"labels": bool(data.classes)},
         )
     ]
@@ -88,12 +88,13 @@ def find_unchecked(facts: Facts) -> list[Finding]:
             )
         )
     if data.without_features is not None and len(data.images):
+        why, remedy = split_remedy(data.without_features)
         found.append(
             Finding(
                 cause="unchecked",
                 severity="note",
-                title=f"What the pictures show was not looked at, only the files: {data.without_features.rstrip('.')}",
-                fix="Look at what they show as well: without --fast, with the extra edgeclf[train] installed",
+                title=f"What the pictures show was not looked at, only the files: {why}",
+                fix=remedy or "Leave out --fast",
                 evidence={"reason": data.without_features},
             )
         )
@@ -117,7 +118,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
     """Pictures that are far less sharp than the others."""
 
     def rows(images: ImageTable) -> npt.NDArray[np.bool_]:
-        sharpness = images.properties["sharpness"]
+        sharpness = _relative_sharpness(images)
         # A decade less than the median: about a Gaussian blur of two pixels, on a picture of 256.
         return (
             _far_below(sharpness)
@@ -130,10 +131,10 @@ def find_blurred(facts: Facts) -> list[Finding]:
         facts,
         "blurred",
         rows,
-        lambda images, row: f"sharpness {images.properties['sharpness'][row]:.2f}",
+        lambda images, row: f"relative sharpness {_relative_sharpness(images)[row]:.2f}",
         title="{count} of {total} pictures {have} no sharp edge, far from what the others have",
         fix="Look at them; remove those that nobody could recognize",
-        typical="sharpness",
+        rank=_relative_sharpness,
     )
 
 
@@ -158,7 +159,7 @@ def find_exposure(facts: Facts) -> list[Finding]:
         detail,
         title="{count} of {total} pictures {are} mostly black or mostly white, far from what the others are",
         fix="Look at them; remove those that nobody could recognize",
-        typical="brightness",
+        rank=lambda images: -np.maximum(images.properties["dark_share"], images.properties["bright_share"]),
     )
 
 
@@ -238,6 +239,11 @@ def find_mixed_formats(facts: Facts) -> list[Finding]:
     ]
 
 
+def _relative_sharpness(images: ImageTable) -> Values:
+    """Sharpness over contrast: a dark or a hazy picture need not be blurred."""
+    return np.asarray(images.properties["sharpness"] - np.log10(images.properties["contrast"] ** 2 + 1.0))
+
+
 def _far_below(values: Values) -> npt.NDArray[np.bool_]:
     """Which values lie below the lower quartile by more than `_FAR_OUT` interquartile ranges."""
     low, high = np.quantile(values, (0.25, 0.75)) if len(values) else (0.0, 0.0)
@@ -252,7 +258,7 @@ def _odd(
     *,
     title: str,
     fix: str,
-    typical: str | None = None,
+    rank: Callable[[ImageTable], Values] | None = None,
     least: Severity = "note",
     most: Severity = "warning",
 ) -> list[Finding]:
@@ -265,7 +271,7 @@ def _odd(
         describe: What to say below one of them.
         title: With `{count}`, `{total}`, and `{are}` or `{have}`.
         fix: What to do.
-        typical: A property whose median over all pictures is evidence.
+        rank: (N,) of which the lowest are the worst; None leaves the pictures in their order.
         least: Severity where they are a few.
         most: Severity from `WARNING_SHARE` of the pictures on.
     """
@@ -277,10 +283,8 @@ def _odd(
         return []
     total = len(data.images)
     evidence: dict[str, object] = {"count": len(rows), "images": total, "by_class": _by_class(data, rows)}
-    if typical is not None:
-        evidence[f"median_{typical}"] = round(float(np.median(data.images.properties[typical])), 2)
-        # The worst first.
-        rows = rows[np.argsort(data.images.properties[typical][rows], kind="stable")]
+    if rank is not None:
+        rows = rows[np.argsort(rank(data.images)[rows], kind="stable")]
     few = len(rows) < WARNING_SHARE * total
     shown = rows.tolist()
     return [
@@ -326,7 +330,7 @@ CHECKS: tuple[Check, ...] = (
         "blurred",
         "files",
         ("blurred",),
-        f"the sharpness lies {_FAR_OUT:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
+        f"the sharpness over the contrast lies {_FAR_OUT:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
         find_blurred,
     ),
     Check(

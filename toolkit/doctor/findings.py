@@ -95,6 +95,16 @@ def most_important_first(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order[f.cause], -f.weight))
 
 
+def split_remedy(sentence: str) -> tuple[str, str]:
+    """An error's sentence in two: what is wrong, and what to do with a capital letter, empty where it does not say.
+
+    Args:
+        sentence: As `EdgeclfError` builds it.
+    """
+    what, _, remedy = sentence.rstrip(".").rpartition("; ")
+    return (what, f"{remedy[:1].upper()}{remedy[1:]}") if what else (remedy, "")
+
+
 def summary(findings: Sequence[Finding], subject: str) -> str:
     """One sentence that a person can act on.
 

@@ -167,7 +167,7 @@ def with_features(
     """
     rows = sample_rows(facts.images.labels, facts.images.parts, most, seed)
     if not most:
-        return replace(facts, without_features="no pretrained network was asked")
+        return replace(facts, without_features="the pretrained network was not asked")
     if not len(rows):
         return facts
     known = {} if memory is None else memory.vectors

@@ -22,4 +22,5 @@ def wilson_interval(hits: int, count: int, z: float = Z95) -> tuple[float, float
     share = hits / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The ends are exact where nothing, or everything, is a hit; rounding must not put them inside.
+    return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < count else 1.0)

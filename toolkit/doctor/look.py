@@ -90,10 +90,9 @@ def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = N
     formats: list[str] = []
     properties = np.empty((len(paths), len(PROPERTIES)), np.float64)
     unreadable: list[tuple[int, str]] = []
-    # On disk: a thumbnail takes 12 KB, and there may be a million. The file has no name and goes with the array.
-    file = tempfile.TemporaryFile(prefix="edgeclf-doctor-")  # noqa: SIM115 - as long as the array
     try:
-        with single_threaded_opencv():
+        # On disk: a thumbnail takes 12 KB, and there may be a million. The file has no name and goes with its map.
+        with tempfile.TemporaryFile(prefix="edgeclf-doctor-") as file, single_threaded_opencv():
             found = map_ahead(
                 lambda path: see(path, memory), paths, threads=threads, ahead=4 * threads, name="edgeclf-doctor"
             )
@@ -107,16 +106,17 @@ def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = N
                 rows.append(position)
                 digests.append(picture.digest)
                 formats.append(picture.format)
-        file.flush()
+            file.flush()
+            shape = (len(rows), THUMBNAIL, THUMBNAIL, 3)
+            thumbnails = np.memmap(file, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
     except OSError as error:
         raise output_error(Path(tempfile.gettempdir()), error) from error
-    shape = (len(rows), THUMBNAIL, THUMBNAIL, 3)
     return Looked(
         np.array(rows, np.int64),
         tuple(digests),
         tuple(formats),
         {name: properties[: len(rows), column].copy() for column, name in enumerate(PROPERTIES)},
-        np.memmap(file, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8),
+        thumbnails,
         tuple(unreadable),
     )
 

@@ -15,6 +15,8 @@ WARNING_SHARE = 0.05
 _PROBLEM_SHARE = 0.01
 # Tukey's "far out": so many interquartile ranges beyond the quartiles lies one in 400,000 of a normal distribution.
 _FAR_OUT = 3.0
+# His ordinary fence, where a second condition says how far is far.
+_OUT = 1.5
 # Pictures of the rarer formats that are named: nothing is wrong with them.
 _MOST_OF_OTHER_FORMATS = 100
 
@@ -121,7 +123,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
         sharpness = _relative_sharpness(images)
         # A decade less than the median: about a Gaussian blur of two pixels, on a picture of 256.
         return (
-            _far_below(sharpness)
+            _far_below(sharpness, _OUT)
             & (sharpness < np.median(sharpness) - 1.0)
             # One of one colour is not blurred.
             & (images.properties["contrast"] >= 2.0)
@@ -244,10 +246,10 @@ def _relative_sharpness(images: ImageTable) -> Values:
     return np.asarray(images.properties["sharpness"] - np.log10(images.properties["contrast"] ** 2 + 1.0))
 
 
-def _far_below(values: Values) -> npt.NDArray[np.bool_]:
-    """Which values lie below the lower quartile by more than `_FAR_OUT` interquartile ranges."""
+def _far_below(values: Values, ranges: float = _FAR_OUT) -> npt.NDArray[np.bool_]:
+    """Which values lie below the lower quartile by more than so many interquartile ranges."""
     low, high = np.quantile(values, (0.25, 0.75)) if len(values) else (0.0, 0.0)
-    return np.asarray(values < low - _FAR_OUT * (high - low))
+    return np.asarray(values < low - ranges * (high - low))
 
 
 def _odd(
@@ -330,7 +332,7 @@ CHECKS: tuple[Check, ...] = (
         "blurred",
         "files",
         ("blurred",),
-        f"the sharpness over the contrast lies {_FAR_OUT:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
+        f"the sharpness over the contrast lies {_OUT:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
         find_blurred,
     ),
     Check(

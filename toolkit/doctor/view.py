@@ -129,6 +129,5 @@ def printable(text: str) -> str:
     """Text that every terminal and page can show: bytes of file names that are not Unicode, and control characters, escaped."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
-        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
-        for character in shown
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in shown
     )

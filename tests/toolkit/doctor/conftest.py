@@ -21,7 +21,8 @@ def crop(rng):
     def make(height=96, width=128):
         image = photographs[rng.integers(len(photographs))]
         while True:
-            top, left = (int(rng.integers(0, side - wanted)) for side, wanted in zip(image.shape, (height, width)))
+            top = int(rng.integers(0, image.shape[0] - height))
+            left = int(rng.integers(0, image.shape[1] - width))
             cut = image[top : top + height, left : left + width]
             # Neither blank nor mostly dark, which the doctor would rightly say.
             if cut.std() > 25 and (cut.max(axis=2) < 30).mean() < 0.2:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeclf.runtime.errors import EdgeclfError, RunFolderError
+from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.checks import checks_for, examine
 from edgeclf.toolkit.doctor.facts import PARTS, DataFacts, Facts, FieldFacts, RunFacts
-from edgeclf.toolkit.doctor.findings import Finding, most_important_first, summary
+from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.gather import MAX_FEATURES, gather_data
 from edgeclf.toolkit.doctor.look import Memory
 from edgeclf.training.dataset import Sample
@@ -119,7 +119,8 @@ def examine_path(path: Path, settings: Settings, progress: Progress, memory: Mem
     if is_run(path):
         data, notes = _data_of_run(path, settings, progress, memory)
         extra.extend(notes)
-        run, field = _facts_of_run(path, data, progress)
+        run, field, notes = _facts_of_run(path, settings, progress)
+        extra.extend(notes)
         facts = Facts(data, run, field)
     else:
         facts = Facts(_gather(path, settings, progress, memory))
@@ -162,33 +163,36 @@ def _data_of_run(
     except (OSError, ValueError, KeyError, TypeError, EdgeclfError) as error:
         got = str(error) if isinstance(error, EdgeclfError) else f"{RUN_FILE} or {SPLIT_FILE} missing or damaged"
         if (folder / HISTORY_FILE).is_file():
-            return None, [_data_missing(f"the run does not say which they are ({got})")]
+            return None, [_images_missing(f"the run does not say which they are ({got})")]
         raise RunFolderError(
             f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", do="train again"
         ) from error
     if not any((root / sample.path).exists() for sample in samples):
-        return None, [_data_missing(f"they are no longer in {root}")]
+        return None, [_images_missing(f"they are no longer in {root}")]
     return _gather(given, settings, progress, memory, samples, root), []
 
 
-def _data_missing(why: str) -> Finding:
-    return Finding(
-        cause="unchecked",
-        severity="note",
-        title=f"The run's images were not looked at: {why}",
-        fix="Bring them back to where they were, or run edgeclf doctor on the data by itself",
-        evidence={"reason": why},
-    )
+def _images_missing(why: str) -> Finding:
+    remedy = "Bring them back to where they were, or run edgeclf doctor on the data by itself"
+    return _not_looked_at("The run's images were not looked at", why, remedy)
+
+
+def _not_looked_at(what: str, why: str, remedy: str) -> Finding:
+    return Finding(cause="unchecked", severity="note", title=f"{what}: {why}", fix=remedy, evidence={"reason": why})
 
 
 def _facts_of_run(
-    folder: Path, data: DataFacts | None, progress: Progress
-) -> tuple[RunFacts | None, FieldFacts | None]:
-    """What the run's records and its model say, as far as this version looks at them."""
+    folder: Path, settings: Settings, progress: Progress
+) -> tuple[RunFacts | None, FieldFacts | None, list[Finding]]:
+    """What the run's records and its model say, and notes about what could not be looked at."""
     name = "edgeclf.toolkit.doctor.gather_run"
     if importlib.util.find_spec(name) is None:
-        return None, None
+        return None, None, []
     module = importlib.import_module(name)
-    run: RunFacts = module.gather_run(folder, data=data, progress=progress)
-    field: FieldFacts | None = module.gather_field(folder, data=data, progress=progress)
-    return run, field
+    opened = module.open_run(folder, cache_folder=settings.cache_folder, progress=progress)
+    run: RunFacts = module.gather_run(opened, seed=settings.seed)
+    try:
+        field: FieldFacts | None = module.gather_field(opened, seed=settings.seed)
+    except MissingPackageError as error:
+        return run, None, [_not_looked_at("The run's model was not tried", *split_remedy(str(error)))]
+    return run, field, []

@@ -61,7 +61,8 @@ def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], in
 
     from rich.text import Text
 
-    shown = [(printable(text), style) for text, style in pieces]
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = [(printable(t).encode(encoding, "backslashreplace").decode(encoding), style) for t, style in pieces]
     plain = "".join(text for text, _ in shown)
     text = textwrap.fill(
         plain,

@@ -23,6 +23,8 @@ _MOST_PICTURES, _MOST_GROUPS, _MOST_IN_GROUP = 24, 12, 6
 _PICTURE_SIDE = 240
 _QUALITY = 80
 _CODE = re.compile(r"`([^`]+)`")
+# A command that stands without backticks goes on to the end of its clause.
+_COMMAND = re.compile(r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) [^,;]*[^,;. ]")
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2127; --dim: #5c6570; --page: #f6f7f9; --card: #ffffff; --line: #d9dee5;
@@ -186,5 +188,7 @@ def _text(text: str) -> str:
 
 
 def _with_code(text: str) -> str:
-    """Escaped, commands between backticks set as code."""
+    """Escaped, commands set as code."""
+    if "`" not in text:
+        text = _COMMAND.sub(r"`\g<0>`", text)
     return _CODE.sub(r"<code>\1</code>", _text(text))

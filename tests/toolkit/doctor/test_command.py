@@ -178,6 +178,25 @@ def test_groups_are_shown_together(write_folder, gather, tmp_path):
     print_examination(examination)
 
 
+@pytest.mark.parametrize(
+    ("fix", "shown"),
+    [
+        ("Try `edgeclf train a,b --run R`, or not", "Try <code>edgeclf train a,b --run R</code>, or not"),
+        ("Try edgeclf train x --lr 0.1 --run R, or add images.", "Try <code>edgeclf train x --lr 0.1 --run R</code>, or add images."),
+        ("Try edgeclf train x.csv.", "Try <code>edgeclf train x.csv</code>."),
+        ("edgeclf turns <i>them</i>", "edgeclf turns &lt;i&gt;them&lt;/i&gt;"),
+    ],
+)  # fmt: skip
+def test_commands_are_set_as_code(fix, shown):
+    from edgeclf.toolkit.doctor.examination import Examination
+    from edgeclf.toolkit.doctor.facts import Facts
+    from edgeclf.toolkit.doctor.findings import Finding
+    from edgeclf.toolkit.doctor.page import page
+
+    text = page(Examination("it", "data", Facts(), (Finding("blank", "note", "t", fix),), ()))
+    assert f'<p class="fix">{shown}</p>' in text
+
+
 def test_a_page_that_cannot_be_written_is_an_output_error(doctor, write_folder, tmp_path):
     done = doctor(write_folder({"cat": 9, "dog": 9}), "--html", tmp_path)
     assert done.code == 3

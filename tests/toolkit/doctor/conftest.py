@@ -24,8 +24,10 @@ def crop(rng):
             top = int(rng.integers(0, image.shape[0] - height))
             left = int(rng.integers(0, image.shape[1] - width))
             cut = image[top : top + height, left : left + width]
-            # Neither blank nor mostly dark, which the doctor would rightly say.
-            if cut.std() > 25 and (cut.max(axis=2) < 30).mean() < 0.2:
+            # Neither blank nor mostly dark nor soft, which the doctor would rightly say.
+            luma = cv2.cvtColor(cut, cv2.COLOR_BGR2GRAY)
+            edges = np.log10(cv2.Laplacian(luma, cv2.CV_64F).var() + 1) - np.log10(luma.var() + 1)
+            if luma.std() > 25 and (luma < 30).mean() < 0.2 and edges > -0.7:
                 return cut
 
     return make

@@ -28,8 +28,7 @@ def change(path, image_change):
 def test_a_clean_folder_has_nothing_but_what_was_not_looked_at(write_folder, gather):
     findings = examine(gather(write_folder({"cat": 60, "dog": 60})))
     assert {finding.severity for finding in findings} == {"note"}
-    # Some crop of a smooth part may look blurred.
-    assert {finding.cause for finding in findings} - {"blurred"} == {"unchecked"}
+    assert {finding.cause for finding in findings} == {"unchecked"}
     assert summary(findings, "it") == "Nothing wrong was found in it."
 
 
@@ -43,17 +42,18 @@ def test_odd_pictures_are_told_from_the_others(write_folder, gather, crop):
     cv2.imwrite(str(root / "dog/0006.jpg"), crop(60, 400))
     cv2.imwrite(str(root / "dog/0007.jpg"), crop(12, 12))
     found = by_cause(gather(root))
-    assert found["blank"].items == ("cat/0001.jpg",)
+    # A crop may be so bright, or so dark, that nothing is left of it.
+    assert "cat/0001.jpg" in found["blank"].items
+    assert set(found["blank"].items) <= {"cat/0001.jpg", "cat/0003.jpg", "dog/0004.jpg"}
     assert found["blank"].severity == "warning"
-    # Some crop of a smooth part may be as soft, none softer.
-    assert found["blurred"].items[0] == "cat/0002.jpg"
-    assert len(found["blurred"].items) < 5
-    assert set(found["exposure"].items) <= {"cat/0003.jpg", "dog/0004.jpg"}
-    assert "dog/0004.jpg" in found["exposure"].items
+    assert found["blurred"].items == ("cat/0002.jpg",)
+    exposed = found["exposure"].items if "exposure" in found else ()
+    assert set(exposed) <= {"cat/0003.jpg", "dog/0004.jpg"}
+    assert "dog/0004.jpg" in (*exposed, *found["blank"].items)
     assert "dog/0005.jpg" in found["grey"].items
     assert set(found["odd-size"].items) == {"dog/0006.jpg", "dog/0007.jpg"}
-    assert found["blank"].evidence["by_class"] == {"cat": 1}
-    assert "1 of 120 pictures is" in found["blank"].title
+    assert found["blurred"].evidence["by_class"] == {"cat": 1}
+    assert "1 of 120 pictures has" in found["blurred"].title
     assert "2 of 120 pictures have" in found["odd-size"].title
 
 

@@ -21,15 +21,6 @@ def plain_high_frequency(luma):
     return energy[np.maximum(rows, np.fft.rfftfreq(luma.shape[1])[None, :]) > 0.25].sum() / energy.sum()
 
 
-def plain_blockiness(luma):
-    ratios = []
-    for values in (luma, luma.T):
-        steps = np.abs(np.diff(values.astype(np.int64), axis=1)).mean(axis=0)
-        on_border = np.arange(len(steps)) % 8 == 7
-        ratios.append((steps[on_border].mean() + 0.1) / (steps[~on_border].mean() + 0.1))
-    return np.mean(ratios)
-
-
 @pytest.mark.parametrize("size_hw", [(96, 128), (97, 128), (96, 131), (33, 251), (200, 201)])
 def test_properties_are_what_they_say(crop, size_hw):
     image = crop(*size_hw)
@@ -46,7 +37,6 @@ def test_properties_are_what_they_say(crop, size_hw):
     assert found["fine_sharpness"] == pytest.approx(np.log10((laplacian + 1e-3) / (luma.var() + 1)))
     # Single precision against double.
     assert found["high_frequency"] == pytest.approx(plain_high_frequency(luma), rel=1e-5)
-    assert found["blockiness"] == pytest.approx(plain_blockiness(luma))
 
 
 def test_noise_alone_reaches_the_highest_frequencies(rng):

@@ -18,7 +18,13 @@ def print_result(text: str) -> None:
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes the command's result to stdout as one JSON document."""
-    print_result(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        # A file name that is not Unicode, or a terminal that is not: escapes keep it.
+        text = json.dumps(document, indent=2, allow_nan=False)
+    print_result(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> None:

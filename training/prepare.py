@@ -107,16 +107,30 @@ def _arrange(samples: tuple[Sample, ...], labels: Sequence[str], cached: CachedI
     rows = {
         split: np.array([i for i, sample in enumerate(readable) if sample.split == split], np.int64) for split in SPLITS
     }
+    check_every_class_is_readable(readable, labels, len(cached.unreadable))
+    true = np.array([index[sample.label] for sample in readable], np.int64)
+    return TrainingData(tuple(labels), samples, cached, true, rows)
+
+
+def check_every_class_is_readable(readable: Sequence[Sample], labels: Sequence[str], unreadable: int) -> None:
+    """Refuses data of which a class has no image left to train on, or to choose by.
+
+    Args:
+        readable: The images that can be read, with their parts.
+        labels: All classes.
+        unreadable: Number of images that cannot be read.
+
+    Raises:
+        DatasetError: A class has no readable training or validation image.
+    """
     needed: tuple[Split, ...] = ("train", "val")
+    there = Counter((sample.split, sample.label) for sample in readable)
     for split in needed:
-        there = Counter(readable[row].label for row in rows[split])
         for label in labels:
-            if not there[label]:
+            if not there[split, label]:
                 raise DatasetError(
                     f"class {label!r} has no readable {split} image",
-                    got=f"{len(cached.unreadable)} unreadable files",
+                    got=f"{unreadable} unreadable files",
                     expected="at least one",
                     do="replace the unreadable files",
                 )
-    true = np.array([index[sample.label] for sample in readable], np.int64)
-    return TrainingData(tuple(labels), samples, cached, true, rows)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edgeclf.toolkit.commands.bench import bench
 from edgeclf.toolkit.commands.demo import demo
+from edgeclf.toolkit.commands.doctor import doctor
 from edgeclf.toolkit.commands.evaluate import evaluate
 from edgeclf.toolkit.commands.export import export
 from edgeclf.toolkit.commands.infer import infer
@@ -17,6 +18,7 @@ from edgeclf.toolkit.commands.verify import verify
 
 # In the order of the road from a folder of images to a device: the order of `edgeclf --help`.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "doctor": doctor,
     "train": train,
     "evaluate": evaluate,
     "export": export,

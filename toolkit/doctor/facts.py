@@ -71,12 +71,14 @@ class DataFacts:
     Attributes:
         given: What the user named, for commands that mend.
         root: Absolute path that the images' paths are relative to.
-        classes: Class names, sorted.
-        images: The readable images.
+        classes: Class names, sorted; none where the images have no labels that could be used.
+        images: The readable images; their labels are -1 where there are no classes.
         unreadable: Path and reason of each file that is not.
         refusal: Why training would refuse the data; None where it would not.
         features: Of a sample of the images; None where the pretrained network is not installed, or nothing needs it.
         parts_given: Whether the data set, or the run, says which image is in which part.
+        listed: How many images the data set has, when only a sample of them was looked at; None when all were.
+        without_features: Why there are no features; None where there are, or where nothing was to be had from them.
     """
 
     given: str
@@ -87,6 +89,8 @@ class DataFacts:
     refusal: str | None
     features: Features | None
     parts_given: bool
+    listed: int | None = None
+    without_features: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

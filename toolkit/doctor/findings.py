@@ -44,6 +44,7 @@ CAUSES: Mapping[str, str] = {
     "odd-size": "pictures of extreme size or shape",
     "rotated": "pictures that are only upright by their EXIF orientation",
     "mixed-formats": "several file formats",
+    "unchecked": "something that could not be looked at",
 }
 
 
@@ -92,6 +93,16 @@ def most_important_first(findings: Sequence[Finding]) -> list[Finding]:
     """Findings by severity, then by how fundamental the cause is, then by weight."""
     order = {cause: position for position, cause in enumerate(CAUSES)}
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order[f.cause], -f.weight))
+
+
+def split_remedy(sentence: str) -> tuple[str, str]:
+    """An error's sentence in two: what is wrong, and what to do with a capital letter, empty where it does not say.
+
+    Args:
+        sentence: As `EdgeclfError` builds it.
+    """
+    what, _, remedy = sentence.rstrip(".").rpartition("; ")
+    return (what, f"{remedy[:1].upper()}{remedy[1:]}") if what else (remedy, "")
 
 
 def summary(findings: Sequence[Finding], subject: str) -> str:

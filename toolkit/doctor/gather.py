@@ -1,41 +1,31 @@
 """Facts of a data set: every picture opened once for its properties, and a sample of them shown to a pretrained network."""
 
-import contextlib
-import hashlib
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.errors import EdgeclfError, MissingPackageError
-from edgeclf.runtime.image_header import read_image_header
-from edgeclf.runtime.preprocess import UInt8Array, decode_image, load_image, resize
+from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.sources import image_paths
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, THUMBNAIL, DataFacts, Features, ImageTable
-from edgeclf.toolkit.doctor.properties import PROPERTIES, measure_properties
-from edgeclf.training.ahead import map_ahead
+from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, DataFacts, Features, ImageTable
+from edgeclf.toolkit.doctor.look import Looked, Memory, look_at
 from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, get_architecture
 from edgeclf.training.cache import cached_images
-from edgeclf.training.dataset import Sample, discover_dataset
+from edgeclf.training.dataset import Dataset, Sample, discover_dataset
 from edgeclf.training.features import backbone_features, freeze_written
 from edgeclf.training.networks.weights import PRETRAINED
+from edgeclf.training.prepare import check_every_class_is_readable
+from edgeclf.training.split import assign_splits
 
 # Pictures that the pretrained network is shown at most: beyond this many, a sample of every class in every part.
 MAX_FEATURES = 10_000
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    digest: str
-    format: str
-    properties: dict[str, float]
-    thumbnail: UInt8Array
+# Of images whose classes cannot be told.
+_NO_LABEL = -1
 
 
 def gather_data(
@@ -43,71 +33,179 @@ def gather_data(
     *,
     samples: Sequence[Sample] | None = None,
     root: Path | None = None,
+    max_images: int | None = None,
     max_features: int = MAX_FEATURES,
     seed: int = 0,
     cache_folder: Path | None = None,
+    memory: Memory | None = None,
     progress: Progress,
 ) -> DataFacts:
     """Gathers a data set's facts.
 
     Args:
-        data: Folder or CSV, as `discover_dataset` takes it.
+        data: Folder or CSV, as `discover_dataset` takes it; a folder of images without classes gives facts without
+            classes.
         samples: Its samples with their parts, where a run says which those are; None lists them.
         root: What the samples' paths are relative to; None with `samples` None.
+        max_images: Pictures that are looked at, of every class in every part the same share; None for all.
         max_features: Pictures that the pretrained network is shown; 0 for none.
-        seed: Of the sample.
+        seed: Of the samples.
         cache_folder: Where preprocessed pictures and features are kept, which a training then finds; None takes the
             default.
+        memory: What was seen of pictures before; None remembers nothing.
         progress: Told how many pictures are done.
 
     Raises:
-        DatasetError: There are no labelled images at all.
+        DatasetError: There are no images at all.
         OutputError: The cache cannot be written.
     """
     refusal: str | None = None
     if samples is None or root is None:
-        dataset = discover_dataset(data, for_training=False)
-        samples, root = dataset.samples, dataset.root
         try:
-            discover_dataset(data)
-        except EdgeclfError as error:
-            refusal = str(error)
-    table, unreadable, samples = _look(samples, root, progress)
-    classes = tuple(sorted({sample.label for sample in samples}))
+            dataset = discover_dataset(data, for_training=False)
+            labelled = True
+        except DatasetError as error:
+            dataset, labelled, refusal = _without_labels(data, error), False, str(error)
+    else:
+        dataset, labelled = Dataset(root, tuple(samples)), True
+    classes = dataset.labels if labelled else ()
+    number = {label: position for position, label in enumerate(classes)}
+    labels = np.array([number.get(sample.label, _NO_LABEL) for sample in dataset.samples], np.int64)
+    parts = np.array([NO_PART if s.split is None else PARTS.index(s.split) for s in dataset.samples], np.int64)
+    chosen = sample_rows(labels, parts, len(labels) if max_images is None else max_images, seed)
+    looked = look_at([dataset.root / dataset.samples[row].path for row in chosen], progress, memory)
+    rows = chosen[looked.rows]
+    if refusal is None and samples is None:
+        unseen = {dataset.samples[chosen[position]].path for position, _ in looked.unreadable}
+        refusal = _why_refused(data, dataset, unseen)
     facts = DataFacts(
         given=str(data),
-        root=root,
+        root=dataset.root,
         classes=classes,
-        images=table,
-        unreadable=tuple(unreadable),
+        images=_table(dataset, rows, labels, parts, looked),
+        unreadable=tuple((dataset.samples[chosen[position]].path, why) for position, why in looked.unreadable),
         refusal=refusal,
         features=None,
-        parts_given=bool(len(table)) and bool((table.parts != NO_PART).any()),
+        parts_given=bool((parts != NO_PART).any()),
+        listed=len(labels) if len(chosen) < len(labels) else None,
     )
-    return with_features(facts, max_features, seed=seed, cache_folder=cache_folder, progress=progress)
+    if not labelled:
+        return facts
+    return with_features(facts, max_features, seed=seed, cache_folder=cache_folder, memory=memory, progress=progress)
+
+
+def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
+    """The images of data whose classes cannot be told.
+
+    Raises:
+        DatasetError: The refusal itself, where there is nothing to look at.
+    """
+    # os.path, because Path raises for some impossible names.
+    if os.path.isdir(data):  # noqa: PTH112
+        root = data.resolve()
+        try:
+            found = image_paths([root])
+        except EdgeclfError:
+            raise refusal from None
+        return Dataset(root, tuple(Sample(path.relative_to(root).as_posix(), "") for path in found))
+    if os.path.isfile(data) and data.suffix.lower() == ".csv":  # noqa: PTH113
+        return Dataset(data.parent.resolve(), ())
+    raise refusal
+
+
+def _why_refused(data: Path, dataset: Dataset, unreadable: set[str]) -> str | None:
+    """Training's own sentence, None where it would not refuse."""
+    try:
+        discover_dataset(data)
+        split = assign_splits(dataset)
+        readable = [sample for sample in split if sample.path not in unreadable]
+        check_every_class_is_readable(readable, dataset.labels, len(unreadable))
+    except EdgeclfError as error:
+        return str(error)
+    return None
+
+
+def _table(
+    dataset: Dataset,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    parts: npt.NDArray[np.int64],
+    looked: Looked,
+) -> ImageTable:
+    return ImageTable(
+        paths=tuple(dataset.samples[row].path for row in rows),
+        labels=labels[rows],
+        parts=parts[rows],
+        digests=looked.digests,
+        formats=looked.formats,
+        properties=looked.properties,
+        thumbnails=looked.thumbnails,
+    )
 
 
 def with_features(
-    facts: DataFacts, most: int, *, seed: int, cache_folder: Path | None, progress: Progress
+    facts: DataFacts,
+    most: int,
+    *,
+    seed: int,
+    cache_folder: Path | None,
+    memory: Memory | None = None,
+    progress: Progress,
 ) -> DataFacts:
-    """The facts with the features of a sample of the pictures, if the pretrained network is installed."""
+    """The facts with the features of a sample of the pictures, if the pretrained network is installed.
+
+    Args:
+        facts: Without features.
+        most: Pictures in the sample at most, 0 for none.
+        seed: Of the sample.
+        cache_folder: Where features are kept; None takes the default.
+        memory: Features computed before; None remembers nothing.
+        progress: Told how many pictures are done.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
     rows = sample_rows(facts.images.labels, facts.images.parts, most, seed)
-    architecture = get_architecture(DEFAULT_ARCHITECTURE)
-    if not len(rows) or architecture.read_weights is None or architecture.write_backbone is None:
+    if not most:
+        return replace(facts, without_features="the pretrained network was not asked")
+    if not len(rows):
         return facts
+    known = {} if memory is None else memory.vectors
+    digests = [facts.images.digests[row] for row in rows]
+    missing = [position for position, digest in enumerate(digests) if digest not in known]
     try:
-        weights = architecture.read_weights(PRETRAINED)
-        if weights is None:
-            return facts
-        preprocess = Preprocess((architecture.default_size,) * 2, architecture.default_fit)
-        backbone = freeze_written(architecture.name, preprocess.size_hw, weights, architecture.write_backbone)
-    except MissingPackageError:
+        found = _compute([facts.root / facts.images.paths[rows[n]] for n in missing], cache_folder, progress)
+    except MissingPackageError as error:
+        return replace(facts, without_features=str(error))
+    vectors = {missing[position]: vector for position, vector in found.items()}
+    if memory is not None:
+        memory.vectors.update({digests[n]: vector for n, vector in vectors.items()})
+    vectors.update({n: known[digest] for n, digest in enumerate(digests) if n not in vectors and digest in known})
+    # A file that went away since it was looked at has none.
+    there = sorted(vectors)
+    if not there:
         return facts
-    paths = [facts.root / facts.images.paths[row] for row in rows]
+    matrix = np.stack([vectors[n] for n in there])
+    return replace(facts, features=Features(rows[there], matrix, DEFAULT_ARCHITECTURE))
+
+
+def _compute(
+    paths: Sequence[Path], cache_folder: Path | None, progress: Progress
+) -> dict[int, npt.NDArray[np.float32]]:
+    """Features by the positions of their files."""
+    if not paths:
+        return {}
+    architecture = get_architecture(DEFAULT_ARCHITECTURE)
+    if architecture.read_weights is None or architecture.write_backbone is None:
+        raise AssertionError(architecture.name)
+    weights = architecture.read_weights(PRETRAINED)
+    if weights is None:
+        raise AssertionError(architecture.name)
+    preprocess = Preprocess((architecture.default_size,) * 2, architecture.default_fit)
+    backbone = freeze_written(architecture.name, preprocess.size_hw, weights, architecture.write_backbone)
     cached = cached_images(paths, preprocess, cache_folder=cache_folder, progress=progress)
     vectors = backbone_features(backbone, cached, preprocess.key, cache_folder=cache_folder, progress=progress)
-    found = Features(rows[np.array(cached.rows, np.int64)], np.asarray(vectors[:], np.float32), architecture.name)
-    return DataFacts(**{**vars(facts), "features": found})
+    return {row: np.asarray(vectors[n], np.float32) for n, row in enumerate(cached.rows)}
 
 
 def sample_rows(
@@ -123,75 +221,3 @@ def sample_rows(
         rows = np.flatnonzero((labels == key[0]) & (parts == key[1]))
         chosen.append(generator.permutation(rows)[: max(1, int(len(rows) * share))] if most else rows[:0])
     return np.sort(np.concatenate(chosen))
-
-
-def _look(
-    samples: Sequence[Sample], root: Path, progress: Progress
-) -> tuple[ImageTable, list[tuple[str, str]], Sequence[Sample]]:
-    """Opens every picture."""
-    threads = usable_cpus()
-    classes = {label: number for number, label in enumerate(sorted({sample.label for sample in samples}))}
-    kept: list[int] = []
-    seen: list[_Seen] = []
-    unreadable: list[tuple[str, str]] = []
-    # On disk: a thumbnail takes 12 KB, and there may be a million pictures. The file has no name and goes with the array.
-    file = tempfile.TemporaryFile(prefix="edgeclf-doctor-")  # noqa: SIM115 - as long as the array
-    thumbnails = np.memmap(file, np.uint8, "w+", shape=(max(1, len(samples)), THUMBNAIL, THUMBNAIL, 3))
-    with _single_threaded_opencv():
-        found = map_ahead(
-            lambda sample: _see(root / sample.path), samples, threads=threads, ahead=4 * threads, name="edgeclf-doctor"
-        )
-        for number, (sample, result) in enumerate(zip(samples, found, strict=True)):
-            progress("look", number + 1, len(samples))
-            if isinstance(result, EdgeclfError):
-                unreadable.append((sample.path, f"{result.what.split(' ')[0]} it: got {result.got}"))
-                continue
-            thumbnails[len(kept)] = result.thumbnail
-            kept.append(number)
-            seen.append(_Seen(result.digest, result.format, result.properties, thumbnails[len(kept) - 1]))
-    readable = [samples[number] for number in kept]
-    table = ImageTable(
-        paths=tuple(sample.path for sample in readable),
-        labels=np.array([classes[sample.label] for sample in readable], np.int64),
-        parts=np.array([NO_PART if s.split is None else PARTS.index(s.split) for s in readable], np.int64),
-        digests=tuple(item.digest for item in seen),
-        formats=tuple(item.format for item in seen),
-        properties={name: np.array([item.properties[name] for item in seen], np.float64) for name in PROPERTIES},
-        thumbnails=thumbnails[: len(kept)],
-    )
-    return table, unreadable, samples
-
-
-def _see(path: Path) -> "_Seen | EdgeclfError":
-    try:
-        data = path.read_bytes() if path.is_file() else b""
-        header = read_image_header(data)
-        # A file without a header is read for the sentence that says what is wrong with it.
-        image_bgr = load_image(path) if header is None else decode_image(data, source=str(path))
-    except EdgeclfError as error:
-        return error
-    except OSError:
-        try:
-            load_image(path)
-        except EdgeclfError as error:
-            return error
-        raise
-    if header is None:
-        raise RuntimeError(f"{path} changed while it was read")
-    return _Seen(
-        hashlib.blake2b(data, digest_size=16).hexdigest(),
-        header.format,
-        measure_properties(image_bgr, header, data),
-        resize(image_bgr, (THUMBNAIL, THUMBNAIL)),
-    )
-
-
-@contextlib.contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Keeps OpenCV's own pool out of the way while every CPU already has a thread."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -1,6 +1,8 @@
 """Simple properties of a picture and its file: what a network might learn instead of the object, and what differs between cameras."""
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +43,7 @@ PROPERTIES: Mapping[str, str] = {
     "fine_sharpness": "logarithm of the variance of the Laplacian over that of the luma, at the picture's own resolution",
     "high_frequency": "share of the spectral energy above half the highest frequency, at the picture's own resolution",
     "blockiness": "steps across the borders of 8 x 8 blocks over those inside, at the picture's own resolution",
-    "noise": "median absolute deviation of what a 3 x 3 median filter takes away, at the picture's own resolution",
+    "noise": "1.4826 times the mean of what a 3 x 3 median filter takes away, at the picture's own resolution",
     "border": "share of the picture that is a frame of one colour",
     "corner_spread": "largest difference between the four corners' mean luma and that of their neighbourhood",
 }
@@ -60,7 +62,13 @@ def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) 
     small = resize(image_bgr, (max(1, round(height * scale)), max(1, round(width * scale))))
     luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     blue, green, red = (float(value) for value in cv2.mean(small)[:3])
-    spread = small.max(axis=2).astype(np.int16) - small.min(axis=2)
+    channels = cv2.split(small)
+    spread = cv2.subtract(
+        cv2.max(cv2.max(channels[0], channels[1]), channels[2]), cv2.min(cv2.min(channels[0], channels[1]), channels[2])
+    )
+    brightness, deviation = cv2.meanStdDev(luma)
+    # The share of each of the 256 levels: several properties at once.
+    levels = np.bincount(luma.ravel(), minlength=256) / luma.size
     return {
         "file_bytes": float(len(data)),
         "bytes_per_pixel": len(data) / (height * width),
@@ -70,16 +78,16 @@ def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) 
         "aspect": width / height,
         "orientation": float(header.orientation),
         "jpeg_quality": jpeg_quality(data) if header.format == "jpeg" else float("nan"),
-        "brightness": float(luma.mean()),
-        "contrast": float(luma.std()),
-        "dark_share": float((luma < 10).mean()),
-        "bright_share": float((luma > 245).mean()),
-        "saturation": float(cv2.cvtColor(small, cv2.COLOR_BGR2HSV)[..., 1].mean()),
+        "brightness": float(brightness[0, 0]),
+        "contrast": float(deviation[0, 0]),
+        "dark_share": float(levels[:10].sum()),
+        "bright_share": float(levels[246:].sum()),
+        "saturation": cv2.mean(cv2.cvtColor(small, cv2.COLOR_BGR2HSV))[1],
         "red": red,
         "green": green,
         "blue": blue,
-        "channel_spread": float(spread.mean()),
-        "sharpness": float(np.log10(cv2.Laplacian(luma, cv2.CV_32F).var() + 1.0)),
+        "channel_spread": cv2.mean(spread)[0],
+        "sharpness": float(np.log10(_variance(cv2.Laplacian(luma, cv2.CV_16S)) + 1.0)),
         **_fine(_centre(image_bgr)),
         "border": _border_share(luma),
         "corner_spread": _corner_spread(luma),
@@ -128,35 +136,63 @@ def _centre(image_bgr: UInt8Array) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image_bgr[top : top + _CENTRE, left : left + _CENTRE], cv2.COLOR_BGR2GRAY), np.uint8)
 
 
+def _variance(values: npt.NDArray[Any]) -> float:
+    return float(cv2.meanStdDev(values)[1][0, 0]) ** 2
+
+
 def _fine(luma: npt.NDArray[np.uint8]) -> dict[str, float]:
-    variance = float(luma.var())
-    laplacian = float(cv2.Laplacian(luma, cv2.CV_32F).var())
-    detail = luma.astype(np.int16) - cv2.medianBlur(luma, 3)
+    laplacian = _variance(cv2.Laplacian(luma, cv2.CV_16S))
     return {
-        "fine_sharpness": float(np.log10((laplacian + 1e-3) / (variance + 1.0))),
+        "fine_sharpness": float(np.log10((laplacian + 1e-3) / (_variance(luma) + 1.0))),
         "high_frequency": _high_frequency(luma),
         "blockiness": _blockiness(luma),
-        "noise": 1.4826 * float(np.abs(detail).mean()),
+        "noise": 1.4826 * cv2.mean(cv2.absdiff(luma, cv2.medianBlur(luma, 3)))[0],
     }
 
 
 def _high_frequency(luma: npt.NDArray[np.uint8]) -> float:
     if min(luma.shape) < 16:
         return float("nan")
-    # The window keeps the picture's edges from looking like detail.
-    window = np.outer(np.hanning(luma.shape[0]), np.hanning(luma.shape[1]))
-    energy = np.abs(np.fft.rfft2((luma - luma.mean()) * window)) ** 2
-    rows = np.abs(np.fft.fftfreq(luma.shape[0]))[:, None]
-    columns = np.fft.rfftfreq(luma.shape[1])[None, :]
-    return float(energy[np.maximum(rows, columns) > 0.25].sum() / (energy.sum() + 1e-9))
+    window, counted, high = _spectrum_weights(luma.shape[0], luma.shape[1])
+    # A real transform in single precision, packed into the picture's own size: several times quicker than NumPy's.
+    packed = cv2.dft((luma - np.float32(cv2.mean(luma)[0])) * window)
+    energy = cv2.multiply(packed, packed)
+    total = float(np.multiply(energy, counted, out=packed).sum(dtype=np.float64))
+    return float(np.multiply(energy, high, out=packed).sum(dtype=np.float64)) / (total + 1e-9)
+
+
+@lru_cache(maxsize=16)
+def _spectrum_weights(
+    height: int, width: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A window that keeps the picture's edges from looking like detail, and how often each packed number counts.
+
+    Column 0 holds the rows' frequencies from 0 to the highest, real and imaginary parts in turn, as does the last column
+    of an even width; in the columns between lie, in turn, the real and imaginary parts for all the rows' frequencies
+    (OpenCV's packed format). The sums are those over half the plane, which the other half repeats.
+
+    Returns:
+        (height, width) each: the window, how often a number counts, and the same for high frequencies alone.
+    """
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    rows, half_rows = np.abs(np.fft.fftfreq(height)), (np.arange(height) + 1) // 2 / height
+    columns = (np.arange(width) + 1) // 2 / width
+    frequency = np.maximum(rows[:, None], columns[None, :])
+    counted = np.ones((height, width), np.float32)
+    for column in (0, width - 1) if width % 2 == 0 else (0,):
+        frequency[:, column] = np.maximum(half_rows, columns[column])
+        counted[1 : height - 1 if height % 2 == 0 else height, column] = 2.0
+    return window, counted, counted * (frequency > 0.25)
 
 
 def _blockiness(luma: npt.NDArray[np.uint8]) -> float:
     if min(luma.shape) < 24:
         return float("nan")
     ratios = []
-    for values in (luma, luma.T):
-        steps = np.abs(np.diff(values.astype(np.int16), axis=1)).mean(axis=0)
+    for steps in (
+        cv2.reduce(cv2.absdiff(luma[:, 1:], luma[:, :-1]), 0, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel(),
+        cv2.reduce(cv2.absdiff(luma[1:], luma[:-1]), 1, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel(),
+    ):
         on_border = np.arange(len(steps)) % 8 == 7
         ratios.append((steps[on_border].mean() + 0.1) / (steps[~on_border].mean() + 0.1))
     return float(np.mean(ratios))
@@ -166,9 +202,9 @@ def _border_share(luma: npt.NDArray[np.uint8]) -> float:
     """Share of the area outside the rectangle that is left when lines of one colour are taken from all four sides."""
     height, width = luma.shape
     left_over = []
-    for values in (luma, luma.T):
-        spread = values.max(axis=1).astype(np.int16) - values.min(axis=1)
-        inner = np.flatnonzero(spread > _UNIFORM)
+    for axis in (1, 0):
+        darkest, brightest = (cv2.reduce(luma, axis, kind).ravel() for kind in (cv2.REDUCE_MIN, cv2.REDUCE_MAX))
+        inner = np.flatnonzero(brightest - darkest > _UNIFORM)
         left_over.append(0 if len(inner) == 0 else int(inner[-1] - inner[0] + 1))
     return float(1.0 - left_over[0] * left_over[1] / (height * width))
 

@@ -1,0 +1,71 @@
+"""`edgeclf doctor`: why a classifier does not learn, or will not hold up in the field."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeclf.toolkit.console import note, print_json, progress_bar
+from edgeclf.toolkit.options import CacheFolderOption, JsonOption
+
+
+def doctor(
+    subject: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA_OR_RUN",
+            help="Before training: folder of class folders, train/ + test/ folders, or a CSV. After: a run folder.",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with the pictures into this file.", show_default=False),
+    ] = None,
+    list_checks: Annotated[bool, typer.Option("--list", help="List the checks and when each finds something.")] = False,
+    max_images: Annotated[
+        int | None,
+        typer.Option(
+            "--max-images",
+            min=1,
+            help="Look at so many images at most, of every class in every part the same share. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Look at the files only, show no picture to the pretrained network.")
+    ] = False,
+    cache_folder: CacheFolderOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of samples and folds.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a problem."""
+    if list_checks:
+        from edgeclf.toolkit.doctor.view import print_checks
+
+        print_checks(as_json=as_json)
+        return
+    if subject is None:
+        from edgeclf.runtime.errors import UsageError
+
+        raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
+    from edgeclf.toolkit.doctor.examination import Settings, examine_path
+    from edgeclf.toolkit.doctor.gather import MAX_FEATURES
+    from edgeclf.toolkit.doctor.view import print_examination
+
+    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache_folder)
+    with progress_bar() as progress:
+        examination = examine_path(subject, settings, progress)
+    if html is not None:
+        from edgeclf.runtime.files import write_text
+        from edgeclf.toolkit.doctor.page import page
+
+        write_text(html, page(examination))
+    if as_json:
+        print_json(examination.to_json())
+    else:
+        print_examination(examination)
+    if html is not None:
+        note(f"page with the pictures: {html}")
+    if examination.has_problem:
+        raise typer.Exit(4)

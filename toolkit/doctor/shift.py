@@ -1,0 +1,312 @@
+"""Were the parts photographed, and prepared, alike? What differs between them within the classes, most fundamental first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.toolkit.doctor.domain import Told, binned, rank_z, superiority, tell_apart
+from edgeclf.toolkit.doctor.facts import PARTS, Check, DataFacts, Facts, ImageTable
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.hidden import hidden_kinds
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+# A difference is believed beyond this many standard deviations of chance: one clean comparison of 14 properties in a
+# thousand has one, since 28 values are tried at 6e-5 each.
+_BELIEVED = 4.0
+# How much oftener one part must have more than the other, beyond the margin, to be a warning, and a problem.
+_WARNING, _PROBLEM = 0.15, 0.5
+# A more fundamental property explains those with up to so many times its own difference.
+_EXPLAINS = 2.0
+# For what is told apart by features alone: area under the ROC curve.
+_AUC_WARNING = 0.75
+# A part, or a class of it, needs so many images to be compared.
+_FEWEST = 10
+_SHOWN = 24
+# Steps across JPEG's blocks are seen from here on, log2 of their size over that of the steps inside.
+_SEEN_BLOCKS = 0.2
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that may differ between cameras, or between ways to prepare pictures.
+
+    Attributes:
+        values: Of the image table, (N,) on a scale where equal steps matter equally.
+        margin: Difference on that scale that no classifier should mind.
+        less: What a picture with less of it is, compared with one that has more.
+        more: And the other way.
+        shown: The property whose median people understand.
+        unit: Of that property.
+    """
+
+    values: Callable[[ImageTable], Floats]
+    margin: float
+    less: str
+    more: str
+    shown: str
+    unit: str = ""
+
+
+def _column(name: str) -> Callable[[ImageTable], Floats]:
+    return lambda images: np.asarray(images.properties[name], np.float64)
+
+
+def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[ImageTable], Floats]:
+    return lambda images: share * np.log2(np.maximum(images.properties[name] + offset, 1e-9))
+
+
+def _share_of_light(channel: str) -> Callable[[ImageTable], Floats]:
+    return lambda images: images.properties[channel] / (sum(images.properties[c] for c in ("red", "green", "blue")) + 3.0)
+
+
+def _relative_spread(images: ImageTable) -> Floats:
+    return np.asarray(images.properties["channel_spread"] / (images.properties["brightness"] + 8.0), np.float64)
+
+
+def visible_blocks(images: ImageTable) -> Floats:
+    """Blockiness as far as it is seen: pictures that show none are alike, whatever they were saved with."""
+    return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _SEEN_BLOCKS)
+
+
+def _is_jpeg(images: ImageTable) -> Floats:
+    return np.array([format_ == "jpeg" for format_ in images.formats], np.float64)
+
+
+# In the order of cause and effect: what stands first changes what comes later, but not the other way round. A frame
+# changes the size; fewer pixels change all detail; darkness takes contrast and noise with it; blur takes noise and JPEG's
+# blocks; compression takes noise; noise adds contrast, and colour to grey pictures. How a file was saved comes last: what
+# else was done to a picture made it be saved anew. Margins are what mild augmentation changes (7 % of the brightness ...).
+FACTORS: Mapping[str, tuple[Factor, ...]] = {
+    "border": (Factor(_column("border"), 0.02, "without a frame", "with a frame", "border", "of the area"),),
+    "resolution": (Factor(_log2("megapixels", 0.0, 0.5), 0.1, "smaller", "larger", "megapixels", "megapixels"),),
+    "shape": (Factor(_log2("aspect"), 0.1, "narrower", "wider", "aspect", "width to height"),),
+    "orientation": (Factor(_column("orientation"), 0.5, "upright", "rotated by EXIF", "orientation"),),
+    "brightness": (Factor(_log2("brightness", 8.0), 0.1, "darker", "brighter", "brightness", "of 255"),),
+    "blur": (Factor(_column("edge_sharpness"), 0.1, "more blurred", "sharper", "edge_sharpness"),),
+    "compression": (Factor(visible_blocks, 0.1, "less compressed", "more compressed", "blockiness", "steps at blocks"),),
+    "noise": (Factor(_column("noise"), 1.0, "less noisy", "noisier", "noise", "of 255"),),
+    "contrast": (Factor(_log2("contrast", 2.0), 0.15, "of less contrast", "of more contrast", "contrast", "of 255"),),
+    "colour": (
+        Factor(_share_of_light("red"), 0.015, "less red", "redder", "red", "of 255"),
+        Factor(_share_of_light("blue"), 0.015, "less blue", "bluer", "blue", "of 255"),
+        Factor(_relative_spread, 0.05, "less colourful", "more colourful", "saturation", "of 255"),
+    ),
+    "format": (Factor(_is_jpeg, 0.5, "less often JPEG files", "more often JPEG files", "jpeg_quality"),),
+    "encoding": (Factor(_column("jpeg_quality"), 10.0, "saved at a lower quality", "saved at a higher quality", "jpeg_quality"),),
+}
+# Not seen in the pixels, so that a network does not see them either.
+_UNSEEN = ("format", "encoding", "orientation")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a part differs in one property from the training part.
+
+    Attributes:
+        name: Of the property, a key of `FACTORS`.
+        factor: What was compared.
+        delta: Cliff's delta beyond the margin, -1..1, positive where the part has more.
+        z: Standard deviations beyond chance.
+        spread: Whether the distances from the training part's median differ, not the values.
+        medians: Of the training part and of the part, in the factor's shown property.
+    """
+
+    name: str
+    factor: Factor
+    delta: float
+    z: float
+    spread: bool
+    medians: tuple[float, float]
+
+
+def differences(images: ImageTable, part: Ints, train: Ints) -> list[Difference]:
+    """What differs between two parts within classes, by cause and effect.
+
+    Args:
+        images: All of them.
+        part: Rows of the one part.
+        train: Rows of the other.
+    """
+    rows = np.concatenate([part, train])
+    group, labels = np.arange(len(rows)) < len(part), images.labels[rows]
+    found = []
+    for name, factors in FACTORS.items():
+        best: Difference | None = None
+        for factor in factors:
+            values = factor.values(images)[rows]
+            medians = _medians(images.properties[factor.shown][rows], group)
+            for spread in (False, True):
+                compared = _from_median(values, group, labels) if spread else values
+                delta, z = superiority(compared, group, labels, factor.margin), rank_z(compared, group, labels)
+                # Parts of which one is more varied differ in both, and more clearly in the plain values if they moved.
+                if abs(z) >= _BELIEVED and delta * z > 0 and abs(delta) > abs(best.delta if best else 0.05) + 0.1 * spread:
+                    best = Difference(name, factor, delta, z, spread, medians)
+        if best is not None:
+            found.append(best)
+    return found
+
+
+def _from_median(values: Floats, group: Bools, labels: Ints) -> Floats:
+    result = np.full(len(values), np.nan)
+    for label in np.unique(labels):
+        reference = values[(labels == label) & ~group]
+        if np.isfinite(reference).any():
+            result[labels == label] = np.abs(values[labels == label] - np.nanmedian(reference))
+    return result
+
+
+def _medians(values: Floats, group: Bools) -> tuple[float, float]:
+    found = [values[rows & np.isfinite(values)] for rows in (~group, group)]
+    return tuple(float(np.median(part)) if len(part) else float("nan") for part in found)  # type: ignore[return-value]
+
+
+def root_cause(found: list[Difference]) -> Difference | None:
+    """The most fundamental of the differences that is large enough to explain the largest."""
+    for unseen in (False, True):
+        candidates = [difference for difference in found if (difference.name in _UNSEEN) == unseen]
+        if candidates:
+            largest = max(abs(difference.delta) for difference in candidates)
+            return next(difference for difference in candidates if abs(difference.delta) * _EXPLAINS >= largest)
+    return None
+
+
+def _find(facts: Facts) -> list[Finding]:
+    data = facts.data
+    if data is None or not data.parts_given:
+        return []
+    findings = []
+    for part in ("test", "val"):
+        rows, train = (_comparable(data, name) for name in (part, "train"))
+        if min(len(rows), len(train)) < _FEWEST:
+            continue
+        found = differences(data.images, rows, train)
+        root = root_cause(found)
+        told = _told_by_features(data, rows, train)
+        if root is not None:
+            findings.append(_by_property(data, part, rows, train, root, found, told))
+        elif told is not None and told.z >= _BELIEVED + 2 and told.auc - told.chance_auc >= 0.05:
+            findings.append(_by_features(data, part, rows, train, told))
+    return findings
+
+
+def _comparable(data: DataFacts, part: str) -> Ints:
+    """The part's pictures without those that are hidden among them."""
+    hidden = [item.rows for item in hidden_kinds(data)]
+    rows = data.images.rows_of(part)
+    return np.setdiff1d(rows, np.concatenate(hidden)) if hidden else rows
+
+
+def _told_by_features(data: DataFacts, rows: Ints, train: Ints) -> Told | None:
+    if data.features is None:
+        return None
+    both = np.concatenate([rows, train])
+    shown = np.isin(data.features.rows, both)
+    group = np.isin(data.features.rows[shown], rows)
+    if min(group.sum(), (~group).sum()) < _FEWEST:
+        return None
+    vectors = data.features.vectors[shown].astype(np.float64)
+    return tell_apart(vectors, group, data.images.labels[data.features.rows[shown]])
+
+
+def _told_by_properties(images: ImageTable, rows: Ints, train: Ints) -> Told:
+    both = np.concatenate([rows, train])
+    columns = [f.values(images)[both] for name, factors in FACTORS.items() if name not in _UNSEEN for f in factors]
+    return tell_apart(binned(np.stack(columns, axis=1)), np.arange(len(both)) < len(rows), images.labels[both])
+
+
+_WORDS = {"val": "validation", "test": "test"}
+
+
+def _by_property(
+    data: DataFacts, part: str, rows: Ints, train: Ints, root: Difference, found: list[Difference], told: Told | None
+) -> Finding:
+    images = data.images
+    size = abs(root.delta)
+    severity: Severity = "problem" if size >= _PROBLEM else "warning" if size >= _WARNING else "note"
+    if root.name in _UNSEEN:
+        severity = "warning" if root.name == "format" and size >= _PROBLEM else "note"
+    how = "more varied in" if root.spread and root.delta > 0 else "less varied in" if root.spread else ""
+    words = f"{how} {root.name}" if how else root.factor.more if root.delta > 0 else root.factor.less
+    unit = f" {root.factor.unit}" if root.factor.unit else ""
+    figures = f"median {root.factor.shown.replace('_', ' ')} {root.medians[1]:.3g} against {root.medians[0]:.3g}{unit}"
+    values = root.factor.values(images)
+    outward = np.abs(values - np.nanmedian(values[train])) if root.spread else np.sign(root.delta) * values
+    worst = rows[np.argsort(-np.nan_to_num(outward[rows], nan=-np.inf), kind="stable")][:_SHOWN]
+    by_properties = _told_by_properties(images, rows, train)
+    return Finding(
+        cause="split-shift",
+        severity=severity,
+        title=f"The {_WORDS[part]} images are {words} than the training images ({figures})",
+        fix=_fix(data, root.name),
+        evidence={
+            "part": part,
+            "property": root.name,
+            "direction": "varied" if root.spread else "more" if root.delta > 0 else "less",
+            "delta": round(root.delta, 3),
+            "z": round(root.z, 1),
+            "median": round(root.medians[1], 4),
+            "train_median": round(root.medians[0], 4),
+            "also_different": {d.name: round(d.delta, 3) for d in found if d.name != root.name},
+            "domain_auc_properties": round(by_properties.auc, 3),
+            **_auc_evidence(told),
+            "images": [len(rows), len(train)],
+        },
+        items=tuple(images.paths[row] for row in worst),
+        details=tuple(f"{root.factor.shown.replace('_', ' ')} {images.properties[root.factor.shown][row]:.3g}" for row in worst),
+        weight=min(1.0, size),
+    )
+
+
+def _by_features(data: DataFacts, part: str, rows: Ints, train: Ints, told: Told) -> Finding:
+    features = data.features
+    assert features is not None
+    shown = features.rows[np.isin(features.rows, np.concatenate([rows, train]))]
+    order = [row for row in shown[np.argsort(-told.scores, kind="stable")] if row in set(rows.tolist())][:_SHOWN]
+    return Finding(
+        cause="split-shift",
+        severity="warning" if told.auc >= _AUC_WARNING else "note",
+        title=(
+            f"The {_WORDS[part]} images show something else than the training images: a pretrained network tells them apart "
+            f"(AUC {told.auc:.2f}, guessing {told.chance_auc:.2f})"
+        ),
+        fix=_fix(data, "content"),
+        evidence={"part": part, "property": "content", **_auc_evidence(told), "images": [len(rows), len(train)]},
+        items=tuple(data.images.paths[row] for row in order),
+        weight=min(1.0, told.auc),
+    )
+
+
+def _auc_evidence(told: Told | None) -> dict[str, float]:
+    if told is None:
+        return {}
+    return {"domain_auc_features": round(told.auc, 3), "domain_auc_features_chance": round(told.chance_auc, 3)}
+
+
+def _fix(data: DataFacts, name: str) -> str:
+    if name in {"brightness", "contrast", "colour"}:
+        return (
+            "Prepare both parts alike; if the field looks like both, put images like these into train/, or let training see "
+            f"more of the kind: edgeclf train {data.given} --augment strong --run RUN"
+        )
+    if name in {"format", "encoding", "orientation"}:
+        return "Save both parts by the same program, and look at where they come from"
+    return "Prepare both parts alike, or mix the images of both and divide them anew at random"
+
+
+CHECK = Check(
+    name="split-shift",
+    theme="split",
+    causes=("split-shift",),
+    condition=(
+        f"within classes, a property of one part's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
+        f"than smaller (a problem from {_PROBLEM:.0%} on) and {_BELIEVED:g} standard deviations beyond chance; or a linear "
+        f"classifier on the features of a pretrained network tells them apart (AUC {_AUC_WARNING:g}, by shuffled parts)"
+    ),
+    find=_find,
+)
+__all__ = ["CHECK", "FACTORS", "PARTS", "Difference", "Factor", "differences", "root_cause", "visible_blocks"]

@@ -11,6 +11,9 @@ Ints = npt.NDArray[np.int64]
 # Directions of features that are looked at, and shuffles that chance is estimated from.
 _MAX_DIRECTIONS = 96
 _SHUFFLES = 60
+_FOLDS = 5
+# Strength of the ridge, in mean eigenvalues.
+_RIDGE = 0.1
 # Bins that a property is cut into, so that a linear classifier sees any dependence on it.
 _BINS = 10
 
@@ -37,8 +40,7 @@ class Told:
 def tell_apart(design: Floats, group: npt.NDArray[np.bool_], strata: Ints | None = None, *, seed: int = 0) -> Told:
     """How well a linear classifier tells two groups apart.
 
-    Ridge regression whose every prediction is without the picture itself, in closed form (PRESS: Allen, Technometrics 16,
-    1974), so that shuffled groups, which say what chance gives, cost no more than a column each.
+    Ridge regression, whose shuffled groups, which say what chance gives, cost no more than a column each.
 
     Args:
         design: (N, F) what it may look at.
@@ -66,41 +68,89 @@ def tell_apart(design: Floats, group: npt.NDArray[np.bool_], strata: Ints | None
     )
 
 
-def held_out_scores(design: Floats, targets: Floats, strata: Ints | None = None) -> Floats:
-    """(N, T) predictions of ridge regression for each target, each from the other pictures.
+def held_out_scores(design: Floats, targets: Floats, strata: Ints | None = None, *, seed: int = 0) -> Floats:
+    """(N, T) predictions of ridge regression for each target, each picture's from four fifths that it is not in.
+
+    Leaving single pictures out would order those that look alike by the answers they were not to know.
 
     Args:
         design: (N, F).
         targets: (N, T).
         strata: (N,) means within these are taken out of both, None for one.
+        seed: Of the fifths.
     """
     strata = np.zeros(len(design), np.int64) if strata is None else strata
-    left, strength = _directions(_centred(design, strata))
+    directions, ridge = _directions(_centred(design, strata))
     wanted = _centred(targets, strata)
-    predicted = left @ (strength[:, None] * (left.T @ wanted))
-    own = (left**2 @ strength)[:, None]
-    # The means that were taken out hold a share of every picture as well.
-    own = own + (1.0 / np.bincount(strata, minlength=1)[strata])[:, None]
-    return np.asarray((predicted - (own * wanted)) / np.maximum(1.0 - own, 1e-6), np.float64)
+    fold = np.random.default_rng(seed).permutation(len(design)) % _FOLDS
+    scores = np.zeros(wanted.shape)
+    whole, answers = directions.T @ directions, directions.T @ wanted
+    for number in range(_FOLDS):
+        held = directions[fold == number]
+        gram = whole - held.T @ held + ridge * np.eye(directions.shape[1])
+        scores[fold == number] = held @ np.linalg.solve(gram, answers - held.T @ wanted[fold == number])
+    # Equal pictures get equal scores, whatever the last digits say.
+    return np.round(scores, 9)
 
 
-def _directions(centred: Floats) -> tuple[Floats, Floats]:
-    """Orthonormal directions of the pictures, and how far ridge regression believes each."""
-    count = min(_MAX_DIRECTIONS, max(1, len(centred) // 8), centred.shape[1])
-    if centred.shape[1] <= len(centred):
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-        kept = values > 1e-9 * max(float(values[0]), 1e-30)
-        left = centred @ vectors[:, kept] / np.sqrt(values[kept])
-    else:
-        values, vectors = np.linalg.eigh(centred @ centred.T)
-        values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-        kept = values > 1e-9 * max(float(values[0]), 1e-30)
-        left = vectors[:, kept]
-    strengths = values[kept]
-    if not len(strengths):
-        return np.zeros((len(centred), 1)), np.zeros(1)
-    return left, strengths / (strengths + strengths[-1])
+def head_accuracies(
+    vectors: Floats, labels: Ints, other_vectors: Floats, other_labels: Ints, *, seed: int = 0
+) -> tuple[float, float, float]:
+    """How a linear head that learned the one part does on that part, held out, and on the other; and the drop's z.
+
+    Accuracies are means of the classes' own, over classes that both have, so that their mix does not matter.
+
+    Args:
+        vectors: (N, F) features of what is learned.
+        labels: (N,) its classes.
+        other_vectors: (M, F) features of the other part.
+        other_labels: (M,) its classes.
+        seed: Of the folds.
+    """
+    classes = np.unique(labels)
+    mean = vectors.mean(axis=0)
+    values, axes = np.linalg.eigh((vectors - mean).T @ (vectors - mean))
+    count = min(_MAX_DIRECTIONS, max(1, len(vectors) // 4))
+    axes = axes[:, ::-1][:, :count]
+    ridge = float(values[::-1][:count].mean()) * _RIDGE + 1e-9
+    known, unknown = (vectors - mean) @ axes, (other_vectors - mean) @ axes
+    targets = (labels[:, None] == classes[None, :]) - np.array([(labels == label).mean() for label in classes])
+    whole, answers = known.T @ known, known.T @ targets
+    fold = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
+    right = np.zeros(len(labels), bool)
+    for number in range(_FOLDS):
+        held = fold == number
+        gram = whole - known[held].T @ known[held] + ridge * np.eye(count)
+        weights = np.linalg.solve(gram, answers - known[held].T @ targets[held])
+        right[held] = classes[(known[held] @ weights).argmax(axis=1)] == labels[held]
+    weights = np.linalg.solve(whole + ridge * np.eye(count), answers)
+    other_right = classes[(unknown @ weights).argmax(axis=1)] == other_labels
+    common = np.intersect1d(labels, other_labels)
+    own, own_variance = _mean_of_classes(right, labels, common)
+    other, other_variance = _mean_of_classes(other_right, other_labels, common)
+    return own, other, (own - other) / max(float(np.sqrt(own_variance + other_variance)), 1e-9)
+
+
+def _mean_of_classes(right: npt.NDArray[np.bool_], labels: Ints, classes: Ints) -> tuple[float, float]:
+    """Mean of the classes' accuracies, and its variance (Agresti and Coull's, which is never nothing)."""
+    shares, variances = [], []
+    for label in classes:
+        hits, count = int(right[labels == label].sum()), int((labels == label).sum())
+        share = (hits + 2.0) / (count + 4.0)
+        shares.append(hits / count)
+        variances.append(share * (1 - share) / (count + 4.0))
+    return float(np.mean(shares)), float(np.sum(variances)) / len(classes) ** 2
+
+
+def _directions(centred: Floats) -> tuple[Floats, float]:
+    """(N, D) the directions in which the pictures differ most, and how strongly regression on them is to be held back."""
+    count = min(_MAX_DIRECTIONS, max(1, len(centred) // 4), centred.shape[1])
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    kept = values > max(1e-9 * float(values[0]), 1e-12)
+    if not kept.any():
+        return np.zeros((len(centred), 1)), 1.0
+    return centred @ vectors[:, kept], float(values[kept].mean()) * _RIDGE
 
 
 def stratified_auc(scores: Floats, groups: npt.NDArray[np.bool_], strata: Ints | None = None) -> Floats:
@@ -175,13 +225,14 @@ def superiority(values: Floats, group: npt.NDArray[np.bool_], strata: Ints, marg
     """
     total, weight = 0.0, 0.0
     for rows in _members(strata):
-        rows = rows[~np.isnan(values[rows])]
-        ones, zeros = np.sort(values[rows[group[rows]]]), np.sort(values[rows[~group[rows]]])
+        ones, zeros = (
+            np.sort(found[~np.isnan(found)]) for found in (values[rows[group[rows]]], values[rows[~group[rows]]])
+        )
         if not len(ones) or not len(zeros):
             continue
         above = np.searchsorted(zeros, ones - margin, side="left").mean() / len(zeros)
         below = 1.0 - np.searchsorted(zeros, ones + margin, side="right").mean() / len(zeros)
-        share = len(ones) * len(zeros) / len(rows)
+        share = len(ones) * len(zeros) / (len(ones) + len(zeros))
         total, weight = total + share * float(above - below), weight + share
     return total / weight if weight else 0.0
 
@@ -192,8 +243,8 @@ def rank_z(values: Floats, group: npt.NDArray[np.bool_], strata: Ints) -> float:
     0 where there is nothing to compare.
     """
     statistic, variance = 0.0, 0.0
-    for rows in _members(strata):
-        rows = rows[~np.isnan(values[rows])]
+    for members in _members(strata):
+        rows = members[~np.isnan(values[members])]
         ones = int(group[rows].sum())
         zeros = len(rows) - ones
         if not ones or not zeros:

@@ -23,6 +23,8 @@ _FEWEST = 20
 _CLASS_FEWEST = 10
 # A surplus of outlying pictures is believed where chance gives it less often than exp(-_SURPRISE).
 _SURPRISE = 9.5
+# What lies out by fewer standard deviations is no other kind, and what most of a class is, is not hidden.
+_OUTLYING, _MOST_OF_CLASS = 1.8, 0.34
 # So few may be hidden that their number alone says nothing. Then so many must lie farther out than so many standard
 # deviations, and so many times as far as any picture of the other part: by distance alone, and with company.
 _FAR = {"distance": (2, 3.3, 1.6), "company": (3, 5.0, 2.0)}
@@ -75,7 +77,9 @@ def hidden_kinds(data: DataFacts) -> tuple[Hidden, ...]:
             if result is not None:
                 positions, distances, expected, surprise = result
                 compared = (len(members), len(others))
-                found.append(Hidden(name, other_name, rows[members[positions]], distances, expected, surprise, compared))
+                found.append(
+                    Hidden(name, other_name, rows[members[positions]], distances, expected, surprise, compared)
+                )
     return tuple(found)
 
 
@@ -111,16 +115,29 @@ def find_hidden(
     order = np.argsort(-outlying, kind="stable")
     above = np.arange(1, len(order) + 1)
     beyond = len(usual) - np.searchsorted(np.sort(usual), outlying[order], side="left")
-    surprise = np.where(outlying[order] > 1.0, _surprise(above, beyond, len(outlying), len(usual)), 0.0)
+    surprise = np.where(outlying[order] > _OUTLYING, _surprise(above, beyond, len(outlying), len(usual)), 0.0)
     best = int(np.argmax(surprise))
-    if surprise[best] >= _SURPRISE and best >= 1:
-        return order[: best + 1], outlying[order[: best + 1]], float(beyond[best]) * len(own) / len(other), float(surprise[best])
+    most = max(
+        float((labels[order[: best + 1]] == label).sum() / (labels == label).sum()) for label in np.unique(labels)
+    )
+    if surprise[best] >= _SURPRISE and best >= 1 and most <= _MOST_OF_CLASS:
+        return (
+            order[: best + 1],
+            outlying[order[: best + 1]],
+            float(beyond[best]) * len(own) / len(other),
+            float(surprise[best]),
+        )
     for values, others, name in ((distance, usual_distance, "distance"), (outlying, usual, "company")):
         fewest, least, times = _FAR[name]
         far_out = np.flatnonzero(values > max(least, times * float(others.max())))
         if len(far_out) >= fewest:
             far_out = far_out[np.argsort(-values[far_out], kind="stable")]
-            return far_out, values[far_out], 0.0, float(_surprise(np.array([len(far_out)]), np.array([0]), len(own), len(other))[0])
+            return (
+                far_out,
+                values[far_out],
+                0.0,
+                float(_surprise(np.array([len(far_out)]), np.array([0]), len(own), len(other))[0]),
+            )
     return None
 
 
@@ -162,7 +179,9 @@ def _standardized(values: Floats, labels: Ints, others: Floats, other_labels: In
     for label in np.unique(labels):
         own, other = labels == label, other_labels == label
         few = min(own.sum(), other.sum()) < _CLASS_FEWEST
-        moved[own] -= np.median(values) - np.median(others) if few else np.median(values[own]) - np.median(others[other])
+        moved[own] -= (
+            np.median(values) - np.median(others) if few else np.median(values[own]) - np.median(others[other])
+        )
     middle = float(np.median(others))
     return (moved - middle) / _spread(moved), (others - middle) / _spread(others)
 
@@ -192,7 +211,9 @@ def _finding(data: DataFacts, hidden: Hidden) -> Finding:
     of_class = f", {most} of them {data.classes[label]!r}," if len(data.classes) > 1 else ""
     return Finding(
         cause="hidden-class",
-        severity="problem" if share >= _PROBLEM_SHARE and len(paths) - hidden.expected >= _PROBLEM_IMAGES else "warning",
+        severity="problem"
+        if share >= _PROBLEM_SHARE and len(paths) - hidden.expected >= _PROBLEM_IMAGES
+        else "warning",
         title=f"{len(paths)} {part} images{of_class} look like nothing among the {other} images",
         fix="Look at them: move out what is of no class, and give a kind that belongs there to both parts",
         evidence={
@@ -218,7 +239,9 @@ def _missing_classes(data: DataFacts) -> list[Finding]:
     """Classes that one part has and another, which is not empty, has not."""
     if not data.parts_given:
         return []
-    counts = {part: np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes)) for part in PARTS}
+    counts = {
+        part: np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes)) for part in PARTS
+    }
     findings = []
     for part in ("test", "val"):
         if not counts[part].any() or not counts["train"].any():

@@ -12,10 +12,10 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 
 Counts = npt.NDArray[np.int64]
 
-# Chance below which a different mix of classes is believed.
-_BELIEVED = 1e-3
+# Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
+_BELIEVED, _HARDLY = 1e-3, 0.05
 # Share of the images that would have to change class for the mixes to be the same.
-_MIX_WARNING, _MIX_PROBLEM = 0.08, 0.25
+_MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
 # Half the width of the interval for the accuracy.
 _WIDE, _TOO_WIDE = 0.05, 0.15
 # What is assumed where no model was tested yet.
@@ -89,7 +89,8 @@ def _find_mix(facts: Facts) -> list[Finding]:
         # Classes that only one of them has are a finding of their own.
         both = (train > 0) & (other > 0)
         distance, chance = mix_difference(train[both], other[both])
-        if chance >= _BELIEVED or distance < _MIX_WARNING / 2:
+        accident = _HARDLY if distance >= _MIX_LARGE else _BELIEVED
+        if chance >= accident or distance < _MIX_WARNING / 2:
             continue
         severity: Severity = (
             "problem" if distance >= _MIX_PROBLEM else "warning" if distance >= _MIX_WARNING else "note"
@@ -148,7 +149,7 @@ def _find_few(facts: Facts) -> list[Finding]:
                 f"two models must differ by {100 * difference:.1f} points to be told apart"
             ),
             fix=(
-                f"Test on more images: four times as many halve the interval"
+                "Test on more images: four times as many halve the interval"
                 if severity != "note"
                 else "Take smaller differences between models for chance"
             ),
@@ -173,8 +174,8 @@ CHECKS: tuple[Check, ...] = (
         theme="split",
         causes=("prior-shift",),
         condition=(
-            f"the class mix of test or validation differs from train's: chi-square below {_BELIEVED:g} and total variation "
-            f"from {_MIX_WARNING:g} on (a problem from {_MIX_PROBLEM:g} on)"
+            f"the class mix of test or validation differs from train's: total variation from {_MIX_WARNING:g} on (a problem from "
+            f"{_MIX_PROBLEM:g} on) where chi-square gives less than {_BELIEVED:g}, or from {_MIX_LARGE:g} on less than {_HARDLY:g}"
         ),
         find=_find_mix,
     ),

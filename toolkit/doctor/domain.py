@@ -9,13 +9,28 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # Directions of features that are looked at, and shuffles that chance is estimated from.
-_MAX_DIRECTIONS = 96
+_MAX_DIRECTIONS = 256
 _SHUFFLES = 60
 _FOLDS = 5
 # Strength of the ridge, in mean eigenvalues.
 _RIDGE = 0.1
 # Bins that a property is cut into, so that a linear classifier sees any dependence on it.
 _BINS = 10
+
+
+def principal(vectors: npt.NDArray[np.float32]) -> Floats:
+    """(N, D) the same pictures by the directions in which they differ most: what is left out is what few differ in.
+
+    Args:
+        vectors: (N, F).
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    if len(centred) < centred.shape[1]:
+        values, left = np.linalg.eigh(centred @ centred.T)
+        kept = slice(None, -_MAX_DIRECTIONS - 1, -1)
+        return np.asarray(left[:, kept] * np.sqrt(np.maximum(values[kept], 0.0)), np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.asarray(centred @ axes[:, : -_MAX_DIRECTIONS - 1 : -1], np.float64)
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ def head_accuracies(
     classes = np.unique(labels)
     mean = vectors.mean(axis=0)
     values, axes = np.linalg.eigh((vectors - mean).T @ (vectors - mean))
-    count = min(_MAX_DIRECTIONS, max(1, len(vectors) // 4))
+    count = min(_MAX_DIRECTIONS, max(1, len(vectors) // 4), vectors.shape[1])
     axes = axes[:, ::-1][:, :count]
     ridge = float(values[::-1][:count].mean()) * _RIDGE + 1e-9
     known, unknown = (vectors - mean) @ axes, (other_vectors - mean) @ axes

@@ -27,7 +27,7 @@ _SURPRISE = 9.5
 _OUTLYING, _MOST_OF_CLASS = 1.8, 0.34
 # So few may be hidden that their number alone says nothing. Then so many must lie farther out than so many standard
 # deviations, and so many times as far as any picture of the other part: by distance alone, and with company.
-_FAR = {"distance": (2, 3.3, 1.6), "company": (3, 5.0, 2.0)}
+_FAR = (("distance", 2, 4.0, 1.6), ("distance", 3, 3.3, 1.6), ("company", 3, 5.0, 2.0))
 # Rows of the distance matrix that are in memory at a time.
 _CHUNK = 1024
 # From this share of its class, and so many, on, hidden pictures are a problem.
@@ -127,17 +127,14 @@ def find_hidden(
             float(beyond[best]) * len(own) / len(other),
             float(surprise[best]),
         )
-    for values, others, name in ((distance, usual_distance, "distance"), (outlying, usual, "company")):
-        fewest, least, times = _FAR[name]
+    measures = {"distance": (distance, usual_distance), "company": (outlying, usual)}
+    for name, fewest, least, times in _FAR:
+        values, others = measures[name]
         far_out = np.flatnonzero(values > max(least, times * float(others.max())))
         if len(far_out) >= fewest:
             far_out = far_out[np.argsort(-values[far_out], kind="stable")]
-            return (
-                far_out,
-                values[far_out],
-                0.0,
-                float(_surprise(np.array([len(far_out)]), np.array([0]), len(own), len(other))[0]),
-            )
+            chance = _surprise(np.array([len(far_out)]), np.array([0]), len(own), len(other))
+            return far_out, values[far_out], 0.0, float(chance[0])
     return None
 
 
@@ -156,7 +153,7 @@ def _unit(
     """Both, measured from their common mean, at length one."""
     mean = np.concatenate([vectors, others]).mean(axis=0, dtype=np.float64).astype(np.float32)
     first, second = (values - mean for values in (vectors, others))
-    return tuple(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6) for values in (first, second))  # type: ignore[return-value]
+    return tuple(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6) for values in (first, second))
 
 
 def _nearest(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32], *, itself: bool) -> Floats:
@@ -274,8 +271,8 @@ CHECK = Check(
     causes=("hidden-class",),
     condition=(
         "a class is in one part only; or more images of a part lie far from all images of another than that part's own do "
-        f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_FAR['distance'][2]:g} times as "
-        f"far out as any, {_FAR['company'][2]:g} times together; a problem from {_PROBLEM_SHARE:.0%} of a class on"
+        f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_FAR[0][3]:g} times as "
+        f"far out as any, {_FAR[-1][3]:g} times together; a problem from {_PROBLEM_SHARE:.0%} of a class on"
     ),
     find=_find,
 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.toolkit.doctor.domain import Told, binned, head_accuracies, rank_z, superiority, tell_apart
+from edgeclf.toolkit.doctor.domain import Told, binned, head_accuracies, principal, rank_z, superiority, tell_apart
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
 from edgeclf.toolkit.doctor.hidden import hidden_kinds
@@ -254,6 +255,11 @@ class Seen:
         }
 
 
+@lru_cache(maxsize=1)
+def _reduced(data: DataFacts) -> Floats:
+    return principal(data.features.vectors) if data.features is not None else np.empty((0, 0))
+
+
 def _told_by_features(data: DataFacts, rows: Ints, train: Ints) -> Seen | None:
     if data.features is None:
         return None
@@ -262,7 +268,7 @@ def _told_by_features(data: DataFacts, rows: Ints, train: Ints) -> Seen | None:
     group, labels = np.isin(table_rows, rows), data.images.labels[table_rows]
     if min(group.sum(), (~group).sum()) < _FEWEST:
         return None
-    vectors = data.features.vectors[shown].astype(np.float64)
+    vectors = _reduced(data)[shown]
     told = tell_apart(vectors, group, labels)
     return Seen(table_rows, told, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group]))
 

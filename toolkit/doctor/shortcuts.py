@@ -185,7 +185,7 @@ def _without_plane(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     )
     basis = np.linalg.qr(plane.T)[0].astype(np.float32)
     flat = values.reshape(len(values), -1)
-    return flat - (flat @ basis) @ basis.T
+    return np.asarray(flat - (flat @ basis) @ basis.T, np.float32)
 
 
 def find_shortcuts(images: ImageTable, rows: Ints) -> tuple[list[Tell], list[Tell]]:

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.toolkit.doctor.domain import binned, held_out_scores, stratified_auc, tell_apart
+from edgeclf.toolkit.doctor.factors import relative_spread, share_of_light, visible_blocks
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.shift import relative_spread, share_of_light, visible_blocks
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -1,0 +1,97 @@
+"""What may differ between cameras, and between ways to prepare pictures, in the order of cause and effect."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.toolkit.doctor.facts import ImageTable
+
+Floats = npt.NDArray[np.float64]
+
+# Steps across JPEG's blocks are seen from here on, log2 of their size over that of the steps inside.
+_SEEN_BLOCKS = 0.2
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that may differ between cameras, or between ways to prepare pictures.
+
+    Attributes:
+        values: Of the image table, (N,) on a scale where equal steps matter equally.
+        margin: Difference on that scale that no classifier should mind.
+        less: What a picture with less of it is, compared with one that has more.
+        more: And the other way.
+        shown: The property whose median people understand.
+        unit: Of that property.
+    """
+
+    values: Callable[[ImageTable], Floats]
+    margin: float
+    less: str
+    more: str
+    shown: str
+    unit: str = ""
+
+
+def _column(name: str) -> Callable[[ImageTable], Floats]:
+    return lambda images: np.asarray(images.properties[name], np.float64)
+
+
+def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[ImageTable], Floats]:
+    return lambda images: share * np.log2(np.maximum(images.properties[name] + offset, 1e-9))
+
+
+def share_of_light(channel: str) -> Callable[[ImageTable], Floats]:
+    """A channel's share of the three, a third for grey pictures, however bright."""
+
+    def share(images: ImageTable) -> Floats:
+        total = images.properties["red"] + images.properties["green"] + images.properties["blue"]
+        return np.asarray(np.round((images.properties[channel] + 1.0) / (total + 3.0), 4), np.float64)
+
+    return share
+
+
+def relative_spread(images: ImageTable) -> Floats:
+    """How colourful, however bright: about 0 for grey pictures."""
+    return np.asarray(images.properties["channel_spread"] / (images.properties["brightness"] + 8.0), np.float64)
+
+
+def visible_blocks(images: ImageTable) -> Floats:
+    """Blockiness as far as it is seen: pictures that show none are alike, whatever they were saved with."""
+    return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _SEEN_BLOCKS)
+
+
+def _is_jpeg(images: ImageTable) -> Floats:
+    return np.array([format_ == "jpeg" for format_ in images.formats], np.float64)
+
+
+# In the order of cause and effect: what stands first changes what comes later, but not the other way round. A frame
+# changes the size; fewer pixels change all detail; darkness takes contrast and noise with it; blur takes noise and JPEG's
+# blocks; compression takes noise; noise adds contrast, and colour to grey pictures. How a file was saved comes last: what
+# else was done to a picture made it be saved anew. Margins are what mild augmentation changes (7 % of the brightness ...).
+FACTORS: Mapping[str, tuple[Factor, ...]] = {
+    "border": (Factor(_column("border"), 0.02, "without a frame", "with a frame", "border", "of the area"),),
+    "resolution": (Factor(_log2("megapixels", 0.0, 0.5), 0.1, "smaller", "larger", "megapixels", "megapixels"),),
+    "shape": (Factor(_log2("aspect"), 0.1, "narrower", "wider", "aspect", "width to height"),),
+    "orientation": (Factor(_column("orientation"), 0.5, "upright", "rotated by EXIF", "orientation"),),
+    "brightness": (Factor(_log2("brightness", 8.0), 0.1, "darker", "brighter", "brightness", "of 255"),),
+    "blur": (Factor(_column("edge_sharpness"), 0.1, "more blurred", "sharper", "edge_sharpness"),),
+    "compression": (
+        Factor(visible_blocks, 0.1, "less compressed", "more compressed", "blockiness", "steps at blocks"),
+    ),
+    "noise": (Factor(_column("noise"), 1.0, "less noisy", "noisier", "noise", "of 255"),),
+    "contrast": (Factor(_log2("contrast", 2.0), 0.15, "of less contrast", "of more contrast", "contrast", "of 255"),),
+    "colour": (
+        Factor(share_of_light("red"), 0.015, "less red", "redder", "red", "of 255"),
+        Factor(share_of_light("blue"), 0.015, "less blue", "bluer", "blue", "of 255"),
+        Factor(relative_spread, 0.05, "less colourful", "more colourful", "saturation", "of 255"),
+    ),
+    "format": (Factor(_is_jpeg, 0.5, "less often JPEG files", "more often JPEG files", "jpeg_quality"),),
+    "encoding": (
+        Factor(_column("jpeg_quality"), 10.0, "saved at a lower quality", "saved at a higher quality", "jpeg_quality"),
+    ),
+}
+# Not seen in the pixels, so that a network does not see them either.
+UNSEEN = ("format", "encoding", "orientation")

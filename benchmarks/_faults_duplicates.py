@@ -90,7 +90,10 @@ def _leak(folder: Path, generator: np.random.Generator, *, share: float, change:
     for number, position in enumerate(sorted(chosen.tolist())):
         source = tested[position]
         _copy(source, folder / "train" / source.parent.name / f"more-{number:04d}", change, quality, generator)
-    return Truth(("leakage",), items=frozenset(tested[n].relative_to(folder).as_posix() for n in chosen.tolist()))
+    # A test image that is the same file as a copied one has a copy in the training data as well.
+    copied = {tested[position].read_bytes() for position in chosen.tolist()}
+    named = {path.relative_to(folder).as_posix() for path in tested if path.read_bytes() in copied}
+    return Truth(("leakage",), items=frozenset(named))
 
 
 def _contradict(folder: Path, generator: np.random.Generator, *, share: float, change: Change | None) -> Truth:

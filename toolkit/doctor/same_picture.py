@@ -23,8 +23,10 @@ _OVERLAP = 0.9
 _NOISE = 3.0
 # Detail agrees where its difference has less than this share of its amplitude.
 _DIFFERENCE = 0.5
-# Share of the places that have detail which may disagree, and share of all places that must have detail.
-_MAY_DISAGREE = 0.01
+# Share of the places that have detail which may disagree, and share of all places that must have detail. Measured: at most
+# 0.009 disagree of photographs and textures cropped by 10 %, mirrored, halved and compressed at quality 50; of different
+# pictures that could be aligned, 0.45 and more.
+_MAY_DISAGREE = 0.03
 _MUST_TELL = 0.05
 # Grey levels by which the mean colour of a sixty-fourth of the picture may differ.
 _COLOUR = 16.0
@@ -127,9 +129,8 @@ def _agree(outer_bgr: UInt8Array, inner_bgr: UInt8Array, warp: FloatArray) -> bo
     if not 0.5 <= gain <= 2.0:
         return False
     moved_detail, inner_detail = gain * _detail(moved), _detail(inner)
-    # Root mean square around every place.
-    difference = np.sqrt(cv2.boxFilter((inner_detail - moved_detail) ** 2, -1, (8, 8)))
-    amplitude = np.sqrt(np.maximum(*(cv2.boxFilter(detail**2, -1, (8, 8)) for detail in (moved_detail, inner_detail))))
+    difference = _amplitude(inner_detail - moved_detail)
+    amplitude = np.maximum(_amplitude(moved_detail), _amplitude(inner_detail))
     inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     tells = inside & (amplitude > 2.0 * _NOISE)
     if tells.sum() < _MUST_TELL * inside.sum() or not tells.any():
@@ -144,7 +145,14 @@ def _agree(outer_bgr: UInt8Array, inner_bgr: UInt8Array, warp: FloatArray) -> bo
 
 
 def _detail(luma: FloatArray) -> FloatArray:
-    return np.asarray(luma - cv2.GaussianBlur(luma, (0, 0), 2.0), np.float32)
+    """Detail of a few pixels: JPEG compression and interpolation change what is finer."""
+    return np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0) - cv2.GaussianBlur(luma, (0, 0), 3.0), np.float32)
+
+
+def _amplitude(detail: FloatArray) -> FloatArray:
+    """Root mean square around every place."""
+    # A running sum may end a little below zero.
+    return np.asarray(np.sqrt(np.maximum(cv2.boxFilter(detail**2, -1, (8, 8)), 0.0)), np.float32)
 
 
 # Shares of a side run from the first pixel's outer edge to the last one's: pixel centres lie half a pixel inside.

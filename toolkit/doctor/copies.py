@@ -53,12 +53,16 @@ class Pair:
         kind: What was done to one of them.
         contained: Whether one shows nothing that the other does not show; otherwise they overlap almost wholly.
         overlap: Area that both show, over that of the smaller one.
+        cut: The one that was cut from the other, None where both show the whole.
+        off_centre: How far the middle of that one is from the other's, in shares of the side.
     """
 
     rows: tuple[int, int]
     kind: Kind
     contained: bool
     overlap: float
+    cut: int | None = None
+    off_centre: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,8 @@ class Copies:
     Attributes:
         groups: Positions of the pictures that are copies of each other, each group ascending.
         pairs: Pairs from which the groups follow.
-        overlapping: Pairs of which neither holds the other, such as two crops of one picture or frames of a video.
+        overlapping: Pairs of which neither holds the other, such as two crops of one picture or frames of a video; and
+            pictures that hold a cut one which another holds more in the middle.
         left_out: Pairs that looked alike and were not verified.
     """
 
@@ -100,12 +105,22 @@ def find_copies(data: DataFacts) -> Copies:
     rows = np.array(sorted(members[0] for members in same_files.values()), np.int64)
     candidates, left_out = _candidates(data.images.thumbnails, rows, data.images.parts[rows])
     overlapping = []
+    cut_from: dict[int, Pair] = {}
     for pair in _verified(data, candidates, joined):
-        if pair.contained:
+        if not pair.contained:
+            overlapping.append(pair)
+        elif pair.cut is None:
             joined.join(*pair.rows)
             pairs.append(pair)
+        # What lies in two pictures that overlap was cut from one of them: most likely from where it is in the middle.
+        elif pair.cut not in cut_from or pair.off_centre < cut_from[pair.cut].off_centre:
+            overlapping += [cut_from[pair.cut]] if pair.cut in cut_from else []
+            cut_from[pair.cut] = pair
         else:
             overlapping.append(pair)
+    for pair in cut_from.values():
+        joined.join(*pair.rows)
+        pairs.append(pair)
     overlapping = [pair for pair in overlapping if joined.find(pair.rows[0]) != joined.find(pair.rows[1])]
     return Copies(joined.groups(), tuple(pairs), tuple(overlapping), left_out)
 
@@ -299,7 +314,10 @@ def _verified(data: DataFacts, candidates: Sequence[_Candidate], joined: _Groups
     for candidate, found in zip(candidates, matches, strict=True):
         if found is not None:
             rows = (min(candidate.outer, candidate.inner), max(candidate.outer, candidate.inner))
-            yield Pair(rows, _kind(found), found.contained, found.overlap)
+            cut = None
+            if found.contained and found.kept < _WHOLE:
+                cut = candidate.inner if found.inner_is_smaller else candidate.outer
+            yield Pair(rows, _kind(found), found.contained, found.overlap, cut, found.off_centre)
 
 
 def _match_files(data: DataFacts, candidate: _Candidate, found: Match) -> Match | None:

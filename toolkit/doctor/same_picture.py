@@ -51,6 +51,17 @@ class Match:
     overlap: float
     kept: float
 
+    @property
+    def inner_is_smaller(self) -> bool:
+        """Whether the inner picture shows less than the outer one."""
+        return abs(float(np.linalg.det(self.inner_in_outer[:, :2]))) < 1.0
+
+    @property
+    def off_centre(self) -> float:
+        """How far the smaller one's middle is from the larger one's, in shares of the larger one's side."""
+        smaller = self.inner_in_outer if self.inner_is_smaller else _inverse(self.inner_in_outer)
+        return float(np.abs(smaller @ [0.5, 0.5, 1.0] - 0.5).max())
+
 
 def oriented(image: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np.generic]:
     """A picture (H, W, ...) mirrored from 4 on, then turned by a quarter `orientation % 4` times."""

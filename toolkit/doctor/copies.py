@@ -180,9 +180,7 @@ def _grids(thumbnails: npt.NDArray[np.uint8], rows: IntArray, crops: Sequence[in
                 warp = _crop_map(crop) * [1.0, 1.0, THUMBNAIL]
                 warp[:, 2] += warp[:, :2] @ [0.5, 0.5] - 0.5
                 seen = cv2.warpAffine(luma, warp, luma.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            grids[number, position] = cv2.resize(
-                seen.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA
-            )
+            grids[number, position] = cv2.resize(seen.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
     grids -= grids.mean(axis=(2, 3), keepdims=True)
     length = np.linalg.norm(grids, axis=(2, 3), keepdims=True)
     # Half a grey level of standard deviation is what compression makes of a picture of one colour.
@@ -200,7 +198,9 @@ class _Description:
     def of(cls, grids: FloatArray) -> "_Description":
         vectors = grids.reshape(len(grids), -1)
         mean = vectors.mean(axis=0)
-        variances, directions = np.linalg.eigh(np.cov(vectors - mean, rowvar=False) if len(vectors) > 1 else np.eye(144))
+        variances, directions = np.linalg.eigh(
+            np.cov(vectors - mean, rowvar=False) if len(vectors) > 1 else np.eye(144)
+        )
         # Adding the mean variance keeps directions that hardly vary from being blown up.
         damped = np.maximum(variances, 0.0) + max(float(variances.mean()), 1e-9)
         return cls(mean, (directions / np.sqrt(damped)).astype(np.float32))
@@ -228,9 +228,7 @@ _WAYS = tuple(
 )
 
 
-def _candidates(
-    thumbnails: npt.NDArray[np.uint8], rows: IntArray, parts: IntArray
-) -> tuple[list[_Candidate], int]:
+def _candidates(thumbnails: npt.NDArray[np.uint8], rows: IntArray, parts: IntArray) -> tuple[list[_Candidate], int]:
     """Pairs that look alike, the most alike first, and how many more there are than are verified."""
     if len(rows) < 2:
         return [], 0

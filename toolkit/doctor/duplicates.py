@@ -3,9 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from edgeclf.toolkit.doctor.copies import Copies, Pair, find_copies
+from edgeclf.toolkit.doctor.copies import Pair, find_copies
 from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 
@@ -195,15 +193,6 @@ def _kinds(pairs: Sequence[Pair], groups: Iterable[Sequence[int]]) -> dict[str, 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def same_picture_groups(copies: Copies, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A number for each image that its copies share, overlapping ones included: for folds that keep them together."""
-    numbers = copies.group_of(count)
-    for pair in copies.overlapping:
-        first, second = (int(numbers[row]) for row in pair.rows)
-        numbers[numbers == second] = first
-    return numbers
 
 
 CHECKS: tuple[Check, ...] = (

@@ -99,8 +99,10 @@ def might_match(
     outer: npt.NDArray[np.uint8], inner: npt.NDArray[np.uint8], start: npt.NDArray[np.float64], orientation: int
 ) -> npt.NDArray[np.float64] | None:
     """A better `start` for `match` from small copies (S, S) uint8 luma, None where they cannot be brought to agree."""
+    # Measured: copies cropped by 10 %, mirrored, halved and compressed at quality 50 reach 0.92 and more, of different
+    # photographs that look alike one in ten reaches 0.88.
     turned = np.asarray(oriented(inner, orientation), np.float32)
-    warp = _align(np.asarray(outer, np.float32), turned, _in_pixels(start, len(inner)), steps=12, enough=0.8)
+    warp = _align(np.asarray(outer, np.float32), turned, _in_pixels(start, len(inner)), steps=8, enough=0.88)
     return None if warp is None else _in_shares(warp, len(inner))
 
 

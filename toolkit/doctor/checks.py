@@ -11,9 +11,9 @@ _WITHOUT_LABELS = frozenset({"files"})
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    from edgeclf.toolkit.doctor import classes, files, shortcuts, split
+    from edgeclf.toolkit.doctor import classes, duplicates, files, labels, shortcuts, split
 
-    return (*files.CHECKS, *classes.CHECKS, *split.CHECKS, *shortcuts.CHECKS)
+    return (*files.CHECKS, *classes.CHECKS, *labels.CHECKS, *duplicates.CHECKS, *split.CHECKS, *shortcuts.CHECKS)
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:

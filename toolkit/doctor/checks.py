@@ -6,7 +6,9 @@ from edgeclf.toolkit.doctor.findings import Finding, most_important_first
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    return ()
+    from edgeclf.toolkit.doctor import field, run
+
+    return (*run.CHECKS, *field.CHECKS)
 
 
 def examine(facts: Facts) -> list[Finding]:

@@ -21,6 +21,8 @@ EXPLODED = 3.0
 UNMOVED = 0.01
 # Epochs that are too few to judge a network by.
 FEW_EPOCHS = 3
+# Epochs that a trend is looked for in, and how improbable it must be in random order.
+_LEAST_TREND, _TREND = 7, 0.002
 _ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
 _KERAS_RATES = {"sgd": 0.01}
 
@@ -107,20 +109,27 @@ def _creeps(curves: Curves) -> bool:
 
 
 def is_still_falling(curves: Curves) -> bool:
-    """Whether validation loss was clearly falling over the last fifth of the epochs, at least three."""
+    """Whether validation loss was clearly falling over the last fifth of the epochs, at least seven."""
     loss = curves.val_loss if np.isfinite(curves.val_loss).any() else curves.loss
     loss = loss[np.isfinite(loss)]
-    if len(loss) < 2:
+    if len(loss) < 2 or loss[-1] != loss.min():
         return False
-    if len(loss) <= FEW_EPOCHS:
-        return bool(loss[-1] == loss.min() and loss[-1] < 0.98 * loss[0])
-    tail = loss[-max(4, len(loss) // 5) :]
-    epochs = np.arange(len(tail)) - (len(tail) - 1) / 2
-    slope = float((epochs * tail).sum() / (epochs**2).sum())
-    residual = tail - tail.mean() - slope * epochs
-    error = math.sqrt(float((residual**2).sum()) / max(1, len(tail) - 2) / float((epochs**2).sum()))
-    # What as many epochs again would bring, if it went on so: a twentieth of what is left.
-    return slope < -3 * error and -slope * len(tail) > 0.05 * float(tail[-1]) and bool(tail[-1] == loss.min())
+    if len(loss) < _LEAST_TREND:
+        return bool(loss[-1] < 0.98 * loss[0])
+    tail = loss[-max(_LEAST_TREND, len(loss) // 5) :]
+    later = tail[None, :] > tail[:, None]
+    rises = int(np.triu(later, 1).sum())
+    # What it still lost over these epochs: a twentieth of what is left.
+    return chance_of_so_few_rises(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
+
+
+def chance_of_so_few_rises(count: int, rises: int) -> float:
+    """Probability that of all pairs of `count` numbers in random order so few rise, or fewer (Mann 1945, exact)."""
+    ways = [1]
+    for number in range(2, count + 1):
+        # The number-th value may rise above 0..number - 1 of those before it, each equally often.
+        ways = [sum(ways[max(0, total - number + 1) : total + 1]) for total in range(len(ways) + number - 1)]
+    return sum(ways[: rises + 1]) / math.factorial(count)
 
 
 def labels_are_off(run: RunFacts, curves: Curves) -> bool:

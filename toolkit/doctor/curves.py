@@ -153,8 +153,11 @@ def _highest(values: npt.NDArray[np.float64]) -> float:
 
 def _column(history: Sequence[Mapping[str, Any]], name: str, prefix: str = "") -> npt.NDArray[np.float64]:
     keys = [prefix + key for key in _NAMES[name]]
-    values = [next((row[key] for key in keys if key in row), None) for row in history]
-    return np.array([_number(value) for value in values], np.float64)
+    values = np.array([_number(next((row[key] for key in keys if key in row), None)) for row in history], np.float64)
+    if name == "accuracy":
+        # What is no share of images is no accuracy.
+        values[~((values >= 0) & (values <= 1))] = np.nan
+    return values
 
 
 def last_learning_rates(history: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ from edgeclf.toolkit.doctor.causes import (
 from edgeclf.toolkit.doctor.commands import find_rate, train_again, train_pretrained
 from edgeclf.toolkit.doctor.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
-from edgeclf.toolkit.doctor.findings import Finding
+from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.run_fit import FIT_CHECKS
 from edgeclf.toolkit.doctor.run_words import accuracy_evidence, finite, in_epochs, percent
 
@@ -183,6 +183,10 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     usual = int((run.record.get("suits") or {}).get("epochs") or 0)
     if not falling and not (short and curves.failed):
         return []
+    # Where plain features do no better, there is little left to gain.
+    severity: Severity = "warning" if short or curves.shortfall or not math.isfinite(curves.yardstick) else "note"
+    if short and curves.failed:
+        severity = "problem"
     fit = run.record.get("fit") or {}
     again = max(usual, 3 * curves.epochs, 20)
     fix = (
@@ -195,7 +199,7 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "stopped-early",
-            "problem" if short and curves.failed else "warning",
+            severity,
             f"Training ended after {in_epochs(curves.epochs)}"
             f"{f' of the {usual} that are usual' if usual > curves.epochs else ''}"
             f"{', while it was still getting better' if falling else ''}: {trend}"
@@ -333,7 +337,7 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("stopped-early",),
         f"No more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
-        "epochs by more than 3 standard errors of its slope, none of the above being the case.",
+        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case.",
         check_stopped_early,
     ),
     Check(

@@ -304,7 +304,12 @@ def check_dead_units(facts: Facts) -> list[Finding]:
     if worst is None or worst["dead"] < _DEAD_WARNING * worst["units"]:
         return []
     share = worst["dead"] / worst["units"]
-    failed = read_curves(run).failed
+    curves = read_curves(run)
+    # Units die of high learning rates and large inputs; where these are named, they are only a sign of it.
+    unexplained = curves.failed and not has_other_cause(run, curves)
+    severity: Severity = "note"
+    if unexplained or (share >= _DEAD_PROBLEM and not curves.failed):
+        severity = "problem" if share >= _DEAD_PROBLEM and curves.failed else "warning"
     return [
         Finding(
             "dead-units",

@@ -8,7 +8,7 @@ from edgeclf.toolkit.doctor.causes import FEW_EPOCHS, has_other_cause, is_short,
 from edgeclf.toolkit.doctor.commands import train_again, train_pretrained
 from edgeclf.toolkit.doctor.curves import Curves, binomial_error, read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
-from edgeclf.toolkit.doctor.findings import Finding
+from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.run_words import accuracy_evidence, finite, percent
 
 # A gap between training and validation accuracy is worth a word from here on, and a problem from there on.
@@ -156,12 +156,12 @@ def check_underfit(facts: Facts) -> list[Finding]:
         **accuracy_evidence(curves),
         "regularization": strong,
     }
-    severity = "problem" if curves.failed else "warning"
+    severity: Severity = "problem" if curves.failed else "warning"
     if strong and held:
         return [
             Finding(
                 "over-regularized",
-                "problem" if curves.failed else "warning",
+                severity,
                 f"The network is kept from learning by {', '.join(strong)}: it knows {percent(reached)} of its training "
                 f"images, where {by}",
                 f"Try {train_again(run, augment='light', mixup=None, weight_decay=None, label_smoothing=None)}",
@@ -171,7 +171,7 @@ def check_underfit(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "underfit",
-            "problem" if severity == "problem" else "warning",
+            severity,
             f"The network does not fit even its training images: {percent(reached)} of them are right in inference mode, "
             f"where {by}",
             f"Try a pretrained network: {train_pretrained(run)}"
@@ -313,11 +313,7 @@ def check_dead_units(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "dead-units",
-            "problem"
-            if share >= _DEAD_PROBLEM and failed
-            else "warning"
-            if failed or share >= _DEAD_PROBLEM
-            else "note",
+            severity,
             f"{worst['dead']} of the {worst['units']} units of {worst['name']} are zero for each of {probe['images']} images",
             f"Try a lower learning rate: {train_again(run, learning_rate=_half_rate(run))}",
             {

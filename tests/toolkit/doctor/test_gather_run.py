@@ -34,7 +34,7 @@ def test_a_finished_run_tells_all(gathered, trained_run, photographs):
     assert run.metrics["training_after_last_epoch"]["images"] == 42
     probe = run.probes["network"]
     assert probe["first_layer"] == "conv1"
-    # (0 - 127) / 64 and (255 - 127) / 64.
+    # seed-cnn takes 127 off and divides by 64.
     assert -1.985 <= probe["input_min"] < probe["input_max"] <= 2.0
     assert probe["dropout"] == dict.fromkeys([f"dropout{n}" for n in range(1, 6)], 0.2) | {
         "dense_dropout1": 0.5,

@@ -21,7 +21,6 @@ from edgeclf.toolkit.doctor.causes import (
     input_is_off,
     is_short,
     is_still_falling,
-    is_unstable,
     labels_are_off,
     rate_is_high,
     rate_is_low,
@@ -29,10 +28,20 @@ from edgeclf.toolkit.doctor.causes import (
 )
 from edgeclf.toolkit.doctor.commands import find_rate, train_again, train_pretrained
 from edgeclf.toolkit.doctor.curves import Curves, read_curves
-from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
+from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.run_fit import FIT_CHECKS
-from edgeclf.toolkit.doctor.run_words import accuracy_evidence, finite, in_epochs, percent
+from edgeclf.toolkit.doctor.run_kept import KEPT_CHECKS
+from edgeclf.toolkit.doctor.run_words import (
+    accuracy_evidence,
+    finite,
+    in_epochs,
+    lower_rate,
+    percent,
+    rate_evidence,
+    rate_text,
+    what_it_came_to,
+)
 
 
 def check_input_scale(facts: Facts) -> list[Finding]:
@@ -77,8 +86,8 @@ def check_divergence(facts: Facts) -> list[Finding]:
             # The cause is named by a finding of its own.
             "warning" if explained else "problem",
             f"The loss stopped being a number {where}",
-            _lower_rate(run),
-            {"epoch": 1 if at else _bad_epoch(curves), "loss_before": at.get("loss"), **_rate_evidence(run, curves)},
+            lower_rate(run),
+            {"epoch": 1 if at else _bad_epoch(curves), "loss_before": at.get("loss"), **rate_evidence(run, curves)},
         )
     ]
 
@@ -96,16 +105,16 @@ def check_rate_too_high(facts: Facts) -> list[Finding]:
     curves = read_curves(run)
     if not rate_is_high(run, curves):
         return []
-    evidence = _rate_evidence(run, curves)
+    evidence = rate_evidence(run, curves)
     ratio = rate_ratio(run)
     what = f"{ratio:.3g} times what suits {run.record.get('architecture')}" if ratio >= RATE_FACTOR else "too high"
-    sign = _came_to(curves)
+    sign = what_it_came_to(curves)
     return [
         Finding(
             "lr-too-high",
             "problem" if has_diverged(run, curves) or curves.failed else "warning",
-            f"The learning rate{_rate_text(evidence)} is {what}: {sign}",
-            _lower_rate(run),
+            f"The learning rate{rate_text(evidence)} is {what}: {sign}",
+            lower_rate(run),
             evidence,
         )
     ]
@@ -119,7 +128,7 @@ def check_rate_too_low(facts: Facts) -> list[Finding]:
     curves = read_curves(run)
     if not rate_is_low(run, curves) or input_is_off(run, curves):
         return []
-    evidence = _rate_evidence(run, curves)
+    evidence = rate_evidence(run, curves)
     ratio = rate_ratio(run)
     what = f"{ratio:.2g} of what suits {run.record.get('architecture')}" if ratio <= 1 / RATE_FACTOR else "too low"
     suits = (run.record.get("suits") or {}).get("learning_rate")
@@ -128,7 +137,7 @@ def check_rate_too_low(facts: Facts) -> list[Finding]:
         Finding(
             "lr-too-low",
             "problem" if curves.failed else "warning",
-            f"The learning rate{_rate_text(evidence)} is {what}: {_came_to(curves)}",
+            f"The learning rate{rate_text(evidence)} is {what}: {what_it_came_to(curves)}",
             fix,
             evidence,
         )
@@ -161,7 +170,8 @@ def check_labels(facts: Facts) -> list[Finding]:
             "problem",
             f"The labels do not go with the pictures: features of {yardstick['network']}, which tell most things apart, reach "
             f"{yardstick['training_accuracy']:.0%} on {yardstick['training_images']} training images "
-            f"(guessing: {yardstick['training_chance']:.0%}), and so does the network",
+            f"(guessing: {yardstick['training_chance']:.0%}), and the network does no better: "
+            f"{percent(curves.val_kept)} of {curves.val_images} validation images",
             f"Look at the labels: edgeclf doctor {run.data}",
             {**accuracy_evidence(curves), "yardstick": dict(yardstick)},
             weight=1.0,
@@ -252,50 +262,6 @@ def check_stuck(facts: Facts) -> list[Finding]:
     ]
 
 
-def _came_to(curves: Curves) -> str:
-    if not curves.epochs:
-        return "the loss stopped being a number in the first epoch"
-    if not curves.learned:
-        return (
-            f"validation accuracy {percent(curves.val_kept)} after {in_epochs(curves.epochs)}, where guessing gives "
-            f"{curves.chance:.0%}"
-        )
-    if curves.shortfall:
-        return f"validation accuracy {percent(curves.val_kept)}, where plain features reach {curves.yardstick:.0%}"
-    if is_unstable(curves):
-        return f"the loss rose to {np.nanmax(np.concatenate([curves.loss, curves.val_loss])):.3g} on the way"
-    return f"the loss was still falling after {in_epochs(curves.epochs)}"
-
-
-def _lower_rate(run: RunFacts) -> str:
-    suits = (run.record.get("suits") or {}).get("learning_rate")
-    rate = (run.record.get("fit") or {}).get("learning_rate")
-    if suits and rate and rate > suits:
-        return f"Try {train_again(run, learning_rate=None)}"
-    return f"Try {train_again(run, learning_rate=float(rate) / 10)}" if rate else f"Try {find_rate(run)}"
-
-
-def _rate_text(evidence: dict[str, object]) -> str:
-    rate = evidence.get("learning_rate")
-    return f" {rate:g}" if isinstance(rate, float) else ""
-
-
-def _rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
-    fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
-    moved = (run.probes.get("network") or {}).get("bias_to_kernel")
-    highest = float(np.nanmax(curves.loss)) if np.isfinite(curves.loss).any() else math.nan
-    return {
-        "learning_rate": fit.get("learning_rate"),
-        "optimizer": fit.get("optimizer"),
-        "suitable_learning_rate": suits.get("learning_rate"),
-        "ratio": finite(rate_ratio(run)),
-        "highest_loss": finite(highest),
-        "chance_loss": curves.chance_loss,
-        "bias_to_kernel": moved,
-        **accuracy_evidence(curves),
-    }
-
-
 CHECKS: tuple[Check, ...] = (
     Check(
         "input scale",
@@ -349,4 +315,5 @@ CHECKS: tuple[Check, ...] = (
         check_stuck,
     ),
     *FIT_CHECKS,
+    *KEPT_CHECKS,
 )

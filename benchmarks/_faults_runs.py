@@ -36,8 +36,8 @@ def keep_some(
 
 def shuffle_labels(data: Path, rng: np.random.Generator) -> None:
     """Deals the files of each part out to its class folders anew; every class keeps its number of files."""
-    for part in ("train", "test"):
-        files = [file for folder in sorted((data / part).iterdir()) for file in sorted(folder.iterdir())]
+    for part in sorted(folder for folder in data.iterdir() if folder.is_dir()):
+        files = [file for folder in sorted(part.iterdir()) for file in sorted(folder.iterdir())]
         folders = [file.parent for file in files]
         for number, position in enumerate(rng.permutation(len(files))):
             # The number keeps names apart that two classes share; what lies there already has its own.
@@ -64,7 +64,7 @@ def scaled_inputs(name: str, change: Callable[[Any], None]) -> Iterator[None]:
 
 
 def _times_255(layer: Any) -> None:  # noqa: ANN401
-    layer.scale, layer.offset = layer.scale * 255.0, layer.offset
+    layer.scale *= 255.0
 
 
 def _by_255(layer: Any) -> None:  # noqa: ANN401

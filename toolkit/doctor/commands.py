@@ -44,3 +44,26 @@ def find_rate(run: RunFacts) -> str:
     """`edgeclf train --find-lr` for the same training, into a picture beside the run."""
     command = shlex.split(train_again(run, learning_rate=None))
     return shlex.join([*command[: command.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
+
+
+def look_at_labels(run: RunFacts) -> str:
+    """`edgeclf doctor` of the data."""
+    return shlex.join(["edgeclf", "doctor", run.data])
+
+
+def resume(run: RunFacts) -> str:
+    """`edgeclf train --resume` of the run."""
+    return shlex.join(["edgeclf", "train", "--resume", str(run.folder)])
+
+
+def more_validation(run: RunFacts, fraction: float) -> str:
+    """What gives validation more images: a larger share of them, or more of its own where the data brings them."""
+    if run.record.get("brings_validation"):
+        return "Add validation images."
+    return f"Add images, or let more of them validate: {train_again(run, val_fraction=fraction)}"
+
+
+def export_carefully(run: RunFacts) -> str:
+    """`edgeclf export` to int8 with every recipe tried."""
+    words = ["edgeclf", "export", str(run.folder), "--precision", "int8", "--effort", "max", "--out", "model.onnx"]
+    return shlex.join(words)

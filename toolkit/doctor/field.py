@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.toolkit.doctor.commands import train_again
+from edgeclf.toolkit.doctor.commands import export_carefully, more_validation, train_again
 from edgeclf.toolkit.doctor.curves import ERROR_RATE
 from edgeclf.toolkit.doctor.facts import Check, Facts, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -150,9 +150,9 @@ def check_calibration(facts: Facts) -> list[Finding]:
             "warning",
             f"The model is {which}: it says {mean:.0%} on average and is right in {accuracy:.0%} of {len(right)} {field.part} "
             f"images (calibration error {error:.3f}; honest confidences stay below {honest:.3f})",
-            _fix(facts.run, "Let more images choose the temperature", val_fraction=0.25)
-            if facts.run is None or facts.run.record.get("freezes_backbone")
-            else _fix(facts.run, "Soften the targets", label_smoothing=0.1),
+            "Add validation images, which choose the temperature."
+            if facts.run is None
+            else more_validation(facts.run, 0.3),
             {
                 "expected_calibration_error": error,
                 "honest_99_percent": honest,
@@ -235,9 +235,7 @@ def check_int8(facts: Facts) -> list[Finding]:
     order = np.flatnonzero(differs)
     order = order[np.argsort(-np.abs(field.probabilities - field.int8)[order].max(axis=1), kind="stable")]
     where = f", most of it in {names[gathered[0]]} (same label on {gathered[1]:.0%})" if gathered is not None else ""
-    again = (
-        "" if facts.run is None else f"edgeclf export {facts.run.folder} --precision int8 --effort max --out model.onnx"
-    )
+    again = "" if facts.run is None else export_carefully(facts.run)
     return [
         Finding(
             "int8-gap",

@@ -21,7 +21,7 @@ from edgeclf.toolkit.doctor.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.probe import CHANGES, change_images, measure_yardstick
 from edgeclf.training import run_folder
 from edgeclf.training.cache import CachedImages, cached_images
-from edgeclf.training.dataset import Sample
+from edgeclf.training.dataset import Sample, discover_dataset
 from edgeclf.training.options import TrainOptions, options_from_json, work_out
 from edgeclf.training.run_folder import Run, load_run, read_divergence
 from edgeclf.training.split import read_split
@@ -252,7 +252,17 @@ def _record(opened: OpenRun, options: TrainOptions) -> dict[str, Any]:
         "best_epoch": training.get("best_epoch"),
         "diverged": diverged,
         "monitor": settings.fit.monitor,
+        "brings_validation": _brings_validation(opened),
     }
+
+
+def _brings_validation(opened: OpenRun) -> bool:
+    """Whether the data set says itself which images validate, so that no other share of them can be asked for."""
+    try:
+        dataset = discover_dataset(Path(opened.document.get("data", opened.root)), for_training=False)
+    except EdgeclfError:
+        return False
+    return any(sample.split == "val" for sample in dataset.samples)
 
 
 def _probe(opened: OpenRun, classes: tuple[str, ...], seed: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from edgeclf.toolkit.doctor.causes import (
     rate_is_low,
     rate_ratio,
 )
-from edgeclf.toolkit.doctor.commands import find_rate, train_again, train_pretrained
+from edgeclf.toolkit.doctor.commands import find_rate, look_at_labels, resume, train_again, train_pretrained
 from edgeclf.toolkit.doctor.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -160,7 +160,7 @@ def check_labels(facts: Facts) -> list[Finding]:
                 "warning",
                 f"The network knows {curves.train_end:.0%} of its training images and is no better than guessing "
                 f"({percent(curves.val_kept)} of {curves.val_images}) on others: labels that the pictures contradict look like this",
-                f"Look at the labels: edgeclf doctor {run.data}",
+                f"Look at the labels: {look_at_labels(run)}",
                 accuracy_evidence(curves),
             )
         ]
@@ -172,7 +172,7 @@ def check_labels(facts: Facts) -> list[Finding]:
             f"{yardstick['training_accuracy']:.0%} on {yardstick['training_images']} training images "
             f"(guessing: {yardstick['training_chance']:.0%}), and the network does no better: "
             f"{percent(curves.val_kept)} of {curves.val_images} validation images",
-            f"Look at the labels: edgeclf doctor {run.data}",
+            f"Look at the labels: {look_at_labels(run)}",
             {**accuracy_evidence(curves), "yardstick": dict(yardstick)},
             weight=1.0,
         )
@@ -200,7 +200,7 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     fit = run.record.get("fit") or {}
     again = max(usual, 3 * curves.epochs, 20)
     fix = (
-        f"edgeclf train --resume {run.folder}"
+        resume(run)
         if ended in {"interrupted", "unfinished"}
         else train_again(run, epochs=None if usual >= 3 * curves.epochs else again)
     )

@@ -159,7 +159,7 @@ def check_underfit(facts: Facts) -> list[Finding]:
                 severity,
                 f"The network is kept from learning by {', '.join(strong)}: it knows {percent(reached)} of its training "
                 f"images, where {by}",
-                f"Try {train_again(run, augment='light', mixup=None, weight_decay=None, label_smoothing=None)}",
+                _fix_over_regularized(run),
                 evidence,
             )
         ]
@@ -171,10 +171,21 @@ def check_underfit(facts: Facts) -> list[Finding]:
             f"where {by}",
             f"Try a pretrained network: {train_pretrained(run)}"
             if not run.record.get("pretrained")
-            else f"Try {train_again(run, fine_tune=True)}",
+            else f"Try {train_again(run, fine_tune=True)}"
+            if not run.record.get("fine_tune")
+            else f"Try a larger network: {train_again(run, architecture='efficientnet-lite2')}",
             evidence,
         )
     ]
+
+
+def _fix_over_regularized(run: RunFacts) -> str:
+    rates = (run.probes.get("network") or {}).get("dropout") or {}
+    if rates and max(rates.values()) >= _STRONG_DROPOUT:
+        # Dropout is part of the network.
+        return f"Try a network without: {train_again(run, architecture='small-cnn', weights=None)}"
+    augment = None if run.record.get("freezes_backbone") and not run.record.get("fine_tune") else "light"
+    return f"Try {train_again(run, augment=augment, mixup=None, weight_decay=None)}"
 
 
 def _strong_regularization(run: RunFacts) -> list[str]:

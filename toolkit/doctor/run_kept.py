@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from edgeclf.toolkit.doctor.causes import FEW_EPOCHS, has_other_cause
-from edgeclf.toolkit.doctor.commands import train_again
+from edgeclf.toolkit.doctor.commands import more_validation, train_again
 from edgeclf.toolkit.doctor.curves import binomial_error, read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -14,8 +14,9 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 _SWING = 0.03
 # A 95 % interval of validation accuracy wider than this to either side hides most of what training changes.
 _WIDE = 0.06
-# Shares of a layer's units that are worth a word, and that let nothing pass.
-_DEAD_WARNING, _DEAD_PROBLEM = 0.5, 0.9
+# Half of the units of a layer that is not trained are zero where what it is given hardly varies: the sign of a random sum.
+# More than that, by three standard errors, has another reason; from the second share on hardly anything passes.
+_DEAD_BY_CHANCE, _DEAD_PROBLEM = 0.5, 0.9
 
 
 def check_kept_weights(facts: Facts) -> list[Finding]:
@@ -92,7 +93,7 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
                 "note",
                 f"{curves.val_images} validation images tell accuracies apart only from {2 * half:.0%} on "
                 f"({values.max():.0%} +- {half:.0%})",
-                f"Add images, or let more of them validate: {train_again(run, val_fraction=0.3)}",
+                more_validation(run, 0.3),
                 evidence,
             )
         ]
@@ -112,9 +113,11 @@ def check_dead_units(facts: Facts) -> list[Finding]:
         return []
     layers = [layer for layer in probe["relu_layers"] if layer["units"]]
     worst = max(layers, key=lambda layer: layer["dead"] / layer["units"], default=None)
-    if worst is None or worst["dead"] < _DEAD_WARNING * worst["units"]:
+    if worst is None:
         return []
     share = worst["dead"] / worst["units"]
+    if share <= _DEAD_BY_CHANCE + 3 * math.sqrt(_DEAD_BY_CHANCE * (1 - _DEAD_BY_CHANCE) / worst["units"]):
+        return []
     curves = read_curves(run)
     # Units die of high learning rates and large inputs; where these are named, they are only a sign of it.
     unexplained = curves.failed and not has_other_cause(run, curves)
@@ -158,8 +161,8 @@ KEPT_CHECKS: tuple[Check, ...] = (
         "dead units",
         "run",
         ("dead-units",),
-        f"{_DEAD_WARNING:.0%} of a layer's ReLU units are zero at every place of every sampled image; a problem from "
-        f"{_DEAD_PROBLEM:.0%} on where the run failed.",
+        "More than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "
+        f"problem from {_DEAD_PROBLEM:.0%} on where the run failed for no other reason.",
         check_dead_units,
     ),
 )

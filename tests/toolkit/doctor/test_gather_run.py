@@ -140,7 +140,7 @@ def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, p
     assert isinstance(cached.images, RowFile)
     expected = inference_of(opened.model)(cached.images[:])
     np.testing.assert_allclose(field.probabilities, expected, atol=1e-3)
-    assert "quick_inference.<locals>" not in repr(opened.infer)
+    assert "_with_head" in repr(opened.infer)
     run = gather_run(opened)
     assert "network" not in run.probes  # its units are those of the pretrained network
     assert run.probes["training"]["accuracy"] > 0.8

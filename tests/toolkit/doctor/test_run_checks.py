@@ -274,7 +274,10 @@ def test_dead_units_are_named_by_their_layer():
     found = examine(run_facts(stuck(np.random.default_rng(0)), probes=network_probe(relu_layers=layers)))
     dead = next(finding for finding in found if finding.cause == "dead-units")
     assert (dead.severity, dead.evidence["layer"], dead.evidence["share"]) == ("problem", "dense1", 1.0)
-    few = network_probe(relu_layers=layers[:1])
+    # Where what kills units is named, they are only a sign of it.
+    named = run_facts(stuck(np.random.default_rng(0)), probes=network_probe(relu_layers=layers), learning_rate=1.0)
+    assert causes(named) == ["lr-too-high"]
+    few = network_probe(relu_layers=[*layers[:1], {"name": "dense1", "units": 64, "dead": 34}])
     assert "dead-units" not in causes(run_facts(healthy(np.random.default_rng(0)), probes=few), notes=True)
 
 

@@ -17,6 +17,8 @@ _NORM_RATIO = 1.0
 RATE_FACTOR = 10.0
 # A loss so many times that of guessing, after an epoch or more, was blown up by the steps.
 EXPLODED = 3.0
+# Logits so many times too large were blown up by the steps as well.
+BOASTING = 2.0
 # Weights that have hardly left where they began: rms of biases next to that of kernels.
 UNMOVED = 0.01
 # Epochs that are too few to judge a network by.
@@ -71,13 +73,18 @@ def is_unstable(curves: Curves) -> bool:
     return bool((losses > EXPLODED * curves.chance_loss).any() or (first > 2 * EXPLODED * curves.chance_loss).any())
 
 
+def temperature_of(run: RunFacts) -> float:
+    """How many times too large the logits are by the validation images; NaN where that is not known."""
+    return float((run.metrics.get("calibration") or {}).get("temperature") or math.nan)
+
+
 def rate_is_high(run: RunFacts, curves: Curves) -> bool:
     """Whether the learning rate explains a failure by being too high."""
     ratio = rate_ratio(run)
     if not math.isnan(ratio) and ratio < 1 / RATE_FACTOR:
         return False
     if ratio >= RATE_FACTOR:
-        return has_diverged(run, curves) or curves.failed or is_unstable(curves)
+        return has_diverged(run, curves) or curves.failed or is_unstable(curves) or temperature_of(run) > BOASTING
     later = curves.loss[1:][np.isfinite(curves.loss[1:])]
     exploded = bool((later > EXPLODED * curves.chance_loss).any())
     return exploded and not curves.learned and not input_is_off(run, curves)

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from edgeclf.toolkit.doctor.causes import (
+    BOASTING,
     EXPLODED,
     FEW_EPOCHS,
     INPUT_STD,
@@ -108,7 +109,7 @@ def check_rate_too_high(facts: Facts) -> list[Finding]:
     evidence = rate_evidence(run, curves)
     ratio = rate_ratio(run)
     what = f"{ratio:.3g} times what suits {run.record.get('architecture')}" if ratio >= RATE_FACTOR else "too high"
-    sign = what_it_came_to(curves)
+    sign = what_it_came_to(run, curves)
     return [
         Finding(
             "lr-too-high",
@@ -137,7 +138,7 @@ def check_rate_too_low(facts: Facts) -> list[Finding]:
         Finding(
             "lr-too-low",
             "problem" if curves.failed else "warning",
-            f"The learning rate{rate_text(evidence)} is {what}: {what_it_came_to(curves)}",
+            f"The learning rate{rate_text(evidence)} is {what}: {what_it_came_to(run, curves)}",
             fix,
             evidence,
         )
@@ -278,7 +279,8 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("lr-too-high",),
         f"The learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
-        f"loss rose above {EXPLODED:g} times that of guessing; or the latter alone, and nothing was learned.",
+        f"loss rose above {EXPLODED:g} times that of guessing, or its logits are {BOASTING:g} times too large; or, whatever the "
+        "rate, the loss rose so and nothing was learned.",
         check_rate_too_high,
     ),
     Check(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.causes import is_unstable, rate_ratio
+from edgeclf.toolkit.doctor.causes import BOASTING, is_unstable, rate_ratio, temperature_of
 from edgeclf.toolkit.doctor.commands import find_rate, train_again
 from edgeclf.toolkit.doctor.curves import Curves
 from edgeclf.toolkit.doctor.facts import RunFacts
@@ -36,7 +36,7 @@ def in_epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def what_it_came_to(curves: Curves) -> str:
+def what_it_came_to(run: RunFacts, curves: Curves) -> str:
     """How a run shows that its learning rate is wrong, for a sentence."""
     if not curves.epochs:
         return "the loss stopped being a number in the first epoch"
@@ -49,6 +49,8 @@ def what_it_came_to(curves: Curves) -> str:
         return f"validation accuracy {percent(curves.val_kept)}, where plain features reach {curves.yardstick:.0%}"
     if is_unstable(curves):
         return f"the loss rose to {np.nanmax(np.concatenate([curves.loss, curves.val_loss])):.3g} on the way"
+    if temperature_of(run) > BOASTING:
+        return f"the network's logits are {temperature_of(run):.1f} times too large by the validation images"
     return f"the loss was still falling after {in_epochs(curves.epochs)}"
 
 
@@ -80,5 +82,6 @@ def rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
         "highest_loss": finite(highest),
         "chance_loss": curves.chance_loss,
         "bias_to_kernel": moved,
+        "temperature": finite(temperature_of(run)),
         **accuracy_evidence(curves),
     }

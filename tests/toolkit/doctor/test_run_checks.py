@@ -148,6 +148,16 @@ def test_the_same_curves_with_a_strange_learning_rate_are_put_down_to_it(seed, f
     assert not {"lr-too-high", "lr-too-low"} & set(causes(run_facts(well, learning_rate=1e-3 / factor)))
 
 
+def test_a_high_rate_that_only_blows_the_logits_up_is_a_warning():
+    well = healthy(np.random.default_rng(0))
+    hot = {"calibration": {"temperature": 4.5}}
+    found = examine(run_facts(well, learning_rate=0.1, metrics=hot, probes=yardstick(0.97)))
+    assert [(f.cause, f.severity) for f in found] == [("lr-too-high", "warning")]
+    assert "4.5 times too large" in found[0].title
+    assert causes(run_facts(well, learning_rate=0.1, metrics={"calibration": {"temperature": 1.2}})) == []
+    assert causes(run_facts(well, metrics=hot)) == []
+
+
 @given(seed=st.integers(0, 1 << 30), memorized=st.booleans())
 def test_labels_that_plain_features_cannot_tell_either_are_the_cause(seed, memorized):
     rng = np.random.default_rng(seed)

@@ -116,6 +116,11 @@ class TrainingBatches:
             name="edgeclf-batch",
         )
 
+    def sample(self, count: int) -> LabelledRows:
+        """At most `count` of the images as they are, neither augmented nor balanced; by the seed, always the same."""
+        chosen = np.sort(np.random.default_rng(self._options.seed).permutation(len(self._data.rows))[:count])
+        return LabelledRows(self._data.inputs, self._data.rows[chosen], self._data.true_indices[chosen])
+
     def endless(self) -> Iterator[Batch]:
         """One epoch after the other."""
         for epoch in itertools.count():

@@ -53,10 +53,12 @@ class Dataset:
     Attributes:
         root: Absolute path that the samples' paths are relative to.
         samples: The files, sorted by path.
+        source: What was named: an absolute path of a folder or a CSV; None where that is not known.
     """
 
     root: Path
     samples: tuple[Sample, ...]
+    source: Path | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,7 +101,7 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
         raise DatasetError(
             f"no labelled images in {data}", got=_describe_folder(data), expected=_LAYOUT, do="sort the images by class"
         )
-    dataset = Dataset(root, tuple(sorted(samples, key=lambda sample: sample.path)))
+    dataset = Dataset(root, tuple(sorted(samples, key=lambda sample: sample.path)), data.absolute())
     _check_names(dataset.labels, data)
     if for_training:
         _check_trainable(dataset, data)

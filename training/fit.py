@@ -12,16 +12,18 @@ import numpy.typing as npt
 
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.export.keras_model import Inference, inference_of
-from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.batches import LabelledRows, TrainingBatches
+from edgeclf.training.divergence import DivergedError
 from edgeclf.training.recipe import MONITORS, FitOptions
 from edgeclf.training.step import grouped, make_steps
 
 Ending = Literal["finished", "early", "interrupted", "diverged"]
 # Images and features that a network is run on at a time when it is not trained.
 _PREDICT_IMAGES, _PREDICT_FEATURES = 64, 1024
+# Training images that a network is run on after its last epoch: a share of them is then known to within 0.02.
+_MEASURED_IMAGES = 512
 # The end of the cosine schedule as a share of its learning rate, and the start of its warm-up.
 _LAST_SHARE, _FIRST_SHARE = 0.002, 0.05
 
@@ -71,12 +73,15 @@ class FitResult:
         best_epoch: The epoch whose weights the model now has, from 1.
         ending: `finished` all epochs, stopped `early`, was `interrupted`, or `diverged`.
         seconds: What each epoch took.
+        training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
+            mode, for a sample of the training images as they are; None where it was interrupted or diverged.
     """
 
     history: tuple[dict[str, Any], ...]
     best_epoch: int
     ending: Ending
     seconds: tuple[float, ...]
+    training: dict[str, Any] | None = None
 
 
 def fit(
@@ -104,7 +109,7 @@ def fit(
         progress: Told the step, with losses, accuracy and images/s.
 
     Raises:
-        InputError: The loss stopped being a number before there were any weights to keep.
+        DivergedError: The loss stopped being a number before there were any weights to keep.
         KeyboardInterrupt: Ctrl-C before there were any; afterwards it ends the fit and the best are kept.
     """
     import_tensorflow()
@@ -115,6 +120,7 @@ def fit(
         for variable, value in zip(_variables(model, optimizer), state.variables, strict=True):
             variable.assign(value)
     ending: Ending = "finished"
+    measured = None
     try:
         ending = _run_epochs(
             model,
@@ -127,19 +133,36 @@ def fit(
             on_epoch=on_epoch,
             progress=progress,
         )
+        if ending in {"finished", "early"}:
+            measured = _measure_training(model, optimizer, training, len(state.history))
     except KeyboardInterrupt:
         if state.best is None:
             raise
         ending = "interrupted"
     if state.best is None:
-        raise InputError(
-            "training diverged in its first epoch",
-            got="a loss that is not a number",
-            expected="a finite loss",
-            do=f"use a --learning-rate below {options.learning_rate:g} (edgeclf train --find-lr suggests one)",
-        )
+        raise ValueError("a fit that ended has a best epoch")
     model.set_weights(state.best.weights)
-    return FitResult(tuple(state.history), state.best.epoch, ending, tuple(state.seconds))
+    return FitResult(tuple(state.history), state.best.epoch, ending, tuple(state.seconds), measured)
+
+
+def _measure_training(
+    model: Any,  # noqa: ANN401
+    optimizer: Any,  # noqa: ANN401
+    training: TrainingBatches,
+    epoch: int,
+) -> dict[str, Any] | None:
+    """What the history cannot tell: its training figures are measured with dropout on, on augmented images."""
+    sample = training.sample(_MEASURED_IMAGES)
+    with _averaged(model, optimizer):
+        probabilities = predict(inference_of(model), sample)
+    if not np.isfinite(probabilities).all():
+        return None
+    return {
+        "epoch": epoch,
+        "images": len(sample.rows),
+        "loss": cross_entropy(probabilities, sample.true_indices),
+        "accuracy": float((probabilities.argmax(axis=1) == sample.true_indices).mean()),
+    }
 
 
 def _run_epochs(
@@ -169,7 +192,7 @@ def _run_epochs(
         for batches in grouped(training.epoch(epoch), model):
             measured = fit_to(batches)
             if not np.isfinite(measured).all():
-                return "diverged"
+                return _diverged(state, options, stage=stage, done=done, steps=steps, loss=figures["loss"])
             done += len(batches)
             images += len(batches) * len(batches[0][0])
             totals += measured.sum(axis=0) * len(batches[0][0])
@@ -187,7 +210,7 @@ def _run_epochs(
             validated = validate(infer, validation, model.output_shape[-1])
             weights = model.get_weights()
         if validated is None:
-            return "diverged"
+            return _diverged(state, options, stage=stage, done=done, steps=steps, loss=figures["loss"])
         row: dict[str, Any] = {
             "epoch": len(state.history) + 1,
             "stage": stage,
@@ -203,6 +226,13 @@ def _run_epochs(
         state.history.append(row)
         on_epoch(state)
     return "finished"
+
+
+def _diverged(state: FitState, options: FitOptions, *, stage: str, done: int, steps: int, loss: float) -> Ending:
+    if state.best is None:
+        facts = {"stage": stage, "steps": done, "epoch_steps": steps, "loss": loss if math.isfinite(loss) else None}
+        raise DivergedError(facts, options.learning_rate)
+    return "diverged"
 
 
 @contextlib.contextmanager

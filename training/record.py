@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeclf.runtime.files import replacing, write_text
 from edgeclf.runtime.metrics import ClassificationReport
 from edgeclf.training import run_folder
-from edgeclf.training.dataset import Sample, Split
+from edgeclf.training.dataset import Dataset, Sample, Split
 from edgeclf.training.options import Settings, TrainOptions
 from edgeclf.training.plots import plot_confusion, plot_reliability
 from edgeclf.training.run_writer import RunWriter, history_csv
@@ -79,18 +79,33 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def write_start(writer: RunWriter, *, samples: Sequence[Sample], data_root: Path, options: TrainOptions) -> None:
+def write_start(
+    writer: RunWriter,
+    *,
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    options: TrainOptions,
+    diverged: Mapping[str, Any] | None = None,
+) -> None:
     """Writes what resuming needs besides the checkpoint.
 
     Args:
         writer: The run folder.
         samples: All samples with their split, readable or not.
-        data_root: What the samples' paths are relative to.
+        dataset: Where they are.
         options: As they were given.
+        diverged: Where training ended before there was anything to keep.
     """
     with replacing(writer.folder / run_folder.SPLIT_FILE) as temporary:
         temporary.write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
-    writer.write_json(run_folder.RUN_FILE, {"data_root": str(data_root), "options": options.to_json()})
+    document: dict[str, Any] = {
+        "data_root": str(dataset.root),
+        "data": str(dataset.source or dataset.root),
+        "options": options.to_json(),
+    }
+    if diverged is not None:
+        document["diverged"] = dict(diverged)
+    writer.write_json(run_folder.RUN_FILE, document)
 
 
 def write_result(writer: RunWriter, result: "TrainResult", model: Any) -> None:  # noqa: ANN401 - keras carries no types
@@ -122,6 +137,7 @@ def write_result(writer: RunWriter, result: "TrainResult", model: Any) -> None: 
         "validation": result.validation.to_json(),
         "test": None if result.test is None else result.test.to_json(),
         "note": NO_TEST_PART if result.test is None else None,
+        "training_after_last_epoch": result.fit.training,
         "calibration": result.calibration.to_json(),
         "parameters": result.parameters,
         "unreadable": [{"source": str(path), "error": str(error)} for path, error in result.unreadable],

@@ -102,6 +102,24 @@ def _model_error(path: Path, got: str) -> RunFolderError:
     )
 
 
+def may_be_replaced(folder: Path) -> bool:
+    """Whether there is nothing to lose at a path: no folder, an empty one, or a training that diverged at once."""
+    if not folder.exists():
+        return True
+    names = {child.name for child in folder.iterdir()}
+    return not names or (names <= {RUN_FILE, SPLIT_FILE} and read_divergence(folder) is not None)
+
+
+def read_divergence(folder: Path) -> dict[str, Any] | None:
+    """How a training ended that diverged in its first epoch; None where it did not."""
+    try:
+        document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    diverged = document.get("diverged") if isinstance(document, dict) else None
+    return diverged if isinstance(diverged, dict) else None
+
+
 def check_run_target(folder: Path, *, overwrite: bool) -> None:
     """Refuses a folder that must not be replaced by a new run, before any work is done.
 
@@ -135,7 +153,7 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
             expected="a new or empty folder",
             do="choose another --run or move them away",
         )
-    if names and not overwrite:
+    if names and not overwrite and not may_be_replaced(folder):
         raise RunFolderError(
             f"{folder} already holds a run",
             expected="a new or empty folder",
@@ -157,6 +175,13 @@ def load_run(folder: Path | str) -> Run:
             got=f"no {', '.join(missing)} yet",
             expected="a finished run",
             do=f"run edgeclf train --resume {folder}",
+        )
+    if missing and read_divergence(folder) is not None:
+        raise RunFolderError(
+            f"the training of {folder} diverged in its first epoch",
+            got="no model",
+            expected="a finished run",
+            do=f"train again with a lower --learning-rate; edgeclf doctor {folder} says more",
         )
     if missing:
         raise RunFolderError(

@@ -82,6 +82,12 @@ class RunWriter:
         self.folder = self._target
         shutil.rmtree(retired, ignore_errors=True)
 
+    def publish_failure(self) -> bool:
+        """Gives the folder its name though no epoch was finished, unless that would cost a run that stands there."""
+        if not self._published and run_folder.may_be_replaced(self._target):
+            self._publish()
+        return self._published
+
     def discard(self) -> None:
         """Removes what was written where no epoch was finished."""
         if not self._published:

@@ -17,6 +17,7 @@ from edgeclf.training import run_folder
 from edgeclf.training.calibrate import CalibrationResult, calibrate
 from edgeclf.training.checkpoint import Checkpoint, load_checkpoint
 from edgeclf.training.dataset import Dataset
+from edgeclf.training.divergence import DivergedError
 from edgeclf.training.fit import FitResult, FitState
 from edgeclf.training.load import Loaded, load
 from edgeclf.training.options import TrainOptions, options_from_json
@@ -74,7 +75,8 @@ def train(
         dataset: The labelled images.
         options: How to train.
         folder: The run folder to write; it appears with the first finished epoch, and holds a usable model when
-            training ends, is interrupted or diverges.
+            training ends, is interrupted or diverges. Where it diverges before that, the folder holds what the doctor
+            needs, and may be written again.
         overwrite: Whether a run that stands there may be replaced.
         tensorboard: Whether TensorBoard logs are written into the run folder.
         cache_folder: Where preprocessed images and features are kept; None takes the default.
@@ -144,7 +146,9 @@ def resume(
             f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
         ) from error
     # The parts are those of the beginning, whatever may have been added to the folders since.
-    dataset = Dataset(root, tuple(replace(s, digest=None) for s in read_split(folder / run_folder.SPLIT_FILE)))
+    source = Path(document.get("data", root)) if data_root is None else data_root
+    split = read_split(folder / run_folder.SPLIT_FILE)
+    dataset = Dataset(root, tuple(replace(s, digest=None) for s in split), source)
     plan = plan_training(dataset, options, cache_folder, resumed=True)
     return _train(plan, folder, checkpoint, tensorboard=tensorboard, progress=progress)
 
@@ -170,7 +174,7 @@ def _train(
                 expected="the images it was training on",
                 do="put them back, or train again with --overwrite",
             )
-        write_start(writer, samples=data.samples, data_root=plan.dataset.root, options=plan.options)
+        write_start(writer, samples=data.samples, dataset=plan.dataset, options=plan.options)
         import keras
 
         keras.utils.set_random_seed(plan.options.seed)
@@ -178,7 +182,15 @@ def _train(
         with log as write_log:
             on_epoch = _epoch_writer(writer, data.fingerprint, write_log)
             stages = Stages(settings, loaded, on_epoch, progress)
-            trained = stages.run(checkpoint)
+            try:
+                trained = stages.run(checkpoint)
+            except DivergedError as error:
+                write_start(
+                    writer, samples=data.samples, dataset=plan.dataset, options=plan.options, diverged=error.facts
+                )
+                if not writer.publish_failure():
+                    raise
+                raise error.with_run(folder) from error
         result, model = _measure(plan, loaded, trained, folder)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -166,13 +167,31 @@ def test_unusable_data_and_outputs_are_one_sentence(call_edgeclf, photographs, t
     assert call_edgeclf("train").code == 2
 
 
-def test_a_learning_rate_that_makes_it_diverge_is_said_and_leaves_nothing(call_edgeclf, photographs, tmp_path):
-    done = call_edgeclf(
-        "train", photographs, "--run", tmp_path / "run", *QUICK, "--optimizer", "sgd", "--learning-rate", "1e30"
-    )
+def test_a_learning_rate_that_makes_it_diverge_is_said_and_leaves_what_the_doctor_needs(
+    call_edgeclf, photographs, trained_run, tmp_path
+):
+    run = tmp_path / "run"
+    diverging = ("train", photographs, *QUICK, "--optimizer", "sgd", "--learning-rate", "1e30")
+    done = call_edgeclf(*diverging, "--run", run)
     assert done.code == 3
     assert "diverged in its first epoch" in done.err
-    assert list(tmp_path.iterdir()) == []
+    assert f"edgeclf doctor {run}" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert sorted(path.name for path in run.iterdir()) == ["run.json", "split.csv"]
+    document = json.loads((run / "run.json").read_text())
+    assert (document["data"], document["diverged"]["stage"]) == (str(photographs), "fit")
+    assert document["diverged"]["steps"] < document["diverged"]["epoch_steps"]
+    assert "diverged in its first epoch" in call_edgeclf("export", run, "--out", tmp_path / "model.onnx").err
+    # There is nothing in it to lose, so that another try needs no --overwrite; a finished run is another matter.
+    assert call_edgeclf(*diverging, "--run", run).code == 3
+    finished = tmp_path / "finished"
+    shutil.copytree(trained_run.folder, finished)
+    done = call_edgeclf(*diverging, "--run", finished, "--overwrite")
+    assert done.code == 3
+    assert "doctor" not in done.err
+    assert sorted(path.name for path in finished.iterdir()) == FINISHED_FILES
+    assert call_edgeclf("train", photographs, "--run", run, *QUICK).code == 0
+    assert sorted(path.name for path in run.iterdir()) == FINISHED_FILES
 
 
 def test_the_networks_are_listed(call_edgeclf):

@@ -5,10 +5,10 @@ import pytest
 from skimage import data as photographs
 
 from edgeclf.export._packages import import_tensorflow
-from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.batches import LabelledRows, TrainingBatches
 from edgeclf.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgeclf.training.divergence import DivergedError
 from edgeclf.training.fit import Best, FitState, cross_entropy, fit, make_optimizer
 from edgeclf.training.recipe import OPTIMIZERS, FitOptions
 
@@ -118,8 +118,19 @@ def test_progress_names_stage_step_and_figures(pixels):
 
 
 def test_a_loss_that_stops_being_a_number_in_the_first_epoch_is_an_error(pixels):
-    with pytest.raises(InputError, match=r"diverged in its first epoch.*--learning-rate below 1e\+30"):
+    with pytest.raises(DivergedError, match=r"diverged in its first epoch.*--learning-rate below 1e\+30") as caught:
         run(pixels, options(optimizer="sgd", learning_rate=1e30))
+    assert caught.value.facts["stage"] == "fit"
+    assert 0 < caught.value.facts["steps"] < caught.value.facts["epoch_steps"] == 4
+
+
+def test_what_the_last_epoch_knows_of_the_training_images_is_measured_without_dropout(pixels):
+    model = network(dropout=0.9)
+    _, result, _ = run(pixels, options(epochs=12, learning_rate=3e-3), model=model)
+    assert result.training is not None
+    assert (result.training["epoch"], result.training["images"]) == (12, 60)
+    assert result.training["accuracy"] > result.history[-1]["accuracy"]
+    assert result.training["loss"] < result.history[-1]["loss"]
 
 
 def test_a_loss_that_stops_being_a_number_later_keeps_the_best(pixels):

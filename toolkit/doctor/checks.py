@@ -11,9 +11,10 @@ _WITHOUT_LABELS = frozenset({"files"})
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    from edgeclf.toolkit.doctor import classes, duplicates, files, labels, shortcuts, split
+    from edgeclf.toolkit.doctor import classes, duplicates, field, files, labels, run, shortcuts, split
 
-    return (*files.CHECKS, *classes.CHECKS, *labels.CHECKS, *duplicates.CHECKS, *split.CHECKS, *shortcuts.CHECKS)
+    themes = (files, classes, labels, duplicates, split, shortcuts, run, field)
+    return tuple(check for theme in themes for check in theme.CHECKS)
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:

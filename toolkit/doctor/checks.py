@@ -11,9 +11,9 @@ _WITHOUT_LABELS = frozenset({"files"})
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    from edgeclf.toolkit.doctor import classes, files
+    from edgeclf.toolkit.doctor import classes, files, unusable
 
-    return (*files.CHECKS, *classes.CHECKS)
+    return (*unusable.CHECKS, *files.CHECKS, *classes.CHECKS)
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:

@@ -35,6 +35,14 @@ def doctor(
     fast: Annotated[
         bool, typer.Option("--fast", help="Look at the files only, show no picture to the pretrained network.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Where a run's images are now, if they have moved.", show_default=False),
+    ] = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option("--int8", help="An int8 file of the run, to compare where errors gather.", show_default=False),
+    ] = None,
     cache_folder: CacheFolderOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of samples and folds.")] = 0,
     as_json: JsonOption = False,
@@ -45,15 +53,18 @@ def doctor(
 
         print_checks(as_json=as_json)
         return
-    if subject is None:
-        from edgeclf.runtime.errors import UsageError
+    from edgeclf.runtime.errors import UsageError
 
+    if subject is None:
         raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
-    from edgeclf.toolkit.doctor.examination import Settings, examine_path
+    from edgeclf.toolkit.doctor.examination import Settings, examine_path, is_run
     from edgeclf.toolkit.doctor.gather import MAX_FEATURES
     from edgeclf.toolkit.doctor.view import print_examination
 
-    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache_folder)
+    for option, value in (("--data", data), ("--int8", int8)):
+        if value is not None and not is_run(subject):
+            raise UsageError(f"{option} is for runs", got=f"{subject}, which is none", expected="a run folder")
+    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache_folder, data, int8)
     with progress_bar() as progress:
         examination = examine_path(subject, settings, progress)
     if html is not None:

@@ -11,9 +11,9 @@ _WITHOUT_LABELS = frozenset({"files"})
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    from edgeclf.toolkit.doctor import classes, duplicates, field, files, labels, run, shortcuts, split
+    from edgeclf.toolkit.doctor import classes, duplicates, field, files, labels, run, shortcuts, split, unusable
 
-    themes = (files, classes, labels, duplicates, split, shortcuts, run, field)
+    themes = (unusable, files, classes, labels, duplicates, split, shortcuts, run, field)
     return tuple(check for theme in themes for check in theme.CHECKS)
 
 

@@ -1,7 +1,5 @@
 """One look at a data set, or at a run with the data it was trained on: facts gathered, every check asked."""
 
-import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -30,12 +28,16 @@ class Settings:
         max_features: Pictures that the pretrained network is shown; 0 for none.
         seed: Of samples.
         cache_folder: Where preprocessed pictures and features are kept; None takes the default.
+        data: Where a run's images are now; None where they were.
+        int8: An int8 file of the run, compared with its network; None for none.
     """
 
     max_images: int | None = None
     max_features: int = MAX_FEATURES
     seed: int = 0
     cache_folder: Path | None = None
+    data: Path | None = None
+    int8: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +169,15 @@ def _data_of_run(
         raise RunFolderError(
             f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", do="train again"
         ) from error
+    if settings.data is not None:
+        given, root = settings.data, (settings.data if settings.data.is_dir() else settings.data.parent).resolve()
     if not any((root / sample.path).exists() for sample in samples):
         return None, [_images_missing(f"they are no longer in {root}")]
     return _gather(given, settings, progress, memory, samples, root), []
 
 
 def _images_missing(why: str) -> Finding:
-    remedy = "Bring them back to where they were, or run edgeclf doctor on the data by itself"
+    remedy = "Say where they are now with --data, or run edgeclf doctor on the data by itself"
     return _not_looked_at("The run's images were not looked at", why, remedy)
 
 
@@ -185,14 +189,12 @@ def _facts_of_run(
     folder: Path, settings: Settings, progress: Progress
 ) -> tuple[RunFacts | None, FieldFacts | None, list[Finding]]:
     """What the run's records and its model say, and notes about what could not be looked at."""
-    name = "edgeclf.toolkit.doctor.gather_run"
-    if importlib.util.find_spec(name) is None:
-        return None, None, []
-    module = importlib.import_module(name)
-    opened = module.open_run(folder, cache_folder=settings.cache_folder, progress=progress)
-    run: RunFacts = module.gather_run(opened, seed=settings.seed)
+    from edgeclf.toolkit.doctor.gather_run import gather_field, gather_run, open_run
+
+    opened = open_run(folder, data=settings.data, cache_folder=settings.cache_folder, progress=progress)
+    run: RunFacts = gather_run(opened, seed=settings.seed)
     try:
-        field: FieldFacts | None = module.gather_field(opened, seed=settings.seed)
+        field: FieldFacts | None = gather_field(opened, int8=settings.int8, seed=settings.seed)
     except MissingPackageError as error:
         return run, None, [_not_looked_at("The run's model was not tried", *split_remedy(str(error)))]
     return run, field, []

@@ -203,7 +203,7 @@ def _projected(vectors: npt.NDArray[np.float32]) -> FloatArray:
     """(M, at most 256): standardized, along the directions in which the features vary most; no label is looked at."""
     standard = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-6)
     if standard.shape[1] <= _DIRECTIONS:
-        return standard.astype(np.float64)
+        return np.asarray(standard, np.float64)
     _, directions = np.linalg.eigh(standard.T @ standard)
     return np.asarray(standard @ directions[:, -_DIRECTIONS:], np.float64)
 

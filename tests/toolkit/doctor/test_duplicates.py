@@ -87,7 +87,7 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, int, str]] = {
     "cropped in a corner": (crop(0.05, 0.0, 1.0), ".jpg", 92, "cropped"),
     "cropped by a tenth": (crop(0.1, 0.8, 0.2), ".jpg", 92, "cropped"),
     "mirrored": (lambda image: image[:, ::-1], ".jpg", 92, "mirrored"),
-    "turned": (lambda image: np.rot90(image), ".png", 0, "turned"),
+    "turned": (np.rot90, ".png", 0, "turned"),
     "darker": (lambda image: cv2.convertScaleAbs(image, alpha=0.8), ".jpg", 80, "re-encoded"),
     "all at once": (lambda image: smaller(0.7)(crop(0.05, 0.3, 0.6)(image)[:, ::-1]), ".jpg", 70, "mirrored"),
 }
@@ -208,7 +208,7 @@ def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(t
 
 def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_path: Path):
     folder = write_tiles(tmp_path)
-    leaked = sorted((folder / "test").rglob("coffee*.png"))[0]
+    leaked = min((folder / "test").rglob("coffee*.png"))
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
     for path in sorted(folder.rglob("*.*")):
         if path.is_file():
@@ -221,7 +221,7 @@ def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_
 
 def test_thumbnails_do_where_a_file_went_away(tmp_path: Path):
     folder = write_tiles(tmp_path)
-    leaked = sorted((folder / "test").rglob("coffee*.png"))[0]
+    leaked = min((folder / "test").rglob("coffee*.png"))
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
     known = facts(folder)
     leaked.unlink()

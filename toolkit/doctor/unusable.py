@@ -1,0 +1,107 @@
+"""Files: what training would refuse, what cannot be read, and what could not be looked at."""
+
+from collections import Counter
+
+from edgeclf.toolkit.doctor.facts import Check, Facts
+from edgeclf.toolkit.doctor.findings import Finding, split_remedy
+
+# Unreadable files are lost to training: from this share on they change what is measured.
+_PROBLEM_SHARE = 0.01
+
+
+def find_refused(facts: Facts) -> list[Finding]:
+    """What training would say instead of training."""
+    data = facts.data
+    if data is None or data.refusal is None:
+        return []
+    sentence, remedy = split_remedy(data.refusal)
+    return [
+        Finding(
+            cause="refused",
+            severity="problem",
+            title=f"Training would refuse this data: {sentence}",
+            fix=remedy or "Mend it and run edgeclf doctor again",
+            evidence={"labels": bool(data.classes)},
+        )
+    ]
+
+
+def find_unreadable(facts: Facts) -> list[Finding]:
+    """Files that training leaves out."""
+    data = facts.data
+    if data is None or not data.unreadable:
+        return []
+    total = len(data.images) + len(data.unreadable)
+    count = len(data.unreadable)
+    return [
+        Finding(
+            cause="unreadable",
+            severity="problem" if count >= _PROBLEM_SHARE * total else "warning",
+            title=f"{count} of {total} files cannot be read, such as {data.unreadable[0][0]}: {data.unreadable[0][1]}",
+            fix="Copy them again or remove them; training leaves them out",
+            evidence={"count": count, "files": total, "reasons": dict(Counter(why for _, why in data.unreadable))},
+            items=tuple(path for path, _ in data.unreadable),
+            details=tuple(why for _, why in data.unreadable),
+            weight=min(1.0, count / total),
+        )
+    ]
+
+
+def find_unchecked(facts: Facts) -> list[Finding]:
+    """What the other checks could not see."""
+    data = facts.data
+    if data is None:
+        return []
+    found = []
+    if not data.classes:
+        found.append(
+            Finding(
+                cause="unchecked",
+                severity="note",
+                title="The images have no labels that could be used: only the files were looked at",
+                fix="Sort the images into class folders, or list them with their labels in a CSV",
+                evidence={"labels": False},
+            )
+        )
+    if data.listed is not None:
+        seen = len(data.images) + len(data.unreadable)
+        found.append(
+            Finding(
+                cause="unchecked",
+                severity="note",
+                title=f"Only {seen:,} of {data.listed:,} images were looked at, of every class in every part the same share",
+                fix="Leave out --max-images to look at all",
+                evidence={"looked_at": seen, "images": data.listed},
+            )
+        )
+    if data.without_features is not None and len(data.images):
+        why, remedy = split_remedy(data.without_features)
+        found.append(
+            Finding(
+                cause="unchecked",
+                severity="note",
+                title=f"What the pictures show was not looked at, only the files: {why}",
+                fix=remedy or "Leave out --fast",
+                evidence={"reason": data.without_features},
+            )
+        )
+    return found
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("refused", "files", ("refused",), "edgeclf train would refuse the data", find_refused),
+    Check(
+        "unreadable",
+        "files",
+        ("unreadable",),
+        f"a file named like an image cannot be decoded whole; a problem from {_PROBLEM_SHARE:.0%} of the files on",
+        find_unreadable,
+    ),
+    Check(
+        "unchecked",
+        "files",
+        ("unchecked",),
+        "there are no labels, a sample was looked at, or no pretrained network is there",
+        find_unchecked,
+    ),
+)

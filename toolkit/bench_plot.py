@@ -69,6 +69,7 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
         OutputError: The file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -90,7 +91,8 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     values = np.concatenate([curve.latencies_ms for curve in curves])
     if values.max() > 8 * values.min():
         axes.set_xscale("log")
-        # Plain numbers, not powers of ten.
+        # Plain numbers, not powers of ten, and enough of them where there is less than a decade.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yscale("log")
     axes.set_ylim(0.8 / most, 1.15)

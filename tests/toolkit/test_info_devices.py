@@ -28,7 +28,8 @@ def test_two_onnxruntimes_at_once_are_named(run_edgeclf, tmp_path):
         (tmp_path / f"{name}-1.0.dist-info").mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
         (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(metadata)
-    done = run_edgeclf("info", "--devices", "--json", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done = run_edgeclf("info", "--devices", "--json", env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0
     assert "warning: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
     assert ["onnxruntime", "onnxruntime-gpu"] in json.loads(done.stdout)["clashing_packages"]

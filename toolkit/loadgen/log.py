@@ -13,6 +13,10 @@ _LINE = ":::MLLOG "
 # Two clocks read one after the other in two languages, on a machine that also does something else.
 SHARE = 0.02
 LEAST_MS = 0.25
+# In `server` the generator counts from when a query was due, we from when it arrived: until then the thread that sends it
+# has to be woken up, between threads that keep all CPUs busy.
+SERVER_SHARE = 0.05
+SERVER_LEAST_MS = 1.0
 
 
 @dataclass(frozen=True)
@@ -113,30 +117,33 @@ class Agreement:
 def compare_with_log(figures: ScenarioFigures, log: GeneratorLog) -> list[Agreement]:
     """Holds our figures of a run against the generator's.
 
-    Numbers of queries must be equal; latencies may differ by 2 % or 0.25 ms, whichever is more, rates by 2 %, and queries
-    over the latency bound by 2 % of all, since a latency next to the bound may fall on either side.
+    Numbers of queries must be equal; latencies may differ by 2 % or 0.25 ms, whichever is more, rates by 2 %; in `server`
+    latencies by 5 % or 1 ms, and queries over the bound by 2 % of all, since a latency next to the bound may fall on either side.
     """
     compared = [_exactly("queries", figures.queries, log.queries)]
     if figures.scenario == "offline":
-        return [*compared, _closely("samples/s", figures.samples_per_s, log.samples_per_s, 0.0)]
-    compared.append(_closely("mean ms", figures.mean_ms, log.mean_ms, LEAST_MS))
-    compared.append(_closely("percentile ms", figures.percentile_ms, log.percentile_ms, LEAST_MS))
+        return [*compared, _closely("samples/s", figures.samples_per_s, log.samples_per_s)]
+    tolerance = (SERVER_SHARE, SERVER_LEAST_MS) if figures.scenario == "server" else (SHARE, LEAST_MS)
+    compared.append(_closely("mean ms", figures.mean_ms, log.mean_ms, *tolerance))
+    compared.append(_closely("percentile ms", figures.percentile_ms, log.percentile_ms, *tolerance))
     if figures.scenario == "server":
-        compared.append(_closely("samples/s", figures.samples_per_s, log.samples_per_s, 0.0))
+        compared.append(_closely("samples/s", figures.samples_per_s, log.samples_per_s))
         ours, generators = float(figures.overlatency or 0), float(log.overlatency or 0)
         agrees = abs(ours - generators) <= SHARE * figures.queries
         return [*compared, Agreement("queries over the bound", ours, generators, agrees)]
-    return [*compared, _closely("early-stopping estimate ms", figures.estimate_ms, log.estimate_ms, LEAST_MS)]
+    return [*compared, _closely("early-stopping estimate ms", figures.estimate_ms, log.estimate_ms, *tolerance)]
 
 
 def _exactly(name: str, ours: float, generators: float) -> Agreement:
     return Agreement(name, ours, generators, ours == generators)
 
 
-def _closely(name: str, ours: float | None, generators: float | None, least: float) -> Agreement:
+def _closely(
+    name: str, ours: float | None, generators: float | None, share: float = SHARE, least: float = 0.0
+) -> Agreement:
     if ours is None or generators is None:
         return Agreement(name, ours, generators, ours is None and generators is None)
-    return Agreement(name, ours, generators, abs(ours - generators) <= max(least, SHARE * abs(generators)))
+    return Agreement(name, ours, generators, abs(ours - generators) <= max(least, share * abs(generators)))
 
 
 def _entries(path: Path) -> dict[str, Any]:

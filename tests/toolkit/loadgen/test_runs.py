@@ -127,6 +127,27 @@ def test_figures_that_differ_are_found_out(process, tmp_path):
         assert not {item.name: item for item in compare_with_log(changed, log)}[name].agrees
 
 
+def test_a_server_that_counts_otherwise_is_found_out(process, tmp_path):
+    request = request_of("server", tmp_path / "logs")
+    _, figures = run(process, request)
+    log = read_log(request.log_folder, figures)
+    same = replace(
+        figures,
+        mean_ms=log.mean_ms,
+        percentile_ms=log.percentile_ms,
+        samples_per_s=log.samples_per_s,
+        overlatency=log.overlatency,
+    )
+    assert all(item.agrees for item in compare_with_log(same, log))
+    wrong = {
+        "mean ms": replace(same, mean_ms=1.06 * log.mean_ms + 1.1),
+        "samples/s": replace(same, samples_per_s=0.97 * log.samples_per_s),
+        "queries over the bound": replace(same, overlatency=log.overlatency + figures.queries // 20),
+    }
+    for name, changed in wrong.items():
+        assert [item.name for item in compare_with_log(changed, log) if not item.agrees] == [name]
+
+
 def test_a_log_that_is_not_whole_is_no_log(process, tmp_path):
     request = request_of("single-stream", tmp_path / "logs")
     _, figures = run(process, request)

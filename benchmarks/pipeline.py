@@ -5,8 +5,9 @@
 For photographs as they are and for 12-megapixel ones made of them: the ideal is the CPUs this process may use, divided by
 the time one image takes alone to decode, preprocess and infer on one thread, one after the other; the plain loop is
 cv2.imread, cv2.resize, and session.run with ONNX Runtime's defaults. All three are taken in turns and their ratios are
-medians over the rounds. On a machine that others use too, the CPUs are not all there for the stream: its CPU time for an
-image next to that of the stages alone is a second figure, which such neighbours hardly touch. Then the peak memory of streams of different lengths, each in a process of its own.
+medians over the rounds. On a machine that others use too, the CPUs are not all there for the stream. Two figures that
+such neighbours hardly touch stand beside: its CPU time for an image next to that of the stages alone, and how many
+threads were running or, where Linux says so, waiting for a CPU, next to the CPUs. Then the peak memory of streams of different lengths, each in a process of its own.
 Exit code 1 when a limit is missed.
 """
 
@@ -61,6 +62,7 @@ class Rates:
         least_of_plain: What of_plain must reach.
         cpu_of_alone: Median over the rounds of the CPU time of an image in the stream, all threads together, to that of
             the three stages alone.
+        kept_busy: Median over the rounds of the threads that ran or waited for a CPU during the stream, to the CPUs.
         schedule: How the stream shared the CPUs.
     """
 
@@ -78,6 +80,7 @@ class Rates:
     least_of_ideal: float
     least_of_plain: float
     cpu_of_alone: float
+    kept_busy: float
     schedule: str
 
 
@@ -91,14 +94,16 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
     stages: list[tuple[float, float, float]] = []
     figures: list[tuple[float, float, float]] = []
     cpu: list[float] = []
+    busy: list[float] = []
     for number in range(rounds):
         before, cpu_before = _alone(alone, paths, number)
-        stream, cpu_stream = _stream(classifier, paths)
+        stream, cpu_stream, threads_busy = _stream(classifier, paths)
         after, cpu_after = _alone(alone, paths, number + 1)
         loop = _plain(plain, paths, alone.spec.preprocess.size_hw)
         # The clock speed at the time of the stream lies between those before and after it.
         stages.append(tuple((a + b) / 2 for a, b in zip(before, after, strict=True)))  # type: ignore[arg-type]
         cpu.append(cpu_stream / ((cpu_before + cpu_after) / 2))
+        busy.append(threads_busy / usable_cpus())
         figures.append((usable_cpus() / sum(stages[-1]) * 1e3, stream, loop))
     jobs = (Job(str(path), lambda path=path: load_image(path)) for path in paths[:1])  # type: ignore[misc]
     schedule = str(classify_jobs(classifier.session, jobs).schedule)
@@ -119,6 +124,7 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         least_of_ideal=0.95,
         least_of_plain=least_of_plain,
         cpu_of_alone=statistics.median(cpu),
+        kept_busy=statistics.median(busy),
         schedule=schedule,
     )
 
@@ -146,11 +152,26 @@ def _alone(session: ModelSession, paths: Sequence[Path], number: int) -> tuple[t
     return (decode_ms, preprocess_ms, infer_ms), (time.process_time() - cpu) / len(chosen) * 1e3
 
 
-def _stream(classifier: Classifier, paths: Sequence[Path]) -> tuple[float, float]:
-    """Images per second, and CPU milliseconds of an image."""
+def _stream(classifier: Classifier, paths: Sequence[Path]) -> tuple[float, float, float]:
+    """Images per second, CPU milliseconds of an image, and mean number of threads that ran or waited for a CPU."""
     start, cpu = time.perf_counter(), time.process_time()
-    done = sum(1 for _ in classifier.stream(paths))
-    return done / (time.perf_counter() - start), (time.process_time() - cpu) / done * 1e3
+    begun, busy = 0.0, 0.0
+    for number, _ in enumerate(classifier.stream(paths)):
+        # Between the first result and the last, while the workers are there.
+        if number == 0:
+            begun, busy = time.perf_counter(), _wanted_cpu_s()
+        elif number == len(paths) - 1:
+            busy = (_wanted_cpu_s() - busy) / (time.perf_counter() - begun)
+    elapsed = time.perf_counter() - start
+    return len(paths) / elapsed, (time.process_time() - cpu) / len(paths) * 1e3, busy
+
+
+def _wanted_cpu_s() -> float:
+    """Seconds that this process's threads have run or waited for a CPU; only run where the system says no more."""
+    tasks = list(Path("/proc/self/task").glob("*/schedstat"))
+    if not tasks:
+        return time.process_time()
+    return sum(sum(map(int, task.read_text().split()[:2])) for task in tasks) / 1e9
 
 
 def _plain(session: "onnxruntime.InferenceSession", paths: Sequence[Path], size_hw: tuple[int, int]) -> float:
@@ -238,7 +259,7 @@ def _print(rates: Sequence[Rates], peaks: dict[int, float]) -> None:
             f"{item.name:16}{item.decode_ms:8.2f}{item.preprocess_ms:7.2f}{item.infer_ms:7.2f}   "
             f"{item.ideal:9.1f}{item.stream:8.1f}{item.plain:8.1f}   "
             f"{item.of_ideal:7.3f} (>= {item.least_of_ideal}){item.of_plain:6.2f} (>= {item.least_of_plain})"
-            f"{item.cpu_of_alone:8.3f}  {item.schedule}"
+            f"{item.cpu_of_alone:8.3f}{item.kept_busy:7.3f}  {item.schedule}"
         )
     for length, peak in peaks.items():
         print(f"peak memory of {length:,} images: {peak:.1f} MB")

@@ -158,7 +158,7 @@ def test_pictures_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path)
 
     assert set(found) == {"duplicates overlapping"}
     assert {*found["duplicates overlapping"].items} == {"test/texture/brick-1.png", "test/photo/coffee-1.png"}
-    # (1 - 4 / 128) ^ 2
+    # Four of 128 pixels are cut on either axis.
     assert found["duplicates overlapping"].evidence["smallest_overlap"] == pytest.approx(0.938, abs=0.01)
     assert found["duplicates overlapping"].severity == "warning"
 

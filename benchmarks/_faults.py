@@ -75,7 +75,9 @@ def judge(findings: Sequence[Mapping[str, Any]], truth: Truth) -> Verdict:
         return Verdict(found=True, rank=rank, recall=None, precision=None)
     named = {item for _, finding in matching for item in finding["items"]}
     right = len(named & truth.items)
-    return Verdict(True, rank, right / len(truth.items), right / len(named) if named else None)
+    return Verdict(
+        found=True, rank=rank, recall=right / len(truth.items), precision=right / len(named) if named else None
+    )
 
 
 def _agrees(evidence: Mapping[str, Any], truth: Truth) -> bool:

@@ -41,6 +41,8 @@ class NetworkProbe:
         input_max: Largest value.
         input_mean: Mean.
         input_std: Standard deviation.
+        pixel_min: Smallest value of the pixels themselves.
+        pixel_max: Largest value.
         batch_norm_log10_ratio: Median over the channels of the first batch normalisation of |log10(variance of what reaches
             it / the variance it expects)|; None where there is none.
         relu_layers: In the network's order.
@@ -55,6 +57,8 @@ class NetworkProbe:
     input_max: float
     input_mean: float
     input_std: float
+    pixel_min: int
+    pixel_max: int
     batch_norm_log10_ratio: float | None
     relu_layers: tuple[ReluLayer, ...]
     dropout: dict[str, float]
@@ -114,6 +118,8 @@ def probe_network(model: Any, images_rgb: UInt8Array, progress: Progress = no_pr
         input_max=float(high),
         input_mean=float(mean),
         input_std=float(np.sqrt(variance)),
+        pixel_min=int(images_rgb.min()),
+        pixel_max=int(images_rgb.max()),
         batch_norm_log10_ratio=ratio,
         relu_layers=tuple(
             ReluLayer(layer.name, len(top), int((top <= 0).sum()))

@@ -7,7 +7,7 @@ import numpy as np
 from edgeclf.toolkit.doctor.curves import Curves, is_above, last_learning_rates
 from edgeclf.toolkit.doctor.facts import RunFacts
 
-# Pixels are 0..255; a mean taken off leaves them within +-255, and no convention makes them larger.
+# Pixels are 0..255, with or without a mean taken off; no convention spreads them further.
 LARGEST_INPUT = 300.0
 # Deviation of inputs that networks trained from random weights bear; from about 0.2 (pixels / 255) to 1 is usual.
 INPUT_STD = (0.02, 10.0)
@@ -34,7 +34,9 @@ def input_is_off(run: RunFacts, curves: Curves) -> bool:
     probe = run.probes.get("network")
     if not probe:
         return False
-    if max(abs(probe["input_min"]), abs(probe["input_max"])) > LARGEST_INPUT:
+    # As far as all pixels from 0 to 255 would reach, whatever these images show.
+    reach = (probe["input_max"] - probe["input_min"]) * 255 / max(1, probe["pixel_max"] - probe["pixel_min"])
+    if reach > LARGEST_INPUT:
         return True
     if run.record.get("pretrained"):
         # With conventions of their own for pixels, but statistics that belong to them; those of a network from random

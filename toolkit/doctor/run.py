@@ -268,7 +268,7 @@ CHECKS: tuple[Check, ...] = (
         "input scale",
         "run",
         ("input-scale",),
-        f"What reaches the first layer is beyond +-{LARGEST_INPUT:g}, or the variance that reaches the first batch "
+        f"What reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
         "normalisation is 10 times off what it expects, or a network from random weights failed with inputs whose "
         f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}.",
         check_input_scale,

@@ -85,6 +85,8 @@ def network_probe(**changes):
             "input_max": 1.0,
             "input_mean": 0.0,
             "input_std": 0.5,
+            "pixel_min": 0,
+            "pixel_max": 255,
             "batch_norm_log10_ratio": None,
             "relu_layers": [{"name": "conv1", "units": 16, "dead": 0}],
             "dropout": {},
@@ -260,6 +262,8 @@ def test_pixels_on_a_wrong_scale_come_before_everything_they_cause():
     first = examine(run_facts(history, learning_rate=0.1, probes=doubled))[0]
     assert (first.cause, first.severity) == ("input-scale", "problem")
     assert "1.01e+03" in first.title
+    dark = yardstick(0.95, **network_probe(input_min=-2.0, input_max=120.0, input_std=20.0, pixel_max=30))
+    assert causes(run_facts(healthy(np.random.default_rng(0)), probes=dark))[0] == "input-scale"
     tiny = yardstick(0.95, **network_probe(input_min=0.0, input_max=0.004, input_std=0.001))
     assert causes(run_facts(history, probes=tiny))[0] == "input-scale"
     # What a network bore is no problem, and pretrained networks have conventions of their own.

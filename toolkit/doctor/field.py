@@ -285,7 +285,7 @@ def _fix(run: RunFacts | None, what: str, **changes: Any) -> str:  # noqa: ANN40
 
 CHECKS: tuple[Check, ...] = (
     Check(
-        "errors by class",
+        "errors-by-class",
         "field",
         ("class-errors",),
         f"A class's recall is below that of the others by {_RECALL_WARNING:.0%} and beyond chance (0.01 over all classes); a "
@@ -300,7 +300,7 @@ CHECKS: tuple[Check, ...] = (
         check_calibration,
     ),
     Check(
-        "mild changes",
+        "mild-changes",
         "field",
         ("fragile",),
         f"Brightness x0.8 or x1.25, blur, noise, JPEG quality 50, a shift by 6 % or a crop to 90 % costs more than "

@@ -265,7 +265,7 @@ def check_stuck(facts: Facts) -> list[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     Check(
-        "input scale",
+        "input-scale",
         "run",
         ("input-scale",),
         f"What reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
@@ -275,7 +275,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("divergence", "run", ("diverged",), "A loss is no number.", check_divergence),
     Check(
-        "learning rate too high",
+        "learning-rate-too-high",
         "run",
         ("lr-too-high",),
         f"The learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
@@ -284,7 +284,7 @@ CHECKS: tuple[Check, ...] = (
         check_rate_too_high,
     ),
     Check(
-        "learning rate too low",
+        "learning-rate-too-low",
         "run",
         ("lr-too-low",),
         f"The learning rate is a {RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
@@ -293,7 +293,7 @@ CHECKS: tuple[Check, ...] = (
         check_rate_too_low,
     ),
     Check(
-        "labels against features",
+        "labels-against-features",
         "run",
         ("label-noise",),
         "Neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
@@ -301,7 +301,7 @@ CHECKS: tuple[Check, ...] = (
         check_labels,
     ),
     Check(
-        "stopped too early",
+        "stopped-too-early",
         "run",
         ("stopped-early",),
         f"No more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
@@ -309,7 +309,7 @@ CHECKS: tuple[Check, ...] = (
         check_stopped_early,
     ),
     Check(
-        "stuck at chance",
+        "stuck-at-chance",
         "run",
         ("stuck-at-chance",),
         "Neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "

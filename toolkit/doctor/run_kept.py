@@ -143,14 +143,14 @@ def check_dead_units(facts: Facts) -> list[Finding]:
 
 KEPT_CHECKS: tuple[Check, ...] = (
     Check(
-        "kept weights",
+        "kept-weights",
         "run",
         ("not-best-weights",),
         "The validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error.",
         check_kept_weights,
     ),
     Check(
-        "noisy validation",
+        "noisy-validation",
         "run",
         ("noisy-validation",),
         f"Neighbouring epochs' validation accuracies differ by more than {_SWING:.0%} and twice the binomial standard error; a "
@@ -158,7 +158,7 @@ KEPT_CHECKS: tuple[Check, ...] = (
         check_noisy_validation,
     ),
     Check(
-        "dead units",
+        "dead-units",
         "run",
         ("dead-units",),
         "More than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "

@@ -58,8 +58,11 @@ def test_the_findings_of_a_finished_run_are_known_causes_with_json_evidence(gath
     assert found
     for finding in found:
         json.dumps(finding.to_json(), allow_nan=False)
-    # Three epochs of seed-cnn on 42 images.
-    assert next(f for f in found if f.severity != "note").cause in {"stopped-early", "input-scale"} - {"input-scale"}
+    # Three epochs of seed-cnn on 42 images, and nine to test it.
+    assert [f.cause for f in found if f.severity != "note"][:2] in (
+        ["too-few", "stopped-early"],
+        ["stopped-early", "too-few"],
+    )
     assert all(set(check.causes) <= set(CAUSES) and check.condition.endswith(".") for check in all_checks())
 
 

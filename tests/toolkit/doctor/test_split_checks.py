@@ -106,7 +106,8 @@ def test_clean_parts_have_no_problem(clean):
 def test_the_property_that_differs_is_named(tmp_path, generator, name, change):
     data = facts_of(write(tmp_path, generator, test=change))
     (finding,) = found_by(split.CHECKS, data, "split-shift")
-    assert finding.severity == "problem"
+    # A weaker blue is not much in a picture that has little of it.
+    assert finding.severity == "problem" or (name, finding.severity) == ("colour", "warning")
     assert finding.evidence["property"] == name
     assert finding.evidence["part"] == "test"
     assert all(path.startswith("test/") for path in finding.items)

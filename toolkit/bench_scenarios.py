@@ -253,6 +253,10 @@ def _print(
         for item in result.agreement:
             if not item.agrees:
                 print_result(f"  {item.name}: ours {item.ours}, the load generator's {item.generators}")
+        if result.send_delay_ms is not None:
+            note(
+                f"server: queries were sent {result.send_delay_ms:.3g} ms late on average; latencies count from when due"
+            )
         if result.probes:
             tried = ", ".join(f"{probe.rate:.4g}{'' if probe.passed else ' (no)'}" for probe in result.probes)
             note(f"server: queries/s that were tried, by bisection: {tried}")

@@ -1,20 +1,24 @@
 """What the load generator wrote about a run, and whether our own figures say the same."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.scenarios import ScenarioFigures
 
 DETAIL = "mlperf_log_detail.txt"
+TRACE = "mlperf_log_trace.json"
 _LINE = ":::MLLOG "
 # Two clocks read one after the other in two languages, on a machine that also does something else.
 SHARE = 0.02
 LEAST_MS = 0.25
-# In `server` the generator counts from when a query was due, we from when it arrived: until then the thread that sends it
-# has to be woken up, between threads that keep all CPUs busy.
+# In `server` a query passes from thread to thread between the two clocks, among others that keep all CPUs busy.
 SERVER_SHARE = 0.05
 SERVER_LEAST_MS = 1.0
 
@@ -132,6 +136,30 @@ def compare_with_log(figures: ScenarioFigures, log: GeneratorLog) -> list[Agreem
         agrees = abs(ours - generators) <= SHARE * figures.queries
         return [*compared, Agreement("queries over the bound", ours, generators, agrees)]
     return [*compared, _closely("early-stopping estimate ms", figures.estimate_ms, log.estimate_ms, *tolerance)]
+
+
+def send_delays_s(folder: Path) -> npt.NDArray[np.float64] | None:
+    """How long after it was due each query was sent, by the generator's own trace, in the order of the queries.
+
+    In `server` the generator counts a latency from when the query was due. Until it is sent, the thread that sends it has
+    to be woken up, which on a busy machine takes milliseconds that a clock at the other end cannot see.
+
+    Args:
+        folder: Where the generator wrote its trace.
+
+    Returns:
+        (queries,) seconds; None when there is no trace, or it is not whole.
+    """
+    try:
+        text = (folder / TRACE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The file as a whole is not always valid JSON; each sample is one line.
+    found = re.findall(r'"query_seq":(\d+)[^\n]*?"issue_start_ns":(\d+)', text)
+    delays = {int(number): int(nanoseconds) / 1e9 for number, nanoseconds in found}
+    if sorted(delays) != list(range(len(delays))) or not delays:
+        return None
+    return np.array([delays[number] for number in range(len(delays))])
 
 
 def _exactly(name: str, ours: float, generators: float) -> Agreement:

@@ -18,7 +18,7 @@ from edgeclf.runtime.scenarios import (
     shortfalls,
     within_bound,
 )
-from edgeclf.toolkit.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log
+from edgeclf.toolkit.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log, send_delays_s
 from edgeclf.toolkit.loadgen.process import LoadgenProcess
 from edgeclf.toolkit.loadgen.search import Probe, highest_rate
 from edgeclf.toolkit.loadgen.sut import RunRequest
@@ -28,6 +28,8 @@ from edgeclf.toolkit.loadgen.sut import RunRequest
 _SEARCH_SHARE_OF_DURATION = 0.05
 _SEARCH_QUERIES = 200
 _CONFIRMATIONS = 5
+# A trace takes some 500 bytes a query.
+_MOST_TRACED = 200_000
 _OFFLINE_TRIES = 3
 
 
@@ -63,6 +65,8 @@ class ScenarioResult:
         rate_per_s: `server`: the rate that was sent.
         probes: `server`: the rates that were tried before.
         energy_mj_per_image: Energy of the CPU package per image, in millijoules; None where it cannot be read.
+        send_delay_ms: `server`: mean time from when a query was due until the generator had sent it, part of its latency;
+            None elsewhere, and where so many queries are sent that they are not traced.
         latencies_ms: (queries,) latencies of the run, in the order of the queries.
         remark: What there is to say besides, empty for nothing.
     """
@@ -75,6 +79,7 @@ class ScenarioResult:
     rate_per_s: float | None
     probes: tuple[Probe, ...]
     energy_mj_per_image: float | None
+    send_delay_ms: float | None
     latencies_ms: npt.NDArray[np.float64]
     remark: str
 
@@ -102,6 +107,7 @@ class ScenarioResult:
             "lacks": list(self.lacks),
             "search": [asdict(probe) for probe in self.probes],
             "energy_mj_per_image": self.energy_mj_per_image,
+            "send_delay_ms": self.send_delay_ms,
             "remark": self.remark,
         }
 
@@ -112,6 +118,7 @@ class _Run:
     log: GeneratorLog
     latencies_ms: npt.NDArray[np.float64]
     energy_mj_per_image: float | None
+    send_delay_ms: float | None
 
 
 class ScenarioRunner:
@@ -201,11 +208,18 @@ class ScenarioRunner:
             expected_s=expected_s,
             expected_per_s=expected_per_s,
             latency_bound_ms=plan.latency_bound_ms,
+            traces=plan.scenario == "server" and expected_per_s * rules.min_duration_s <= _MOST_TRACED,
         )
         before = self._meter.read() if self._meter else None
         record = self._process.run(request, self._waiting(plan, name))
         joules = self._meter.joules_since(before) if self._meter and before else None
         bound_ms = plan.latency_bound_ms if plan.scenario == "server" else None
+        # Of the queries of `server` we see the arrival; the latency that counts begins when they were due.
+        delays_s = send_delays_s(folder) if request.traces else None
+        if delays_s is not None and delays_s.size == record.start_s.size:
+            record = replace(record, start_s=record.start_s - delays_s)
+        else:
+            delays_s = None
         figures = scenario_figures(
             plan.scenario, record.start_s, record.end_s, record.samples, latency_bound_ms=bound_ms
         )
@@ -214,6 +228,7 @@ class ScenarioRunner:
             read_log(folder, figures),
             (record.end_s - record.start_s) * 1e3,
             None if joules is None else 1e3 * joules / record.samples,
+            None if delays_s is None else 1e3 * float(delays_s.mean()),
         )
 
     def _waiting(self, plan: ScenarioPlan, name: str) -> Callable[[float], None]:
@@ -239,6 +254,7 @@ def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
         rate_per_s=None,
         probes=(),
         energy_mj_per_image=run.energy_mj_per_image,
+        send_delay_ms=run.send_delay_ms,
         latencies_ms=run.latencies_ms,
         remark="",
     )
@@ -254,6 +270,7 @@ def _no_rate(plan: ScenarioPlan, why: str, probes: tuple[Probe, ...]) -> Scenari
         rate_per_s=None,
         probes=probes,
         energy_mj_per_image=None,
+        send_delay_ms=None,
         latencies_ms=np.empty(0),
         remark=f"p99 stays above {plan.latency_bound_ms:g} ms: {why}",
     )

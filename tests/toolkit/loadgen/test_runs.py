@@ -11,7 +11,7 @@ from edgeclf.runtime.devices import DeviceChoice
 from edgeclf.runtime.early_stopping import estimate_rank, percentile_estimate
 from edgeclf.runtime.errors import DeviceUnavailableError, InputError, ModelFileError
 from edgeclf.runtime.scenarios import RULES, SCENARIOS, scenario_figures
-from edgeclf.toolkit.loadgen.log import DETAIL, compare_with_log, read_log
+from edgeclf.toolkit.loadgen.log import DETAIL, compare_with_log, read_log, send_delays_s
 from edgeclf.toolkit.loadgen.process import LoadgenProcess, SystemSetup
 from edgeclf.toolkit.loadgen.sut import RunRequest
 
@@ -103,6 +103,9 @@ def test_our_own_clock_sees_what_the_generators_does(process, tmp_path, scenario
         queries = compare_with_log(figures, log)[0]
         assert (queries.name, queries.agrees) == ("queries", True)
         ours_ms, theirs_ms = (record.end_s - record.start_s) * 1e3, traced_ms(request.log_folder)
+        if scenario == "server":
+            # What it says it took to send a query is in no clock at this end.
+            ours_ms += 1e3 * send_delays_s(request.log_folder)
         difference_ms = theirs_ms - ours_ms
         # Our stamps lie within the generator's.
         assert difference_ms.min() > -0.05
@@ -125,6 +128,18 @@ def test_figures_that_differ_are_found_out(process, tmp_path):
     }
     for name, changed in wrong.items():
         assert not {item.name: item for item in compare_with_log(changed, log)}[name].agrees
+
+
+def test_without_a_whole_trace_no_delay_is_known(process, tmp_path):
+    request = request_of("server", tmp_path / "logs", traces=True)
+    record, _ = run(process, request)
+    delays_s = send_delays_s(request.log_folder)
+    assert delays_s.shape == record.start_s.shape
+    assert delays_s.min() >= 0
+    trace = request.log_folder / "mlperf_log_trace.json"
+    trace.write_text(trace.read_text().replace('"query_seq":5,', '"query_seq":999999,'))
+    assert send_delays_s(request.log_folder) is None
+    assert send_delays_s(tmp_path) is None
 
 
 def test_a_server_that_counts_otherwise_is_found_out(process, tmp_path):

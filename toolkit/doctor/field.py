@@ -288,31 +288,31 @@ CHECKS: tuple[Check, ...] = (
         "errors-by-class",
         "field",
         ("class-errors",),
-        f"A class's recall is below that of the others by {_RECALL_WARNING:.0%} and beyond chance (0.01 over all classes); a "
-        f"problem from {_RECALL_PROBLEM:.0%} on. Otherwise the most confident errors are shown as a note.",
+        f"a class's recall is below that of the others by {_RECALL_WARNING:.0%} and beyond chance (0.01 over all classes); a "
+        f"problem from {_RECALL_PROBLEM:.0%} on. Otherwise the most confident errors are shown as a note",
         check_class_errors,
     ),
     Check(
         "calibration",
         "field",
         ("calibration",),
-        f"The expected calibration error is above {_ECE:g} and above what honest confidences exceed in one of a hundred samples.",
+        f"the expected calibration error is above {_ECE:g} and above what honest confidences exceed in one of a hundred samples",
         check_calibration,
     ),
     Check(
         "mild-changes",
         "field",
         ("fragile",),
-        f"Brightness x0.8 or x1.25, blur, noise, JPEG quality 50, a shift by 6 % or a crop to 90 % costs more than "
-        f"{_DROP_WARNING:.0%} of accuracy (McNemar's test at 0.001 over all changes); a problem from {_DROP_PROBLEM:.0%} on.",
+        f"brightness x0.8 or x1.25, blur, noise, JPEG quality 50, a shift by 6 % or a crop to 90 % costs more than "
+        f"{_DROP_WARNING:.0%} of accuracy (McNemar's test at 0.001 over all changes); a problem from {_DROP_PROBLEM:.0%} on",
         check_fragility,
     ),
     Check(
-        "int8 against fp32",
+        "int8-against-fp32",
         "field",
         ("int8-gap",),
-        f"The int8 file loses more than {_INT8_DROP:.0%} of accuracy (McNemar's test at 0.01), or its disagreements gather in "
-        f"a class by {_RECALL_WARNING:.0%}.",
+        f"the int8 file loses more than {_INT8_DROP:.0%} of accuracy (McNemar's test at 0.01), or its disagreements gather in "
+        f"a class by {_RECALL_WARNING:.0%}",
         check_int8,
     ),
 )

@@ -268,52 +268,52 @@ CHECKS: tuple[Check, ...] = (
         "input-scale",
         "run",
         ("input-scale",),
-        f"What reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
+        f"what reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
         "normalisation is 10 times off what it expects, or a network from random weights failed with inputs whose "
-        f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}.",
+        f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}",
         check_input_scale,
     ),
-    Check("divergence", "run", ("diverged",), "A loss is no number.", check_divergence),
+    Check("divergence", "run", ("diverged",), "a loss, of training or of validation, is no number", check_divergence),
     Check(
         "learning-rate-too-high",
         "run",
         ("lr-too-high",),
-        f"The learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
+        f"the learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
         f"loss rose above {EXPLODED:g} times that of guessing, or its logits are {BOASTING:g} times too large; or, whatever the "
-        "rate, the loss rose so and nothing was learned.",
+        "rate, the loss rose so and nothing was learned",
         check_rate_too_high,
     ),
     Check(
         "learning-rate-too-low",
         "run",
         ("lr-too-low",),
-        f"The learning rate is a {RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
+        f"the learning rate is a {RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
         f"getting better; or nothing was learned and biases are below {UNMOVED:g} of the kernels; or, where the rate is "
-        "not known, the loss crept down from epoch to epoch by less than 30 % in all.",
+        "not known, the loss crept down from epoch to epoch by less than 30 % in all",
         check_rate_too_low,
     ),
     Check(
         "labels-against-features",
         "run",
         ("label-noise",),
-        "Neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
-        "better than guessing (binomial test at 0.001) on 60 training images or more.",
+        "neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
+        "better than guessing (binomial test at 0.001) on 60 training images or more",
         check_labels,
     ),
     Check(
         "stopped-too-early",
         "run",
         ("stopped-early",),
-        f"No more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
-        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case.",
+        f"no more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
+        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case",
         check_stopped_early,
     ),
     Check(
         "stuck-at-chance",
         "run",
         ("stuck-at-chance",),
-        "Neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "
-        "the above being the case.",
+        "neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "
+        "the above being the case",
         check_stuck,
     ),
     *FIT_CHECKS,

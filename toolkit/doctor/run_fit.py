@@ -218,18 +218,18 @@ FIT_CHECKS: tuple[Check, ...] = (
         "overfitting",
         "run",
         ("overfit",),
-        f"Training accuracy, in inference mode where it was measured, is above validation accuracy by {_GAP_WARNING:.0%} and "
+        f"training accuracy, in inference mode where it was measured, is above validation accuracy by {_GAP_WARNING:.0%} and "
         f"3 standard errors, and by {_GAP_PROBLEM:.0%}, or validation loss rose by {_RISE:.0%} of that of guessing, or plain "
-        "features do better; a problem where the first and the last are the case.",
+        "features do better; a problem where the first and the last are the case",
         check_overfit,
     ),
     Check(
         "underfitting",
         "run",
         ("underfit", "over-regularized"),
-        f"Training accuracy in inference mode is {_UNFIT:.0%} and 3 standard errors below what plain features reach on "
+        f"training accuracy in inference mode is {_UNFIT:.0%} and 3 standard errors below what plain features reach on "
         f"validation images; over-regularized where dropout >= {_STRONG_DROPOUT:g}, mixup >= {_STRONG_MIXUP:g}, weight decay "
-        f">= {_STRONG_DECAY:g} or strong augmentation also hold the training figures down.",
+        f">= {_STRONG_DECAY:g} or strong augmentation also hold the training figures down",
         check_underfit,
     ),
 )

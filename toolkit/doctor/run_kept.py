@@ -146,23 +146,23 @@ KEPT_CHECKS: tuple[Check, ...] = (
         "kept-weights",
         "run",
         ("not-best-weights",),
-        "The validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error.",
+        "the validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error",
         check_kept_weights,
     ),
     Check(
         "noisy-validation",
         "run",
         ("noisy-validation",),
-        f"Neighbouring epochs' validation accuracies differ by more than {_SWING:.0%} and twice the binomial standard error; a "
-        f"note where the 95 % interval is wider than +-{_WIDE:.0%}.",
+        f"neighbouring epochs' validation accuracies differ by more than {_SWING:.0%} and twice the binomial standard error; a "
+        f"note where the 95 % interval is wider than +-{_WIDE:.0%}",
         check_noisy_validation,
     ),
     Check(
         "dead-units",
         "run",
         ("dead-units",),
-        "More than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "
-        f"problem from {_DEAD_PROBLEM:.0%} on where the run failed for no other reason.",
+        "more than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "
+        f"problem from {_DEAD_PROBLEM:.0%} on where the run failed for no other reason",
         check_dead_units,
     ),
 )

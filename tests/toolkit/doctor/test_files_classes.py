@@ -30,6 +30,8 @@ def test_a_clean_folder_has_nothing_but_what_was_not_looked_at(write_folder, gat
     # Crops drawn at random may come to lie almost on each other.
     findings = [finding for finding in found if finding.cause != "duplicates"]
     assert {finding.severity for finding in findings} == {"note"}
+    # Without the pretrained network nobody can say anything about labels, which is said.
+    findings = [finding for finding in findings if finding.cause != "label-noise"]
     assert {finding.cause for finding in findings} == {"unchecked"}
     assert summary(findings, "it") == "Nothing wrong was found in it."
 

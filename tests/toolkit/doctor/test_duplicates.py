@@ -87,7 +87,7 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, int, str]] = {
     "cropped in a corner": (crop(0.05, 0.0, 1.0), ".jpg", 92, "cropped"),
     "cropped by a tenth": (crop(0.1, 0.8, 0.2), ".jpg", 92, "cropped"),
     "mirrored": (lambda image: image[:, ::-1], ".jpg", 92, "mirrored"),
-    "turned": (lambda image: np.rot90(image), ".png", 0, "turned"),
+    "turned": (np.rot90, ".png", 0, "turned"),
     "darker": (lambda image: cv2.convertScaleAbs(image, alpha=0.8), ".jpg", 80, "re-encoded"),
     "all at once": (lambda image: smaller(0.7)(crop(0.05, 0.3, 0.6)(image)[:, ::-1]), ".jpg", 70, "mirrored"),
 }
@@ -158,7 +158,7 @@ def test_pictures_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path)
 
     assert set(found) == {"duplicates overlapping"}
     assert {*found["duplicates overlapping"].items} == {"test/texture/brick-1.png", "test/photo/coffee-1.png"}
-    # (1 - 4 / 128) ^ 2
+    # Four of 128 pixels less on both sides.
     assert found["duplicates overlapping"].evidence["smallest_overlap"] == pytest.approx(0.938, abs=0.01)
     assert found["duplicates overlapping"].severity == "warning"
 
@@ -208,7 +208,7 @@ def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(t
 
 def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_path: Path):
     folder = write_tiles(tmp_path)
-    leaked = sorted((folder / "test").rglob("coffee*.png"))[0]
+    leaked = min((folder / "test").rglob("coffee*.png"))
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
     for path in sorted(folder.rglob("*.*")):
         if path.is_file():
@@ -221,7 +221,7 @@ def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_
 
 def test_thumbnails_do_where_a_file_went_away(tmp_path: Path):
     folder = write_tiles(tmp_path)
-    leaked = sorted((folder / "test").rglob("coffee*.png"))[0]
+    leaked = min((folder / "test").rglob("coffee*.png"))
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
     known = facts(folder)
     leaked.unlink()
@@ -258,16 +258,17 @@ def test_no_pictures_have_no_copies(tmp_path: Path, count: int):
     assert find_copies(few).groups == ()
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     share=st.floats(0.03, 0.1),
     x=st.floats(0.0, 1.0),
     y=st.floats(0.0, 1.0),
     orientation=st.integers(0, ORIENTATIONS - 1),
-    name=st.sampled_from(SOURCES),
+    name=st.sampled_from(("astronaut", "brick", "coffee", "gravel")),
 )
 def test_match_says_where_a_crop_lies(share: float, x: float, y: float, orientation: int, name: str):
-    whole = cv2.resize(tiles()[name][2], (320, 320), interpolation=cv2.INTER_CUBIC)
+    image = getattr(photographs, name)()[:320, :320]
+    whole = np.dstack([image] * 3) if image.ndim == 2 else image
     part = crop(share, x, y)(whole)
     side = part.shape[0] / 320
     where = np.array([round((320 - part.shape[1]) * x), round((320 - part.shape[0]) * y)]) / 320

@@ -19,9 +19,9 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 FOLDS = 5
 # An image is suspect only where another class has this probability: its own then has less than 0.3.
 SURE = 0.7
-# Two classes cannot be told apart where this share of their images is given neither of them with four to one.
-AMBIGUOUS_SHARE = 0.25
-_AMBIGUOUS = 0.8
+# Labels of a class are judged only where this share of its images is surely of that class: otherwise it may be the
+# features that do not know it.
+MOST_OF_CLASS = 0.5
 # Directions of the features that are kept: more cost time and tell no more.
 _DIRECTIONS = 256
 # Images that the regularization is chosen on.
@@ -39,7 +39,8 @@ class Suspects:
         probabilities: (M, K) out of sample.
         flagged: (M,) whether the label is suspect.
         undecided: Number of images whose own class has 1 - `SURE` .. `SURE`.
-        inseparable: Pairs of positions in `classes` that the features cannot tell apart; none of theirs is flagged.
+        inseparable: Pairs of positions in `classes` that the features hardly tell apart, at least one of which they know
+            too little for its labels to be judged.
         too_small: Positions in the data's classes of those with too few images to say anything.
     """
 
@@ -132,7 +133,7 @@ def judge_labels(probabilities: FloatArray, targets: IntArray) -> tuple[BoolArra
     """Which labels are suspect, which classes cannot be told apart, and how many images are undecided.
 
     A label is suspect where confident learning counts it as an issue (cleanlab, `filter_by="both"`) and another class has a
-    probability of `SURE`. Classes that overlap, with labels that are right, leave about as many images undecided as they
+    probability of `SURE`. Labels of a class that the features hardly know are not judged. Classes that overlap, with labels that are right, leave about as many images undecided as they
     have on the wrong side, or more: fewer would mean that the density of a class grows beyond the border.
 
     Args:
@@ -140,27 +141,24 @@ def judge_labels(probabilities: FloatArray, targets: IntArray) -> tuple[BoolArra
         targets: (M,) 0..K-1.
     """
     positions = np.arange(len(targets))
+    # As if the classes were equally frequent: otherwise the images of a rare class that resembles a frequent one would all
+    # contradict their label.
+    probabilities = probabilities / np.bincount(targets, minlength=probabilities.shape[1])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
     looks_like = probabilities.argmax(axis=1)
     flagged = (probabilities[positions, looks_like] >= SURE) & (looks_like != targets)
     own = probabilities[positions, targets]
     decided = (own >= SURE) | (own <= 1.0 - SURE)
-    inseparable = []
-    # Only pairs that something would be flagged in.
-    for first, second in sorted(
-        {(min(pair), max(pair)) for pair in zip(targets[flagged], looks_like[flagged], strict=True)}
-    ):
-        of_pair = (targets == first) | (targets == second)
-        mass = probabilities[:, first] + probabilities[:, second]
-        shares = probabilities[of_pair & (mass > 0.5), first] / mass[of_pair & (mass > 0.5)]
-        if len(shares) and float((np.maximum(shares, 1.0 - shares) < _AMBIGUOUS).mean()) > AMBIGUOUS_SHARE:
-            inseparable.append((int(first), int(second)))
-    for first, second in inseparable:
-        within = np.isin(targets, (first, second)) & np.isin(looks_like, (first, second))
-        flagged &= ~within
-        decided |= within
+    of_class = np.bincount(targets, minlength=probabilities.shape[1])
+    known = np.bincount(targets[own >= SURE], minlength=len(of_class)) >= MOST_OF_CLASS * of_class
+    doubtful = flagged & ~known[targets]
+    pairs = sorted({(min(pair), max(pair)) for pair in zip(targets[doubtful], looks_like[doubtful], strict=True)})
+    inseparable = tuple((int(first), int(second)) for first, second in pairs)
+    flagged &= ~doubtful
+    decided |= ~known[targets]
     if flagged.any():
         flagged &= _confident_issues(probabilities, targets)
-    return flagged, tuple(inseparable), int((~decided).sum())
+    return flagged, inseparable, int((~decided).sum())
 
 
 def _confident_issues(probabilities: FloatArray, targets: IntArray) -> BoolArray:

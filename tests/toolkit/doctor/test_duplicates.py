@@ -158,7 +158,7 @@ def test_pictures_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path)
 
     assert set(found) == {"duplicates overlapping"}
     assert {*found["duplicates overlapping"].items} == {"test/texture/brick-1.png", "test/photo/coffee-1.png"}
-    # Four of 128 pixels are cut on either axis.
+    # Four of 128 pixels less on both sides.
     assert found["duplicates overlapping"].evidence["smallest_overlap"] == pytest.approx(0.938, abs=0.01)
     assert found["duplicates overlapping"].severity == "warning"
 
@@ -258,16 +258,17 @@ def test_no_pictures_have_no_copies(tmp_path: Path, count: int):
     assert find_copies(few).groups == ()
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     share=st.floats(0.03, 0.1),
     x=st.floats(0.0, 1.0),
     y=st.floats(0.0, 1.0),
     orientation=st.integers(0, ORIENTATIONS - 1),
-    name=st.sampled_from(SOURCES),
+    name=st.sampled_from(("astronaut", "brick", "coffee", "gravel")),
 )
 def test_match_says_where_a_crop_lies(share: float, x: float, y: float, orientation: int, name: str):
-    whole = cv2.resize(tiles()[name][2], (320, 320), interpolation=cv2.INTER_CUBIC)
+    image = getattr(photographs, name)()[:320, :320]
+    whole = np.dstack([image] * 3) if image.ndim == 2 else image
     part = crop(share, x, y)(whole)
     side = part.shape[0] / 320
     where = np.array([round((320 - part.shape[1]) * x), round((320 - part.shape[0]) * y)]) / 320

@@ -69,10 +69,10 @@ def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> N
     class Waiting(ModelSession):
         """Takes at least so long, without the processor."""
 
-        def run(self, images_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        def run(self, images_rgb: npt.NDArray[np.uint8], *, pad_to: int | None = None) -> npt.NDArray[np.float32]:
             """See `ModelSession`."""
             end_s = time.monotonic() + wait_ms / 1e3
-            probabilities = super().run(images_rgb)
+            probabilities = super().run(images_rgb, pad_to=pad_to)
             time.sleep(max(0.0, end_s - time.monotonic()))
             return probabilities
 

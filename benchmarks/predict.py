@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from edgeclf.runtime import Classifier
-from edgeclf.runtime.bench import synthetic_frame
+from edgeclf.runtime.queries import synthetic_frame
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
 from edgeclf.runtime.geometry import kept_region
 

@@ -177,9 +177,8 @@ def test_a_server_that_refuses_says_so_in_the_end(stream_server):
             list(camera)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({"every": 3}, 10), ({"max_fps": 12.5}, 8)])
-def test_fewer_frames_are_handed_out_where_fewer_are_wanted(stream_server, options, expected):
-    # 30 frames in 0.6 s: every third is 10; 12.5 a second are 7.5.
+@pytest.mark.parametrize("options", [{"every": 3}, {"max_fps": 12.5}])
+def test_fewer_frames_are_handed_out_where_fewer_are_wanted(stream_server, options):
     with stream_server(lambda _: paced(map(picture, range(30)), 0.02)) as server:
         camera = Camera(server.url, reconnects=0, **options)
         frames = []
@@ -188,10 +187,14 @@ def test_fewer_frames_are_handed_out_where_fewer_are_wanted(stream_server, optio
     counts = camera.statistics
     assert counts.captured == 30
     assert counts.taken == len(frames)
-    assert abs(len(frames) - expected) <= 2
-    assert counts.skipped >= 30 - expected - 3
+    assert counts.skipped >= 30 - len(frames) - counts.dropped > 0
     if "every" in options:
         assert min(np.diff([frame.number for frame in frames])) >= 3
+        assert len(frames) <= 10
+    else:
+        # 30 frames in 0.6 s, or more where the machine is busy.
+        seconds = frames[-1].captured_at_s - frames[0].captured_at_s
+        assert 2 <= len(frames) <= 12.5 * seconds + 2
 
 
 def test_stop_ends_the_iteration_from_another_thread(stream_server):

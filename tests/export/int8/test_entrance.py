@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,11 +72,13 @@ def test_with_every_layer_in_float_nothing_but_the_pixels_is_in_bytes_and_no_num
 
 
 def test_a_float_entrance_is_closer_and_stands_in_the_record(calibrator, fp32, trained):
-    network = calibrator.network(QuantizationRecipe())
+    # Nothing that makes up for the rounding of the first layers behind them.
+    plain = QuantizationRecipe(learn_rounding=False, correct_bias=False)
+    network = calibrator.network(plain)
     first = network.write().layers[:2]
     images = trained.held_out_rgb
     reference = run(fp32, images)
-    written = calibrator.network(QuantizationRecipe(float_entrance=first)).write()
+    written = calibrator.network(replace(plain, float_entrance=first)).write()
     assert written.recipe["float_entrance"] == list(first)
     assert written.recipe["keep_float"] == []
     assert set(first).isdisjoint(written.layers)

@@ -19,9 +19,9 @@ import numpy as np
 import onnxruntime
 
 from edgeclf.runtime import Classifier
-from edgeclf.runtime.queries import synthetic_frame
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
 from edgeclf.runtime.geometry import kept_region
+from edgeclf.runtime.queries import synthetic_frame
 
 _LIMIT = 1.05
 _WARM_UP = 30

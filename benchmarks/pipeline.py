@@ -89,7 +89,7 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
     classifier, alone = Classifier(model), ModelSession(model, threads=1)
     plain = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     # Measures the two schedules and opens what the chosen one needs.
-    for _ in classifier.stream(itertools.islice(itertools.cycle(paths), 60 * usable_cpus())):
+    for _ in classifier.stream(itertools.islice(itertools.cycle(paths), 150 * usable_cpus())):
         pass
     stages: list[tuple[float, float, float]] = []
     figures: list[tuple[float, float, float]] = []

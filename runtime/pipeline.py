@@ -22,6 +22,7 @@ from edgeclf.runtime.schedule import (
     Schedule,
     Scheme,
     faster_schedule,
+    is_beyond_doubt,
     possible_schedules,
 )
 from edgeclf.runtime.session import ModelSession
@@ -34,8 +35,8 @@ __all__ = ["Job", "JobStream", "Outcome", "ProbabilityModel", "Schedule", "class
 # On one thread an image of EfficientNet-Lite0 int8 takes 4.34 ms alone, 4.01 in a batch of four, 3.94 of eight; a GPU
 # gains more.
 _CPU_BATCH, _BATCH = 4, 8
-# A trial: enough images to be told from chance, for so long at most, but at least two groups a worker.
-_TRIAL_GROUPS, _TRIAL_S = 8, 0.5
+# A trial: groups for each worker, enough to be told from chance, and whether or not the time is over.
+_TRIAL_GROUPS, _LEAST_GROUPS, _TRIAL_S = 8, 3, 0.5
 _TRIALS: tuple[Scheme, ...] = ("side-by-side", "fed", "side-by-side", "fed")
 # What was measured for a session counts for its later sources as well.
 _measured: "WeakKeyDictionary[ModelSession, dict[tuple[int, int], Schedule]]" = WeakKeyDictionary()
@@ -152,10 +153,12 @@ def _measure(
 ) -> Iterator[Outcome]:
     """Classifies the first groups by one schedule after the other, and leaves the faster one in `chosen`."""
     workers, batch_size = chosen.schedule.workers, chosen.schedule.batch_size
-    least, most = 2 * workers * batch_size, _TRIAL_GROUPS * workers * batch_size
-    warm_up = _Trial(most=least, least=least)
+    # Whole rounds: workers side by side would wait for the one with a group more.
+    each = workers * batch_size
+    least, most = _LEAST_GROUPS * each, _TRIAL_GROUPS * each
+    warm_up = _Trial(most=2 * each, least=2 * each, step=each)
     yield from warm_up.outcomes(_engine(session, chosen.schedule, pool), groups)
-    if warm_up.done < least:
+    if warm_up.done < 2 * each:
         return
     if session.on_one_thread() is None:
         chosen.schedule = replace(chosen.schedule, why="the model file has changed since it was opened")
@@ -164,11 +167,13 @@ def _measure(
     rates: dict[Scheme, list[float]] = {scheme: [] for scheme in by_scheme}
     for scheme in _TRIALS:
         chosen.schedule = by_scheme[scheme]
-        trial = _Trial(most=most, least=least)
+        trial = _Trial(most=most, least=least, step=each)
         yield from trial.outcomes(_engine(session, chosen.schedule, pool), groups)
         if trial.done < least:
             return
         rates[scheme].append(trial.images_per_s)
+        if is_beyond_doubt(rates):
+            break
     chosen.schedule = faster_schedule(possible, rates)
     _measured.setdefault(session, {})[workers, batch_size] = chosen.schedule
 
@@ -181,9 +186,10 @@ class _Trial:
         images_per_s: How many a second.
     """
 
-    def __init__(self, *, most: int, least: int) -> None:
+    def __init__(self, *, most: int, least: int, step: int) -> None:
         self._most = most
         self._least = least
+        self._step = step
         self.done = 0
         self.images_per_s = 0.0
 
@@ -191,7 +197,9 @@ class _Trial:
         start = time.perf_counter()
 
         def wanted(given: int) -> bool:
-            return given < self._least or (given < self._most and time.perf_counter() - start < _TRIAL_S)
+            if given < self._least or given % self._step:
+                return True
+            return given < self._most and time.perf_counter() - start < _TRIAL_S
 
         for outcome in engine.outcomes(first_groups(groups, wanted)):
             self.done += 1

@@ -14,6 +14,8 @@ Scheme = Literal["side-by-side", "fed"]
 
 # Fed must win by this much: the figures of a second on a busy machine differ by chance.
 _CLEARLY = 1.05
+# After one trial of each, a difference that no second one is needed for.
+_BEYOND_DOUBT = 1.2
 TOO_FEW = "too few images to measure"
 
 
@@ -96,3 +98,11 @@ def faster_schedule(schedules: Sequence[Schedule], images_per_s: Mapping[Scheme,
     chosen: Scheme = "fed" if best["fed"] > _CLEARLY * best["side-by-side"] else "side-by-side"
     (schedule,) = [schedule for schedule in schedules if schedule.scheme == chosen]
     return replace(schedule, why="measured on the first images", measured=best)
+
+
+def is_beyond_doubt(images_per_s: Mapping[Scheme, Sequence[float]]) -> bool:
+    """Whether one trial of each scheme is enough: the one reached at least 1.2 times what the other did."""
+    if not all(images_per_s.values()):
+        return False
+    slower, faster = sorted(max(rates) for rates in images_per_s.values())
+    return faster >= _BEYOND_DOUBT * slower

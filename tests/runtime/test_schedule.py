@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeclf.runtime.schedule import Circumstances, faster_schedule, possible_schedules
+from edgeclf.runtime.schedule import Circumstances, faster_schedule, is_beyond_doubt, possible_schedules
 
 
 def possible(*, workers=2, on_cpu=True, threads=2, chosen=False):
@@ -38,6 +38,14 @@ def test_the_faster_one_is_chosen_and_side_by_side_where_they_are_alike(side_by_
     found = faster_schedule(possible(), {"side-by-side": side_by_side, "fed": fed})
     assert found.scheme == chosen
     assert found.measured == {"side-by-side": max(side_by_side), "fed": max(fed)}
+
+
+@pytest.mark.parametrize(
+    ("side_by_side", "fed", "enough"),
+    [([120], [100], True), ([100], [125], True), ([119], [100], False), ([120], [], False), ([90, 120], [99], True)],
+)
+def test_a_large_difference_needs_no_second_trial(side_by_side, fed, enough):
+    assert is_beyond_doubt({"side-by-side": side_by_side, "fed": fed}) is enough
 
 
 def test_a_schedule_says_what_it_does():

@@ -10,7 +10,7 @@ from edgeclf.runtime.progress import no_progress
 
 @pytest.fixture
 def rng():
-    return np.random.default_rng()
+    return np.random.default_rng(0)
 
 
 @pytest.fixture

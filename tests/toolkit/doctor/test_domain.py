@@ -19,7 +19,7 @@ from edgeclf.toolkit.doctor.domain import (
 
 @pytest.fixture
 def generator() -> np.random.Generator:
-    return np.random.default_rng()
+    return np.random.default_rng(0)
 
 
 def two_groups(generator: np.random.Generator, count: int, moved: float) -> tuple[np.ndarray, np.ndarray]:

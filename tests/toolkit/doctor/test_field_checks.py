@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclf.toolkit.doctor.facts import Facts, FieldFacts
@@ -38,6 +38,7 @@ def balanced(seed, classes=2, count=COUNT):
     return np.random.default_rng(seed).permutation(np.arange(count) % classes)
 
 
+@settings(derandomize=True)
 @given(seed=st.integers(0, 1 << 30), accuracy=st.floats(0.6, 0.99), classes=st.integers(2, 8))
 def test_an_honest_even_sturdy_model_has_no_finding_but_its_errors(seed, accuracy, classes):
     rng = np.random.default_rng(seed)
@@ -118,6 +119,7 @@ def test_an_int8_file_that_loses_a_class_is_named():
     assert "int8-gap" not in examine(field_facts(true, fp32))
 
 
+@settings(derandomize=True)
 @given(seed=st.integers(0, 1 << 30))
 def test_the_calibration_bound_holds_for_honest_confidences_and_not_for_others(seed):
     rng = np.random.default_rng(seed)

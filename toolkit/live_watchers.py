@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ _FREEZE_LOOK_S = 0.1
 _MODEL_LOOK_S = 1.0
 
 
-class Ticker:
+class Ticker(ABC):
     """Calls a function again and again in a thread of its own, until it is closed."""
 
     def __init__(self, name: str, every_s: float) -> None:
@@ -23,9 +24,9 @@ class Ticker:
         self._thread = threading.Thread(target=self._run, name=f"edgeclf-{name}", daemon=True)
         self._thread.start()
 
+    @abstractmethod
     def tick(self) -> None:
         """What to do each time."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         while not self._closed.wait(self._every_s):

@@ -4,15 +4,14 @@ What is read to learn the contents of the images is remembered by path, size and
 reads no image at all.
 """
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError, InputError
+from edgeclf.runtime.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
@@ -110,19 +109,9 @@ def _preprocessed(paths: Sequence[Path], preprocess: Preprocess, threads: int) -
         except EdgeclfError:
             return None
 
-    with _single_threaded_opencv():
+    # Every CPU already has a decoding thread.
+    with opencv_threads_at_most(1):
         yield from map_ahead(load, paths, threads=threads, ahead=8 * threads, name="edgeclf-decode")
-
-
-@contextlib.contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Keeps OpenCV's own pool out of the way while every CPU already has a decoding thread."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _unreadable(paths: Sequence[Path], rows: Sequence[int]) -> tuple[tuple[tuple[Path, EdgeclfError], ...], bool]:

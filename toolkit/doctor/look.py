@@ -1,20 +1,19 @@
 """Every picture of a data set opened once: whether it can be read, its properties, and a thumbnail."""
 
-import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime._opencv import cv2
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.image_header import read_image_header
+from edgeclf.runtime.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.preprocess import UInt8Array, decode_image, load_image, resize
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
@@ -92,7 +91,7 @@ def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = N
     unreadable: list[tuple[int, str]] = []
     try:
         # On disk: a thumbnail takes 12 KB, and there may be a million. The file has no name and goes with its map.
-        with tempfile.TemporaryFile(prefix="edgeclf-doctor-") as file, single_threaded_opencv():
+        with tempfile.TemporaryFile(prefix="edgeclf-doctor-") as file, opencv_threads_at_most(1):
             found = map_ahead(
                 lambda path: see(path, memory), paths, threads=threads, ahead=4 * threads, name="edgeclf-doctor"
             )
@@ -153,14 +152,3 @@ def see(path: Path, memory: Memory | None = None) -> Picture | str:
     if memory is not None:
         memory.pictures[digest] = picture
     return picture
-
-
-@contextlib.contextmanager
-def single_threaded_opencv() -> Iterator[None]:
-    """Keeps OpenCV's own pool out of the way while every CPU already has a thread."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

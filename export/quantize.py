@@ -16,7 +16,7 @@ from edgeclf.export.contract import INPUT_NAME, OUTPUT_NAME
 from edgeclf.export.convert import keep_used_opsets
 from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.entrance import Stopwatch, choose_entrance, float_entrances
-from edgeclf.export.int8.equalize import equalize, find_pairs
+from edgeclf.export.int8.equalize import equalize, find_streams
 from edgeclf.export.int8.graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.ranges import RANGE_METHODS, QuantParams, RangeMethod
@@ -100,7 +100,7 @@ class QuantizedNetwork:
         layers: The quantized layers by name.
         recipe: How it was made.
         calibration_images: How many images it was fitted to.
-        equalized_pairs: How many pairs of layers were equalized.
+        equalized_streams: How many groups of values were equalized, see `find_streams`.
         ir_version: Of the model it came from.
     """
 
@@ -109,7 +109,7 @@ class QuantizedNetwork:
     layers: dict[str, QuantizedLayer]
     recipe: QuantizationRecipe
     calibration_images: int
-    equalized_pairs: int
+    equalized_streams: int
     ir_version: int
 
     def write(self, keep_float: Collection[str] = ()) -> Quantized:
@@ -140,7 +140,7 @@ class QuantizedNetwork:
             "pair_constraint": recipe.pair_constraint,
             "keep_float": list(recipe.keep_float),
             "float_entrance": list(recipe.float_entrance),
-            "equalized_pairs": self.equalized_pairs,
+            "equalized_streams": self.equalized_streams,
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
             "saturation": proof.to_json(),
@@ -226,23 +226,23 @@ class Calibrator:
         self._seen: dict[bool, Observed] = {}
 
     @property
-    def has_pairs(self) -> bool:
+    def has_streams(self) -> bool:
         """Whether there are layers that equalization would change."""
-        return bool(find_pairs(self._graph))
+        return bool(find_streams(self._graph))
 
     def network(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
         """The network quantized by a recipe."""
-        graph, pairs = self._graph, 0
+        graph, streams = self._graph, 0
         # Checks the recipe before anything is run.
         plan = _plan(graph, recipe)
         if recipe.equalize:
-            graph, pairs = self._equalize()
+            graph, streams = self._equalize()
             plan = _plan(graph, recipe)
-        params = _choose_params(plan, self._observe(graph, equalized=pairs > 0), recipe)
+        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe)
         methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
         layers = quantize_layers(graph, plan, params, self._few, methods=methods, progress=self._progress)
-        return QuantizedNetwork(graph, params, layers, recipe, len(self._images), pairs, self._ir_version)
+        return QuantizedNetwork(graph, params, layers, recipe, len(self._images), streams, self._ir_version)
 
     def find_entrance(self, recipe: QuantizationRecipe, stopwatch: Stopwatch) -> tuple[str, ...]:
         """The first layers that are no slower in float, for `QuantizationRecipe.float_entrance`.
@@ -260,8 +260,9 @@ class Calibrator:
     def _equalize(self) -> tuple[FloatGraph, int]:
         if self._equalized is None:
             self._equalized = self._graph, 0
-            if pairs := find_pairs(self._graph):
-                peaks = observe(self._graph, [value for _, _, value in pairs], self._images, self._progress)
+            if streams := find_streams(self._graph):
+                measured = [value for stream in streams for value in stream.measured]
+                peaks = observe(self._graph, measured, self._images, self._progress)
                 model, count = equalize(self._graph.model, self._graph, peaks.channel_peaks)
                 self._equalized = read_graph(model), count
         return self._equalized

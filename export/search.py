@@ -128,7 +128,7 @@ def search(
     network_of = functools.cache(calibrator.network)
     workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
     # Without anything to equalize, a recipe would come out as the one without it.
-    recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_pairs or not item[1].equalize]
+    recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_streams or not item[1].equalize]
     for number, (name, recipe) in enumerate(recipes):
         if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
             break

@@ -1,48 +1,67 @@
 """Cross-layer equalization: channels of very different size made alike, without changing what the network computes.
 
 A tensor has one scale in 8 bits; a channel a hundred times smaller than the largest is left with two or three of the 256
-steps. Where a layer's output reaches other layers through nothing but positively homogeneous operations (ReLU, pooling),
-its channel c can be divided by s_c in the first layer's weights and multiplied by s_c in those of the next (Nagel et al.
-2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"; balanced between measured activations and
-weights as in Xiao et al. 2023, "SmoothQuant").
+steps. Where layers reach others through nothing but sums and positively homogeneous operations (ReLU, pooling), channel c
+of all values between can be divided by s_c in the weights of the layers that write it and multiplied by s_c in those that
+read it (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", there for a chain of
+two layers; balanced between measured activations and weights as in Xiao et al. 2023, "SmoothQuant").
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.graph import FloatGraph
+from edgeclf.export.int8.graph import FloatGraph, attributes_of
 from edgeclf.export.int8.layers import Layer, read_layer
 
 # f(s x) = s f(x) for every positive s, channel by channel.
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool"})
+# Where there is one number a channel, these leave the channels as the columns of a matrix.
+_FLATTENING = frozenset({"Flatten", "Squeeze"})
 # Factors beyond are no difference of size any more, but dead channels.
 _LARGEST_FACTOR = 1e4
 
 
-def find_pairs(graph: FloatGraph) -> list[tuple[Any, tuple[Any, ...], str]]:
-    """The convolutions whose output channels may be scaled, the layers that can take it back, and the value between.
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Values of a network whose channels can only be scaled together, and can be.
 
-    The value is the one measured: what the next layers read.
+    Attributes:
+        channels: How many there are.
+        writers: The convolutions that give them.
+        readers: The layers that read them.
+        measured: Those of the values that exist in 8 bits: all but those ahead of a ReLU that is carried out with a layer.
     """
-    shared = _shared_constants(graph)
-    pairs = []
+
+    channels: int
+    writers: tuple[Any, ...]
+    readers: tuple[Any, ...]
+    measured: tuple[str, ...]
+
+
+def find_streams(graph: FloatGraph) -> list[Stream]:
+    """The streams of a network, in the order of their first writers."""
+    linked = _Linked()
     for node in graph.nodes:
-        layer = read_layer(graph, node)
-        if layer is None or layer.kind != "Conv" or not _own(node, shared):
-            continue
-        value = node.output[0]
-        while (following := graph.only_reader(value)) is not None and following.op_type in _HOMOGENEOUS:
-            value = following.output[0]
-        readers = graph.readers.get(value, [])
-        if value == graph.output or not readers:
-            continue
-        if all(_can_take(graph, reader, value, shared) for reader in readers):
-            pairs.append((node, tuple(readers), value))
-    return pairs
+        if _scales_through(graph, node):
+            for value in (*_values_read(graph, node), node.output[0]):
+                linked.join(value, node.output[0])
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for node in graph.nodes:
+        for value in node.output:
+            members[linked.root(value)].append(value)
+    inputs = {linked.root(graph.input)}
+    shared = _shared_constants(graph)
+    return [
+        stream
+        for root, values in members.items()
+        if root not in inputs and (stream := _as_stream(graph, values, shared)) is not None
+    ]
 
 
 def equalize(
@@ -53,34 +72,94 @@ def equalize(
     Args:
         model: The float model.
         graph: The same, read.
-        peaks: (C,) largest magnitude of each channel on calibration images, of each value that `find_pairs` names.
+        peaks: (C,) largest magnitude of each channel on calibration images, of each value that a stream's `measured` names.
 
     Returns:
-        The new model, and how many pairs were equalized.
+        The new model, and how many streams were equalized.
     """
     changed: dict[str, npt.NDArray[Any]] = {}
 
     def constant(name: str) -> npt.NDArray[Any]:
         return changed.get(name, graph.constants[name])
 
-    pairs = find_pairs(graph)
-    for first, readers, value in pairs:
-        factors = _factors(
-            peaks[value], [_column_peaks(graph, reader, constant(reader.input[1])) for reader in readers]
-        )
-        weight = constant(first.input[1])
-        changed[first.input[1]] = (weight / factors[:, None, None, None]).astype(np.float32)
-        if len(first.input) > 2 and first.input[2]:
-            bias = np.broadcast_to(constant(first.input[2]).reshape(-1), factors.shape)
-            changed[first.input[2]] = (bias / factors).astype(np.float32)
-        for reader in readers:
+    streams = find_streams(graph)
+    for stream in streams:
+        columns = [_column_peaks(graph, reader, constant(reader.input[1])) for reader in stream.readers]
+        factors = _factors(np.max([peaks[value] for value in stream.measured], axis=0), columns)
+        for writer in stream.writers:
+            weight = constant(writer.input[1])
+            changed[writer.input[1]] = (weight / factors[:, None, None, None]).astype(np.float32)
+            if len(writer.input) > 2 and writer.input[2]:
+                bias = np.broadcast_to(constant(writer.input[2]).reshape(-1), factors.shape)
+                changed[writer.input[2]] = (bias / factors).astype(np.float32)
+        for reader in stream.readers:
             changed[reader.input[1]] = _scale_columns(graph, reader, constant(reader.input[1]), factors)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:
         if tensor.name in changed:
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed[tensor.name], tensor.name))
-    return result, len(pairs)
+    return result, len(streams)
+
+
+class _Linked:
+    """Values put together: which of them are scaled as one (a disjoint-set forest)."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
+
+    def root(self, value: str) -> str:
+        while (parent := self._parents.get(value, value)) != value:
+            value = parent
+        return value
+
+    def join(self, one: str, other: str) -> None:
+        self._parents[self.root(one)] = self.root(other)
+
+
+def _scales_through(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401 - protobuf messages carry no useful types
+    """Whether a node's output is scaled, channel by channel, by what all of its inputs are scaled by."""
+    if node.op_type in _HOMOGENEOUS:
+        return True
+    if node.op_type in {"Add", "Sum"}:
+        return all(value not in graph.constants for value in node.input)
+    if node.op_type in _FLATTENING:
+        producer = graph.producers.get(node.input[0])
+        plain = attributes_of(node).get("axis", 1) == 1
+        return plain and producer is not None and producer.op_type == "GlobalAveragePool"
+    return False
+
+
+def _values_read(graph: FloatGraph, node: Any) -> list[str]:  # noqa: ANN401
+    return [value for value in node.input if value and value not in graph.constants]
+
+
+def _as_stream(graph: FloatGraph, values: list[str], shared: set[str]) -> Stream | None:
+    """Linked values as a stream; None where something else than layers with weights of their own gives or reads one."""
+    writers, readers, measured = [], [], []
+    for value in values:
+        if value == graph.output:
+            return None
+        producer = graph.producers[value]
+        if not _scales_through(graph, producer):
+            layer = read_layer(graph, producer)
+            if layer is None or layer.kind != "Conv" or not _own(producer, shared):
+                return None
+            writers.append(producer)
+        for reader in graph.readers.get(value, []):
+            if not _scales_through(graph, reader):
+                if not _can_take(graph, reader, value, shared):
+                    return None
+                readers.append(reader)
+        following = graph.only_reader(value)
+        if following is None or following.op_type != "Relu":
+            measured.append(value)
+    channels = {_layer(graph, writer).rows.shape[0] for writer in writers}
+    # A sum that stretches one channel over many links values of different width.
+    channels |= {_layer(graph, reader).input_channels for reader in readers}
+    if not (writers and readers) or len(channels) != 1:
+        return None
+    return Stream(channels.pop(), tuple(writers), tuple(readers), tuple(measured))
 
 
 def _factors(peaks: npt.NDArray[np.float64], columns: list[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
@@ -140,8 +219,11 @@ def _can_take(graph: FloatGraph, node: Any, value: str, shared: set[str]) -> boo
     layer = read_layer(graph, node)
     if layer is None or node.input[0] != value or not _own(node, shared):
         return False
-    # Behind a Flatten a column is no channel; groups that are not depthwise would need factors per group.
-    return layer.kind == "Conv" and (layer.groups == 1 or layer.depthwise)
+    if layer.kind == "Conv":
+        # Groups that are not depthwise would need factors per group.
+        return layer.groups == 1 or layer.depthwise
+    # Columns of a dense layer are channels where each has become one number, and nowhere else.
+    return graph.producers[value].op_type in _FLATTENING
 
 
 def _own(node: Any, shared: set[str]) -> bool:  # noqa: ANN401

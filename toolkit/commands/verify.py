@@ -212,5 +212,5 @@ def _compare_layers(
     pixels = np.stack([preprocess_bgr(load_image(images.paths[row]), spec.preprocess) for row in chosen])
     reference = onnx_from_keras(load_run(against).load_model()) if against.is_dir() else read_model(against)
     candidate = read_model(model)
-    equalized = bool((spec.quantization or {}).get("equalized_pairs"))
+    equalized = bool((spec.quantization or {}).get("equalized_streams"))
     return compare_layers(reference, candidate, pixels, equalized=equalized, progress=progress)

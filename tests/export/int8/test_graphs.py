@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeclf.export.int8.equalize import equalize, find_pairs
+from edgeclf.export.int8.equalize import equalize, find_streams
 from edgeclf.export.int8.graph import prepare_model, read_graph
 from edgeclf.export.int8.layers import patches, read_layer
 from edgeclf.export.int8.observe import observe
@@ -370,24 +370,104 @@ def test_a_channel_a_thousand_times_larger_is_equalized(images, tmp_path):
 def test_equalization_changes_no_result_and_evens_channels_out(images):
     model = prepare_model(scaled_channel())
     graph = read_graph(model)
-    pairs = find_pairs(graph)
-    assert len(pairs) == 2
-    peaks = observe(graph, [value for _, _, value in pairs], images[:16], no_progress).channel_peaks
-    changed, count = equalize(model, graph, peaks)
-    assert count == 2
+    streams = find_streams(graph)
+    # Behind each convolution one: the last reaches the dense layer through pooling and flattening.
+    assert len(streams) == 3
+    changed, count = equalize(model, graph, channel_peaks(graph, streams, images))
+    assert count == 3
     np.testing.assert_allclose(run(changed, images[:16]), run(model, images[:16]), atol=1e-4)
-    value = pairs[0][2]
-    after = observe(read_graph(changed), [value], images[:16], no_progress).channel_peaks[value]
-    assert peaks[value].max() / peaks[value].min() > 500
-    assert after.max() / after.min() < 50
+    before, after = channel_peaks(graph, streams, images), channel_peaks(read_graph(changed), streams, images)
+    (value, *_) = streams[0].measured
+    assert before[value].max() / before[value].min() > 500
+    assert after[value].max() / after[value].min() < 50
 
 
-def test_only_what_scales_with_its_input_is_equalized_across(images):
-    # Behind ReLU6, a residual sum or a flattening, a channel cannot be scaled.
+def channel_peaks(graph, streams, images):
+    wanted = [value for stream in streams for value in stream.measured]
+    return observe(graph, wanted, images[:16], no_progress).channel_peaks
+
+
+def residual(ceiling=None, *, widen=False):
+    """Two branches of a sum, with a depthwise layer and a pooling on the way."""
+    b = Builder(6)
+    b.conv(16, strides=[2, 2])
+    start = b.relu()
+    b.conv(16, groups=16)
+    b.relu(ceiling)
+    b.conv(1 if widen else 16, 1)
+    b.x = b.op("Add", b.x, start)
+    b.channels = 16
+    b.relu()
+    b.x = b.op("MaxPool", b.x, kernel_shape=[2, 2], strides=[2, 2])
+    b.conv(24, 1)
+    b.relu()
+    return b.finish()
+
+
+def make_stream_uneven(model, factor):
+    """Channel 5 of a residual stream of `residual`, made larger by all that write it, and smaller by all that read it."""
+    tensors = {t.name: t for t in model.graph.initializer}
+    stem, depthwise, projection, after = (node for node in model.graph.node if node.op_type == "Conv")
+    changes = [(stem, 1, factor), (stem, 2, factor), (depthwise, 1, 1 / factor), (projection, 1, factor),
+               (projection, 2, factor), (after, 1, 1 / factor)]  # fmt: skip
+    for node, operand, by in changes:
+        values = numpy_helper.to_array(tensors[node.input[operand]]).copy()
+        values[(slice(None), 5) if node is after else 5] *= np.float32(by)
+        tensors[node.input[operand]].CopyFrom(numpy_helper.from_array(values, node.input[operand]))
+    return model
+
+
+def test_a_residual_stream_is_equalized_as_one(images, tmp_path):
+    model = make_stream_uneven(residual(), 500.0)
+    wanted = run(model, images[48:])
+    np.testing.assert_allclose(wanted, run(residual(), images[48:]), atol=1e-4)
+    graph = read_graph(prepare_model(model))
+    streams = find_streams(graph)
+    whole = max(streams, key=lambda stream: len(stream.writers))
+    assert [len(whole.writers), len(whole.readers), whole.channels] == [2, 2, 16]
+    changed, _ = equalize(graph.model, graph, channel_peaks(graph, streams, images))
+    np.testing.assert_allclose(run(changed, images[:16]), run(model, images[:16]), atol=1e-4)
+    broken = relative_error(run(naive(model, images[:48], tmp_path), images[48:]), wanted)
+    without = relative_error(run(quantize_int8(model, images[:48]).model, images[48:]), wanted)
+    recipe = QuantizationRecipe(equalize=True)
+    ours = relative_error(run(quantize_int8(model, images[:48], recipe).model, images[48:]), wanted)
+    assert min(broken, without) > 0.5
+    assert ours < 0.2
+
+
+def test_a_sum_that_stretches_one_channel_over_many_is_no_stream(images):
+    graph = read_graph(prepare_model(residual(widen=True)))
+    sums = {node.output[0] for node in graph.nodes if node.op_type == "Add"}
+    assert not any(sums & set(stream.measured) for stream in find_streams(graph))
+    model = residual(widen=True)
+    got = run(quantize_int8(model, images[:48], QuantizationRecipe(equalize=True)).model, images[48:])
+    assert relative_error(got, run(model, images[48:])) < 0.2
+
+
+def test_only_what_scales_with_its_input_is_equalized_across():
+    # Behind ReLU6 a channel cannot be scaled, nor where a sum has a branch that comes from there.
     graph = read_graph(prepare_model(residual_depthwise()))
-    for first, _, _ in find_pairs(graph):
-        following = graph.only_reader(first.output[0])
-        assert following is None or following.op_type not in {"Clip", "Add"}
+    for stream in find_streams(graph):
+        for value in stream.measured:
+            assert graph.producers[value].op_type not in {"Clip", "Add"}
+    graph = read_graph(prepare_model(residual(ceiling=6.0)))
+    clipped = next(node.output[0] for node in graph.nodes if node.op_type == "Clip")
+    assert not any(clipped in stream.measured for stream in find_streams(graph))
+
+
+def test_columns_behind_a_flattening_without_pooling_are_no_channels():
+    b = Builder(7)
+    b.conv(4, strides=[8, 8])
+    b.relu()
+    b.x = b.op("Flatten", b.x)
+    weight = b.rng.normal(size=(64, 5)).astype(np.float32)
+    b.x = b.op("Gemm", b.x, b.constant(weight), b.constant(np.zeros(5, np.float32)))
+    b.nodes.append(helper.make_node("Softmax", [b.x], ["probabilities"], "softmax", axis=-1))
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIZE, SIZE, 3])
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 5])
+    graph = helper.make_graph(b.nodes, "g", [image], [output], b.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert find_streams(read_graph(prepare_model(model))) == []
 
 
 def test_a_dead_depthwise_channel_with_a_bias_is_kept_exactly(images, tmp_path):

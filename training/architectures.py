@@ -17,6 +17,7 @@ from edgeclf.runtime.spec import FitMode
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone, read_lite_weights
 from edgeclf.training.networks.keras_applications import PREFIX, build_application, get_application
 from edgeclf.training.networks.lite_weights import lite_weights_path
+from edgeclf.training.networks.normalisation import follow_statistics
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
 from edgeclf.training.networks.small_cnn import build_small_cnn
@@ -66,6 +67,10 @@ class Architecture:
         """Whether there are pretrained weights of it."""
         return self.build_backbone is not None
 
+    def recipe_for(self, weights: str | Path) -> Recipe:
+        """Options that suit it with these weights: from random ones all of it is trained, and its head's do not do."""
+        return FROM_SCRATCH if self.pretrained and weights == RANDOM else self.recipe
+
     def build_network(self, size_hw: Size, classes: int, weights: str | Path) -> Any:  # noqa: ANN401 - keras carries no types
         """All of the network, to be trained as a whole.
 
@@ -79,7 +84,10 @@ class Architecture:
         if self.build_backbone is None:
             raise ValueError(f"architecture {self.name} has nothing to build")
         backbone = self.build_backbone(size_hw, weights)
-        return assemble(backbone, build_head(backbone.output_shape[-1], classes))
+        network = assemble(backbone, build_head(backbone.output_shape[-1], classes))
+        if weights == RANDOM:
+            follow_statistics(network)
+        return network
 
 
 def get_architecture(name: str) -> Architecture:

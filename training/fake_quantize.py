@@ -10,6 +10,7 @@ Imports Keras, so import it late.
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from keras import layers, ops
 
 from edgeclf.export.int8.ranges import QuantParams
@@ -61,35 +62,60 @@ def round_to_codes(scaled: Any, *, paired: bool) -> Any:  # noqa: ANN401
 class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no types
     """A convolution or dense layer with the batch normalisation behind it folded in and its weights in 8 bits.
 
-    It shares the variables of the layers it stands for; batch normalisation keeps its statistics.
+    Its trainable variables are the folded kernel and bias in units of their own sizes: of each output channel and of each
+    input channel for the kernel, of each output channel for the bias. Adam's steps have one size for all weights of a
+    variable, and a channel that is written 64 times larger and read as many times smaller would be moved 64 times too far.
 
     Args:
-        inner: The layer.
+        inner: The layer it stands for, which `settle` writes to; its variables are read once.
         norm: The batch normalisation behind it; None for none.
         paired: Whether its weights respect the pair constraint; depthwise kernels need not.
     """
 
     def __init__(self, inner: Any, norm: Any, *, paired: bool, name: str) -> None:  # noqa: ANN401
         super().__init__(name=name)
-        self.inner, self.norm = inner, norm
+
+        # Behind a function, Keras does not take their variables for those of this layer.
+        def stands_for() -> tuple[Any, Any]:
+            return inner, norm
+
+        self._stands_for = stands_for
         self.kind = kind_of(inner)
         self.paired = paired and self.kind != "depthwise"
 
     def build(self, _: Any) -> None:  # noqa: ANN401
-        """Chooses the scales that suit the weights as they are, as shares of the one that maps the largest to 127."""
-        kernel, _bias = self.folded()
+        """Takes the weights over, and the scales that suit them, as shares of the one that maps the largest to 127."""
+        inner, norm = self._stands_for()
+        kernel = np.asarray(inner.kernel, np.float64)
+        units = np.ones(inner.kernel.shape[_TO_ROWS[self.kind or ""][0]])
+        bias = np.asarray(inner.bias, np.float64) if inner.use_bias else None
+        size = np.sqrt(np.square(kernel).mean())
+        if norm is not None:
+            factor, mean, beta = _normalisation(norm)
+            kernel = kernel * self._along_channels(factor)
+            bias = ((0.0 if bias is None else bias) - mean) * factor + beta
+            units = np.abs(np.asarray(norm.gamma, np.float64)) if norm.scale else units
         rows = np.asarray(self._rows(kernel), np.float64)
         _codes, scales = quantize_rows(rows, paired=self.paired)
         finest = np.abs(rows).max(axis=1) / MAX_CODE
-        shares = np.where(finest > 0, scales / np.where(finest > 0, finest, 1.0), 1.0)
-        self.shares = self.add_weight(
-            shape=shares.shape, initializer=lambda *_, **__: ops.convert_to_tensor(shares, "float32"), trainable=False,
-            name="scale_shares",
-        )  # fmt: skip
+        self.shares = self._constant(np.where(finest > 0, scales / np.where(finest > 0, finest, 1.0), 1.0), "shares")
+        sizes = self._sizes(kernel)
+        relative = np.divide(kernel, sizes, out=np.zeros_like(kernel), where=sizes > 0)
+        # As large as the kernel was ahead of the normalisation: learning rates mean what they mean elsewhere.
+        spread = np.sqrt(np.square(relative).mean()) / size if size > 0 else 1.0
+        self.unit = self._constant(sizes * spread, "unit")
+        self.relative = self._constant(relative / spread, "kernel", trainable=True)
+        self.bias = None
+        if bias is not None:
+            self.bias_unit = self._constant(units, "bias_unit")
+            start = np.divide(bias, units, out=np.zeros_like(bias), where=units > 0)
+            self.bias_rest = self._constant(bias - start * units, "bias_rest")
+            self.bias = self._constant(start, "bias", trainable=True)
         self.built = True
 
     def call(self, inputs: Any) -> Any:  # noqa: ANN401
         """The layer's output in real units, ahead of any activation function but its own."""
+        inner, _ = self._stands_for()
         kernel, bias = self.folded()
         rounded = kernel + ops.stop_gradient(self.rounded(kernel) - kernel)
         if self.kind == "dense":
@@ -97,27 +123,20 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         else:
             run = ops.depthwise_conv if self.kind == "depthwise" else ops.conv
             outputs = run(
-                inputs,
-                rounded,
-                strides=self.inner.strides,
-                padding=self.inner.padding,
-                dilation_rate=self.inner.dilation_rate,
+                inputs, rounded, strides=inner.strides, padding=inner.padding, dilation_rate=inner.dilation_rate
             )
         outputs = outputs + bias
         # Where batch normalisation follows, the activation function does not stand in between.
-        return outputs if self.inner.activation is None else self.inner.activation(outputs)
+        return outputs if inner.activation is None else inner.activation(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:  # noqa: ANN401
         """As of the layer."""
-        return self.inner.compute_output_shape(input_shape)
+        return self._stands_for()[0].compute_output_shape(input_shape)
 
     def folded(self) -> tuple[Any, Any]:
         """Kernel and bias with the normalisation in them."""
-        kernel, bias = self.inner.kernel, self.inner.bias if self.inner.use_bias else 0.0
-        if self.norm is None:
-            return ops.convert_to_tensor(kernel), bias
-        factor, mean, beta = self._normalisation()
-        return kernel * self._along_channels(factor), (bias - mean) * factor + beta
+        bias = 0.0 if self.bias is None else self.bias * self.bias_unit + self.bias_rest
+        return self.relative * self.unit, bias
 
     def rounded(self, kernel: Any) -> Any:  # noqa: ANN401
         """What a folded kernel is in 8 bits, in real units."""
@@ -129,35 +148,61 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         return ops.transpose(ops.reshape(real, [shape[axis] for axis in _TO_ROWS[self.kind or ""]]), order)
 
     def settle(self) -> None:
-        """Gives the layer it stands for the kernel with which it is in 8 bits already."""
-        kernel, _ = self.folded()
-        scales = np.asarray(self._scales(self._rows(kernel)), np.float64)
+        """Gives the layer it stands for the weights with which it is in 8 bits already."""
+        inner, norm = self._stands_for()
+        kernel, bias = (np.asarray(value, np.float64) for value in self.folded())
         rounded = np.asarray(self.rounded(kernel), np.float64)
-        # The largest weight has moved onto the grid as well, and the grid must not move with it.
-        largest = np.abs(np.asarray(self._rows(rounded))).max(axis=1)
-        self.shares.assign(np.where(largest > 0, scales * MAX_CODE / np.where(largest > 0, largest, 1.0), 1.0))
-        if self.norm is not None:
-            factor = np.asarray(self._along_channels(self._normalisation()[0]), np.float64)
-            # A channel that the normalisation multiplies by zero may have any kernel.
-            rounded = np.where(factor == 0, np.asarray(self.inner.kernel), rounded / np.where(factor == 0, 1, factor))
-        self.inner.kernel.assign(rounded.astype(np.float32))
+        if norm is None:
+            inner.kernel.assign(rounded.astype(np.float32))
+            if self.bias is not None:
+                inner.bias.assign(bias.astype(np.float32))
+            return
+        factor, mean, _ = _normalisation(norm)
+        along = self._along_channels(factor)
+        # A channel that the normalisation multiplies by zero may have any kernel.
+        rounded = np.where(along == 0, np.asarray(inner.kernel), rounded / np.where(along == 0, 1.0, along))
+        inner.kernel.assign(rounded.astype(np.float32))
+        own = np.asarray(inner.bias, np.float64) if inner.use_bias else 0.0
+        if norm.center:
+            norm.beta.assign((bias - (own - mean) * factor).astype(np.float32))
+        else:
+            shift = np.divide(bias, factor, out=np.zeros_like(bias), where=factor != 0)
+            norm.moving_mean.assign((own - shift).astype(np.float32))
 
     def _scales(self, rows: Any) -> Any:  # noqa: ANN401
         largest = ops.max(ops.abs(rows), axis=1)
         return ops.where(largest > 0, largest / MAX_CODE * self.shares, 1.0)
 
-    def _normalisation(self) -> tuple[Any, Any, Any]:
-        norm = self.norm
-        deviation = ops.sqrt(norm.moving_variance + norm.epsilon)
-        gamma = norm.gamma if norm.scale else ops.ones_like(deviation)
-        return gamma / deviation, norm.moving_mean, norm.beta if norm.center else 0.0
+    def _sizes(self, kernel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Root mean square of each output channel's weights, times that of each input channel's relative to it."""
+        if self.kind == "depthwise":
+            return np.broadcast_to(np.sqrt(np.square(kernel).mean(axis=(0, 1, 3), keepdims=True)), kernel.shape)
+        # (kh, kw, I, O) or (I, O).
+        others = tuple(range(kernel.ndim - 2))
+        outputs = np.sqrt(np.square(kernel).mean(axis=(*others, -2), keepdims=True))
+        even = np.divide(kernel, outputs, out=np.zeros_like(kernel), where=outputs > 0)
+        return np.asarray(outputs * np.sqrt(np.square(even).mean(axis=(*others, -1), keepdims=True)))
 
-    def _along_channels(self, values: Any) -> Any:  # noqa: ANN401
-        return ops.reshape(values, (1, 1, -1, 1)) if self.kind == "depthwise" else values
+    def _constant(self, values: Any, name: str, *, trainable: bool = False) -> Any:  # noqa: ANN401
+        return self.add_weight(
+            shape=values.shape, initializer=lambda *_, **__: ops.convert_to_tensor(values, "float32"),
+            trainable=trainable, name=name,
+        )  # fmt: skip
+
+    def _along_channels(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return values.reshape(1, 1, -1, 1) if self.kind == "depthwise" else values
 
     def _rows(self, kernel: Any) -> Any:  # noqa: ANN401
-        rows = ops.transpose(kernel, _TO_ROWS[self.kind or ""])
+        rows = ops.transpose(ops.convert_to_tensor(kernel, "float32"), _TO_ROWS[self.kind or ""])
         return ops.reshape(rows, (rows.shape[0], -1))
+
+
+def _normalisation(norm: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
+    """(C,) float64 factor, mean and beta of a batch normalisation in inference mode: factor * (x - mean) + beta."""
+    deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
+    gamma = np.asarray(norm.gamma, np.float64) if norm.scale else np.ones_like(deviation)
+    beta = np.asarray(norm.beta, np.float64) if norm.center else np.zeros_like(deviation)
+    return gamma / deviation, np.asarray(norm.moving_mean, np.float64), beta
 
 
 class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]

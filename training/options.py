@@ -164,7 +164,7 @@ def work_out(options: TrainOptions) -> Settings:
             do="leave --progressive out",
         )
     # What is said of images holds for the fit that sees images.
-    recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe
+    recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe_for(weights)
     fit = _fit_options(recipe, replace(options, augment=None, mixup=None) if freezes else options)
     fine_tune = None
     if options.fine_tune:

@@ -1,8 +1,8 @@
 """Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
 
-The network that is fitted shares its variables with the given one and rounds what the exported file rounds: the weights of
-every layer with the batch normalisation folded in, and every value that the file holds in 8 bits. Ranges are chosen as
-export chooses them. At the end the given network has weights that are on their 8-bit grid, so that export finds what was
+The network that is fitted rounds what the exported file rounds: the weights of every layer with the batch normalisation
+folded in, and every value that the file holds in 8 bits. Ranges are chosen as export chooses them. At the end the given
+network takes over weights that are on their 8-bit grid, so that export finds what was
 trained.
 """
 
@@ -28,8 +28,8 @@ class FakeQuantized:
     """A network in simulated 8-bit arithmetic.
 
     Attributes:
-        model: Images to probabilities, sharing the given network's variables.
-        settle: Puts the given network's weights onto their 8-bit grid.
+        model: Images to probabilities. Layers without weights in 8 bits are the given network's own.
+        settle: Gives the given network the trained weights, on their 8-bit grid.
         layers: How many layers are in 8 bits.
     """
 

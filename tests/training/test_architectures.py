@@ -14,6 +14,7 @@ from edgeclf.training.architectures import (
 from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
+from edgeclf.training.recipe import FROM_SCRATCH, HEAD
 
 
 def outputs(model, pixels):
@@ -94,6 +95,20 @@ def test_a_network_of_keras_is_an_architecture():
     model = architecture.build_network((32, 32), 4, "none")
     assert model.output.shape == (None, 4)
     assert model.trainable_weights
+
+
+def test_from_random_weights_all_of_a_network_gets_what_training_from_scratch_needs():
+    from keras import layers
+
+    for name in ("efficientnet-lite0", "keras:MobileNetV3Small"):
+        architecture = get_architecture(name)
+        assert architecture.recipe_for("imagenet") == HEAD
+        assert architecture.recipe_for("none") == FROM_SCRATCH
+        network = architecture.build_network((32, 32), 2, "none")
+        norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+        assert len(norms) > 20
+        # As published they lag behind for hundreds of steps, more than an epoch has.
+        assert {layer.momentum for layer in norms} == {0.9}
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "keras:MobileNet"])

@@ -85,19 +85,35 @@ def test_settled_weights_are_what_export_writes(images):
     model = network()
     simulated = fake_quantized(model, images, paired=True, progress=no_progress)
     before = np.asarray(simulated.model(images, training=False))
+    fresh = np.random.default_rng(1)
+    for layer in weighted(simulated.model):
+        # As training leaves them: on no grid.
+        rows = folded_rows(layer)
+        codes, scales = quantize_rows(rows, paired=layer.paired)
+        assert np.abs(codes * scales[:, None] - rows).max() > 0.1 * scales.max()
+        layer.bias.assign(np.asarray(layer.bias) + fresh.normal(0, 0.1, layer.bias.shape))
+    moved = np.asarray(simulated.model(images, training=False))
+    assert np.abs(moved - before).max() > 1e-3
     simulated.settle()
-    np.testing.assert_allclose(np.asarray(simulated.model(images, training=False)), before, atol=1e-4)
     written, _ = run_int8(model, images)
     assert prove_no_saturation(written.model).holds
+    again = fake_quantized(model, images, paired=True, progress=no_progress).model
     for name in ("a", "b", "c", "d", "logits"):
-        layer = next(item for item in simulated.model.layers if item.name == f"{name}_int8")
-        rows = np.asarray(layer._rows(layer.folded()[0]), np.float64)
-        codes, scales = quantize_rows(rows, paired=layer.paired)
+        layer, settled = simulated.model.get_layer(f"{name}_int8"), again.get_layer(f"{name}_int8")
+        rows = folded_rows(settled)
+        codes, scales = quantize_rows(rows, paired=settled.paired)
         np.testing.assert_allclose(codes * scales[:, None], rows, atol=1e-3 * scales.max())
-        # The negative case: the trained weights were on no grid.
-        fresh = np.random.default_rng(1).normal(size=rows.shape)
-        codes, scales = quantize_rows(fresh, paired=layer.paired)
-        assert np.abs(codes * scales[:, None] - fresh).max() > 0.1 * scales.max()
+        kernel, bias = layer.folded()
+        np.testing.assert_allclose(settled.folded()[0], layer.rounded(kernel), atol=1e-4)
+        np.testing.assert_allclose(settled.folded()[1], bias, atol=1e-4)
+
+
+def weighted(simulated):
+    return [layer for layer in simulated.layers if layer.name.endswith("_int8")]
+
+
+def folded_rows(layer):
+    return np.asarray(layer._rows(layer.folded()[0]), np.float64)
 
 
 def test_gradients_reach_every_weight_and_rounding_is_on_in_training(images):
@@ -108,14 +124,44 @@ def test_gradients_reach_every_weight_and_rounding_is_on_in_training(images):
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.math.log(simulated(images[:8], training=True)[:, 0] + 1e-6))
     gradients = tape.gradient(loss, simulated.trainable_variables)
-    assert len(gradients) == len(model.trainable_variables)
+    # A kernel and a bias for each of five layers.
+    assert len(gradients) == 10
     for gradient, variable in zip(gradients, simulated.trainable_variables, strict=True):
         assert gradient is not None, variable.path
-        assert np.abs(np.asarray(gradient)).max() > 0 or variable.path.endswith("bias"), variable.path
+        assert np.abs(np.asarray(gradient)).max() > 0, variable.path
     statistics = [np.asarray(weight) for weight in model.non_trainable_weights]
     simulated(images, training=True)
     for weight, was in zip(model.non_trainable_weights, statistics, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), was)
+
+
+def test_a_step_changes_large_and_small_channels_by_the_same_share(images):
+    import keras
+    import tensorflow as tf
+
+    model = network()
+    # Channel 1 of the first convolution 64 times larger, and read as many times smaller: the same network.
+    norm, reader = model.get_layer("c_bn"), model.get_layer("d")
+    entry_norm = model.get_layer("a_bn")
+    for layer in (norm, entry_norm):
+        gamma, beta, *rest = layer.get_weights()
+        gamma[1], beta[1] = gamma[1] * 64, beta[1] * 64
+        layer.set_weights([gamma, beta, *rest])
+    kernel, bias = reader.get_weights()
+    kernel[:, :, 1] /= 64
+    reader.set_weights([kernel, bias])
+    simulated = fake_quantized(model, images, paired=True, progress=no_progress).model
+    layer = simulated.get_layer("d_int8")
+    before = np.asarray(layer.folded()[0])
+    optimizer = keras.optimizers.Adam(1e-3)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.math.log(simulated(images, training=True)[:, 0] + 1e-6))
+    optimizer.apply(tape.gradient(loss, simulated.trainable_variables), simulated.trainable_variables)
+    change = np.abs(np.asarray(layer.folded()[0]) - before).mean(axis=(0, 1, 3))
+    size = np.sqrt(np.square(before).mean(axis=(0, 1, 3)))
+    # Of a channel that is 64 times smaller, steps are as much smaller.
+    assert size[1] < size[0] / 30
+    np.testing.assert_allclose((change / size)[1], np.median(change / size), rtol=0.5)
 
 
 def test_networks_within_networks_are_refused(images):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from edgeclf.export._packages import import_tensorflow
+from edgeclf.training.networks.normalisation import BN_MOMENTUM
 from edgeclf.training.networks.weights import Size
 
 
@@ -43,6 +44,5 @@ def _conv_norm(x: Any, name: str, filters: int, kernel: int, strides: int, *, re
     x = layers.Conv2D(
         filters, kernel, strides=strides, padding="same", kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    # 0.99, Keras's default, is too slow for the few batches of a small data set.
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x

@@ -3,10 +3,8 @@
 from typing import Any
 
 from edgeclf.export._packages import import_tensorflow
+from edgeclf.training.networks.normalisation import BN_MOMENTUM
 from edgeclf.training.networks.weights import Size
-
-# Batches are few in a small data set: statistics must follow the weights within an epoch.
-_BN_MOMENTUM = 0.9
 
 
 def build_small_cnn(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
@@ -45,5 +43,5 @@ def _conv(x: Any, name: str, filters: int, *, strides: int = 1, relu: bool = Tru
     from keras import layers
 
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(momentum=_BN_MOMENTUM, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x

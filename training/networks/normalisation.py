@@ -1,0 +1,16 @@
+"""Batch normalisation in networks that are trained from random weights on little data."""
+
+from typing import Any
+
+# Networks made for ImageNet average the statistics over a hundred or a thousand steps (momentum 0.99 to 0.999), where an
+# epoch has thousands. In one of eighty steps they lag behind, and what was learnt in training is not there in inference.
+BN_MOMENTUM = 0.9
+
+
+def follow_statistics(network: Any) -> None:  # noqa: ANN401 - keras carries no types
+    """Lets the statistics of a network's batch normalisation follow its weights within a short epoch, in place."""
+    from keras import layers
+
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, BN_MOMENTUM)

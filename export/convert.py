@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export._packages import import_tensorflow, import_tf2onnx
+from edgeclf.export.clips import fuse_clips
 from edgeclf.export.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.runtime.errors import InputError, ModelFileError
 
@@ -90,6 +91,7 @@ def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     proto.CopyFrom(converted)
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "edgeclf", "", ""
+    fuse_clips(proto)
     keep_used_opsets(proto)
     return proto
 

@@ -17,6 +17,7 @@ from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.gate import Gate, HeldOutImages, probabilities_of
+from edgeclf.export.int8.trained import trained_ranges
 from edgeclf.export.keras_model import KerasModel
 from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
 from edgeclf.export.quantize import QuantizationRecipe
@@ -31,6 +32,9 @@ from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
+
+# Images by which values of the Keras network are found in its ONNX form.
+_COMPARED_IMAGES = 2
 
 Precision = Literal["fp32", "int8", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -91,6 +95,7 @@ def export_classifier(
     float_entrance: bool = False,
     budget_s: float = math.inf,
     kept_folder: Path | None = None,
+    simulated: Any = None,  # noqa: ANN401
     progress: Progress = no_progress,
 ) -> ExportReport:
     """Converts, quantizes if asked, verifies against the Keras model, times, and writes one file.
@@ -110,6 +115,8 @@ def export_classifier(
             with them.
         budget_s: Seconds after which no other recipe is begun.
         kept_folder: Where tried recipes are kept for the next export of the same network; None keeps none.
+        simulated: The same network as a Keras model in the 8-bit arithmetic it was trained in, which an int8 file is then
+            compared with; None where it was trained in float.
         progress: Told of each stage.
 
     Returns:
@@ -127,14 +134,13 @@ def export_classifier(
     if not any(part.decides and len(part.images_rgb) for part in held_out):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
     parts = [part for part in held_out if len(part.images_rgb)]
-    references = [
-        probabilities_of(KerasModel(model, spec), part.images_rgb, f"keras on {part.part}", progress) for part in parts
-    ]
+    references = _references(model, spec, parts, progress)
+    int8_references = None if simulated is None else _references(simulated, spec, parts, progress)
     progress("convert", 0, 1)
     fp32 = onnx_from_keras(model)
     progress("convert", 1, 1)
     with tempfile.TemporaryDirectory(prefix="edgeclf-export-") as folder_name:
-        gate = Gate(parts, references, Path(folder_name), progress)
+        gate = Gate(parts, references, Path(folder_name), progress, int8_references=int8_references)
         protos = {"fp32": fp32}
         candidates = [gate.judge("fp32", fp32, spec, FP32_LIMITS)]
         specs = {"fp32": spec.with_changes(precision="fp32", quantization=None)}
@@ -142,7 +148,9 @@ def export_classifier(
         trials: list[Trial] = []
         reused = 0
         if precision == "int8" and not candidates[0].failures:
-            kept = Trials(kept_folder, None if kept_folder is None else Subject(fp32, calibration_rgb, gate.digest()))
+            ranges = (spec.training or {}).get("ranges_8bit") or {}
+            subject = Subject(fp32, calibration_rgb, gate.digest(), ranges)
+            kept = Trials(kept_folder, None if kept_folder is None else subject)
             trials = search(
                 fp32,
                 calibration_rgb,
@@ -154,6 +162,7 @@ def export_classifier(
                 progress=progress,
                 stopwatch=partial(gate.latencies, spec=spec) if float_entrance else None,
                 kept=kept,
+                trained=trained_ranges(model, ranges, calibration_rgb[:_COMPARED_IMAGES]) if ranges else None,
             )
             reused = kept.reused
             recipes = [_as_candidate(trial) for trial in trials]
@@ -182,6 +191,16 @@ def export_classifier(
         )
         _write(protos[precision], final, out, parts[0].images_rgb[:8], gate.first_rows[precision])
     return _report(out, precision, candidates, recipes, written=True, reused=reused)
+
+
+def _references(
+    model: Any,  # noqa: ANN401
+    spec: ModelSpec,
+    parts: Sequence[HeldOutImages],
+    progress: Progress,
+) -> list[npt.NDArray[np.float32]]:
+    keras_model = KerasModel(model, spec)
+    return [probabilities_of(keras_model, part.images_rgb, f"keras on {part.part}", progress) for part in parts]
 
 
 def _timed(candidates: Sequence[Candidate], gate: Gate, progress: Progress) -> list[Candidate]:

@@ -60,6 +60,7 @@ class Gate:
     Args:
         parts: The held-out images.
         references: (N, C) float32 probabilities of the trained network for each part.
+        int8_references: The same for int8 files where the network was trained in 8-bit arithmetic; None for the same ones.
         folder: Where candidate files are written.
         progress: Told how many images are done.
 
@@ -73,17 +74,20 @@ class Gate:
         references: Sequence[npt.NDArray[np.float32]],
         folder: Path,
         progress: Progress,
+        *,
+        int8_references: Sequence[npt.NDArray[np.float32]] | None = None,
     ) -> None:
         self._parts = parts
         self._references = references
+        self._int8_references = references if int8_references is None else int8_references
         self._folder = folder
         self._progress = progress
         self.first_rows: dict[str, npt.NDArray[np.float32]] = {}
 
     def digest(self) -> str:
-        """Differs whenever candidates would be compared on other images or with other references."""
+        """Differs whenever int8 candidates would be compared on other images or with other references."""
         digest = hashlib.blake2b(digest_size=16)
-        for part, reference in zip(self._parts, self._references, strict=True):
+        for part, reference in zip(self._parts, self._int8_references, strict=True):
             digest.update(f"{part.part} {len(part.images_rgb)} {part.decides}".encode())
             for start in range(0, len(part.images_rgb), _BATCH):
                 digest.update(np.ascontiguousarray(part.images_rgb[start : start + _BATCH]).data)
@@ -118,7 +122,8 @@ class Gate:
         self.first_rows[precision] = session.run(np.asarray(self._parts[0].images_rgb[:8]))
         facts, failures = [], []
         known = {item.part: item for item in tried}
-        for part, reference in zip(self._parts, self._references, strict=True):
+        references = self._int8_references if precision == "int8" else self._references
+        for part, reference in zip(self._parts, references, strict=True):
             facts.append(known.get(part.part) or self._compare(session, part, reference, precision))
             if part.decides or precision == "fp32":
                 failures.extend(parity_failures(facts[-1], limits))
@@ -129,7 +134,7 @@ class Gate:
         session = self.open("trial", quantized.model, spec)
         return tuple(
             self._compare(session, part, reference, "int8")
-            for part, reference in zip(self._parts, self._references, strict=True)
+            for part, reference in zip(self._parts, self._int8_references, strict=True)
             if part.decides
         )
 

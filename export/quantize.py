@@ -5,7 +5,7 @@ rounding is learned and biases are corrected layer by layer on what the quantize
 pixels enter the first layer untouched.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.sequential import LayerMethods, quantize_layers
 from edgeclf.export.int8.steps import StepPlan, plan_steps
 from edgeclf.export.int8.sums import align_sums, unsettled_sums
+from edgeclf.export.int8.trained import TrainedRanges
 from edgeclf.export.stem import Stem, find_stem
 from edgeclf.export.targets import Target, needs_pair_constraint
 from edgeclf.runtime.errors import InputError, UsageError
@@ -44,6 +45,7 @@ class QuantizationRecipe:
             overflowing; for the others they have all 8 bits.
         ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
         equalize: Whether channels are equalized across layers before.
+        trained_ranges: Whether values have the ranges that quantization-aware training has learned, where it has.
         learn_rounding: Whether rounding is learned on the layers' inputs.
         correct_bias: Whether biases take back the mean error.
         keep_float: Names of layers that stay in float.
@@ -53,6 +55,7 @@ class QuantizationRecipe:
     target: Target = "any"
     ranges: RangeMethod = "error"
     equalize: bool = False
+    trained_ranges: bool = False
     learn_rounding: bool = True
     correct_bias: bool = True
     keep_float: tuple[str, ...] = ()
@@ -61,6 +64,8 @@ class QuantizationRecipe:
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_METHODS:
             raise UsageError(f"unknown range method {self.ranges!r}", expected=" or ".join(RANGE_METHODS))
+        if self.trained_ranges and self.equalize:
+            raise UsageError("trained ranges do not go with equalized channels", expected="one of them")
 
     @property
     def pair_constraint(self) -> bool:
@@ -192,6 +197,7 @@ class Calibrator:
             images the model was trained on will do, images it is judged by must not be among them.
         progress: Told of each pass.
         sequential_images: Of the images, how many rounding and biases are fitted to; ranges are to all.
+        trained: Ranges that the network was trained with, for recipes that ask for them.
 
     Raises:
         InputError: There are no calibration images, the model is quantized already, has no layer that can be, or gives
@@ -207,6 +213,7 @@ class Calibrator:
         progress: Progress = no_progress,
         *,
         sequential_images: int = SEQUENTIAL_IMAGES,
+        trained: TrainedRanges | None = None,
     ) -> None:
         if len(calibration_rgb) == 0:
             raise InputError("cannot quantize", got="no calibration images", expected="at least one")
@@ -224,6 +231,8 @@ class Calibrator:
         self._graph = read_graph(prepare_model(model))
         self._equalized: tuple[FloatGraph, int] | None = None
         self._seen: dict[bool, Observed] = {}
+        self._trained = trained
+        self._located: dict[str, QuantParams] | None = None
 
     @property
     def has_streams(self) -> bool:
@@ -238,7 +247,8 @@ class Calibrator:
         if recipe.equalize:
             graph, streams = self._equalize()
             plan = _plan(graph, recipe)
-        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe)
+        trained = self._locate() if recipe.trained_ranges else {}
+        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe, trained)
         methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
         layers = quantize_layers(graph, plan, params, self._few, methods=methods, progress=self._progress)
@@ -267,6 +277,14 @@ class Calibrator:
                 self._equalized = read_graph(model), count
         return self._equalized
 
+    def _locate(self) -> dict[str, QuantParams]:
+        if self._trained is None:
+            raise ValueError("a recipe asks for trained ranges of a network that has none")
+        if self._located is None:
+            wanted = plan_steps(self._graph, find_stem(self._graph.model)).in_bytes
+            self._located = self._trained.locate(self._graph, wanted)
+        return self._located
+
     def _observe(self, graph: FloatGraph, *, equalized: bool) -> Observed:
         if equalized not in self._seen:
             # Of every value that any recipe may want in 8 bits, those among them that have another's scale in this one.
@@ -287,10 +305,14 @@ def _plan(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
     return plan
 
 
-def _choose_params(plan: StepPlan, seen: Observed, recipe: QuantizationRecipe) -> dict[str, QuantParams]:
-    """The parameters of every value in 8 bits."""
+def _choose_params(
+    plan: StepPlan, seen: Observed, recipe: QuantizationRecipe, trained: Mapping[str, QuantParams]
+) -> dict[str, QuantParams]:
+    """The parameters of every value in 8 bits: those it was trained with, or such as suit what was seen of it."""
     params = {
-        name: histogram.params(recipe.ranges) for name, histogram in seen.histograms.items() if name in plan.in_bytes
+        name: trained.get(name) or histogram.params(recipe.ranges)
+        for name, histogram in seen.histograms.items()
+        if name in plan.in_bytes
     }
     stem = plan.stem
     if stem is not None and stem.output in params and stem.zero_point is not None:

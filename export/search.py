@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.entrance import Stopwatch
+from edgeclf.export.int8.trained import TrainedRanges
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
 from edgeclf.export.quantize import SEQUENTIAL_IMAGES, Calibrator, QuantizationRecipe, Quantized, QuantizedNetwork
 from edgeclf.export.trials import Trials
@@ -53,15 +54,22 @@ class Trial:
     seconds: float
 
 
-def candidate_recipes(effort: Effort, base: QuantizationRecipe) -> list[tuple[str, QuantizationRecipe]]:
+def candidate_recipes(
+    effort: Effort, base: QuantizationRecipe, *, trained: bool = False
+) -> list[tuple[str, QuantizationRecipe]]:
     """The recipes that an effort tries, the most promising first.
 
     Args:
         effort: `quick` takes two, of which `search` leaves the second out where the first will do, `normal` four, `max`
             eight.
         base: What is common to all of them: the pair constraint, layers kept in float.
+        trained: Whether the network was trained with ranges of its own; another recipe then comes before the others.
     """
-    variants: list[tuple[str, dict[str, Any]]] = [
+    variants: list[tuple[str, dict[str, Any]]] = []
+    if trained:
+        # Weights are on their grid and biases have been fitted with it already.
+        variants = [("as trained", {"trained_ranges": True, "learn_rounding": False, "correct_bias": False})]
+    variants += [
         ("learned rounding", {}),
         ("learned rounding, equalized", {"equalize": True}),
     ]
@@ -92,6 +100,7 @@ def search(
     progress: Progress,
     stopwatch: Stopwatch | None = None,
     kept: Trials | None = None,
+    trained: TrainedRanges | None = None,
 ) -> list[Trial]:
     """Tries recipes, and puts layers of the best one back into float where none meets the limits.
 
@@ -107,6 +116,7 @@ def search(
         stopwatch: Times models side by side, to find the first layers that are no slower in float; None leaves none of
             them in float.
         kept: Trials of the same network and images from earlier; what is tried is added. None keeps nothing.
+        trained: Ranges that quantization-aware training has learned; None where there was none.
 
     Returns:
         What was tried, the best first, see `best_first`.
@@ -117,7 +127,7 @@ def search(
     begun = time.perf_counter()
     trials: list[tuple[Trial, QuantizationRecipe]] = []
     few = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
-    calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few)
+    calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few, trained=trained)
     kept = kept or Trials(None)
     if stopwatch is not None:
         progress("time the first layers", 0, 1)
@@ -128,7 +138,8 @@ def search(
     network_of = functools.cache(calibrator.network)
     workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
     # Without anything to equalize, a recipe would come out as the one without it.
-    recipes = [item for item in candidate_recipes(effort, base) if calibrator.has_streams or not item[1].equalize]
+    candidates = candidate_recipes(effort, base, trained=trained is not None)
+    recipes = [item for item in candidates if calibrator.has_streams or not item[1].equalize]
     for number, (name, recipe) in enumerate(recipes):
         if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
             break

@@ -8,8 +8,8 @@ judged to be in its metadata, named by all that its figures depend on.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ class Subject:
         model: The float model.
         calibration_rgb: (N, H, W, 3) uint8 RGB calibration images.
         judged_by: Digest of the images and reference probabilities that candidates are compared with.
+        ranges: What quantization-aware training has learned, as in the spec.
     """
 
     model: onnx.ModelProto
     calibration_rgb: npt.NDArray[np.uint8]
     judged_by: str
+    ranges: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -49,7 +51,7 @@ class Subject:
         cpu = cpu_info()
         # Kernels are chosen by the CPU and the versions, and round differently.
         here = [cpu.model, cpu.architecture, cpu.isa_flags, onnx.__version__, onnxruntime.__version__, np.__version__]
-        digest = hashlib.blake2b(json.dumps([here, self.judged_by]).encode(), digest_size=16)
+        digest = hashlib.blake2b(json.dumps([here, self.judged_by, dict(self.ranges)]).encode(), digest_size=16)
         digest.update(self.model.SerializeToString(deterministic=True))
         digest.update(str(self.calibration_rgb.shape).encode())
         digest.update(np.ascontiguousarray(self.calibration_rgb).data)

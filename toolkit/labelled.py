@@ -138,14 +138,22 @@ def classify_files(
     return Classified(np.stack(probabilities), tuple(rows), tuple(unreadable))
 
 
-def open_reference(path: Path) -> "ProbabilityModel":
-    """Opens what a model is compared with or evaluated as: a run folder's Keras model, or an `.onnx` file."""
+def open_reference(path: Path, *, in_float: bool = False) -> "ProbabilityModel":
+    """Opens what a model is compared with or evaluated as: a run folder's Keras model, or an `.onnx` file.
+
+    Args:
+        path: The run folder or file.
+        in_float: Whether a network that was trained in 8-bit arithmetic is run in float all the same.
+    """
     if path.is_dir():
         from edgeclf.export.keras_model import KerasModel
+        from edgeclf.training.qat import simulated_network
         from edgeclf.training.run_folder import load_run
 
         run = load_run(path)
-        return KerasModel(run.load_model(), run.spec)
+        network = run.load_model()
+        simulated = None if in_float else simulated_network(network, run.spec)
+        return KerasModel(network if simulated is None else simulated, run.spec)
     from edgeclf.runtime.session import ModelSession
 
     return ModelSession(path, device="cpu")

@@ -20,6 +20,9 @@ from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, quantize_rows
 _TO_ROWS = {"conv": (3, 0, 1, 2), "depthwise": (2, 0, 1, 3), "dense": (1, 0)}
 _FROM_ROWS = {"conv": (1, 2, 3, 0), "depthwise": (1, 2, 0, 3), "dense": (1, 0)}
 
+# Steps of the logarithm of a value's scale next to those of weights: at 1e-4, a hundredth.
+_RANGE_SPEED = 100.0
+
 
 def kind_of(layer: Any) -> str | None:  # noqa: ANN401 - keras carries no types
     """What a layer with weights is here; None for one that has no such form."""
@@ -206,28 +209,38 @@ def _normalisation(norm: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
 
 
 class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
-    """A value rounded to 8 bits and back.
+    """A value rounded to 8 bits and back, with a scale that is learned: how far values may be clipped is found by the loss.
+
+    The gradient of the scale is that of Esser et al. 2020, "Learned Step Size Quantization"; what is trained is the scale's
+    logarithm, as in Jain et al. 2020, "Trained Quantization Thresholds".
 
     Args:
-        params: Its scale and zero point.
+        params: Its zero point, and the scale to begin with.
     """
 
     def __init__(self, params: QuantParams, name: str) -> None:
         super().__init__(name=name)
-        self.scale = self._constant(params.scale, "scale")
-        self.zero_point = self._constant(params.zero_point, "zero_point")
+        # Weights, so that a checkpoint holds what the values were rounded with.
+        self.first_scale = self._number(params.scale, "first_scale")
+        self.zero_point = self._number(params.zero_point, "zero_point")
+        self.log_scale = self._number(0.0, "log_scale", trainable=True)
 
-    def _constant(self, value: float, name: str) -> Any:  # noqa: ANN401
-        # A weight, so that a checkpoint holds what the values were rounded with.
+    def _number(self, value: float, name: str, *, trainable: bool = False) -> Any:  # noqa: ANN401
         return self.add_weight(
-            shape=(), initializer=lambda *_, **__: ops.convert_to_tensor(value, "float32"), trainable=False, name=name
-        )
+            shape=(), initializer=lambda *_, **__: ops.convert_to_tensor(value, "float32"), trainable=trainable,
+            name=name,
+        )  # fmt: skip
 
     def call(self, inputs: Any) -> Any:  # noqa: ANN401
         """The value that the nearest code stands for."""
-        inside = ops.clip(inputs, -self.zero_point * self.scale, (255 - self.zero_point) * self.scale)
-        codes = ops.clip(ops.round(inside / self.scale) + self.zero_point, 0, 255)
-        return inside + ops.stop_gradient((codes - self.zero_point) * self.scale - inside)
+        scale = self.first_scale * ops.exp(_RANGE_SPEED * self.log_scale)
+        inside = ops.clip(inputs / scale, -self.zero_point, 255 - self.zero_point)
+        return (inside + ops.stop_gradient(ops.round(inside) - inside)) * scale
+
+    def params(self) -> QuantParams:
+        """Scale and zero point as they are now."""
+        scale = float(self.first_scale) * float(np.exp(_RANGE_SPEED * float(self.log_scale)))
+        return QuantParams(float(np.float32(scale)), int(self.zero_point))
 
     def compute_output_shape(self, input_shape: Any) -> Any:  # noqa: ANN401
         """As of the input."""

@@ -338,5 +338,5 @@ def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401
     none = 0.0 if options.optimizer == "adamw" else None
     optimizer = makers[options.optimizer](rate, weight_decay=options.weight_decay or none, **extra)
     if options.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_scale"])
     return optimizer

@@ -1,12 +1,12 @@
 """Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
 
 The network that is fitted rounds what the exported file rounds: the weights of every layer with the batch normalisation
-folded in, and every value that the file holds in 8 bits. Ranges are chosen as export chooses them. At the end the given
-network takes over weights that are on their 8-bit grid, so that export finds what was
+folded in, and every value that the file holds in 8 bits. Ranges begin as export chooses them, and are learned with the
+weights; export finds what they came to in the spec. At the end the given network takes over weights that are on their 8-bit grid, so that export finds what was
 trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from edgeclf.export._packages import import_tensorflow
 from edgeclf.export.int8.ranges import QuantParams, ValueHistogram
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.preprocess import UInt8Array
-from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.spec import ModelSpec
 
 _BATCH = 8
 # Values of one tensor of one batch that are counted.
@@ -29,21 +30,46 @@ class FakeQuantized:
 
     Attributes:
         model: Images to probabilities. Layers without weights in 8 bits are the given network's own.
-        settle: Gives the given network the trained weights, on their 8-bit grid.
+        settle: Gives the given network the trained weights, on their 8-bit grid, and its ReLUs the ends of their ranges.
+        ranges: Gives the scale and zero point of every value in 8 bits as they are now, by the name of the given network's
+            layer whose output it is.
         layers: How many layers are in 8 bits.
     """
 
     model: Any
     settle: Callable[[], None]
+    ranges: Callable[[], dict[str, QuantParams]]
     layers: int
 
 
-def fake_quantized(network: Any, images_rgb: UInt8Array, *, paired: bool, progress: Progress) -> FakeQuantized:  # noqa: ANN401
+def simulated_network(network: Any, spec: ModelSpec) -> Any:  # noqa: ANN401
+    """A run's network in the 8-bit arithmetic it was trained in, which its int8 file is to reproduce.
+
+    Args:
+        network: The run's Keras model.
+        spec: The run's spec.
+
+    Returns:
+        A Keras model, images to probabilities; None for a run that was not trained in 8-bit arithmetic.
+    """
+    ranges = spec.training.get("ranges_8bit") or {}
+    params = {name: QuantParams(float(entry["scale"]), int(entry["zero_point"])) for name, entry in ranges.items()}
+    return fake_quantized(network, params, paired=True).model if params else None
+
+
+def fake_quantized(
+    network: Any,  # noqa: ANN401
+    images_or_ranges: UInt8Array | Mapping[str, QuantParams],
+    *,
+    paired: bool,
+    progress: Progress = no_progress,
+) -> FakeQuantized:
     """Builds the network that simulates the int8 file of another.
 
     Args:
         network: A flat functional Keras model, uint8 images to a dense layer `logits` and a softmax.
-        images_rgb: (N, H, W, 3) uint8 RGB training images, for the ranges of its values.
+        images_or_ranges: (N, H, W, 3) uint8 RGB training images, from which the ranges of its values are chosen; or these,
+            as `FakeQuantized.ranges` gives them.
         paired: Whether weights respect the pair constraint, as for `--target any`.
         progress: Told how many images are done.
 
@@ -57,34 +83,61 @@ def fake_quantized(network: Any, images_rgb: UInt8Array, *, paired: bool, progre
 
     graph = _Graph(network)
     points = [step.output for step in graph.steps if step.rounds_output]
-    params = _ranges(network, points, images_rgb, progress)
+    if isinstance(images_or_ranges, Mapping):
+        params = {id(step.output): images_or_ranges[step.name] for step in graph.steps if step.rounds_output}
+    else:
+        params = _ranges(network, points, images_or_ranges, progress)
     made = {id(tensor): tensor for tensor in network.inputs}
     quantized: list[FakeQuantizedLayer] = []
+    rounded: dict[str, FakeQuantizedValue] = {}
     for step in graph.steps:
-        first, *rest = step.layers
-        if hasattr(first, "seed_generator"):
-            # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
-            first = type(first).from_config(first.get_config())
         inputs = [made[id(tensor)] for tensor in _list(step.layers[0].input)]
         if step.weighted:
-            layer = FakeQuantizedLayer(first, step.norm, paired=paired, name=f"{first.name}_int8")
-            quantized.append(layer)
-            x = layer(inputs[0])
-            rest = [item for item in rest if item is not step.norm]
-        else:
-            x = first(inputs if len(inputs) > 1 else inputs[0])
-        for further in rest:
-            x = further(x)
+            quantized.append(
+                FakeQuantizedLayer(step.layers[0], step.norm, paired=paired, name=f"{step.layers[0].name}_int8")
+            )
+        x = _follow(step, inputs, quantized[-1] if step.weighted else None)
         if step.rounds_output:
-            x = FakeQuantizedValue(params[id(step.output)], f"{step.layers[-1].name}_u8")(x)
+            rounded[step.name] = FakeQuantizedValue(params[id(step.output)], f"{step.name}_u8")
+            x = rounded[step.name](x)
         made[id(step.output)] = x
     model = Model(network.input, made[id(network.output)], name=f"{network.name}_int8")
 
     def settle() -> None:
         for layer in quantized:
             layer.settle()
+        for name, value in rounded.items():
+            _settle_ceiling(network.get_layer(name), value.params())
 
-    return FakeQuantized(model, settle, len(quantized))
+    def ranges() -> dict[str, QuantParams]:
+        return {name: value.params() for name, value in rounded.items()}
+
+    return FakeQuantized(model, settle, ranges, len(quantized))
+
+
+def _follow(step: "_Step", inputs: list[Any], quantized: Any) -> Any:  # noqa: ANN401
+    """A step's value from its inputs; `quantized` takes the place of its first layer and what is folded into it."""
+    first, *rest = step.layers
+    if quantized is not None:
+        x = quantized(inputs[0])
+        rest = [layer for layer in rest if layer is not step.norm]
+    else:
+        if hasattr(first, "seed_generator"):
+            # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
+            first = type(first).from_config(first.get_config())
+        x = first(inputs if len(inputs) > 1 else inputs[0])
+    for layer in rest:
+        x = layer(x)
+    return x
+
+
+def _settle_ceiling(layer: Any, params: QuantParams) -> None:  # noqa: ANN401
+    """Gives a ReLU the end of the range it was trained with, so that the float network clips what 8 bits clip."""
+    from keras import layers
+
+    if not (isinstance(layer, layers.ReLU) and _is_relu(layer)) or params.zero_point:
+        return
+    layer.max_value = params.high if layer.max_value is None else min(float(layer.max_value), params.high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +155,11 @@ class _Step:
     norm: Any
     weighted: bool
     rounds_output: bool
+
+    @property
+    def name(self) -> str:
+        """Of the layer that gives its value."""
+        return str(self.layers[-1].name)
 
     @property
     def output(self) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.runtime.files import replacing, write_text
 from edgeclf.runtime.metrics import ClassificationReport
 from edgeclf.training import run_folder
@@ -34,6 +35,7 @@ def training_summary(
     test: ClassificationReport | None,
     calibration: dict[str, Any],
     changes: dict[str, Any] | None,
+    ranges_8bit: Mapping[str, QuantParams],
 ) -> dict[str, Any]:
     """The training in short, as plain JSON values for the spec: all that is needed to do it again, and what came out.
 
@@ -44,6 +46,7 @@ def training_summary(
         "weights": settings.weights if isinstance(settings.weights, str) else _file_identity(settings.weights),
         "freezes_backbone": settings.freezes,
         "quantization_aware": settings.qat,
+        **({"ranges_8bit": {name: asdict(params) for name, params in ranges_8bit.items()}} if ranges_8bit else {}),
         "fine_tune": None
         if settings.fine_tune is None
         else {**asdict(settings.fine_tune), "blocks": settings.fine_tune_blocks or "all"},

@@ -1,12 +1,13 @@
 """The fits of a training in their order: a head on frozen features and then perhaps its backbone, or a whole network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.keras_model import inference_of
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.architectures import assemble, build_head
@@ -33,11 +34,13 @@ class Trained:
         model: The whole network with its best weights, softmax at temperature 1.
         result: Epochs of all fits, and how the last one ended.
         probabilities: What the network says of the images of each part, (n, C) float32.
+        ranges_8bit: What quantization-aware training has learned to round values with, by the layers that give them.
     """
 
     model: Any
     result: FitResult
     probabilities: dict[Split, npt.NDArray[np.float32]]
+    ranges_8bit: dict[str, QuantParams] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +103,11 @@ class Stages:
             best = None if value is None else Best(value, 0, simulated.model.get_weights())
             state = FitState(best=best)
         result = self._fit(simulated.model, QAT, self.settings.fit, None, state)
-        if result.best_epoch:
-            simulated.settle()
-        return Trained(network, result, self._predict(network, None))
+        if not result.best_epoch:
+            return Trained(network, result, self._predict(network, None))
+        simulated.settle()
+        # What it is worth is what its file will be worth.
+        return Trained(network, result, self._predict(simulated.model, None), simulated.ranges())
 
     def build_network(self, size_hw: Size) -> Any:  # noqa: ANN401 - keras carries no types
         """The network that is trained as a whole: all of it new, or with an earlier run's weights.

@@ -236,6 +236,7 @@ def _measure(plan: Plan, loaded: Loaded, trained: Trained, folder: Path) -> tupl
             test=test,
             calibration=calibration.to_json(),
             changes=None if transfer is None else transfer.changes.to_json(),
+            ranges_8bit=trained.ranges_8bit,
         ),
         dataset_fingerprint=data.fingerprint,
         package_versions=package_versions(),

@@ -49,7 +49,7 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
     names = list(dict.fromkeys(tensors))
     if not names:
         return Observed({}, {})
-    session = _session_with_outputs(graph, names)
+    session = session_with_outputs(graph, names)
     lows: dict[str, float] = {}
     highs: dict[str, float] = {}
     peaks: dict[str, npt.NDArray[np.float64]] = {}
@@ -87,7 +87,8 @@ def _other_axes(values: npt.NDArray[np.float32]) -> tuple[int, ...]:
     return tuple(axis for axis in range(values.ndim) if axis != channel)
 
 
-def _session_with_outputs(graph: FloatGraph, names: list[str]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def session_with_outputs(graph: FloatGraph, names: list[str]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+    """An onnxruntime session of a graph that gives the values of these names, float32, in their order."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     del model.graph.output[:]

@@ -23,6 +23,15 @@ def test_a_run_is_trained_for_8_bits_and_exported(call_edgeclf, trained_run, pho
     )  # fmt: skip
     assert done.code == 0, done.err
     assert Classifier(out).spec.training["quantization_aware"] is True
+    # The ranges that were trained are tried first, and the file is compared with the network in 8-bit arithmetic.
+    report = json.loads(done.out)
+    assert report["recipes"][0]["name"] == "as trained"
+    deciding = report["recipes"][0]["parity"][0]
+    assert deciding["reference_accuracy"] == document["validation"]["accuracy"]
+    assert deciding["mean_error"] < 0.01
+    done = call_edgeclf("evaluate", run, photographs, "--split", "val", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["accuracy"] == document["validation"]["accuracy"]
 
 
 def test_no_epoch_that_is_worse_than_rounding_alone_is_kept(call_edgeclf, trained_run, photographs, tmp_path):

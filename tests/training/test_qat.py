@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,12 +8,14 @@ from hypothesis.extra import numpy as hnp
 
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.saturation import prove_no_saturation
+from edgeclf.export.int8.trained import trained_ranges
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes
-from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import Calibrator, QuantizationRecipe, quantize_int8
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session import open_session_from_bytes
-from edgeclf.training.qat import fake_quantized
+from edgeclf.runtime.spec import ModelSpec, Preprocess
+from edgeclf.training.qat import fake_quantized, simulated_network
 
 SIZE = 32
 NEAREST = QuantizationRecipe(learn_rounding=False, correct_bias=False)
@@ -124,8 +128,8 @@ def test_gradients_reach_every_weight_and_rounding_is_on_in_training(images):
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.math.log(simulated(images[:8], training=True)[:, 0] + 1e-6))
     gradients = tape.gradient(loss, simulated.trainable_variables)
-    # A kernel and a bias for each of five layers.
-    assert len(gradients) == 10
+    # A kernel and a bias for each of five layers, and a scale for each of six values.
+    assert len(gradients) == 16
     for gradient, variable in zip(gradients, simulated.trainable_variables, strict=True):
         assert gradient is not None, variable.path
         assert np.abs(np.asarray(gradient)).max() > 0, variable.path
@@ -133,6 +137,46 @@ def test_gradients_reach_every_weight_and_rounding_is_on_in_training(images):
     simulated(images, training=True)
     for weight, was in zip(model.non_trainable_weights, statistics, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), was)
+
+
+def test_ranges_are_learned_and_their_file_computes_what_was_simulated(images):
+    import tensorflow as tf
+
+    model = network()
+    simulated = fake_quantized(model, images, paired=True, progress=no_progress)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.math.log(simulated.model(images[:8], training=True)[:, 0] + 1e-6))
+    scales = [value for value in simulated.model.trainable_variables if value.path.endswith("log_scale")]
+    assert len(scales) == len(simulated.ranges()) == 6
+    assert all(np.abs(float(gradient)) > 0 for gradient in tape.gradient(loss, scales))
+    chosen = simulated.ranges()
+    for number, value in enumerate(scales):
+        # To between a half and twice what it was, as training may.
+        value.assign((-1) ** number * np.log(2) / 150)
+    learned = simulated.ranges()
+    assert {name: round(learned[name].scale / chosen[name].scale, 2) for name in ("a_relu", "b_relu")} == {
+        "a_relu": 1.59,
+        "b_relu": 0.63,
+    }
+    simulated.settle()
+    wanted = np.log(np.asarray(simulated.model(images, training=False)))
+    # The network itself clips where the ranges end; a ReLU6 keeps its 6 where that is less.
+    assert model.get_layer("b_relu").max_value == pytest.approx(learned["b_relu"].high)
+    assert model.get_layer("a_relu").max_value == pytest.approx(min(6.0, learned["a_relu"].high))
+    entries = {name: {"scale": params.scale, "zero_point": params.zero_point} for name, params in learned.items()}
+    spec = ModelSpec(("w", "x", "y", "z"), Preprocess((SIZE, SIZE), "stretch"), training={"ranges_8bit": entries})
+    again = simulated_network(model, spec)
+    np.testing.assert_allclose(np.log(np.asarray(again(images, training=False))), wanted, atol=2e-3)
+    errors = {}
+    for name, recipe in (("usual", NEAREST), ("trained", replace(NEAREST, trained_ranges=True))):
+        calibrator = Calibrator(onnx_from_keras(model), images, trained=trained_ranges(model, entries, images[:2]))
+        session = open_session_from_bytes(calibrator.network(recipe).write().model.SerializeToString(), "cpu", 1)
+        errors[name] = np.abs(np.log(session.run(None, {"image": images})[0]) - wanted).mean()
+    assert errors["trained"] < errors["usual"] / 3
+
+
+def test_a_run_that_was_trained_in_float_has_nothing_to_simulate():
+    assert simulated_network(network(), ModelSpec(("w", "x"), Preprocess((SIZE, SIZE), "stretch"))) is None
 
 
 def test_a_step_changes_large_and_small_channels_by_the_same_share(images):

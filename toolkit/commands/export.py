@@ -90,6 +90,7 @@ def export(
     from edgeclf.toolkit.labelled import end_with_unreadable
     from edgeclf.toolkit.run_images import load_run_images, sample_held_out
     from edgeclf.training.cache import default_cache_folder
+    from edgeclf.training.qat import simulated_network
     from edgeclf.training.run_folder import load_run
 
     if precision not in PRECISIONS:
@@ -143,6 +144,7 @@ def export(
                 float_entrance=entrance == "auto" and recipe.target == target_of(cpu_info()),
                 budget_s=math.inf if budget_s is None else budget_s,
                 kept_folder=None if fresh else cache_folder or default_cache_folder(),
+                simulated=simulated_network(network, loaded.spec) if precision == "int8" else None,
                 progress=progress,
             )
         except ParityGateError as error:

@@ -142,7 +142,7 @@ def _verify_against(
     from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
     from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_layers, print_parity
 
-    reference = open_reference(against)
+    reference = open_reference(against, in_float=candidate.spec.precision != "int8")
     check_same_labels(model, candidate.spec, against, reference.spec)
     parity_limits = limits_for(candidate.spec, reference.spec, *limits)
     images = list_images(data, candidate.spec.labels, split, need_labels=False)

@@ -136,7 +136,7 @@ def fit(
         if ending in {"finished", "early"}:
             measured = _measure_training(model, optimizer, training, len(state.history))
     except KeyboardInterrupt:
-        if state.best is None:
+        if state.best is None or not state.history:
             raise
         ending = "interrupted"
     if state.best is None:
@@ -229,7 +229,8 @@ def _run_epochs(
 
 
 def _diverged(state: FitState, options: FitOptions, *, stage: str, done: int, steps: int, loss: float) -> Ending:
-    if state.best is None:
+    # Weights that were there before the first epoch are those of another run, which still has them.
+    if state.best is None or not state.history:
         facts = {"stage": stage, "steps": done, "epoch_steps": steps, "loss": loss if math.isfinite(loss) else None}
         raise DivergedError(facts, options.learning_rate)
     return "diverged"

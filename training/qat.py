@@ -20,6 +20,13 @@ from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec
 
 _BATCH = 8
+# What gives values that the file holds in 8 bits, among layers and the operators that Python writes (x + y, x * y).
+_ARITHMETIC = frozenset(
+    {
+        "Add", "Multiply", "Concatenate", "GlobalAveragePooling2D", "AveragePooling2D", "ReLU", "LeakyReLU", "Activation",
+        "BatchNormalization",
+    }
+)  # fmt: skip
 # Values of one tensor of one batch that are counted.
 _COUNTED = 1 << 16
 
@@ -77,7 +84,7 @@ def fake_quantized(
         InputError: The network is not flat, or gives values that are not finite.
     """
     import_tensorflow()
-    from keras import Model
+    from keras import models
 
     from edgeclf.training.fake_quantize import FakeQuantizedLayer, FakeQuantizedValue
 
@@ -87,27 +94,35 @@ def fake_quantized(
         params = {id(step.output): images_or_ranges[step.name] for step in graph.steps if step.rounds_output}
     else:
         params = _ranges(network, points, images_or_ranges, progress)
-    made = {id(tensor): tensor for tensor in network.inputs}
-    quantized: list[FakeQuantizedLayer] = []
-    rounded: dict[str, FakeQuantizedValue] = {}
-    for step in graph.steps:
-        inputs = [made[id(tensor)] for tensor in _list(step.layers[0].input)]
-        if step.weighted:
-            quantized.append(
-                FakeQuantizedLayer(step.layers[0], step.norm, paired=paired, name=f"{step.layers[0].name}_int8")
-            )
-        x = _follow(step, inputs, quantized[-1] if step.weighted else None)
-        if step.rounds_output:
-            rounded[step.name] = FakeQuantizedValue(params[id(step.output)], f"{step.name}_u8")
-            x = rounded[step.name](x)
-        made[id(step.output)] = x
-    model = Model(network.input, made[id(network.output)], name=f"{network.name}_int8")
+    quantized = {
+        step.layers[0].name: FakeQuantizedLayer(
+            step.layers[0], step.norm, paired=paired, name=f"{step.layers[0].name}_int8"
+        )
+        for step in graph.steps
+        if step.weighted
+    }
+    rounded = {
+        step.name: FakeQuantizedValue(params[id(step.output)], f"{step.name}_u8")
+        for step in graph.steps
+        if step.rounds_output
+    }
+    folded = {step.norm.name for step in graph.steps if step.norm is not None}
+
+    def call(operation: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        if operation.name in folded:
+            (x,) = arguments
+        else:
+            x = quantized.get(operation.name, operation)(*arguments, **options)
+        return rounded[operation.name](x) if operation.name in rounded else x
+
+    model = models.clone_model(network, clone_function=_own_copy, call_function=call)
 
     def settle() -> None:
-        for layer in quantized:
+        for layer in quantized.values():
             layer.settle()
-        for name, value in rounded.items():
-            _settle_ceiling(network.get_layer(name), value.params())
+        for step in graph.steps:
+            if step.rounds_output:
+                _settle_ceiling(step.layers[-1], rounded[step.name].params())
 
     def ranges() -> dict[str, QuantParams]:
         return {name: value.params() for name, value in rounded.items()}
@@ -115,20 +130,12 @@ def fake_quantized(
     return FakeQuantized(model, settle, ranges, len(quantized))
 
 
-def _follow(step: "_Step", inputs: list[Any], quantized: Any) -> Any:  # noqa: ANN401
-    """A step's value from its inputs; `quantized` takes the place of its first layer and what is folded into it."""
-    first, *rest = step.layers
-    if quantized is not None:
-        x = quantized(inputs[0])
-        rest = [layer for layer in rest if layer is not step.norm]
-    else:
-        if hasattr(first, "seed_generator"):
-            # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
-            first = type(first).from_config(first.get_config())
-        x = first(inputs if len(inputs) > 1 else inputs[0])
-    for layer in rest:
-        x = layer(x)
-    return x
+def _own_copy(operation: Any) -> Any:  # noqa: ANN401
+    """A layer as the simulated network has it: the same one, which shares its weights."""
+    if hasattr(operation, "seed_generator"):
+        # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
+        return type(operation).from_config(operation.get_config())
+    return operation
 
 
 def _settle_ceiling(layer: Any, params: QuantParams) -> None:  # noqa: ANN401
@@ -175,26 +182,25 @@ class _Graph:
 
         self._readers: dict[int, list[Any]] = {}
         known = {id(tensor) for tensor in network.inputs}
-        for layer in network.layers:
-            if isinstance(layer, layers.InputLayer):
-                continue
+        operations = [item for item in network.operations if not isinstance(item, layers.InputLayer)]
+        for operation in operations:
             try:
-                inputs = _list(layer.input)
+                inputs = _list(operation.input)
             except (AttributeError, ValueError) as error:
                 # Keras has no single input to give of a layer that is used twice.
-                raise _not_flat(layer) from error
+                raise _not_flat(operation) from error
             for tensor in inputs:
-                self._readers.setdefault(id(tensor), []).append(layer)
+                self._readers.setdefault(id(tensor), []).append(operation)
                 if id(tensor) not in known:
-                    raise _not_flat(layer)
-            if isinstance(layer, layers.Wrapper) or getattr(layer, "layers", None):
-                raise _not_flat(layer)
-            known.add(id(layer.output))
+                    raise _not_flat(operation)
+            if isinstance(operation, layers.Wrapper) or getattr(operation, "layers", None):
+                raise _not_flat(operation)
+            known.update(id(tensor) for tensor in _list(operation.output))
         taken: set[str] = set()
         self.steps: list[_Step] = []
-        for layer in network.layers:
-            if not isinstance(layer, layers.InputLayer) and layer.name not in taken:
-                self.steps.append(self._step(layer))
+        for operation in operations:
+            if operation.name not in taken:
+                self.steps.append(self._step(operation))
                 taken.update(item.name for item in self.steps[-1].layers)
 
     def _step(self, layer: Any) -> _Step:  # noqa: ANN401
@@ -204,15 +210,11 @@ class _Graph:
 
         kind = kind_of(layer)
         if kind is None:
-            arithmetic = (
-                layers.Add, layers.Multiply, layers.Concatenate, layers.GlobalAveragePooling2D, layers.AveragePooling2D,
-                layers.ReLU, layers.LeakyReLU, layers.Activation, layers.BatchNormalization,
-            )  # fmt: skip
             chain: tuple[Any, ...] = (layer,)
             following = self._only_reader(layer.output)
-            if isinstance(layer, layers.Add) and _is_relu(following):
+            if type(layer).__name__ == "Add" and _is_relu(following):
                 chain = (layer, following)
-            return _Step(chain, None, weighted=False, rounds_output=isinstance(layer, arithmetic))
+            return _Step(chain, None, weighted=False, rounds_output=type(layer).__name__ in _ARITHMETIC)
         norm = None
         chain = (layer,)
         following = self._only_reader(layer.output)

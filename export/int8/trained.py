@@ -67,7 +67,9 @@ def trained_ranges(network: Any, ranges: Mapping[str, Mapping[str, float]], imag
     from keras import Model
 
     names = list(ranges)
-    values = Model(network.input, [network.get_layer(name).output for name in names])(images_rgb, training=False)
+    # Not all that gives a value is a layer: x + 3 and x * y are operations of the graph.
+    outputs = {operation.name: operation.output for operation in network.operations}
+    values = Model(network.input, [outputs[name] for name in names])(images_rgb, training=False)
     return TrainedRanges(
         np.ascontiguousarray(images_rgb),
         tuple(np.asarray(value) for value in values),

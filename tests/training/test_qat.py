@@ -175,6 +175,39 @@ def test_ranges_are_learned_and_their_file_computes_what_was_simulated(images):
     assert errors["trained"] < errors["usual"] / 3
 
 
+def test_operators_that_python_writes_are_part_of_the_network(images):
+    import keras
+    from keras import Input, Model, layers
+
+    keras.utils.set_random_seed(3)
+    image = Input((SIZE, SIZE, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128)(image)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", name="a")(x)
+    # As keras.applications writes hard sigmoid and hard swish.
+    x = x * (layers.ReLU(6.0, name="cut")(x + 3.0) * (1.0 / 6.0))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="b")(x) + x
+    x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D(name="features")(x))
+    model = Model(image, layers.Softmax(name="probabilities")(layers.Dense(4, name="logits")(x)))
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel * 50, bias])
+    simulated = fake_quantized(model, images, paired=True, progress=no_progress)
+    wanted = np.log(np.asarray(simulated.model(images, training=False)))
+    written, got = run_int8(model, images)
+    assert written.left_in_float == ()
+    rounding = np.abs(np.log(got) - np.log(np.asarray(model(images, training=False)))).mean()
+    assert np.abs(np.log(got) - wanted).mean() < rounding / 2
+    entries = {name: {"scale": p.scale, "zero_point": p.zero_point} for name, p in simulated.ranges().items()}
+    trained = trained_ranges(model, entries, images[:2])
+    params = Calibrator(onnx_from_keras(model), images, trained=trained).network(
+        replace(NEAREST, trained_ranges=True)
+    ).params  # fmt: skip
+    # Every value between layers has a scale that was trained, or one a hair from it, so that no sum is halfway between
+    # two codes; the pixels have their own.
+    learned = np.array([p.scale for p in simulated.ranges().values()])
+    for p in params.values():
+        assert np.abs(learned / p.scale - 1).min() < 2e-3 or p.scale == 1 / 128
+
+
 def test_a_run_that_was_trained_in_float_has_nothing_to_simulate():
     assert simulated_network(network(), ModelSpec(("w", "x"), Preprocess((SIZE, SIZE), "stretch"))) is None
 

@@ -13,6 +13,7 @@ Pictures that an injection did not touch are looked at only once, so that a faul
 import argparse
 import fnmatch
 import importlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -289,6 +290,9 @@ def main() -> None:
         parser.error(f"{given.data} has no train/ and test/ folders")
     if not faults and not given.clean_only:
         parser.error(f"no fault matches {' '.join(given.faults)}; --list lists them")
+    if missing := [name for name in ("cleanlab", "sklearn") if importlib.util.find_spec(name) is None]:
+        # The doctor then says so and leaves labels alone, which here would count as missed.
+        parser.error(f"{' and '.join(missing)} missing: install edgeclf[doctor]")
     cleans: list[Clean] = []
     tried: list[Tried] = []
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:

@@ -266,6 +266,12 @@ def print_report(cleans: Sequence[Clean], rows: Sequence[Mapping[str, Any]]) -> 
             print(f"  {severity}: {', '.join(f'{cause} in {count}' for cause, count in said.most_common())}")
 
 
+def _check_packages(parser: argparse.ArgumentParser) -> None:
+    """Ends where the doctor would say that it cannot look at labels, which here would count as missed."""
+    if missing := [name for name in ("cleanlab", "sklearn") if importlib.util.find_spec(name) is None]:
+        parser.error(f"{' and '.join(missing)} missing: install edgeclf[doctor]")
+
+
 def main() -> None:
     """Prints tables, or JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -279,6 +285,7 @@ def main() -> None:
     parser.add_argument("--cache-folder", type=Path, help="for features of clean pictures (~/.cache/edgeclf)")
     parser.add_argument("--json", action="store_true", help="print one JSON document, with every single run")
     given = parser.parse_args()
+    _check_packages(parser)
     faults = () if given.clean_only else choose_faults(given.faults)
     if given.list:
         for fault in faults:
@@ -290,9 +297,6 @@ def main() -> None:
         parser.error(f"{given.data} has no train/ and test/ folders")
     if not faults and not given.clean_only:
         parser.error(f"no fault matches {' '.join(given.faults)}; --list lists them")
-    if missing := [name for name in ("cleanlab", "sklearn") if importlib.util.find_spec(name) is None]:
-        # The doctor then says so and leaves labels alone, which here would count as missed.
-        parser.error(f"{' and '.join(missing)} missing: install edgeclf[doctor]")
     cleans: list[Clean] = []
     tried: list[Tried] = []
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:

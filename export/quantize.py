@@ -235,9 +235,9 @@ class Calibrator:
         self._located: dict[str, QuantParams] | None = None
 
     @property
-    def has_streams(self) -> bool:
-        """Whether there are layers that equalization would change."""
-        return bool(find_streams(self._graph))
+    def evens_channels(self) -> bool:
+        """Whether there are channels that equalization would change."""
+        return self._equalize()[1] > 0
 
     def network(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
         """The network quantized by a recipe."""
@@ -321,6 +321,9 @@ def _choose_params(
     for step in plan.steps:
         if step.moves and step.quantized:
             params[step.output] = params[step.inputs[0]]
+        if step.factor is not None and {step.inputs[0], step.output} <= params.keys():
+            source = params[step.inputs[0]]
+            params[step.output] = QuantParams(float(np.float32(source.scale * step.factor)), source.zero_point)
     return align_sums(plan.steps, params)
 
 

@@ -137,14 +137,15 @@ def search(
     # From a network that is calibrated, files with other layers in float are written at once.
     network_of = functools.cache(calibrator.network)
     workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
-    # Without anything to equalize, a recipe would come out as the one without it.
-    candidates = candidate_recipes(effort, base, trained=trained is not None)
-    recipes = [item for item in candidates if calibrator.has_streams or not item[1].equalize]
+    recipes = candidate_recipes(effort, base, trained=trained is not None)
     for number, (name, recipe) in enumerate(recipes):
         if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
             break
         if trials and effort == "quick" and not trials[-1][0].failures:
             break
+        # Without uneven channels it would come out as the recipe without it; an earlier export may have seen to that.
+        if recipe.equalize and not kept.names("uneven channels", base, lambda: _uneven(calibrator)):
+            continue
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
         trials.append((workshop.trial(name, recipe, lambda recipe=recipe: network_of(recipe).write()), recipe))  # type: ignore[misc]
     found = best_first([trial for trial, _ in trials])
@@ -162,6 +163,10 @@ def search(
             progress=progress,
         )
     return best_first(found)
+
+
+def _uneven(calibrator: Calibrator) -> list[str]:
+    return ["uneven"] if calibrator.evens_channels else []
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,10 @@ class _Graph:
             following = self._only_reader(layer.output)
             if type(layer).__name__ == "Add" and _is_relu(following):
                 chain = (layer, following)
-            return _Step(chain, None, weighted=False, rounds_output=type(layer).__name__ in _ARITHMETIC)
+            # A product with a number is the same codes with another scale.
+            scaled = type(layer).__name__ == "Multiply" and len(_list(layer.input)) == 1
+            rounds = type(layer).__name__ in _ARITHMETIC and not scaled
+            return _Step(chain, None, weighted=False, rounds_output=rounds)
         norm = None
         chain = (layer,)
         following = self._only_reader(layer.output)

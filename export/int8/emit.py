@@ -77,6 +77,11 @@ class Emitter:
             quantize_output: Whether its output is given in 8 bits where it exists in them.
         """
         main = step.nodes[0]
+        if step.factor is not None and {step.inputs[0], step.output} <= self.params.keys() and quantize_output:
+            # Its scale says it all.
+            source, target = in_bytes(step.inputs[0]), in_bytes(step.output)
+            self.nodes.append(onnx.helper.make_node("Identity", [source], [target], f"{step.name}_codes"))
+            return
         renamed = {name: self._read(name, step) for name in step.inputs}
         if step.quantized and step.layer is not None:
             inputs = [renamed[main.input[0]], *self._weights(step)]

@@ -25,6 +25,10 @@ _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "Global
 _FLATTENING = frozenset({"Flatten", "Squeeze"})
 # Factors beyond are no difference of size any more, but dead channels.
 _LARGEST_FACTOR = 1e4
+# Channels whose factor is less are left alone: what they gain their readers' weights lose. Of EfficientNet-Lite0 the squared
+# error of the logits in 8 bits was 0.0168 with every channel evened out and 0.0122 with none; of the same with one channel
+# 1,000 times larger 0.0158 with every channel, 0.0159 from 2 on and 0.0143 from 4 or 10 on.
+_SMALLEST_FACTOR = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +79,20 @@ def equalize(
         peaks: (C,) largest magnitude of each channel on calibration images, of each value that a stream's `measured` names.
 
     Returns:
-        The new model, and how many streams were equalized.
+        The new model, and how many streams had channels uneven enough to be changed.
     """
     changed: dict[str, npt.NDArray[Any]] = {}
+    count = 0
 
     def constant(name: str) -> npt.NDArray[Any]:
         return changed.get(name, graph.constants[name])
 
-    streams = find_streams(graph)
-    for stream in streams:
+    for stream in find_streams(graph):
         columns = [_column_peaks(graph, reader, constant(reader.input[1])) for reader in stream.readers]
         factors = _factors(np.max([peaks[value] for value in stream.measured], axis=0), columns)
+        if (factors == 1.0).all():
+            continue
+        count += 1
         for writer in stream.writers:
             weight = constant(writer.input[1])
             changed[writer.input[1]] = (weight / factors[:, None, None, None]).astype(np.float32)
@@ -99,7 +106,7 @@ def equalize(
     for tensor in result.graph.initializer:
         if tensor.name in changed:
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed[tensor.name], tensor.name))
-    return result, len(streams)
+    return result, count
 
 
 class _Linked:
@@ -178,8 +185,10 @@ def _factors(peaks: npt.NDArray[np.float64], columns: list[npt.NDArray[np.float6
         factors = activations
     if not alive.any():
         return np.ones(len(peaks))
-    factors = factors / np.exp(np.log(factors[alive]).mean())
-    return np.where(alive, factors.clip(1 / _LARGEST_FACTOR, _LARGEST_FACTOR), 1.0)
+    # The median, so that one channel far from the others does not make these look uneven.
+    factors = (factors / np.median(factors[alive])).clip(1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    uneven = (factors > _SMALLEST_FACTOR) | (factors < 1 / _SMALLEST_FACTOR)
+    return np.where(alive & uneven, factors, 1.0)
 
 
 def _column_peaks(graph: FloatGraph, node: Any, weight: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:  # noqa: ANN401

@@ -114,8 +114,8 @@ class Prefixes:
         names = [name if as_float or name not in self._params else in_bytes(name) for name in inputs]
         kinds = onnx.helper.np_dtype_to_tensor_dtype
         infos = [onnx.helper.make_tensor_value_info(name, kinds(values[name].dtype), None) for name in names]
-        # What is quantized comes out of a QuantizeLinear, always the last node.
-        quantized = emitter.nodes[-1].op_type == "QuantizeLinear"
+        # Codes come out of a QuantizeLinear, or are handed on as they are.
+        quantized = not as_float and output.endswith(in_bytes(""))
         kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
         info = onnx.helper.make_tensor_value_info(output, kind, None)
         model = model_of(emitter, infos, [info], self._graph.model)

@@ -32,6 +32,8 @@ class Step:
         layer: What it is where it has weights that can be quantized.
         quantized: Whether it reads and gives 8 bits.
         moves: Whether it only moves values, so that its output keeps its input's scale.
+        factor: What it multiplies its input by where that is one positive number: the same codes with another scale, so
+            that nothing has to be computed. None for anything else.
         float_output: Whether a quantized step's output stays float: logits, of which eight bits are too few.
     """
 
@@ -41,6 +43,7 @@ class Step:
     layer: Layer | None
     quantized: bool
     moves: bool = False
+    factor: float | None = None
     float_output: bool = False
 
     @property
@@ -130,7 +133,17 @@ def _step_of(graph: FloatGraph, node: Any, excluded: Collection[str], towards_la
         if following is not None and _cuts_at_zero(graph, following):
             nodes.append(following)
             output = following.output[0]
-    return Step(tuple(nodes), inputs, output, layer, quantized=True, moves=kind in _MOVING)
+    return Step(tuple(nodes), inputs, output, layer, quantized=True, moves=kind in _MOVING, factor=_factor(graph, node))
+
+
+def _factor(graph: FloatGraph, node: Any) -> float | None:  # noqa: ANN401
+    """The one positive number that a Mul multiplies a value by, as hard sigmoid does by a sixth; None for anything else."""
+    factors = [graph.constants[name] for name in node.input if name in graph.constants]
+    if node.op_type != "Mul" or len(node.input) != 2 or len(factors) != 1 or factors[0].size != 1:
+        return None
+    factor = float(factors[0].reshape(-1)[0])
+    # More axes than the value has would be added to it; a value between layers has two at least.
+    return factor if factor > 0 and factors[0].ndim <= 1 else None
 
 
 def _has_int8_form(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401

@@ -7,7 +7,7 @@ follow. When both ratios are multiples of 1 / q with an odd q, every sum of code
 integer, and so at least 1 / (2 q) away from a half: far more than float32 can err.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,8 +38,8 @@ def align_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> dict
     steps = [step for step in steps if step.quantized]
     aligned = dict(params)
     groups = _shared_scales(steps)
-    # The stem's scale is what makes pixels exact; and whatever a sum has used stays.
-    tied = {step.inputs[0] for step in steps[:1]}
+    # Whatever a sum has used stays.
+    tied = _tied_by_others(steps, groups)
     for step in steps:
         if not _is_sum(step):
             continue
@@ -59,6 +59,16 @@ def align_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> dict
         for value in (first, second, output):
             tied.update(groups.get(value, {value}))
     return aligned
+
+
+def _tied_by_others(steps: Sequence[Step], groups: Mapping[str, set[str]]) -> set[str]:
+    """Values whose scales mean something: the stem's makes pixels exact, and a factor says how far apart two are."""
+    tied = {step.inputs[0] for step in steps[:1]}
+    for step in steps:
+        if step.factor is not None:
+            for value in (step.inputs[0], step.output):
+                tied.update(groups.get(value, {value}))
+    return tied
 
 
 def unsettled_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from edgeclf.export.int8.graph import prepare_model, read_graph
 from edgeclf.export.int8.layers import patches, read_layer
 from edgeclf.export.int8.observe import observe
 from edgeclf.export.int8.saturation import prove_no_saturation
-from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import Calibrator, QuantizationRecipe, quantize_int8
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.progress import no_progress
 
@@ -217,6 +217,40 @@ def test_no_layer_is_left_in_float(build, images, tmp_path):
     assert "QLinearConv" in kinds
 
 
+def test_a_product_with_a_number_costs_nothing_and_rounds_nothing(images, tmp_path):
+    model = arithmetic_with_constants()
+    quantized = quantize_int8(model, images[:16])
+    # Of hard swish's two products one is with a sixth.
+    assert [node.op_type for node in model.graph.node].count("Mul") == 3
+    kinds = kinds_run(quantized.model, tmp_path)
+    assert kinds.count("QLinearMul") == 1
+    assert not {"Mul", "Identity"} & set(kinds)
+    values = {t.name: t for t in quantized.model.graph.initializer}
+    (identity,) = [node for node in quantized.model.graph.node if node.op_type == "Identity"]
+    before, after = (
+        [float(numpy_helper.to_array(values[node.input[1]])) for node in quantized.model.graph.node if of(node)]
+        for of in (
+            lambda node: node.op_type == "QuantizeLinear" and node.output[0] == identity.input[0],
+            lambda node: node.op_type == "DequantizeLinear" and node.input[0] == identity.output[0],
+        )
+    )
+    assert after == pytest.approx([scale / 6 for scale in before], rel=1e-6)
+    assert len(after) == 1
+
+
+@pytest.mark.parametrize("factor", [-1 / 6, [[[[0.5]], [[2.0]], *[[[1.0]]] * 10]]])
+def test_a_product_with_anything_else_is_computed(images, tmp_path, factor):
+    b = Builder(8)
+    b.conv(12, strides=[2, 2])
+    b.relu()
+    b.x = b.op("Mul", b.x, b.constant(np.asarray(factor, np.float32)))
+    b.conv(12)
+    model = b.finish()
+    quantized = quantize_int8(model, images[:48])
+    assert kinds_run(quantized.model, tmp_path).count("QLinearMul") == 1
+    assert relative_error(run(quantized.model, images[48:]), run(model, images[48:])) < 0.2
+
+
 def test_what_has_no_int8_form_stays_in_float_and_is_named(images):
     quantized = quantize_int8(with_an_operator_of_no_int8_form(), images[:16])
     assert [kind for _, kind in quantized.left_in_float] == ["Softplus"]
@@ -374,12 +408,21 @@ def test_equalization_changes_no_result_and_evens_channels_out(images):
     # Behind each convolution one: the last reaches the dense layer through pooling and flattening.
     assert len(streams) == 3
     changed, count = equalize(model, graph, channel_peaks(graph, streams, images))
-    assert count == 3
+    # The two others are even enough.
+    assert count == 1
     np.testing.assert_allclose(run(changed, images[:16]), run(model, images[:16]), atol=1e-4)
     before, after = channel_peaks(graph, streams, images), channel_peaks(read_graph(changed), streams, images)
     (value, *_) = streams[0].measured
     assert before[value].max() / before[value].min() > 500
     assert after[value].max() / after[value].min() < 50
+
+
+def test_a_network_with_even_channels_is_left_as_it_is(images):
+    graph = read_graph(prepare_model(plain()))
+    changed, count = equalize(graph.model, graph, channel_peaks(graph, find_streams(graph), images))
+    assert (changed, count) == (graph.model, 0)
+    assert not Calibrator(plain(), images[:16]).evens_channels
+    assert Calibrator(scaled_channel(), images[:16]).evens_channels
 
 
 def channel_peaks(graph, streams, images):

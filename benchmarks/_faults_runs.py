@@ -127,7 +127,16 @@ def _stopped(base: TrainOptions) -> Callable[[Path, np.random.Generator], Truth]
 def _original(folder: Path, rng: np.random.Generator) -> Truth:
     keep_some(folder / "data", rng)
     options = replace(
-        _SEED, optimizer="nadam", schedule="constant", batch_size=16, augment="none", patience=10, epochs=12
+        _SEED,
+        optimizer="nadam",
+        schedule="constant",
+        batch_size=16,
+        augment="none",
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        dropout_scale=1.0,
+        patience=10,
+        epochs=12,
     )
     with scaled_inputs("seed-cnn", _by_255):
         _train(folder, options, rng)

@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.graph import prepare_model
-from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.quantize import quantize_int8
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.session import open_session_from_bytes

@@ -26,7 +26,8 @@ from _engines import Run, litert_engine, litert_file, missing_packages, nncf_mod
 
 from edgeclf.export.contract import attach_spec
 from edgeclf.export.convert import onnx_from_keras
-from edgeclf.export.quantize import Calibrator, QuantizationRecipe
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.quantize import Calibrator
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.spec import ModelSpec, Preprocess

@@ -17,10 +17,10 @@ from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.gate import Gate, HeldOutImages, probabilities_of
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.trained import trained_ranges
 from edgeclf.export.keras_model import KerasModel
 from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
-from edgeclf.export.quantize import QuantizationRecipe
 from edgeclf.export.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.search import Effort, Trial, search
 from edgeclf.export.trials import Subject, Trials

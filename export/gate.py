@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.contract import attach_spec
+from edgeclf.export.int8.network import Quantized
 from edgeclf.export.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
-from edgeclf.export.quantize import Quantized
 from edgeclf.export.recommend import Candidate
 from edgeclf.runtime.bench import compare_latency
 from edgeclf.runtime.pipeline import ProbabilityModel

@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.entrance import Stopwatch
+from edgeclf.export.int8.network import Quantized, QuantizedNetwork
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.trained import TrainedRanges
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
-from edgeclf.export.quantize import SEQUENTIAL_IMAGES, Calibrator, QuantizationRecipe, Quantized, QuantizedNetwork
+from edgeclf.export.quantize import SEQUENTIAL_IMAGES, Calibrator
 from edgeclf.export.trials import Trials
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.int8.network import Quantized
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.parity import ParityFacts
-from edgeclf.export.quantize import QuantizationRecipe, Quantized
 from edgeclf.runtime._onnxruntime import onnxruntime
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import OutputError

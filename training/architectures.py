@@ -38,6 +38,7 @@ class Architecture:
             from stretching: with the frozen EfficientNet-Lite0, 5-fold cross-validation on 2,000 photographs of cats
             and dogs, three times over, gave 0.991 for crop, 0.987 for stretch and 0.985 for letterbox.
         recipe: Options that suit it: of its head where it is frozen, else of all of it.
+        dropout: Whether it has dropout layers of its own; the head of a backbone has one.
         any_size: Whether its weights serve images of any size.
         build_backbone: For a network with pretrained weights, makes all but its head from the input size and the
             weights (`imagenet`, `none` or a file): images to (None, F).
@@ -55,6 +56,7 @@ class Architecture:
     min_size: int
     default_fit: FitMode
     recipe: Recipe
+    dropout: bool = False
     any_size: bool = True
     build_backbone: Callable[[Size, str | Path], Any] | None = None
     build: Callable[[Size, int], Any] | None = None
@@ -66,6 +68,11 @@ class Architecture:
     def pretrained(self) -> bool:
         """Whether there are pretrained weights of it."""
         return self.build_backbone is not None
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether there is dropout in what is trained."""
+        return self.pretrained or self.dropout
 
     def recipe_for(self, weights: str | Path) -> Recipe:
         """Options that suit it with these weights: from random ones all of it is trained, and its head's do not do."""
@@ -210,6 +217,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             min_size=89,
             default_fit="stretch",
             recipe=SEED_CNN,
+            dropout=True,
             any_size=False,
             build=build_seed_cnn,
         ),

@@ -33,6 +33,7 @@ class TrainOptions:
         label_smoothing: Share of each target spread over all classes.
         augment: `none`, `light` or `strong`.
         mixup: Alpha of mixup.
+        dropout_scale: What the rates of the network's dropout layers are multiplied by.
         progressive: Whether training begins with smaller images.
         average_epochs: Time constant of the moving average of the weights, in epochs.
         patience: Epochs without a better monitored figure before training stops.
@@ -65,6 +66,7 @@ class TrainOptions:
     label_smoothing: float | None = None
     augment: str | None = None
     mixup: float | None = None
+    dropout_scale: float | None = None
     progressive: bool | None = None
     average_epochs: float | None = None
     patience: int | None = None
@@ -162,6 +164,13 @@ def work_out(options: TrainOptions) -> Settings:
             got="a frozen backbone" if freezes else "--qat" if options.qat else "a network for one size of images",
             expected="a network without dense layers on its pixels, trained as a whole",
             do="leave --progressive out",
+        )
+    if options.dropout_scale is not None and (options.qat or not architecture.has_dropout):
+        raise UsageError(
+            f"--dropout-scale does not go with {'--qat' if options.qat else architecture.name}",
+            got="a trained network" if options.qat else "a network without dropout",
+            expected="a network with dropout that is trained anew",
+            do="leave --dropout-scale out",
         )
     # What is said of images holds for the fit that sees images.
     recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe_for(weights)

@@ -29,6 +29,7 @@ class Recipe:
         label_smoothing: Share of each target that is spread over all classes.
         augment: Name of the augmentation.
         mixup: Alpha of the Beta distribution by which pairs of images and their targets are blended; 0 for none.
+        dropout_scale: What the rates of the network's dropout layers are multiplied by, 0 to 1.
         progressive: Whether training begins with smaller images, see `training_side_px`; only for networks that take
             any size.
         average_epochs: Time constant, in epochs, of the moving average of the weights that is validated and kept; 0 for the
@@ -48,6 +49,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: str = "none"
     mixup: float = 0.0
+    dropout_scale: float = 1.0
     progressive: bool = False
     average_epochs: float = 0.0
 
@@ -115,6 +117,8 @@ class FitOptions(Recipe):
                 expected="the cosine schedule",
                 do="pass --schedule cosine",
             )
+        if not 0 <= self.dropout_scale <= 1:
+            raise UsageError("bad dropout scale", got=f"{self.dropout_scale:g}", expected="0 to 1")
         get_augmentation(self.augment)
         for what, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
@@ -157,13 +161,6 @@ FROM_SCRATCH = Recipe(
     augment="strong",
 )
 SMALL_CNN = replace(FROM_SCRATCH, progressive=True)
-SEED_CNN = Recipe(
-    epochs=100,
-    batch_size=32,
-    optimizer="adam",
-    learning_rate=1e-3,
-    patience=40,
-    schedule="cosine",
-    warmup_epochs=5,
-    augment="light",
-)
+# Without batch normalisation steps are shorter. With its own dropout, 0.2 after each stage and 0.5 after both dense
+# layers, it does not get to know even its training images: it guesses for some ten epochs and ends at 0.81.
+SEED_CNN = replace(FROM_SCRATCH, epochs=100, learning_rate=1e-3, dropout_scale=0.0)

@@ -17,6 +17,7 @@ from edgeclf.training.dataset import Split
 from edgeclf.training.fit import Best, FitResult, FitState, fit, predict, validate
 from edgeclf.training.load import Loaded
 from edgeclf.training.networks.blocks import backbone_blocks
+from edgeclf.training.networks.dropout import scale_dropout
 from edgeclf.training.networks.weights import Size
 from edgeclf.training.options import Settings
 from edgeclf.training.qat import fake_quantized
@@ -116,6 +117,7 @@ class Stages:
             size_hw: Height and width in pixels, None for any.
         """
         network = self.settings.architecture.build_network(size_hw, len(self.loaded.data.labels), self.settings.weights)
+        scale_dropout(network, self.settings.fit.dropout_scale)
         if self.loaded.transfer is not None:
             self.loaded.transfer.fill(network, self.loaded.data.labels)
         return network
@@ -156,6 +158,7 @@ class Stages:
 
     def _build_head(self, backbone: Any) -> Any:  # noqa: ANN401
         head = build_head(backbone.output_shape[-1], len(self.loaded.data.labels))
+        scale_dropout(head, self.settings.fit.dropout_scale)
         if self.loaded.transfer is not None:
             self.loaded.transfer.fill(head, self.loaded.data.labels)
         return head

@@ -4,8 +4,9 @@ import pytest
 from onnx import numpy_helper
 
 from edgeclf.export.convert import read_model
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.layer_report import compare_layers, sqnr_db, worst_first
-from edgeclf.export.quantize import QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import quantize_int8
 from edgeclf.runtime.errors import ModelFileError
 
 

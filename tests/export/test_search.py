@@ -3,8 +3,9 @@ import pytest
 from onnx import numpy_helper
 
 from edgeclf.export.int8.graph import prepare_model, read_graph
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.parity import ParityFacts, ParityLimits, compare_probabilities
-from edgeclf.export.quantize import QuantizationRecipe, calibrate_network
+from edgeclf.export.quantize import calibrate_network
 from edgeclf.export.recommend import Candidate, pareto_front
 from edgeclf.export.search import EFFORTS, Trial, best_first, candidate_recipes, rank_layers, search
 from edgeclf.export.targets import TARGETS, needs_pair_constraint, resolve_target

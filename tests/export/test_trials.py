@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.parity import ParityLimits, compare_probabilities
-from edgeclf.export.quantize import QuantizationRecipe
 from edgeclf.export.search import search
 from edgeclf.export.trials import Subject, Trials
 from edgeclf.runtime.progress import no_progress

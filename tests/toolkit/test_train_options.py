@@ -179,6 +179,8 @@ def test_the_learning_rate_is_swept(call_edgeclf, photographs, tmp_path):
         (("--arch", "seed-cnn", "--weights", "imagenet"), "seed-cnn has no pretrained weights"),
         (("--arch", "seed-cnn", "--progressive"), "--progressive does not go with seed-cnn"),
         (("--progressive",), "--progressive does not go with efficientnet-lite0"),
+        (("--arch", "small-cnn", "--dropout-scale", "0.5"), "--dropout-scale does not go with small-cnn"),
+        (("--arch", "seed-cnn", "--dropout-scale", "1.5"), "bad dropout scale: got 1.5, expected 0 to 1"),
         (("--false-rejection-rate", "1"), "bad false-rejection rate"),
         (("--warmup-epochs", "1"), "a warm-up without a schedule"),
         (("--monitor", "loss"), "unknown monitor"),
@@ -191,6 +193,20 @@ def test_options_that_do_not_go_together_are_usage_errors(call_edgeclf, photogra
     assert (done.code, done.out) == (2, ""), done.err
     assert words in " ".join(done.err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("options", "rates"), [((), {0.0}), (("--dropout-scale", "0.5"), {0.1, 0.25})])
+def test_a_run_keeps_the_rates_it_was_trained_with(call_edgeclf, photographs, tmp_path, options, rates):
+    import keras
+
+    run = tmp_path / "run"
+    done = call_edgeclf("train", photographs, "--run", run, *SEED_CNN, "--epochs", "1", *options)
+    assert done.code == 0, done.err
+    saved = keras.saving.load_model(run / "model.keras")
+    drops = {float(layer.rate) for layer in saved.layers if isinstance(layer, keras.layers.Dropout)}
+    assert drops == rates
+    recorded = json.loads((run / "spec.json").read_text())["training"]["fit"]["dropout_scale"]
+    assert recorded == (float(options[1]) if options else 0.0)
 
 
 def test_tensorboard_that_is_not_there_is_said(call_edgeclf, photographs, tmp_path):

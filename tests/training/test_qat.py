@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.trained import trained_ranges
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes
-from edgeclf.export.quantize import Calibrator, QuantizationRecipe, quantize_int8
+from edgeclf.export.quantize import Calibrator, quantize_int8
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session import open_session_from_bytes

@@ -89,6 +89,14 @@ def train(
         float | None,
         typer.Option("--mixup", min=0, help="Blend pairs of images by Beta(ALPHA, ALPHA) shares.", show_default=False),
     ] = None,
+    dropout_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--dropout-scale",
+            help="Of the network's own dropout rates: 1 for all of it, 0 for none.",
+            show_default=False,
+        ),
+    ] = None,
     progressive: Annotated[
         bool | None,
         typer.Option("--progressive/--no-progressive", help="Begin with smaller images: quicker.", show_default=False),
@@ -195,6 +203,7 @@ def train(
         label_smoothing=label_smoothing,
         augment=augment,
         mixup=mixup,
+        dropout_scale=dropout_scale,
         progressive=progressive,
         average_epochs=average_epochs,
         patience=patience,

@@ -181,9 +181,8 @@ def check_underfit(facts: Facts) -> list[Finding]:
 
 def _fix_over_regularized(run: RunFacts) -> str:
     rates = (run.probes.get("network") or {}).get("dropout") or {}
-    if rates and max(rates.values()) >= _STRONG_DROPOUT:
-        # Dropout is part of the network.
-        return f"Try a network without: {train_again(run, architecture='small-cnn', weights=None)}"
+    if rates and max(rates.values()) >= _STRONG_DROPOUT and not run.options.get("qat"):
+        return f"Try it without dropout: {train_again(run, dropout_scale=0.0)}"
     augment = None if run.record.get("freezes_backbone") and not run.record.get("fine_tune") else "light"
     return f"Try {train_again(run, augment=augment, mixup=None, weight_decay=None)}"
 

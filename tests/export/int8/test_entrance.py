@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from edgeclf.export.int8.entrance import choose_entrance, float_entrances
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.parity import ParityLimits, compare_probabilities
-from edgeclf.export.quantize import Calibrator, QuantizationRecipe
+from edgeclf.export.quantize import Calibrator
 from edgeclf.export.search import search
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session import open_session_from_bytes

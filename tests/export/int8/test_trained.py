@@ -3,9 +3,10 @@ import pytest
 
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.graph import prepare_model, read_graph
+from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.steps import plan_steps
 from edgeclf.export.int8.trained import trained_ranges
-from edgeclf.export.quantize import Calibrator, QuantizationRecipe
+from edgeclf.export.quantize import Calibrator
 from edgeclf.export.stem import find_stem
 from edgeclf.runtime.errors import UsageError
 

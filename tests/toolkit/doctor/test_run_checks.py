@@ -209,7 +209,9 @@ def test_the_training_accuracy_that_counts_is_the_one_without_dropout():
     assert causes(run_facts(flat, metrics=low, probes=yardstick(0.96), train=2000, val=400)) == ["underfit"]
     dropout = yardstick(0.96, **network_probe(dropout={"drop": 0.8}))
     held_down = rows(np.full(30, 0.66), np.full(30, 0.58), np.full(30, 0.6), np.full(30, 0.73))
-    assert causes(run_facts(held_down, metrics=low, probes=dropout, train=2000, val=400)) == ["over-regularized"]
+    found = examine(run_facts(held_down, metrics=low, probes=dropout, train=2000, val=400))
+    assert [finding.cause for finding in found] == ["over-regularized"]
+    assert "--dropout-scale 0" in found[0].fix
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])

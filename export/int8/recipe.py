@@ -1,0 +1,49 @@
+"""How an int8 file is made, as plain values."""
+
+from dataclasses import dataclass
+
+from edgeclf.export.int8.ranges import RANGE_METHODS, RangeMethod
+from edgeclf.export.targets import Target, needs_pair_constraint
+from edgeclf.runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class QuantizationRecipe:
+    """How an int8 model is made.
+
+    Attributes:
+        target: The CPUs it is for. Where one of them adds neighbouring products in 16 bits, weights are kept from
+            overflowing; for the others they have all 8 bits.
+        ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
+        equalize: Whether channels are equalized across layers before.
+        trained_ranges: Whether values have the ranges that quantization-aware training has learned, where it has.
+        learn_rounding: Whether rounding is learned on the layers' inputs.
+        correct_bias: Whether biases take back the mean error.
+        keep_float: Names of layers that stay in float.
+        float_entrance: Names of the first layers where these stay in float because that is faster, see `find_entrance`.
+    """
+
+    target: Target = "any"
+    ranges: RangeMethod = "error"
+    equalize: bool = False
+    trained_ranges: bool = False
+    learn_rounding: bool = True
+    correct_bias: bool = True
+    keep_float: tuple[str, ...] = ()
+    float_entrance: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ranges not in RANGE_METHODS:
+            raise UsageError(f"unknown range method {self.ranges!r}", expected=" or ".join(RANGE_METHODS))
+        if self.trained_ranges and self.equalize:
+            raise UsageError("trained ranges do not go with equalized channels", expected="one of them")
+
+    @property
+    def pair_constraint(self) -> bool:
+        """Whether neighbouring weights must not overflow 16 bits."""
+        return needs_pair_constraint(self.target)
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """All layers that stay in float, each once."""
+        return tuple(dict.fromkeys([*self.float_entrance, *self.keep_float]))

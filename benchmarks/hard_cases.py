@@ -24,8 +24,8 @@ from edgeclf.export.int8.graph import prepare_model
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.quantize import quantize_int8
 from edgeclf.runtime.cpus import cpu_info
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
-from edgeclf.runtime.session import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_classifier
 

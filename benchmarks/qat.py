@@ -21,8 +21,8 @@ from _training import edgeclf
 from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.quantize import Calibrator
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import load_image, preprocess_bgr
-from edgeclf.runtime.session import open_session_from_bytes
 from edgeclf.training import run_folder
 
 # Training images that ranges, rounding and biases are fitted to.

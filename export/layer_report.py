@@ -12,9 +12,9 @@ from edgeclf.export.int8.layers import Layer
 from edgeclf.export.int8.steps import WEIGHTED_OPS, Step, plan_steps
 from edgeclf.export.stem import find_stem
 from edgeclf.runtime.errors import ModelFileError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 _BATCH = 8
 

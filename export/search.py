@@ -21,9 +21,9 @@ from edgeclf.export.int8.trained import TrainedRanges
 from edgeclf.export.parity import ParityFacts, ParityLimits, parity_failures
 from edgeclf.export.quantize import SEQUENTIAL_IMAGES, Calibrator
 from edgeclf.export.trials import Trials
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 Effort: TypeAlias = Literal["quick", "normal", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)

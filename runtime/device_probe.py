@@ -146,7 +146,7 @@ def run_probe(device: str) -> None:
         DeviceUnavailableError: The device is not there, or its result is wrong.
     """
     from edgeclf.runtime.devices import device_error, node_placement
-    from edgeclf.runtime.session import open_session_from_bytes
+    from edgeclf.runtime.open_session import open_session_from_bytes
 
     session = open_session_from_bytes(PROBE_MODEL, device, 1)
     check_provider(device, session.get_providers())

@@ -16,8 +16,8 @@ from edgeclf.runtime._onnxruntime import onnxruntime
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import write_bytes
+from edgeclf.runtime.open_session import open_session, open_session_from_bytes
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session import open_session, open_session_from_bytes
 from edgeclf.training.ahead import map_ahead
 from edgeclf.training.cache import CachedImages, default_cache_folder
 from edgeclf.training.entries import Configuration, Entry, open_cache, prune

@@ -12,9 +12,9 @@ from edgeclf.export.int8.graph import FloatGraph
 from edgeclf.export.int8.ranges import ValueHistogram
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 _BATCH = 4
 # Values of one tensor of one batch that are counted: far more than a histogram needs.

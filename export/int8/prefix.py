@@ -18,8 +18,8 @@ from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.steps import Step, StepPlan
 from edgeclf.export.stem import Stem
 from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import UInt8Array
-from edgeclf.runtime.session import open_session_from_bytes
 
 BATCH = 16
 Values = dict[str, npt.NDArray[Any]]

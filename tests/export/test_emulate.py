@@ -6,8 +6,8 @@ from edgeclf.export.emulate import CORES, compare_with_here, get_core, run_emula
 from edgeclf.export.quantize import quantize_int8
 from edgeclf.export.sysroot import check_tools, prepare_sysroot
 from edgeclf.runtime.errors import DeviceUnavailableError, MissingPackageError, UsageError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 
 def test_a_missing_emulator_is_one_sentence_that_says_what_to_install(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from edgeclf.export.int8.graph import prepare_model
 from edgeclf.export.recommend import Candidate, recommend
 from edgeclf.runtime.bench import LatencyFigures
 from edgeclf.runtime.errors import InputError, UsageError
-from edgeclf.runtime.session import open_session_from_bytes
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 from .conftest import LABELS, SIZE_HW

@@ -12,8 +12,8 @@ from edgeclf.export.targets import TARGETS, needs_pair_constraint, resolve_targe
 from edgeclf.runtime.bench import LatencyFigures
 from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 
 def run(model, images):

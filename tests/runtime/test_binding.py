@@ -8,8 +8,9 @@ import pytest
 from edgeclf.runtime._onnxruntime import onnxruntime
 from edgeclf.runtime.binding import FIXED_SHAPE_PROVIDERS, BoundRuns
 from edgeclf.runtime.errors import DeviceUnavailableError
+from edgeclf.runtime.open_session import open_session
 from edgeclf.runtime.pipeline import Job, classify_jobs
-from edgeclf.runtime.session import ModelSession, open_session
+from edgeclf.runtime.session import ModelSession
 
 HERE = sorted(FIXED_SHAPE_PROVIDERS & set(onnxruntime.get_available_providers()))
 

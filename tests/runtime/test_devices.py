@@ -15,7 +15,8 @@ from edgeclf.runtime.devices import (
     provider_requests,
 )
 from edgeclf.runtime.errors import DeviceUnavailableError, ModelFileError, OutputError, UsageError
-from edgeclf.runtime.session import ModelSession, open_session_from_bytes
+from edgeclf.runtime.open_session import open_session_from_bytes
+from edgeclf.runtime.session import ModelSession
 
 AVAILABLE = onnxruntime.get_available_providers()
 ABSENT = [name for name, facts in DEVICE_FACTS.items() if facts.provider not in AVAILABLE]

@@ -13,8 +13,8 @@ from edgeclf.export.int8.trained import trained_ranges
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes
 from edgeclf.export.quantize import Calibrator, quantize_int8
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.session import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.qat import fake_quantized, simulated_network
 

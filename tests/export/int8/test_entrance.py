@@ -8,8 +8,8 @@ from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.parity import ParityLimits, compare_probabilities
 from edgeclf.export.quantize import Calibrator
 from edgeclf.export.search import search
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.session import open_session_from_bytes
 
 
 def run(model, images):

@@ -11,8 +11,8 @@ from skimage import data as photographs
 
 from edgeclf.export.contract import MAX_IR_VERSION, MAX_OPSET
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import preprocess_bgr
-from edgeclf.runtime.session import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.features import freeze_written
 from edgeclf.training.networks.efficientnet_lite import (

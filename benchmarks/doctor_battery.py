@@ -285,12 +285,12 @@ def main() -> None:
     parser.add_argument("--cache-folder", type=Path, help="for features of clean pictures (~/.cache/edgeclf)")
     parser.add_argument("--json", action="store_true", help="print one JSON document, with every single run")
     given = parser.parse_args()
-    _check_packages(parser)
     faults = () if given.clean_only else choose_faults(given.faults)
     if given.list:
         for fault in faults:
             print(f"{fault.line}  {fault.name}{'  (with a run)' if fault.needs_run else ''}")
         return
+    _check_packages(parser)
     if given.demo == (given.data is not None):
         parser.error("give either DATA or --demo")
     if given.data is not None and not ((given.data / "train").is_dir() and (given.data / "test").is_dir()):

@@ -23,6 +23,8 @@ from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.quantize import Calibrator
 from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import load_image, preprocess_bgr
+from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.sources import looks_like_image
 from edgeclf.training import run_folder
 
 # Training images that ranges, rounding and biases are fitted to.
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
-    """Trains, makes uneven, exports, trains for 8 bits, exports again."""
+    """Trains, makes uneven, quantizes, trains for 8 bits, exports."""
     cache = folder / "cache"
 
     def command(*arguments: object) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
     report = command("export", trained, "--out", folder / "model.onnx", "--precision", "int8", "--effort", "quick")
     compared = next(part for part in report["candidates"][-1]["parity"] if part["part"] == "test")
     after = edgeclf("evaluate", folder / "model.onnx", given.data, cache=cache).document["accuracy"]
+    left = (ModelSession(folder / "model.onnx").spec.quantization or {})["keep_float"]
     lost = figures["fp32"] - figures["int8"]
     return {
         **figures,
@@ -79,6 +82,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
         "its agreement with what was trained": compared["agreement"],
         "lost": lost,
         "won back, share": (after - figures["int8"]) / lost if lost > 0 else float("nan"),
+        "layers left in float": float(len(left)),
         "best epoch": float(started["training"]["best_epoch"]),
     }
 
@@ -90,7 +94,8 @@ def _quantized(run: Path, data: Path) -> dict[str, float]:
     for part, most in (("train", _CALIBRATION), ("test", None)):
         paths, true = [], []
         for index, label in enumerate(loaded.spec.labels):
-            files = sorted((data / part / label).iterdir())[: most and most // len(loaded.spec.labels)]
+            files = [path for path in sorted((data / part / label).iterdir()) if looks_like_image(path)]
+            files = files[: most and max(1, most // len(loaded.spec.labels))]
             paths += files
             true += [index] * len(files)
         images[part] = np.stack([preprocess_bgr(load_image(path), loaded.spec.preprocess) for path in paths])

@@ -195,10 +195,14 @@ class _Trial:
 
     def outcomes(self, engine: SideBySide | Fed, groups: Groups) -> Iterator[Outcome]:
         start = time.perf_counter()
+        rounds = 0
 
         def wanted(given: int) -> bool:
-            if given < self._least or given % self._step:
-                return True
+            nonlocal rounds
+            # Behind a video's frames, which come one by one, groups do not end where rounds do.
+            ends_round, rounds = given // self._step > rounds, given // self._step
+            if given < self._least or not ends_round:
+                return given < self._most
             return given < self._most and time.perf_counter() - start < _TRIAL_S
 
         for outcome in engine.outcomes(first_groups(groups, wanted)):

@@ -21,7 +21,7 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.training.ahead import map_ahead
 from edgeclf.training.cache import CachedImages, default_cache_folder
 from edgeclf.training.entries import Configuration, Entry, open_cache, prune
-from edgeclf.training.networks.weights import LayerWeights, WriteBackbone
+from edgeclf.training.networks.weights import LayerWeights, WriteBackbone, weights_of
 from edgeclf.training.rows import RowFile
 
 # Part of every key: a change of what features mean must make old entries miss.
@@ -59,6 +59,40 @@ def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, w
             digest.update(np.ascontiguousarray(values).data)
     session = open_session_from_bytes(write(name, size_hw, weights).SerializeToString(), "cpu", threads=1)
     return FrozenBackbone(digest.hexdigest(), session, int(session.get_outputs()[0].shape[-1]))
+
+
+def freeze_backbone(
+    backbone: Any,  # noqa: ANN401 - keras carries no types
+    name: str,
+    size_hw: tuple[int, int],
+    write: WriteBackbone | None,
+    *,
+    cache_folder: Path | None,
+    progress: Progress,
+) -> FrozenBackbone:
+    """A backbone in Keras, its ONNX written from its weights where that gives the same network, else converted.
+
+    Args:
+        backbone: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
+        name: Of the architecture.
+        size_hw: Input height and width in pixels.
+        write: Writes it, see `Architecture.write_backbone`; None where nothing does.
+        cache_folder: As for `freeze_converted`.
+        progress: As for `freeze_converted`.
+
+    Raises:
+        EdgeclfError: As `freeze_converted`.
+    """
+    if write is None or _has_learned_ceilings(backbone):
+        return freeze_converted(backbone, cache_folder=cache_folder, progress=progress)
+    return freeze_written(name, size_hw, weights_of(backbone), write)
+
+
+def _has_learned_ceilings(backbone: Any) -> bool:  # noqa: ANN401
+    """Whether ReLUs end elsewhere than at 6, as quantization-aware training leaves them: no weights tell that."""
+    from keras import layers
+
+    return any(isinstance(layer, layers.ReLU) and layer.max_value != 6 for layer in backbone.layers)
 
 
 def freeze_converted(

@@ -12,8 +12,8 @@ from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.ahead import working_ahead
-from edgeclf.training.features import FrozenBackbone, backbone_features, freeze_converted, freeze_written
-from edgeclf.training.networks.weights import LayerWeights, weights_of
+from edgeclf.training.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
+from edgeclf.training.networks.weights import LayerWeights
 from edgeclf.training.options import Settings
 from edgeclf.training.plan import Plan
 from edgeclf.training.plots import import_figure
@@ -111,8 +111,9 @@ def _freeze(
     cache_folder: Path | None,
     progress: Progress,
 ) -> FrozenBackbone:
-    architecture = settings.architecture
-    if architecture.write_backbone is None:
-        return freeze_converted(backbone, cache_folder=cache_folder, progress=progress)
-    weights = weights_of(backbone) if weights is None else weights
-    return freeze_written(architecture.name, settings.preprocess.size_hw, weights, architecture.write_backbone)
+    architecture, size_hw = settings.architecture, settings.preprocess.size_hw
+    if weights is not None and architecture.write_backbone is not None:
+        return freeze_written(architecture.name, size_hw, weights, architecture.write_backbone)
+    return freeze_backbone(
+        backbone, architecture.name, size_hw, architecture.write_backbone, cache_folder=cache_folder, progress=progress
+    )

@@ -13,8 +13,7 @@ from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.ahead import map_ahead
 from edgeclf.training.architectures import get_architecture
-from edgeclf.training.features import FrozenBackbone, freeze_converted, freeze_written
-from edgeclf.training.networks.weights import weights_of
+from edgeclf.training.features import FrozenBackbone, freeze_backbone
 from edgeclf.training.run_folder import Run
 
 _TOGETHER = 4
@@ -59,10 +58,14 @@ def _freeze(run: Run, model: Any, cache_folder: Path | None, progress: Progress)
 
     backbone = Model(model.input, model.get_layer("head_dropout").input, name=model.name)
     architecture = get_architecture(run.spec.architecture)
-    if architecture.write_backbone is None:
-        return freeze_converted(backbone, cache_folder=cache_folder, progress=progress)
-    size_hw = run.spec.preprocess.size_hw
-    return freeze_written(architecture.name, size_hw, weights_of(backbone), architecture.write_backbone)
+    return freeze_backbone(
+        backbone,
+        architecture.name,
+        run.spec.preprocess.size_hw,
+        architecture.write_backbone,
+        cache_folder=cache_folder,
+        progress=progress,
+    )
 
 
 def _with_head(frozen: FrozenBackbone, model: Any) -> Inference:  # noqa: ANN401

@@ -98,6 +98,20 @@ def test_a_few_images_are_not_measured(colour_model, two_cpus, count):
     assert (stream.schedule.measured, stream.schedule.why) == ({}, "too few images to measure")
 
 
+@pytest.mark.parametrize("frames", [1, 10, 101])
+def test_photographs_behind_a_videos_frames_are_measured_no_longer(colour_model, two_cpus, frames):
+    """Frames come one by one, so that groups of photographs behind them do not end where rounds of trials do."""
+    mixed = [
+        Job(job.source, job.load, frame=number if number < frames else None) for number, job in enumerate(jobs(700))
+    ]
+    stream = classify_jobs(ModelSession(colour_model), mixed)
+    # A warm-up and four trials of 64 images at most, and what is pulled ahead of them.
+    taken = [next(stream).source for _ in range(500)]
+    assert taken == [str(number) for number in range(500)]
+    assert stream.schedule.why == "measured on the first images"
+    assert len(list(stream)) == 200
+
+
 def test_a_model_from_elsewhere_runs_in_the_calling_thread(colour_model):
     model = Elsewhere(ModelSession(colour_model, threads=1))
     list(classify_jobs(model, jobs(30), batch_size=3, workers=3))

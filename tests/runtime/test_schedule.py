@@ -42,9 +42,17 @@ def test_the_faster_one_is_chosen_and_side_by_side_where_they_are_alike(side_by_
 
 @pytest.mark.parametrize(
     ("side_by_side", "fed", "enough"),
-    [([120], [100], True), ([100], [125], True), ([119], [100], False), ([120], [], False), ([90, 120], [99], True)],
+    [
+        ([120, 121], [100], True),
+        ([100, 90], [125], True),
+        ([121, 119], [100], False),
+        ([120], [100], False),
+        ([120], [], False),
+        # Images that became quicker to read from trial to trial.
+        ([60, 140], [100], False),
+    ],
 )
-def test_a_large_difference_needs_no_second_trial(side_by_side, fed, enough):
+def test_a_large_difference_before_and_after_needs_no_fourth_trial(side_by_side, fed, enough):
     assert is_beyond_doubt({"side-by-side": side_by_side, "fed": fed}) is enough
 
 

@@ -11,14 +11,11 @@ import numpy.typing as npt
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.sources import image_paths
-from edgeclf.runtime.spec import Preprocess
 from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, DataFacts, Features, ImageTable
 from edgeclf.toolkit.doctor.look import Looked, Memory, look_at
-from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, get_architecture
-from edgeclf.training.cache import cached_images
+from edgeclf.toolkit.doctor.pretrained import pretrained_features
+from edgeclf.training.architectures import DEFAULT_ARCHITECTURE
 from edgeclf.training.dataset import Dataset, Sample, discover_dataset
-from edgeclf.training.features import backbone_features, freeze_written
-from edgeclf.training.networks.weights import PRETRAINED
 from edgeclf.training.prepare import check_every_class_is_readable
 from edgeclf.training.split import assign_splits
 
@@ -174,10 +171,11 @@ def with_features(
     digests = [facts.images.digests[row] for row in rows]
     missing = [position for position, digest in enumerate(digests) if digest not in known]
     try:
-        found = _compute([facts.root / facts.images.paths[rows[n]] for n in missing], cache_folder, progress)
+        paths = [facts.root / facts.images.paths[rows[n]] for n in missing]
+        readable, found = pretrained_features(paths, cache_folder=cache_folder, progress=progress)
     except MissingPackageError as error:
         return replace(facts, without_features=str(error))
-    vectors = {missing[position]: vector for position, vector in found.items()}
+    vectors = {missing[position]: vector for position, vector in zip(readable, found, strict=True)}
     if memory is not None:
         memory.vectors.update({digests[n]: vector for n, vector in vectors.items()})
     vectors.update({n: known[digest] for n, digest in enumerate(digests) if n not in vectors and digest in known})
@@ -187,25 +185,6 @@ def with_features(
         return facts
     matrix = np.stack([vectors[n] for n in there])
     return replace(facts, features=Features(rows[there], matrix, DEFAULT_ARCHITECTURE))
-
-
-def _compute(
-    paths: Sequence[Path], cache_folder: Path | None, progress: Progress
-) -> dict[int, npt.NDArray[np.float32]]:
-    """Features by the positions of their files."""
-    if not paths:
-        return {}
-    architecture = get_architecture(DEFAULT_ARCHITECTURE)
-    if architecture.read_weights is None or architecture.write_backbone is None:
-        raise AssertionError(architecture.name)
-    weights = architecture.read_weights(PRETRAINED)
-    if weights is None:
-        raise AssertionError(architecture.name)
-    preprocess = Preprocess((architecture.default_size,) * 2, architecture.default_fit)
-    backbone = freeze_written(architecture.name, preprocess.size_hw, weights, architecture.write_backbone)
-    cached = cached_images(paths, preprocess, cache_folder=cache_folder, progress=progress)
-    vectors = backbone_features(backbone, cached, preprocess.key, cache_folder=cache_folder, progress=progress)
-    return {row: np.asarray(vectors[n], np.float32) for n, row in enumerate(cached.rows)}
 
 
 def sample_rows(

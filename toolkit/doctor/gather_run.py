@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeclf.export.keras_model import Inference
-from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, RunFolderError
+from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session import ModelSession
 from edgeclf.toolkit.doctor.facts import PARTS, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.probe import CHANGES, change_images, measure_yardstick
 from edgeclf.training import run_folder
+from edgeclf.training.architectures import DEFAULT_ARCHITECTURE
 from edgeclf.training.cache import CachedImages, cached_images
 from edgeclf.training.dataset import Sample, discover_dataset
 from edgeclf.training.options import TrainOptions, options_from_json, work_out
@@ -67,10 +68,15 @@ class OpenRun:
     @functools.cached_property
     def infer(self) -> Inference:
         """Images to probabilities."""
+        from edgeclf.export.keras_model import inference_of
+        from edgeclf.training.qat import simulated_network
         from edgeclf.training.quick_inference import quick_inference
 
         if self.run is None:
             raise ValueError("an unfinished run has no model")
+        if (simulated := simulated_network(self.model, self.run.spec)) is not None:
+            # What was trained and calibrated, and what its file is to give.
+            return inference_of(simulated)
         height, width = self.run.spec.preprocess.size_hw
         noise = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
         return quick_inference(self.run, self.model, noise, cache_folder=self.cache_folder, progress=self.progress)
@@ -299,13 +305,13 @@ def _yardstick(opened: OpenRun, classes: tuple[str, ...], seed: int) -> dict[str
     """What a head on plain features makes of the same images; None where the pretrained network is not installed."""
     chosen = opened.sample(("train",), YARDSTICK * 2 // 3, seed) + opened.sample(("val",), YARDSTICK // 3, seed)
     paths = [opened.root / sample.path for sample in chosen]
-    found = pretrained_features(paths, cache_folder=opened.cache_folder, progress=opened.progress)
-    if found is None:
+    try:
+        rows, vectors = pretrained_features(paths, cache_folder=opened.cache_folder, progress=opened.progress)
+    except MissingPackageError:
         return None
-    rows, vectors, network = found
     index = {label: position for position, label in enumerate(classes)}
     labels = np.array([index[chosen[row].label] for row in rows], np.int64)
     training = np.array([chosen[row].split == "train" for row in rows], bool)
     if len(set(labels[training].tolist())) < 2:
         return None
-    return measure_yardstick(vectors, labels, training, len(classes)) | {"network": network}
+    return measure_yardstick(vectors, labels, training, len(classes)) | {"network": DEFAULT_ARCHITECTURE}

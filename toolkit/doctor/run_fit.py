@@ -181,7 +181,9 @@ def check_underfit(facts: Facts) -> list[Finding]:
 
 def _fix_over_regularized(run: RunFacts) -> str:
     rates = (run.probes.get("network") or {}).get("dropout") or {}
-    if rates and max(rates.values()) >= _STRONG_DROPOUT and not run.options.get("qat"):
+    if rates and max(rates.values()) >= _STRONG_DROPOUT:
+        if run.options.get("qat"):
+            return "Train the network that it goes on from again, with --dropout-scale 0, and then this one."
         return f"Try it without dropout: {train_again(run, dropout_scale=0.0)}"
     augment = None if run.record.get("freezes_backbone") and not run.record.get("fine_tune") else "light"
     return f"Try {train_again(run, augment=augment, mixup=None, weight_decay=None)}"

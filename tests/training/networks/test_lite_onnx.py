@@ -14,7 +14,7 @@ from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.open_session import open_session_from_bytes
 from edgeclf.runtime.preprocess import preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.features import freeze_written
+from edgeclf.training.features import freeze_backbone, freeze_written
 from edgeclf.training.networks.efficientnet_lite import (
     FEATURES,
     VARIANTS,
@@ -97,3 +97,18 @@ print("tensorflow" in sys.modules, "keras" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("ceiling", [6.0, 1.5])
+def test_a_network_whose_relus_end_elsewhere_is_converted(ceiling, tmp_path):
+    """As after quantization-aware training, which weights do not tell."""
+    name, size_hw = "efficientnet-lite0", (64, 64)
+    backbone = build_lite_backbone(name, size_hw, "imagenet")
+    backbone.get_layer(next(layer.name for layer in backbone.layers if "relu6" in layer.name)).max_value = ceiling
+    frozen = freeze_backbone(
+        backbone, name, size_hw, lite_backbone_onnx, cache_folder=tmp_path, progress=lambda *_: None
+    )
+    pixels = photograph(size_hw)[None]
+    (features,) = frozen.session.run(None, {frozen.session.get_inputs()[0].name: pixels})
+    np.testing.assert_allclose(features, backbone(pixels, training=False).numpy(), atol=1e-4)
+    assert bool(list(tmp_path.glob("*.onnx"))) is (ceiling != 6)

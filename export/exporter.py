@@ -52,6 +52,7 @@ class ExportReport:
         recommendation: Which one to ship from this machine's point of view.
         recipes: The int8 recipes that were tried, the best first; their comparisons are with the deciding images alone.
         reused_recipes: How many of these an earlier export had tried already.
+        trained_in_8_bits: Whether int8 files were compared with the network in the 8-bit arithmetic it was trained in.
     """
 
     out: Path
@@ -61,6 +62,7 @@ class ExportReport:
     recommendation: Recommendation
     recipes: tuple[Candidate, ...] = ()
     reused_recipes: int = 0
+    trained_in_8_bits: bool = False
 
 
 class ParityGateError(GateError):
@@ -135,7 +137,9 @@ def export_classifier(
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
     parts = [part for part in held_out if len(part.images_rgb)]
     references = _references(model, spec, parts, progress)
-    int8_references = None if simulated is None else _references(simulated, spec, parts, progress)
+    in_8_bits = precision == "int8" and simulated is not None
+    int8_references = _references(simulated, spec, parts, progress) if in_8_bits else None
+    report = partial(_report, out, precision, trained_in_8_bits=in_8_bits)
     progress("convert", 0, 1)
     fp32 = onnx_from_keras(model)
     progress("convert", 1, 1)
@@ -177,20 +181,19 @@ def export_classifier(
             candidates.append(gate.judge("fp16", half.model, specs["fp16"], int8_limits))
         chosen = candidates[-1]
         if chosen.failures:
-            report = _report(out, precision, candidates, recipes, written=False, reused=reused)
-            raise ParityGateError(report, chosen.failures)
+            raise ParityGateError(report(candidates, recipes, written=False, reused=reused), chosen.failures)
         candidates = _timed(candidates, gate, progress)
         chosen = candidates[-1]
         if recipes:
             recipes = _with_latency(recipes, trials, chosen=chosen, spec=spec, gate=gate, progress=progress)
         limits = FP32_LIMITS if precision == "fp32" else int8_limits
         final = specs[precision].with_changes(
-            parity=_parity_record(chosen.parity, limits),
+            parity=_parity_record(chosen.parity, limits, in_8_bits=in_8_bits),
             latency=_latency_record(candidates),
             package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
         )
         _write(protos[precision], final, out, parts[0].images_rgb[:8], gate.first_rows[precision])
-    return _report(out, precision, candidates, recipes, written=True, reused=reused)
+    return report(candidates, recipes, written=True, reused=reused)
 
 
 def _references(
@@ -237,8 +240,10 @@ def _report(
     *,
     written: bool,
     reused: int,
+    trained_in_8_bits: bool,
 ) -> ExportReport:
-    return ExportReport(out, written, precision, tuple(candidates), recommend(candidates), tuple(recipes), reused)
+    chosen = recommend(candidates)
+    return ExportReport(out, written, precision, tuple(candidates), chosen, tuple(recipes), reused, trained_in_8_bits)
 
 
 def _as_candidate(trial: Trial) -> Candidate:
@@ -275,9 +280,10 @@ def _kept_float(trial: Trial) -> tuple[str, ...]:
     return tuple(sorted({*recipe["keep_float"], *recipe["float_entrance"]}))
 
 
-def _parity_record(facts: Sequence[ParityFacts], limits: ParityLimits) -> dict[str, Any]:
+def _parity_record(facts: Sequence[ParityFacts], limits: ParityLimits, *, in_8_bits: bool) -> dict[str, Any]:
+    version = importlib.metadata.version("keras")
     return {
-        "reference": f"keras {importlib.metadata.version('keras')}",
+        "reference": f"keras {version}, in the 8-bit arithmetic it was trained in" if in_8_bits else f"keras {version}",
         "limits": asdict(limits),
         "parts": [item.to_json() for item in facts],
         "cpu": cpu_info().to_json(),

@@ -110,7 +110,7 @@ class Gate:
         """Compares a precision's model on all parts, and leaves its file to be timed.
 
         Args:
-            precision: `fp32` or `int8`.
+            precision: `fp32`, `fp16` or `int8`.
             model: The model.
             spec: Its spec.
             limits: What it must keep on the parts that decide; a float model on all.

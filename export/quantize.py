@@ -1,4 +1,4 @@
-"""Static int8 that gives the same results on every CPU: the recipe, and the passes that carry it out.
+"""Static int8 that gives the same results on every CPU: the passes that carry a recipe out, see `int8.recipe`.
 
 Each layer's weights keep 8 bits under the pair constraint of `int8.weights`, activations get the ranges that cost least,
 rounding is learned and biases are corrected layer by layer on what the quantized layers before really give, and uint8

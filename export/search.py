@@ -63,7 +63,7 @@ def candidate_recipes(
 
     Args:
         effort: `quick` takes two, of which `search` leaves the second out where the first will do, `normal` four, `max`
-            eight.
+            eight; `search` leaves out those that equalize where there is nothing to.
         base: What is common to all of them: the pair constraint, layers kept in float.
         trained: Whether the network was trained with ranges of its own; another recipe then comes before the others.
     """
@@ -116,7 +116,7 @@ def search(
         budget_s: Seconds after which nothing new is begun; one recipe is always tried.
         progress: Told of each.
         stopwatch: Times models side by side, to find the first layers that are no slower in float; None leaves none of
-            them in float.
+            them in float. Nor are they where ranges were trained: what was trained is a network all in 8 bits.
         kept: Trials of the same network and images from earlier; what is tried is added. None keeps nothing.
         trained: Ranges that quantization-aware training has learned; None where there was none.
 
@@ -131,29 +131,30 @@ def search(
     few = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
     calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few, trained=trained)
     kept = kept or Trials(None)
-    if stopwatch is not None:
+    if stopwatch is not None and trained is None:
         progress("time the first layers", 0, 1)
-        found_entrance = kept.names("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
+        found_entrance = kept.texts("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
         base = replace(base, float_entrance=found_entrance)
         progress("time the first layers", 1, 1)
     # From a network that is calibrated, files with other layers in float are written at once.
     network_of = functools.cache(calibrator.network)
     workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
     recipes = candidate_recipes(effort, base, trained=trained is not None)
+    # Without uneven channels these would come out as the recipes without; an earlier export may have seen to that.
+    if not kept.texts("uneven channels", base, lambda: _uneven(calibrator)):
+        recipes = [(name, recipe) for name, recipe in recipes if not recipe.equalize]
     for number, (name, recipe) in enumerate(recipes):
         if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
             break
         if trials and effort == "quick" and not trials[-1][0].failures:
             break
-        # Without uneven channels it would come out as the recipe without it; an earlier export may have seen to that.
-        if recipe.equalize and not kept.names("uneven channels", base, lambda: _uneven(calibrator)):
-            continue
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
         trials.append((workshop.trial(name, recipe, lambda recipe=recipe: network_of(recipe).write()), recipe))  # type: ignore[misc]
     found = best_first([trial for trial, _ in trials])
     best = found[0]
-    if best.failures:
-        recipe = next(recipe for trial, recipe in trials if trial is best)
+    recipe = next(recipe for trial, recipe in trials if trial is best)
+    # What was trained in 8 bits is compared with 8-bit arithmetic, and layers in float would lead away from it.
+    if best.failures and not recipe.trained_ranges:
         left = budget_s - (time.perf_counter() - begun)
         found += _fall_back(
             best,
@@ -242,7 +243,7 @@ def _fall_back(
     if budget_s <= 0:
         return []
     begun = time.perf_counter()
-    ranked = workshop.kept.names(
+    ranked = workshop.kept.texts(
         f"ranking, {workshop.images}",
         recipe,
         lambda: [name for name, _ in rank_layers(network(), images_rgb, progress)],

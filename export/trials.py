@@ -111,8 +111,8 @@ class Trials:
         self._keep(path, model.SerializeToString())
         return quantized, parity
 
-    def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
-        """Names of layers as they were kept, else what `find` gives, which is kept."""
+    def texts(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+        """Some texts, such as names of layers, as they were kept, else what `find` gives, which is kept."""
         if self._folder is None:
             return tuple(find())
         path = self._path(kind, recipe, ".names")

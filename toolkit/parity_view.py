@@ -67,6 +67,8 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         for number, facts in enumerate(candidate.parity)
     ]
     print_table("Parity with the Keras model", ["", "part", *PARITY_COLUMNS], rows)
+    if report.trained_in_8_bits:
+        print_result("int8 is compared with the network in the 8-bit arithmetic that it was trained in.")
     first = report.candidates[0]
     rows = []
     for candidate in report.candidates:

@@ -8,7 +8,7 @@ from edgeclf.runtime.errors import InputError
 
 
 class DivergedError(InputError):
-    """The loss stopped being a number before there were any weights to keep.
+    """The loss stopped being a number in the first epoch of a training.
 
     Attributes:
         facts: `stage`, `steps` that were finished, of how many in an `epoch_steps`, and the mean `loss` until then, None

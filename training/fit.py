@@ -70,7 +70,7 @@ class FitResult:
 
     Attributes:
         history: As in `FitState`.
-        best_epoch: The epoch whose weights the model now has, from 1.
+        best_epoch: The epoch whose weights the model now has, from 1; 0 for those it had before, where none was better.
         ending: `finished` all epochs, stopped `early`, was `interrupted`, or `diverged`.
         seconds: What each epoch took.
         training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
@@ -109,8 +109,8 @@ def fit(
         progress: Told the step, with losses, accuracy and images/s.
 
     Raises:
-        DivergedError: The loss stopped being a number before there were any weights to keep.
-        KeyboardInterrupt: Ctrl-C before there were any; afterwards it ends the fit and the best are kept.
+        DivergedError: The loss stopped being a number in the first epoch of all.
+        KeyboardInterrupt: Ctrl-C in that epoch; afterwards it ends the fit and the best weights are kept.
     """
     import_tensorflow()
     state = state or FitState()

@@ -116,6 +116,7 @@ class Settings:
         fit: How the head, or the whole network, is fitted.
         fine_tune: How the backbone is fitted afterwards; None where it is not.
         fine_tune_blocks: How many of its last blocks; None for all.
+        recipe: What suits where nothing is said: what `fit` was made from.
         qat: Whether the fit is one in simulated 8-bit arithmetic.
     """
 
@@ -126,6 +127,7 @@ class Settings:
     fit: FitOptions
     fine_tune: FitOptions | None
     fine_tune_blocks: int | None
+    recipe: Recipe
     qat: bool = False
 
     def build_backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
@@ -184,6 +186,7 @@ def work_out(options: TrainOptions) -> Settings:
             label_smoothing=options.label_smoothing,
             augment=options.augment,
             mixup=options.mixup,
+            dropout_scale=options.dropout_scale,
             monitor=options.monitor,
             balance=options.balance,
             seed=options.seed,
@@ -197,6 +200,7 @@ def work_out(options: TrainOptions) -> Settings:
         fit,
         fine_tune,
         options.fine_tune_blocks,
+        recipe,
         options.qat,
     )
 

@@ -1,9 +1,9 @@
 """Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
 
 The network that is fitted rounds what the exported file rounds: the weights of every layer with the batch normalisation
-folded in, and every value that the file holds in 8 bits. Ranges begin as export chooses them, and are learned with the
-weights; export finds what they came to in the spec. At the end the given network takes over weights that are on their 8-bit grid, so that export finds what was
-trained.
+folded in, and the values that the file holds in 8 bits, but for those inside a hard swish or a swish, which is one value
+here. Ranges begin as export chooses them, and are learned with the weights; export finds what they came to in the spec. At
+the end the given network takes over weights that are on their 8-bit grid, so that export finds what was trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,13 +40,11 @@ class FakeQuantized:
         settle: Gives the given network the trained weights, on their 8-bit grid, and its ReLUs the ends of their ranges.
         ranges: Gives the scale and zero point of every value in 8 bits as they are now, by the name of the given network's
             layer whose output it is.
-        layers: How many layers are in 8 bits.
     """
 
     model: Any
     settle: Callable[[], None]
     ranges: Callable[[], dict[str, QuantParams]]
-    layers: int
 
 
 def simulated_network(network: Any, spec: ModelSpec) -> Any:  # noqa: ANN401
@@ -81,7 +79,8 @@ def fake_quantized(
         progress: Told how many images are done.
 
     Raises:
-        InputError: The network is not flat, or gives values that are not finite.
+        InputError: The network is not flat, has convolutions of a kind that has no 8-bit form here, or gives values that are
+            not finite.
     """
     import_tensorflow()
     from keras import models
@@ -127,7 +126,7 @@ def fake_quantized(
     def ranges() -> dict[str, QuantParams]:
         return {name: value.params() for name, value in rounded.items()}
 
-    return FakeQuantized(model, settle, ranges, len(quantized))
+    return FakeQuantized(model, settle, ranges)
 
 
 def _own_copy(operation: Any) -> Any:  # noqa: ANN401
@@ -210,9 +209,16 @@ class _Graph:
 
         kind = kind_of(layer)
         if kind is None:
+            if any("kernel" in weight.name for weight in getattr(layer, "weights", ())):
+                raise InputError(
+                    "cannot train this network for 8 bits",
+                    got=f"{layer.name}, a {type(layer).__name__}",
+                    expected="convolutions, depthwise convolutions and dense layers, channels last",
+                    do="train without --qat",
+                )
             chain: tuple[Any, ...] = (layer,)
             following = self._only_reader(layer.output)
-            if type(layer).__name__ == "Add" and _is_relu(following):
+            if type(layer).__name__ in {"Add", "BatchNormalization"} and _is_relu(following):
                 chain = (layer, following)
             # A product with a number is the same codes with another scale.
             scaled = type(layer).__name__ == "Multiply" and len(_list(layer.input)) == 1
@@ -273,7 +279,9 @@ def _ranges(network: Any, points: list[Any], images_rgb: UInt8Array, progress: P
                 if counting:
                     histograms[number].add(flat[:: -(-flat.size // _COUNTED)])
                     continue
-                lows[number], highs[number] = min(lows[number], flat.min()), max(highs[number], flat.max())
+                # Unlike those of Python, these keep what is not a number.
+                lows[number] = np.minimum(lows[number], flat.min())
+                highs[number] = np.maximum(highs[number], flat.max())
             progress("ranges", counting * len(images_rgb) + min(start + _BATCH, len(images_rgb)), total)
         if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
             raise InputError(

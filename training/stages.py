@@ -89,7 +89,7 @@ class Stages:
         if self.loaded.transfer is None:
             raise ValueError("quantization-aware training goes on from a run")
         network = without_temperature(self.loaded.transfer.model)
-        network.trainable = True
+        _train_all_but_statistics(network)
         training = self.loaded.data.part("train")
         chosen = np.random.default_rng(self.settings.fit.seed).permutation(len(training.rows))[:_RANGE_IMAGES]
         # Weights held to the pair constraint are right for every target.
@@ -138,6 +138,8 @@ class Stages:
         if self.settings.fine_tune is None:
             raise ValueError("a checkpoint of a stage that was not asked for")
         unfreeze(backbone, self.settings.fine_tune_blocks)
+        # The head has it already.
+        scale_dropout(backbone, self.settings.fine_tune.dropout_scale)
         if checkpoint is not None and in_fine_tune:
             state = checkpoint.state
         else:
@@ -205,6 +207,16 @@ def unfreeze(backbone: Any, blocks: int | None) -> None:  # noqa: ANN401
     for block in every if blocks is None else every[-blocks:]:
         for layer in block:
             layer.trainable = not isinstance(layer, layers.BatchNormalization)
+
+
+def _train_all_but_statistics(network: Any) -> None:  # noqa: ANN401
+    """Makes a trained network trainable, in place, with batch normalisation in inference mode, see `unfreeze`."""
+    from keras import layers
+
+    network.trainable = True
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
 
 
 def without_temperature(model: Any) -> Any:  # noqa: ANN401

@@ -122,9 +122,15 @@ class Transfer:
         Raises:
             RunFolderError: The earlier network has other layers.
         """
+        from keras import layers
+
         earlier = {layer.name: layer for layer in self.model.layers}
         old_index = {label: position for position, label in enumerate(self.run.spec.labels)}
         for layer in network.layers:
+            known = earlier.get(layer.name)
+            if isinstance(layer, layers.ReLU) and isinstance(known, layers.ReLU):
+                # Quantization-aware training gives ReLUs an end of their own.
+                layer.max_value = known.max_value
             if not layer.weights:
                 continue
             if layer.name not in earlier:

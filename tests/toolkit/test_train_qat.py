@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from edgeclf.runtime import Classifier
+from edgeclf.toolkit.doctor.gather_run import open_run
+from edgeclf.training.qat import simulated_network
+from edgeclf.training.run_folder import load_run
 
 
 def test_a_run_is_trained_for_8_bits_and_exported(call_edgeclf, trained_run, photographs, tmp_path):
@@ -33,11 +36,17 @@ def test_a_run_is_trained_for_8_bits_and_exported(call_edgeclf, trained_run, pho
     done = call_edgeclf("verify", out, photographs, *options)
     assert done.code == 0, done.err
     assert json.loads(done.out)["mean_error"] < 0.01
+    # The doctor, too, judges what was trained, and not the float network that has its weights.
+    opened = open_run(run)
+    pixels = np.random.default_rng().integers(0, 256, (4, 89, 89, 3), np.uint8)
+    float_network = load_run(run).load_model()
+    simulated = simulated_network(float_network, opened.run.spec)
+    given = np.asarray(opened.infer(pixels))
+    np.testing.assert_allclose(given, simulated(pixels, training=False), atol=1e-5)
+    assert np.abs(given - np.asarray(float_network(pixels, training=False))).max() > 1e-5
 
 
 def test_no_epoch_that_is_worse_than_rounding_alone_is_kept(call_edgeclf, trained_run, photographs, tmp_path):
-    from edgeclf.training.run_folder import load_run
-
     run = tmp_path / "run"
     # A step so large that it cannot help.
     done = call_edgeclf(

@@ -245,7 +245,7 @@ def _record(opened: OpenRun, options: TrainOptions) -> dict[str, Any]:
     settings = work_out(options)
     diverged = read_divergence(opened.folder)
     training: dict[str, Any] = dict(opened.run.spec.training or {}) if opened.run is not None else {}
-    suits = settings.architecture.recipe
+    suits = settings.recipe
     return {
         "architecture": settings.architecture.name,
         "pretrained": settings.architecture.pretrained and settings.weights != "none",

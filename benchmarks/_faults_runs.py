@@ -18,7 +18,21 @@ from edgeclf.training.train import train
 TRAINING_IMAGES, TEST_IMAGES = 480, 200
 # A plain recipe that learns something from so few images in so few epochs, for one thing at a time to be spoilt.
 _SMALL = TrainOptions(architecture="small-cnn", image_size=64, epochs=16, patience=16, augment="light")
-_SEED = TrainOptions(architecture="seed-cnn", image_size=89, epochs=12, patience=12)
+# A plain network, without what makes it easy to train.
+_SEED = TrainOptions(
+    architecture="seed-cnn",
+    image_size=89,
+    epochs=12,
+    patience=12,
+    optimizer="adam",
+    learning_rate=1e-3,
+    warmup_epochs=0.6,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+    augment="light",
+    dropout_scale=1.0,
+    batch_norm=False,
+)
 _LEARNING_RATES = {"small-cnn": 2e-3, "seed-cnn": 1e-3}
 
 
@@ -132,9 +146,7 @@ def _original(folder: Path, rng: np.random.Generator) -> Truth:
         schedule="constant",
         batch_size=16,
         augment="none",
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        dropout_scale=1.0,
+        warmup_epochs=None,
         patience=10,
         epochs=12,
     )

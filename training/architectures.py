@@ -39,6 +39,7 @@ class Architecture:
             and dogs, three times over, gave 0.991 for crop, 0.987 for stretch and 0.985 for letterbox.
         recipe: Options that suit it: of its head where it is frozen, else of all of it.
         dropout: Whether it has dropout layers of its own; the head of a backbone has one.
+        takes_batch_norm: Whether batch normalisation can be put between its layers: it has none.
         any_size: Whether its weights serve images of any size.
         build_backbone: For a network with pretrained weights, makes all but its head from the input size and the
             weights (`imagenet`, `none` or a file): images to (None, F).
@@ -57,6 +58,7 @@ class Architecture:
     default_fit: FitMode
     recipe: Recipe
     dropout: bool = False
+    takes_batch_norm: bool = False
     any_size: bool = True
     build_backbone: Callable[[Size, str | Path], Any] | None = None
     build: Callable[[Size, int], Any] | None = None
@@ -218,6 +220,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             default_fit="stretch",
             recipe=SEED_CNN,
             dropout=True,
+            takes_batch_norm=True,
             any_size=False,
             build=build_seed_cnn,
         ),

@@ -34,6 +34,7 @@ class TrainOptions:
         augment: `none`, `light` or `strong`.
         mixup: Alpha of mixup.
         dropout_scale: What the rates of the network's dropout layers are multiplied by.
+        batch_norm: Whether batch normalisation is there while it is trained, and folded into its layers at the end.
         progressive: Whether training begins with smaller images.
         average_epochs: Time constant of the moving average of the weights, in epochs.
         patience: Epochs without a better monitored figure before training stops.
@@ -67,6 +68,7 @@ class TrainOptions:
     augment: str | None = None
     mixup: float | None = None
     dropout_scale: float | None = None
+    batch_norm: bool | None = None
     progressive: bool | None = None
     average_epochs: float | None = None
     patience: int | None = None
@@ -174,8 +176,19 @@ def work_out(options: TrainOptions) -> Settings:
             expected="a network with dropout that is trained anew",
             do="leave --dropout-scale out",
         )
+    goes_on = options.from_run is not None
+    if options.batch_norm and (goes_on or not architecture.takes_batch_norm):
+        raise UsageError(
+            f"--batch-norm does not go with {'--from' if goes_on else architecture.name}",
+            got="weights that were trained without" if goes_on else "a network that has its own",
+            expected="a network without, trained from random weights",
+            do="leave --batch-norm out",
+        )
     # What is said of images holds for the fit that sees images.
     recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe_for(weights)
+    if goes_on:
+        # What it knows would be lost in the first epochs of batch normalisation.
+        recipe = replace(recipe, batch_norm=False)
     fit = _fit_options(recipe, replace(options, augment=None, mixup=None) if freezes else options)
     fine_tune = None
     if options.fine_tune:

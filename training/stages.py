@@ -16,6 +16,7 @@ from edgeclf.training.checkpoint import Checkpoint
 from edgeclf.training.dataset import Split
 from edgeclf.training.fit import Best, FitResult, FitState, fit, predict, validate
 from edgeclf.training.load import Loaded
+from edgeclf.training.networks.batch_norm import fold_batch_norm, with_batch_norm
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.dropout import scale_dropout
 from edgeclf.training.networks.weights import Size
@@ -77,13 +78,20 @@ class Stages:
         size_hw = self.settings.preprocess.size_hw
         progressive = self.settings.fit.progressive
         network = self.build_network((None, None) if progressive else size_hw)
-        result = self._fit(network, WHOLE, self.settings.fit, None, checkpoint.state if checkpoint else None)
+        trained = self._in_training(network)
+        result = self._fit(trained, WHOLE, self.settings.fit, None, checkpoint.state if checkpoint else None)
+        if trained is not network:
+            fold_batch_norm(trained, network)
         whole = network
         if progressive:
             # What is saved and exported takes one size, as every other network does.
             whole = self.build_network(size_hw)
             whole.set_weights(network.get_weights())
         return Trained(whole, result, self._predict(whole, None))
+
+    def _in_training(self, network: Any) -> Any:  # noqa: ANN401
+        """What is fitted in the network's place: itself, or the same with batch normalisation for the time being."""
+        return with_batch_norm(network) if self.settings.fit.batch_norm else network
 
     def _fit_in_8_bits(self, checkpoint: Checkpoint | None) -> Trained:
         if self.loaded.transfer is None:
@@ -155,7 +163,7 @@ class Stages:
     def first_network(self) -> tuple[Any, Any]:
         """What the first fit trains, and what it is trained on: features, or None for the images themselves."""
         if self.loaded.backbone is None:
-            return self.build_network(self.settings.preprocess.size_hw), None
+            return self._in_training(self.build_network(self.settings.preprocess.size_hw)), None
         return self._build_head(self.loaded.backbone), self.loaded.features
 
     def _build_head(self, backbone: Any) -> Any:  # noqa: ANN401

@@ -180,6 +180,8 @@ def test_the_learning_rate_is_swept(call_edgeclf, photographs, tmp_path):
         (("--arch", "seed-cnn", "--progressive"), "--progressive does not go with seed-cnn"),
         (("--progressive",), "--progressive does not go with efficientnet-lite0"),
         (("--arch", "small-cnn", "--dropout-scale", "0.5"), "--dropout-scale does not go with small-cnn"),
+        (("--arch", "small-cnn", "--batch-norm"), "--batch-norm does not go with small-cnn"),
+        (("--batch-norm",), "--batch-norm does not go with efficientnet-lite0"),
         (("--arch", "seed-cnn", "--dropout-scale", "1.5"), "bad dropout scale: got 1.5, expected 0 to 1"),
         (("--false-rejection-rate", "1"), "bad false-rejection rate"),
         (("--warmup-epochs", "1"), "a warm-up without a schedule"),
@@ -195,18 +197,24 @@ def test_options_that_do_not_go_together_are_usage_errors(call_edgeclf, photogra
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("options", "rates"), [((), {0.0}), (("--dropout-scale", "0.5"), {0.1, 0.25})])
-def test_a_run_keeps_the_rates_it_was_trained_with(call_edgeclf, photographs, tmp_path, options, rates):
+@pytest.mark.parametrize(
+    ("options", "rates", "batch_norm"),
+    [((), {0.0}, True), (("--dropout-scale", "0.5", "--no-batch-norm"), {0.1, 0.25}, False)],
+)
+def test_a_run_keeps_the_dropout_it_was_trained_with_and_no_batch_norm(
+    call_edgeclf, photographs, tmp_path, options, rates, batch_norm
+):
     import keras
 
     run = tmp_path / "run"
-    done = call_edgeclf("train", photographs, "--run", run, *SEED_CNN, "--epochs", "1", *options)
+    done = call_edgeclf("train", photographs, "--run", run, *SEED_CNN, "--epochs", "1", *options, "--json")
     assert done.code == 0, done.err
+    assert done.json()["training"]["batch_norm"] is batch_norm
     saved = keras.saving.load_model(run / "model.keras")
-    drops = {float(layer.rate) for layer in saved.layers if isinstance(layer, keras.layers.Dropout)}
-    assert drops == rates
-    recorded = json.loads((run / "spec.json").read_text())["training"]["fit"]["dropout_scale"]
-    assert recorded == (float(options[1]) if options else 0.0)
+    assert {float(layer.rate) for layer in saved.layers if isinstance(layer, keras.layers.Dropout)} == rates
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in saved.layers)
+    # The figures of the fit, where batch normalisation was there, are those of what is saved.
+    assert done.json()["history"][0]["val_accuracy"] == done.json()["validation"]["accuracy"]
 
 
 def test_tensorboard_that_is_not_there_is_said(call_edgeclf, photographs, tmp_path):

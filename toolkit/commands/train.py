@@ -97,6 +97,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    batch_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--batch-norm/--no-batch-norm",
+            help="Train with batch normalisation that is folded into the weights at the end; for networks without.",
+            show_default=False,
+        ),
+    ] = None,
     progressive: Annotated[
         bool | None,
         typer.Option("--progressive/--no-progressive", help="Begin with smaller images: quicker.", show_default=False),
@@ -204,6 +212,7 @@ def train(
         augment=augment,
         mixup=mixup,
         dropout_scale=dropout_scale,
+        batch_norm=batch_norm,
         progressive=progressive,
         average_epochs=average_epochs,
         patience=patience,

@@ -1,0 +1,73 @@
+"""Batch normalisation for the time of training: between the layers of a network that has none, folded into them at the end."""
+
+from typing import Any
+
+import numpy as np
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.training.networks.normalisation import BN_MOMENTUM
+
+_LAST = "logits"
+
+
+def with_batch_norm(network: Any) -> Any:  # noqa: ANN401 - keras carries no types
+    """A new network, batch normalisation between each convolution or dense layer and its activation function.
+
+    Training is quicker and generalises better with it (Ioffe & Szegedy 2015, "Batch Normalization"), and once trained it
+    is a factor and an offset, which `fold_batch_norm` gives to the layer ahead of it.
+
+    Args:
+        network: A functional Keras model of convolutions and dense layers, without batch normalisation.
+
+    Returns:
+        Layers of the same names, but for biases, which the normalisation takes off again; weights are new, and the last
+        layer, `logits`, is as it was.
+    """
+    import_tensorflow()
+    from keras import layers, models
+
+    def clone(layer: Any) -> Any:  # noqa: ANN401
+        options = layer.get_config()
+        if _is_normalised(layer):
+            options |= {"activation": None, "use_bias": False}
+        return type(layer).from_config(options)
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        x = layer(*arguments, **options)
+        if not _is_normalised(layer):
+            return x
+        x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=_norm_of(layer))(x)
+        return layers.Activation(network.get_layer(layer.name).activation, name=f"{layer.name}_activation")(x)
+
+    return models.clone_model(network, clone_function=clone, call_function=call)
+
+
+def fold_batch_norm(trained: Any, network: Any) -> None:  # noqa: ANN401
+    """Gives a network, in place, the weights with which it computes what the other one computes in inference mode.
+
+    Args:
+        trained: What `with_batch_norm` made of the network.
+        network: The network.
+    """
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        source = trained.get_layer(layer.name)
+        if not _is_normalised(layer):
+            layer.set_weights(source.get_weights())
+            continue
+        (kernel,) = source.get_weights()
+        norm = trained.get_layer(_norm_of(layer))
+        gamma, beta, mean, variance = (values.astype(np.float64) for values in norm.get_weights())
+        factor = gamma / np.sqrt(variance + norm.epsilon)
+        layer.set_weights([(kernel * factor).astype(np.float32), (beta - mean * factor).astype(np.float32)])
+
+
+def _is_normalised(layer: Any) -> bool:  # noqa: ANN401
+    from keras import layers
+
+    return isinstance(layer, layers.Conv2D | layers.Dense) and layer.name != _LAST
+
+
+def _norm_of(layer: Any) -> str:  # noqa: ANN401
+    return f"{layer.name}_bn"

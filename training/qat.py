@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export._packages import import_tensorflow
-from edgeclf.export.int8.ranges import QuantParams, ValueHistogram
+from edgeclf.export.int8.observe import count_values
+from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec
 
-_BATCH = 8
 # What gives values that the file holds in 8 bits, among layers and the operators that Python writes (x + y, x * y).
 _ARITHMETIC = frozenset(
     {
@@ -27,8 +27,6 @@ _ARITHMETIC = frozenset(
         "BatchNormalization",
     }
 )  # fmt: skip
-# Values of one tensor of one batch that are counted.
-_COUNTED = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ def simulated_network(network: Any, spec: ModelSpec) -> Any:  # noqa: ANN401
         A Keras model, images to probabilities; None for a run that was not trained in 8-bit arithmetic.
     """
     ranges = spec.training.get("ranges_8bit") or {}
-    params = {name: QuantParams(float(entry["scale"]), int(entry["zero_point"])) for name, entry in ranges.items()}
+    params = {name: QuantParams.from_json(entry) for name, entry in ranges.items()}
     return fake_quantized(network, params, paired=True).model if params else None
 
 
@@ -88,11 +86,11 @@ def fake_quantized(
     from edgeclf.training.fake_quantize import FakeQuantizedLayer, FakeQuantizedValue
 
     graph = _Graph(network)
-    points = [step.output for step in graph.steps if step.rounds_output]
+    rounding = {step.name: step.output for step in graph.steps if step.rounds_output}
     if isinstance(images_or_ranges, Mapping):
-        params = {id(step.output): images_or_ranges[step.name] for step in graph.steps if step.rounds_output}
+        params = {name: images_or_ranges[name] for name in rounding}
     else:
-        params = _ranges(network, points, images_or_ranges, progress)
+        params = _ranges(network, rounding, images_or_ranges, progress)
     quantized = {
         step.layers[0].name: FakeQuantizedLayer(
             step.layers[0], step.norm, paired=paired, name=f"{step.layers[0].name}_int8"
@@ -100,11 +98,7 @@ def fake_quantized(
         for step in graph.steps
         if step.weighted
     }
-    rounded = {
-        step.name: FakeQuantizedValue(params[id(step.output)], f"{step.name}_u8")
-        for step in graph.steps
-        if step.rounds_output
-    }
+    rounded = {name: FakeQuantizedValue(params[name], f"{name}_u8") for name in rounding}
     folded = {step.norm.name for step in graph.steps if step.norm is not None}
 
     def call(operation: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -120,7 +114,7 @@ def fake_quantized(
         for layer in quantized.values():
             layer.settle()
         for step in graph.steps:
-            if step.rounds_output:
+            if step.name in rounded:
                 _settle_ceiling(step.layers[-1], rounded[step.name].params())
 
     def ranges() -> dict[str, QuantParams]:
@@ -261,32 +255,22 @@ def _list(value: Any) -> list[Any]:  # noqa: ANN401
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _ranges(network: Any, points: list[Any], images_rgb: UInt8Array, progress: Progress) -> dict[int, QuantParams]:  # noqa: ANN401
+def _ranges(
+    network: Any,  # noqa: ANN401
+    values: Mapping[str, Any],
+    images_rgb: UInt8Array,
+    progress: Progress,
+) -> dict[str, QuantParams]:
     """Scale and zero point of values of the float network, by the least error, as export chooses them."""
     from keras import Model
 
-    if not points:
+    if not values:
         return {}
-    model = Model(network.input, points)
-    histograms: list[ValueHistogram] = []
-    lows, highs = np.full(len(points), np.inf), np.full(len(points), -np.inf)
-    total = 2 * len(images_rgb)
-    for counting in (False, True):
-        for start in range(0, len(images_rgb), _BATCH):
-            values = [np.asarray(value) for value in _list(model(images_rgb[start : start + _BATCH], training=False))]
-            for number, value in enumerate(values):
-                flat = value.ravel()
-                if counting:
-                    histograms[number].add(flat[:: -(-flat.size // _COUNTED)])
-                    continue
-                # Unlike those of Python, these keep what is not a number.
-                lows[number] = np.minimum(lows[number], flat.min())
-                highs[number] = np.maximum(highs[number], flat.max())
-            progress("ranges", counting * len(images_rgb) + min(start + _BATCH, len(images_rgb)), total)
-        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
-            raise InputError(
-                "cannot train this network for 8 bits", got="values that are not finite", expected="finite numbers"
-            )
-        if not counting:
-            histograms = [ValueHistogram(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
-    return {id(point): histogram.params("error") for point, histogram in zip(points, histograms, strict=True)}
+    model = Model(network.input, list(values.values()))
+
+    def run(batch_rgb: UInt8Array) -> dict[str, Any]:
+        given = _list(model(batch_rgb, training=False))
+        return {name: np.asarray(value) for name, value in zip(values, given, strict=True)}
+
+    counted = count_values(run, images_rgb, progress)
+    return {name: histogram.params("error") for name, histogram in counted.items()}

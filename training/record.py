@@ -46,7 +46,7 @@ def training_summary(
         "weights": settings.weights if isinstance(settings.weights, str) else _file_identity(settings.weights),
         "freezes_backbone": settings.freezes,
         "quantization_aware": settings.qat,
-        **({"ranges_8bit": {name: asdict(params) for name, params in ranges_8bit.items()}} if ranges_8bit else {}),
+        **({"ranges_8bit": {name: params.to_json() for name, params in ranges_8bit.items()}} if ranges_8bit else {}),
         "fine_tune": None
         if settings.fine_tune is None
         else {**asdict(settings.fine_tune), "blocks": settings.fine_tune_blocks or "all"},

@@ -1,6 +1,6 @@
 """What a float network's values look like on calibration images: ranges, histograms and means per channel."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,21 +50,49 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
     if not names:
         return Observed({}, {})
     session = session_with_outputs(graph, names)
+    peaks: dict[str, npt.NDArray[np.float64]] = {}
+
+    def run(batch_rgb: UInt8Array) -> dict[str, npt.NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
+
+    def look(name: str, values: npt.NDArray[np.float32]) -> None:
+        peak = np.abs(values).max(axis=_other_axes(values)).astype(np.float64)
+        peaks[name] = np.maximum(peaks.get(name, peak), peak)
+
+    return Observed(count_values(run, images_rgb, progress, look=look), peaks)
+
+
+def count_values(
+    run: Callable[[UInt8Array], Mapping[str, npt.NDArray[np.float32]]],
+    images_rgb: UInt8Array,
+    progress: Progress,
+    *,
+    look: Callable[[str, npt.NDArray[np.float32]], None] = lambda *_: None,
+) -> dict[str, ValueHistogram]:
+    """Histograms of a network's values, from running it twice: for the extremes, then for what lies between them.
+
+    Args:
+        run: Gives the values of a batch of images by their names.
+        images_rgb: (N, H, W, 3) uint8 RGB images.
+        progress: Told how many images have passed.
+        look: Shown each batch's values once.
+
+    Raises:
+        InputError: A value is not finite.
+    """
     lows: dict[str, float] = {}
     highs: dict[str, float] = {}
-    peaks: dict[str, npt.NDArray[np.float64]] = {}
     histograms: dict[str, ValueHistogram] = {}
     total = 2 * len(images_rgb)
     for counting in (False, True):
         for start in range(0, len(images_rgb), _BATCH):
             batch = np.ascontiguousarray(images_rgb[start : start + _BATCH])
-            values = dict(zip(names, session.run(None, {graph.input: batch}), strict=True))
-            for name in names:
+            for name, values in run(batch).items():
                 if counting:
-                    flat = values[name].ravel()
+                    flat = values.ravel()
                     histograms[name].add(flat[:: -(-flat.size // _COUNTED)])
                     continue
-                low, high = float(values[name].min()), float(values[name].max())
+                low, high = float(values.min()), float(values.max())
                 if not (np.isfinite(low) and np.isfinite(high)):
                     raise InputError(
                         "cannot quantize this network",
@@ -73,12 +101,11 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
                         do="train it again with a smaller learning rate",
                     )
                 lows[name], highs[name] = min(low, lows.get(name, low)), max(high, highs.get(name, high))
-                peak = np.abs(values[name]).max(axis=_other_axes(values[name])).astype(np.float64)
-                peaks[name] = np.maximum(peaks.get(name, peak), peak)
+                look(name, values)
             progress("observe", counting * len(images_rgb) + start + len(batch), total)
         if not counting:
-            histograms = {name: ValueHistogram(lows[name], highs[name]) for name in names}
-    return Observed(histograms, peaks)
+            histograms = {name: ValueHistogram(lows[name], highs[name]) for name in lows}
+    return histograms
 
 
 def _other_axes(values: npt.NDArray[np.float32]) -> tuple[int, ...]:

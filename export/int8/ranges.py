@@ -1,8 +1,9 @@
 """Activation ranges: the scale and zero point of a tensor in 8 bits, chosen by the error they cause."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,15 @@ class QuantParams:
 
     scale: float
     zero_point: int
+
+    def to_json(self) -> dict[str, float]:
+        """For a spec."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "QuantParams":
+        """What `to_json` gave."""
+        return cls(float(document["scale"]), int(document["zero_point"]))
 
     @property
     def low(self) -> float:

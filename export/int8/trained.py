@@ -73,7 +73,7 @@ def trained_ranges(network: Any, ranges: Mapping[str, Mapping[str, float]], imag
     return TrainedRanges(
         np.ascontiguousarray(images_rgb),
         tuple(np.asarray(value) for value in values),
-        tuple(QuantParams(float(ranges[name]["scale"]), int(ranges[name]["zero_point"])) for name in names),
+        tuple(QuantParams.from_json(ranges[name]) for name in names),
     )
 
 

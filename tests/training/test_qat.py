@@ -251,3 +251,35 @@ def test_networks_within_networks_are_refused(images):
     nested = Model(image, layers.Softmax(name="probabilities")(layers.Dense(3, name="logits")(inner(image))))
     with pytest.raises(InputError, match="flat network"):
         fake_quantized(nested, images, paired=True, progress=no_progress)
+
+
+def test_a_convolution_that_has_no_8_bit_form_is_refused_by_name(images):
+    from keras import Input, Model, layers
+
+    image = Input((SIZE, SIZE, 3), dtype="uint8")
+    x = layers.SeparableConv2D(4, 3, name="apart")(layers.Rescaling(1 / 255)(image))
+    x = layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(InputError, match="got apart, a SeparableConv2D"):
+        fake_quantized(Model(image, layers.Softmax()(x)), images, paired=True)
+
+
+def test_a_normalisation_ahead_of_a_relu_is_rounded_behind_it(images):
+    """As the file does: between the two nothing is held in 8 bits."""
+    from keras import Input, Model, layers
+
+    image = Input((SIZE, SIZE, 3), dtype="uint8", name="image")
+    x = layers.MaxPooling2D(name="pool")(layers.Conv2D(8, 3, name="a")(layers.Rescaling(1 / 128, offset=-1)(image)))
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    x = layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D(name="features")(x))
+    model = Model(image, layers.Softmax(name="probabilities")(x))
+    assert set(fake_quantized(model, images[:8], paired=True).ranges()) == {"a", "relu", "features"}
+
+
+def test_batch_normalisation_that_is_not_folded_keeps_its_statistics():
+    from edgeclf.training.stages import _train_all_but_statistics
+
+    model = network()
+    model.trainable = False
+    _train_all_but_statistics(model)
+    kinds = {type(layer).__name__ for layer in model.layers if layer.weights and not layer.trainable}
+    assert kinds == {"BatchNormalization"}

@@ -90,6 +90,20 @@ def test_rows_of_old_classes_stay_and_new_ones_are_fresh():
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_the_ends_of_relus_that_were_trained_for_8_bits_stay():
+    def with_relu(ceiling):
+        image = keras.Input((8, 8, 3), dtype="uint8")
+        x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(image))
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU(ceiling, name="relu")(x))
+        return keras.Model(image, keras.layers.Softmax()(keras.layers.Dense(2, name="logits")(x)))
+
+    old, new = with_relu(0.03), with_relu(None)
+    same = {"cat": "a", "dog": "b"}
+    Transfer(run_with(("cat", "dog")), old, changes(same, same), 0).fill(new, ["cat", "dog"])
+    pixels = np.random.default_rng().integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(new(pixels), old(pixels))
+
+
 def test_the_backbone_ends_before_the_head():
     old = network(2)
     transfer = Transfer(run_with(("cat", "dog")), old, changes({"cat": "a", "dog": "b"}, {"cat": "a", "dog": "b"}), 0)

@@ -1,6 +1,7 @@
 """Compares int8 files of one network: ONNX Runtime's own recipes, and edgeclf's with each of its passes left out.
 
-    python benchmarks/int8.py IMAGES [--arch efficientnet-lite0] [--calibration 128] [--rounds 60] [--save FOLDER]
+    python benchmarks/int8.py IMAGES [--arch efficientnet-lite0] [--calibration 128] [--rounds 60] [--seed 0]
+                              [--save FOLDER]
 
 IMAGES is a folder of photographs; those with the 1000 classes of ImageNet, one each in sorted order, give top-1 as well.
 The network has its own 1000-class head. Calibration images are drawn at random and never compared on. Latencies are of
@@ -33,7 +34,6 @@ from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
-_SEED = 0
 _OURS = "edgeclf"
 _ALL_INT8 = "edgeclf, first layers in 8 bits too"
 _ENTRANCE_ROUNDS = 40
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
     parser.add_argument("--calibration", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="which calibration images are drawn")
     parser.add_argument("--save", type=Path, help="a folder for fp32.onnx and edgeclf's int8.onnx")
     parser.add_argument("--only", nargs="+", help="beside fp32, only the files whose name contains one of these")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -88,7 +89,7 @@ def main() -> None:
     size = VARIANTS[given.arch].size
     preprocess = Preprocess((size, size), "crop", crop_fraction=size / (size + 32))
     images = np.stack([preprocess_bgr(load_image(path), preprocess) for path in files])
-    order = np.random.default_rng(_SEED).permutation(len(images))
+    order = np.random.default_rng(given.seed).permutation(len(images))
     calibration, held = images[order[: given.calibration]], order[given.calibration :]
     true = held if len(images) == IMAGENET_CLASSES else None
     network = build_lite_classifier(given.arch, (size, size))

@@ -1,6 +1,5 @@
 """Live sources as a user meets them: several cameras, labels that change, freezes, full disks, a model replaced."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,34 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
-
-
-def colour_image(label, size_hw=(48, 64)):
-    noise = np.random.default_rng().integers(0, 60, (*size_hw, 3))
-    return np.clip(np.array(COLOURS_BGR[label]) * 0.6 + noise, 0, 255).astype(np.uint8)
-
-
-def picture(label, size_hw=(48, 64)):
-    return cv2.imencode(".jpg", colour_image(label, size_hw))[1].tobytes()
-
-
-def paced(items, seconds):
-    for item in items:
-        yield item
-        yield seconds
-
-
-def write_video(path, labels, fps=30.0):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
-    for label in labels:
-        writer.write(colour_image(label))
-    writer.release()
-    return path
-
-
-def records(text):
-    return [json.loads(line) for line in text.splitlines()]
+from .colours import paced, picture, records, write_video
 
 
 def of_kind(events, kind, source=None):

@@ -24,7 +24,8 @@ from edgeclf.runtime.prediction import Prediction
 from edgeclf.toolkit.serve.feeds import PreviewFeeds
 from edgeclf.toolkit.serve.server import preview_server
 
-LABELS = ("red", "green", "blue")
+from .clients import LABELS
+
 COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 MODEL = {"file": "colours.onnx", "architecture": "mean-colour", "precision": "fp32", "labels": list(LABELS)}
 

@@ -1,8 +1,6 @@
-"""What the preview answers, over real connections: pictures, figures, health, metrics, and a prompt end."""
+"""What the preview answers, over real connections: pictures, figures, health, metrics."""
 
 import contextlib
-import json
-import os
 import re
 import socket
 import threading
@@ -12,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import cv2
-import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,51 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeclf.runtime.camera import CameraStatistics
 from edgeclf.toolkit.serve import pictures
 
-LABELS = ("red", "green", "blue")
-
-
-# Without certificates, which take longer to load than everything else takes.
-CLIENT = httpx.Client(verify=False, timeout=20)
-
-
-def get(feeds, path, **options):
-    return CLIENT.get(feeds.url + path, **options)
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Frames that were encoded, as the value of their first pixel."""
-    found = []
-    encode = pictures.encode_jpeg
-
-    def encode_and_tell(image_bgr):
-        found.append(int(image_bgr[0, 0, 0]))
-        return encode(image_bgr)
-
-    monkeypatch.setattr(pictures, "encode_jpeg", encode_and_tell)
-    return found
-
-
-def messages(feeds):
-    """The stream's messages as pairs of name and document; ends when the stream ends."""
-    with CLIENT.stream("GET", feeds.url + "api/stream") as answer:
-        assert answer.headers["content-type"] == "text/event-stream"
-        name = None
-        for line in answer.iter_lines():
-            kind, _, rest = line.partition(": ")
-            if kind == "event":
-                name = rest
-            elif kind == "data":
-                yield name, json.loads(rest)
-
-
-def send_request(url: str, path: str) -> socket.socket:
-    """A client that sends a request and reads nothing yet."""
-    parts = urlsplit(url)
-    client = socket.create_connection((parts.hostname, parts.port), 20)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    return client
+from .clients import CLIENT, LABELS, get, messages
 
 
 def test_status_holds_the_newest_result_of_every_camera(start_preview, make_result):
@@ -216,166 +168,12 @@ def test_pictures_are_no_larger_than_a_page_needs(decode, size_hw, expected_hw):
     assert (image_bgr == before).all()
 
 
-def test_opencv_reads_the_stream_of_pictures(start_preview, make_result, publishing):
-    feeds = start_preview(cameras=["0"])
-    with publishing(lambda number: feeds.on_result(make_result(LABELS[number // 8 % 3], number))):
-        capture = cv2.VideoCapture(feeds.url + "cameras/0/stream.mjpg", cv2.CAP_FFMPEG)
-        try:
-            seen = set()
-            for _ in range(200):
-                ok, image_bgr = capture.read()
-                assert ok
-                assert image_bgr.shape == (90, 160, 3)
-                seen.add(int(image_bgr.mean(axis=(0, 1)).argmax()))
-                if len(seen) == 3:
-                    break
-        finally:
-            capture.release()
-    assert seen == {0, 1, 2}
-
-
-def test_nothing_is_encoded_unless_somebody_watches(start_preview, make_result, encoded):
-    feeds = start_preview()
-    for number in range(50):
-        feeds.on_result(make_result("red", number))
-    for path in ("", "api/status", "healthz", "metrics"):
-        assert get(feeds, path).status_code == 200
-    stream = messages(feeds)
-    next(stream)
-    stream.close()
-    assert encoded == []
-
-
-def test_a_frame_is_encoded_once_for_any_number_of_clients(start_preview, make_result, publishing, encoded):
-    feeds = start_preview(cameras=["0"])
-    frames = [np.full((90, 160, 3), value, np.uint8) for value in range(256)]
-    with publishing(lambda number: feeds.on_result(make_result("red", number, image_bgr=frames[number % 256]))):
-        clients = [send_request(feeds.url, "/cameras/0/stream.mjpg") for _ in range(5)]
-        counts = [0] * 5
-        deadline = time.monotonic() + 20
-        while min(counts) < 10 and time.monotonic() < deadline:
-            for number, client in enumerate(clients):
-                counts[number] += client.recv(65536).count(b"image/jpeg")
-        for client in clients:
-            client.close()
-    assert min(counts) >= 10
-    assert len(encoded) == len(set(encoded))
-    # Not five times as many as one client got.
-    assert len(encoded) < 2 * max(counts)
-
-
-def test_the_stream_begins_with_everything_and_goes_on_with_what_is_new(start_preview, make_result, publishing):
-    feeds = start_preview(cameras=["0"])
-    feeds.on_event({"event": "enter", "label": "before"})
-    with publishing(lambda number: feeds.on_result(make_result(LABELS[number % 3], number))):
-        stream = messages(feeds)
-        name, hello = next(stream)
-        assert name == "hello"
-        assert hello["model"]["file"] == "colours.onnx"
-        assert [entry["event"]["label"] for entry in hello["events"]] == ["before"]
-        feeds.on_event({"event": "enter", "label": "after"})
-        events, sequences, seconds = [], [], {}
-        deadline = time.monotonic() + 20
-        while (len(sequences) < 12 or len(seconds) < 2) and time.monotonic() < deadline:
-            name, message = next(stream)
-            if name == "event":
-                events.append(message["event"]["label"])
-            else:
-                sequences.append(message["cameras"][0].get("sequence", 0))
-                seconds.update((second[0], second[1:]) for second in message["cameras"][0]["seconds"])
-        stream.close()
-    assert events == ["after"]
-    assert sequences == sorted(set(sequences))
-    assert all(figures == [5.0, 5.0, 9.0, 9.0] for figures in seconds.values())
-    assert len(seconds) >= 2
-
-
-def test_the_stream_speaks_even_when_no_camera_does(start_preview):
-    feeds = start_preview(cameras=["0"])
-    stream = messages(feeds)
-    names = [next(stream)[0] for _ in range(3)]
-    stream.close()
-    assert names == ["hello", "status", "status"]
-
-
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
-def test_clients_that_do_not_read_cost_no_memory_and_hold_nobody_up(start_preview, make_result, publishing, decode):
-    feeds = start_preview(cameras=["0"])
-    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    frames = [np.roll(noise, number, axis=0) for number in range(8)]
-
-    def publish(number):
-        feeds.on_result(make_result("red", number, image_bgr=frames[number % 8]))
-        feeds.on_event({"event": "enter", "text": "x" * 2000})
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(publishing(publish, 0.01))
-        for path in ("/cameras/0/stream.mjpg", "/api/stream") * 8:
-            stack.enter_context(send_request(feeds.url, path))
-        time.sleep(1.0)
-        before_mb = resident_mb()
-        sequence, taken = 0, 0
-        started = time.monotonic()
-        # One picture of noise is 0.3 MB: kept for eight clients, those of a few seconds would be more than 100 MB.
-        while time.monotonic() - started < 4:
-            answer = get(feeds, f"cameras/0/picture.jpg?after={sequence}")
-            sequence, taken = int(answer.headers["edgeclf-sequence"]), taken + 1
-        assert decode(answer.content).shape == (480, 640, 3)
-        assert resident_mb() - before_mb < 40
-        assert taken > 3
-
-
-def test_streams_are_limited_and_health_still_answers(start_preview, make_result):
-    feeds = start_preview()
-    feeds.on_result(make_result("red"))
-    with contextlib.ExitStack() as stack:
-        for _ in range(32):
-            client = stack.enter_context(send_request(feeds.url, "/api/stream"))
-            assert client.recv(15) == b"HTTP/1.1 200 OK"
-        refused = get(feeds, "cameras/0/stream.mjpg")
-        assert (refused.status_code, refused.json()) == (503, {"error": "32 streams are open; close one"})
-        assert get(feeds, "healthz").status_code == 200
-    # Those that went away make room.
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with send_request(feeds.url, "/api/stream") as client:
-            if client.recv(15) == b"HTTP/1.1 200 OK":
-                return
-        time.sleep(0.1)
-    pytest.fail("no room after all clients went away")
-
-
 @pytest.mark.parametrize("path", ["api/stream", "cameras/0/stream.mjpg", "cameras/0/picture.jpg", "api/status"])
 def test_head_requests_end(start_preview, make_result, path):
     feeds = start_preview()
     feeds.on_result(make_result("red"))
     answer = CLIENT.head(feeds.url + path)
     assert (answer.status_code, answer.content) == (200, b"")
-
-
-def test_the_end_is_prompt_with_clients_of_every_kind(start_preview, make_result, publishing, monkeypatch):
-    from edgeclf.toolkit.serve.server import preview_server
-
-    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    with contextlib.ExitStack() as stack:
-        with preview_server(":0", None, model={}, cameras=["0"]) as feeds:
-            with publishing(lambda number: feeds.on_result(make_result("red", number, image_bgr=noise)), 0.01):
-                for path in ("/cameras/0/stream.mjpg", "/api/stream", "/cameras/0/picture.jpg?after=99999999"):
-                    stack.enter_context(send_request(feeds.url, path))
-                parts = urlsplit(feeds.url)
-                half = stack.enter_context(socket.create_connection((parts.hostname, parts.port)))
-                half.sendall(b"GET / HTTP/1.1\r\nHost:")
-                time.sleep(1.5)
-            started = time.monotonic()
-        assert time.monotonic() - started < 4
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeclf-serve")]
-        # What goes on afterwards does no harm: a camera may deliver once more.
-        feeds.on_result(make_result("red"))
-        feeds.on_event({"event": "enter"})
 
 
 def test_results_from_many_threads_are_all_counted(start_preview, make_result):

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgeclf.export.int8.graph import prepare_model
-from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.runtime.images.preprocess import UInt8Array
 
 Run = Callable[[UInt8Array], npt.NDArray[np.float32]]
 # What each needs from PyPI.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from _faults import Fault, Truth
 
-from edgeclf.runtime.sources import looks_like_image
+from edgeclf.runtime.batch.sources import looks_like_image
 
 
 def _thin_out(folder: Path, generator: np.random.Generator, *, ratio: float) -> Truth:

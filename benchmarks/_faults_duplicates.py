@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from _faults import Fault, Truth
 
-from edgeclf.runtime.preprocess import load_image
-from edgeclf.runtime.sources import looks_like_image
+from edgeclf.runtime.batch.sources import looks_like_image
+from edgeclf.runtime.images.preprocess import load_image
 
 Image = npt.NDArray[np.uint8]
 Change = Callable[[Image, np.random.Generator], Image]

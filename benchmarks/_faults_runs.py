@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from _faults import Fault, Truth
 
-from edgeclf.training import architectures
-from edgeclf.training.dataset import discover_dataset
+from edgeclf.training.data.dataset import discover_dataset
+from edgeclf.training.networks import registry as architectures
 from edgeclf.training.options import TrainOptions
-from edgeclf.training.train import train
+from edgeclf.training.trainer import train
 
 # Images of all classes together that a training is given, and that test it.
 TRAINING_IMAGES, TEST_IMAGES = 480, 200

@@ -25,7 +25,7 @@ def write_slow_model(folder: Path, infer_ms: float) -> tuple[Path, float]:
 
 
 def _write_and_time(path: Path, layers: int) -> float:
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.session.session import ModelSession
 
     _write(path, layers)
     session = ModelSession(path, threads=1)

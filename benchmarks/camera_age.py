@@ -45,11 +45,11 @@ def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -
 
 def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> None:
     """In a process of its own, as a camera's user has it: `edgeclf infer` with an observer beside."""
-    from edgeclf.runtime.live import LiveResult
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.toolkit.infer_camera import infer_camera
-    from edgeclf.toolkit.infer_output import Delivery
-    from edgeclf.toolkit.live_options import LiveOptions
+    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.infer.cameras import infer_camera
+    from edgeclf.toolkit.infer.options import LiveOptions
+    from edgeclf.toolkit.infer.records import Delivery
 
     class Watcher:
         """Keeps the ages."""

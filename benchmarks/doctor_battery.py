@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 from _faults import Fault, judge
 
+from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.sources import looks_like_image
-from edgeclf.toolkit.demo_data import write_demo_data
+from edgeclf.toolkit.datasets.demo_data import write_demo_data
 from edgeclf.toolkit.doctor.examination import Settings, examine_path
-from edgeclf.toolkit.doctor.look import Memory
+from edgeclf.toolkit.doctor.gather.thumbnails import Memory
 
 
 @dataclass(frozen=True)

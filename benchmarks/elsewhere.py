@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from _engines import openvino_engine
 
-from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
-from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.session.session import ModelSession
 
 _SEED = 0
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}

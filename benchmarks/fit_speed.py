@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from _training import median, stock_environment
 
 if TYPE_CHECKING:
-    from edgeclf.training.architectures import Architecture
+    from edgeclf.training.networks.registry import Architecture
 
 
 def fit_once(side: str, given: argparse.Namespace) -> float:
@@ -31,7 +31,7 @@ def fit_once(side: str, given: argparse.Namespace) -> float:
         # Before edgeclf's own import, which would turn oneDNN on.
         import keras
 
-        from edgeclf.training.architectures import get_architecture
+        from edgeclf.training.networks.registry import get_architecture
 
         network = _build(get_architecture(given.arch), given.size)
         network.compile("nadam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -41,10 +41,10 @@ def fit_once(side: str, given: argparse.Namespace) -> float:
         network.fit(images, true, batch_size=given.batch_size, epochs=2, verbose=0, callbacks=[clock])
         return float(given.images / (ends[1] - ends[0]))
     from edgeclf.runtime.progress import no_progress
-    from edgeclf.training.architectures import get_architecture
-    from edgeclf.training.batches import LabelledRows, TrainingBatches
-    from edgeclf.training.fit import fit
-    from edgeclf.training.recipe import FitOptions
+    from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+    from edgeclf.training.fit.loop import fit
+    from edgeclf.training.networks.registry import get_architecture
+    from edgeclf.training.recipes import FitOptions
 
     options = FitOptions(
         epochs=2, batch_size=given.batch_size, optimizer="nadam", learning_rate=1e-3, patience=10, seed=0

@@ -33,7 +33,7 @@ def train_with_keras(data: Path, size: int) -> dict[str, float]:
     import keras
     import numpy as np
 
-    from edgeclf.training.architectures import assemble, build_head, get_architecture
+    from edgeclf.training.networks.registry import assemble, build_head, get_architecture
 
     architecture = get_architecture(_ARCHITECTURE)
     if architecture.build_backbone is None:

@@ -19,13 +19,13 @@ import onnx
 from _engines import onnxruntime_file
 from onnx import numpy_helper
 
-from edgeclf.export.convert import onnx_from_keras
-from edgeclf.export.int8.graph import prepare_model
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.quantize import quantize_int8
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.open_session import open_session_from_bytes
-from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_classifier
 

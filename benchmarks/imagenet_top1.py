@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgeclf.export.contract import attach_spec
-from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.graph.contract import attach_spec
+from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.runtime import Classifier, ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 

@@ -25,12 +25,12 @@ import onnx
 import onnxruntime
 from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, onnxruntime_file, openvino_engine
 
-from edgeclf.export.contract import attach_spec
-from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.graph.contract import attach_spec
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.quantize import Calibrator
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 

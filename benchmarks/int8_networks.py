@@ -14,7 +14,7 @@ from typing import Any
 
 from _training import edgeclf
 
-from edgeclf.training.architectures import ARCHITECTURES
+from edgeclf.training.networks.registry import ARCHITECTURES
 
 
 def main() -> None:

@@ -30,10 +30,10 @@ import numpy as np
 import onnxruntime
 
 from edgeclf.runtime import Classifier, ModelSession, preprocess_bgr
+from edgeclf.runtime.batch.pipeline import Job, classify_jobs
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
-from edgeclf.runtime.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.pipeline import Job, classify_jobs
-from edgeclf.runtime.preprocess import load_image
+from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
+from edgeclf.runtime.images.preprocess import load_image
 
 # Images for one figure of the stages alone.
 _ALONE = 24

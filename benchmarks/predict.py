@@ -20,8 +20,8 @@ import onnxruntime
 
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
-from edgeclf.runtime.geometry import kept_region
-from edgeclf.runtime.queries import synthetic_frame
+from edgeclf.runtime.images.fit_modes import kept_region
+from edgeclf.runtime.timing.queries import synthetic_frame
 
 _LIMIT = 1.05
 _WARM_UP = 30

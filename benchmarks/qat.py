@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from _training import edgeclf
 
-from edgeclf.export.convert import onnx_from_keras
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.quantize import Calibrator
-from edgeclf.runtime.open_session import open_session_from_bytes
-from edgeclf.runtime.preprocess import load_image, preprocess_bgr
-from edgeclf.runtime.session import ModelSession
-from edgeclf.runtime.sources import looks_like_image
-from edgeclf.training import run_folder
+from edgeclf.runtime.batch.sources import looks_like_image
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
+from edgeclf.runtime.session.opening import open_session_from_bytes
+from edgeclf.runtime.session.session import ModelSession
+from edgeclf.training.run import folder as run_folder
 
 # Training images that ranges, rounding and biases are fitted to.
 _CALIBRATION = 256

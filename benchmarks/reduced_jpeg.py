@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from edgeclf.runtime import ModelSession, decode_image, load_image, preprocess_bgr
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.image_header import read_image_header
-from edgeclf.runtime.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.reduction import jpeg_reduction
+from edgeclf.runtime.images.header import read_image_header
+from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
+from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction
 
 _PIXELS = 12_000_000
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime.camera import CameraStatistics
-from edgeclf.runtime.grabber import CameraFrame
-from edgeclf.runtime.live import LiveResult
-from edgeclf.runtime.pipeline import Job, classify_job
-from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.batch.pipeline import Job, classify_job
+from edgeclf.runtime.live.camera import CameraStatistics
+from edgeclf.runtime.live.grabber import CameraFrame
+from edgeclf.runtime.live.results import LiveResult
+from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.serve.server import preview_server
 
 _CLIENTS = (0, 1, 5)

@@ -13,25 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.contract import attach_spec, check_contract
-from edgeclf.export.convert import onnx_from_keras
 from edgeclf.export.fp16 import convert_fp16
-from edgeclf.export.gate import Gate, HeldOutImages, probabilities_of
+from edgeclf.export.graph.contract import attach_spec, check_contract
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.int8.qat_ranges import trained_ranges
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.int8.trained import trained_ranges
-from edgeclf.export.keras_model import KerasModel
-from edgeclf.export.parity import FP32_LIMITS, ParityFacts, ParityLimits
-from edgeclf.export.recommend import Candidate, Recommendation, recommend
-from edgeclf.export.search import Effort, Trial, search
-from edgeclf.export.trials import Subject, Trials
-from edgeclf.runtime.bench import LatencyFigures, compare_latency
+from edgeclf.export.keras_backend import KerasModel
+from edgeclf.export.search.search import Effort, Trial, search
+from edgeclf.export.search.trial_cache import Subject, Trials
+from edgeclf.export.verify.gate import Gate, HeldOutImages, probabilities_of
+from edgeclf.export.verify.parity import FP32_LIMITS, ParityFacts, ParityLimits
+from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
 from edgeclf.runtime.files import replacing
-from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.session import ModelSession
+from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
+from edgeclf.runtime.timing.latency import LatencyFigures, compare_latency
 
 # Images by which values of the Keras network are found in its ONNX form.
 _COMPARED_IMAGES = 2

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.convert import keep_used_opsets
-from edgeclf.export.int8.graph import prepare_model
-from edgeclf.export.int8.steps import WEIGHTED_OPS
-from edgeclf.export.stem import find_stem
+from edgeclf.export.graph.convert import keep_used_opsets
+from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.export.graph.pixel_normalisation import find_stem
+from edgeclf.export.int8.partition import WEIGHTED_OPS
 from edgeclf.runtime.errors import InputError, UsageError
 
 # Eleven bits of a probability would be fewer than a decision threshold has digits.

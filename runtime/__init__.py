@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeclf.runtime.classifier import Classifier
-    from edgeclf.runtime.devices import DeviceChoice
     from edgeclf.runtime.errors import EdgeclfError
+    from edgeclf.runtime.images.preprocess import decode_image, load_image, preprocess_bgr
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
-    from edgeclf.runtime.preprocess import decode_image, load_image, preprocess_bgr
-    from edgeclf.runtime.session import ModelSession, PixelScaling
+    from edgeclf.runtime.session.devices import DeviceChoice
+    from edgeclf.runtime.session.session import ModelSession, PixelScaling
     from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 __all__ = [
@@ -38,17 +38,17 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "classifier",
-    "DeviceChoice": "devices",
+    "DeviceChoice": "session.devices",
     "EdgeclfError": "errors",
     "LabelConfidence": "prediction",
-    "ModelSession": "session",
+    "ModelSession": "session.session",
     "ModelSpec": "spec",
-    "PixelScaling": "session",
+    "PixelScaling": "session.session",
     "Prediction": "prediction",
     "Preprocess": "spec",
-    "decode_image": "preprocess",
-    "load_image": "preprocess",
-    "preprocess_bgr": "preprocess",
+    "decode_image": "images.preprocess",
+    "load_image": "images.preprocess",
+    "preprocess_bgr": "images.preprocess",
 }
 
 

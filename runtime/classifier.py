@@ -10,12 +10,12 @@ from typing import Literal, TypeVar, overload
 
 import numpy as np
 
-from edgeclf.runtime.devices import DeviceChoice
+from edgeclf.runtime.batch.pipeline import Job, classify_jobs
 from edgeclf.runtime.errors import EdgeclfError, UsageError
-from edgeclf.runtime.pipeline import Job, classify_jobs
+from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
-from edgeclf.runtime.preprocess import UInt8Array, load_image, preprocess_bgr
-from edgeclf.runtime.session import ModelSession, PixelScaling
+from edgeclf.runtime.session.devices import DeviceChoice
+from edgeclf.runtime.session.session import ModelSession, PixelScaling
 from edgeclf.runtime.spec import ModelSpec
 
 SourceT = TypeVar("SourceT", str, Path)

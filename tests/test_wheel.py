@@ -138,4 +138,4 @@ for item in pkgutil.walk_packages(edgeclf.__path__, "edgeclf."):
 """
     done = run_installed(installed, "-c", program)
     assert done.returncode == 0, done.stderr
-    assert {"edgeclf.runtime.session", "edgeclf.toolkit.commands.info"} <= set(done.stdout.split())
+    assert {"edgeclf.runtime.session.session", "edgeclf.toolkit.commands.info"} <= set(done.stdout.split())

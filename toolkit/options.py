@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeclf.runtime.devices import DeviceChoice
+    from edgeclf.runtime.session.devices import DeviceChoice
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
@@ -86,8 +86,8 @@ def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_
     Raises:
         UsageError: There is no such device, an option cannot be read, or one does not go with the device.
     """
-    from edgeclf.runtime.devices import DeviceChoice
     from edgeclf.runtime.errors import UsageError
+    from edgeclf.runtime.session.devices import DeviceChoice
 
     options: dict[str, str] = {}
     for text in provider_options or ():
@@ -122,7 +122,7 @@ def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "
     if (mean is None) != (std is None):
         raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
     if mean is not None and std is not None:
-        from edgeclf.runtime.session import PixelScaling
+        from edgeclf.runtime.session.session import PixelScaling
 
         arguments["scaling"] = PixelScaling(_triple("--mean", mean), _triple("--std", std))
     return arguments

@@ -11,15 +11,15 @@ import numpy.typing as npt
 from edgeclf.export._packages import import_tensorflow
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.ahead import working_ahead
-from edgeclf.training.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
+from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
+from edgeclf.training.data.training_data import TrainingData, prepare_data
+from edgeclf.training.inputs import Plan
 from edgeclf.training.networks.weights import LayerWeights
 from edgeclf.training.options import Settings
-from edgeclf.training.plan import Plan
 from edgeclf.training.plots import import_figure
-from edgeclf.training.prepare import TrainingData, prepare_data
-from edgeclf.training.rows import RowFile
-from edgeclf.training.transfer import Transfer, class_changes, count_leaked, known_parts
+from edgeclf.training.prefetch import working_ahead
+from edgeclf.training.run.transfer import Transfer, class_changes, count_leaked, known_parts
 
 _FEATURES_IN_MEMORY_BYTES = 256 << 20
 

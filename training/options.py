@@ -6,10 +6,10 @@ from typing import Any
 
 from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
-from edgeclf.training.architectures import DEFAULT_ARCHITECTURE, Architecture, get_architecture
-from edgeclf.training.augment import get_augmentation
+from edgeclf.training.data.augmentation import get_augmentation
+from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE, Architecture, get_architecture
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
-from edgeclf.training.recipe import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe
+from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe
 
 
 @dataclass(frozen=True)

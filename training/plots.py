@@ -17,7 +17,7 @@ from edgeclf.runtime.metrics import (
     calibration_bins,
     expected_calibration_error,
 )
-from edgeclf.training.find_lr import LrSweep
+from edgeclf.training.fit.lr_finder import LrSweep
 
 _TRAIN_COLOUR, _VAL_COLOUR = "#7a8ba3", "#c2410c"
 # Beyond this many classes the numbers in the cells could not be read.

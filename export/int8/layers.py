@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export.int8.graph import FloatGraph, attributes_of
+from edgeclf.export.graph.float_graph import FloatGraph, attributes_of
 from edgeclf.export.int8.weights import Rows
 
 

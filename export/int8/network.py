@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.contract import INPUT_NAME, OUTPUT_NAME
-from edgeclf.export.convert import keep_used_opsets
-from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
-from edgeclf.export.int8.graph import FloatGraph
+from edgeclf.export.graph.contract import INPUT_NAME, OUTPUT_NAME
+from edgeclf.export.graph.convert import keep_used_opsets
+from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.pixel_normalisation import Stem, find_stem
+from edgeclf.export.int8.determinism import unsettled_sums
+from edgeclf.export.int8.partition import StepPlan, plan_steps
+from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.saturation import prove_no_saturation
-from edgeclf.export.int8.steps import StepPlan, plan_steps
-from edgeclf.export.int8.sums import unsettled_sums
-from edgeclf.export.stem import Stem, find_stem
 from edgeclf.runtime.errors import InputError, UsageError
 
 

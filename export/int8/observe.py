@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.graph import FloatGraph
+from edgeclf.export.graph.float_graph import FloatGraph
 from edgeclf.export.int8.ranges import ValueHistogram
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.open_session import open_session_from_bytes
-from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session.opening import open_session_from_bytes
 
 _BATCH = 4
 # Values of one tensor of one batch that are counted: far more than a histogram needs.

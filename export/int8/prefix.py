@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.emit import Emitter, QuantizedLayer, in_bytes, model_of
-from edgeclf.export.int8.graph import FloatGraph
+from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.pixel_normalisation import Stem
+from edgeclf.export.int8.partition import Step, StepPlan
+from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.export.int8.steps import Step, StepPlan
-from edgeclf.export.stem import Stem
 from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.open_session import open_session_from_bytes
-from edgeclf.runtime.preprocess import UInt8Array
+from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.session.opening import open_session_from_bytes
 
 BATCH = 16
 Values = dict[str, npt.NDArray[Any]]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.graph import FloatGraph, attributes_of, read_graph
+from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, read_graph
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair
 
 

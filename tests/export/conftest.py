@@ -80,6 +80,6 @@ def trained() -> Trained:
 @pytest.fixture(scope="session")
 def fp32(trained: Trained) -> Any:
     """The network as a float ONNX model; tests that change it take a copy."""
-    from edgeclf.export.convert import onnx_from_keras
+    from edgeclf.export.graph.convert import onnx_from_keras
 
     return onnx_from_keras(trained.model)

@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 
 import edgeclf.export.exporter as exporter_module
 from edgeclf.export.exporter import ParityGateError, export_classifier
-from edgeclf.export.gate import HeldOutImages
-from edgeclf.export.parity import ParityLimits, int8_limits
+from edgeclf.export.verify.gate import HeldOutImages
+from edgeclf.export.verify.parity import ParityLimits, int8_limits
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.errors import InputError, OutputError, UsageError
 from edgeclf.runtime.spec import ModelSpec, Preprocess

@@ -3,14 +3,14 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from edgeclf.export.contract import attach_spec, check_contract
 from edgeclf.export.fp16 import convert_fp16
-from edgeclf.export.int8.graph import prepare_model
-from edgeclf.export.recommend import Candidate, recommend
-from edgeclf.runtime.bench import LatencyFigures
+from edgeclf.export.graph.contract import attach_spec, check_contract
+from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.export.verify.recommend import Candidate, recommend
 from edgeclf.runtime.errors import InputError, UsageError
-from edgeclf.runtime.open_session import open_session_from_bytes
+from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
+from edgeclf.runtime.timing.latency import LatencyFigures
 
 from .conftest import LABELS, SIZE_HW
 

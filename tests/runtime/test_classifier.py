@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgeclf.runtime import Classifier
-from edgeclf.runtime.engines import GROUPS_AHEAD
+from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.strategies import GROUPS_AHEAD
 from edgeclf.runtime.errors import ImageError, UsageError
-from edgeclf.runtime.pipeline import Job, classify_jobs
 
 COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 

@@ -19,7 +19,7 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.toolkit.bench_plot import Curve
+    from edgeclf.toolkit.bench.plot import Curve
 
 _DEFAULT_DURATION_S = 3.0
 _DEFAULT_MIN_QUERIES = 100
@@ -145,9 +145,9 @@ def bench(
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.toolkit.bench_models import compare, measure_one
-    from edgeclf.toolkit.bench_plot import check_plot, draw_curves
-    from edgeclf.toolkit.bench_scenarios import ScenarioOptions, bench_scenarios
+    from edgeclf.toolkit.bench.models import compare, measure_one
+    from edgeclf.toolkit.bench.plot import check_plot, draw_curves
+    from edgeclf.toolkit.bench.scenarios import ScenarioOptions, bench_scenarios
 
     _check_combination(
         scenario,

@@ -22,7 +22,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Train, export to int8, verify, classify and time on real photographs, in one go and without a network."""
-    from edgeclf.toolkit.demo_data import write_demo_data
+    from edgeclf.toolkit.datasets.demo_data import write_demo_data
 
     started = time.perf_counter()
     _prepare_folder(folder)
@@ -103,7 +103,7 @@ def _summary(run: Path, model: Path, seconds: float) -> dict[str, Any]:
     """The figures that the steps left in their own files."""
     import json
 
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.session.session import ModelSession
 
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     spec = ModelSession(model, device="cpu").spec

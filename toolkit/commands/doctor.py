@@ -49,7 +49,7 @@ def doctor(
 ) -> None:
     """Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a problem."""
     if list_checks:
-        from edgeclf.toolkit.doctor.view import print_checks
+        from edgeclf.toolkit.doctor.report.terminal import print_checks
 
         print_checks(as_json=as_json)
         return
@@ -58,8 +58,8 @@ def doctor(
     if subject is None:
         raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
     from edgeclf.toolkit.doctor.examination import Settings, examine_path, is_run
-    from edgeclf.toolkit.doctor.gather import MAX_FEATURES
-    from edgeclf.toolkit.doctor.view import print_examination
+    from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES
+    from edgeclf.toolkit.doctor.report.terminal import print_examination
 
     for option, value in (("--data", data), ("--int8", int8)):
         if value is not None and not is_run(subject):
@@ -69,7 +69,7 @@ def doctor(
         examination = examine_path(subject, settings, progress)
     if html is not None:
         from edgeclf.runtime.files import write_text
-        from edgeclf.toolkit.doctor.page import page
+        from edgeclf.toolkit.doctor.report.page import page
 
         write_text(html, page(examination))
     if as_json:

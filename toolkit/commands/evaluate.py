@@ -22,7 +22,7 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.pipeline import ProbabilityModel
+    from edgeclf.runtime.batch.pipeline import ProbabilityModel
 
 
 def evaluate(
@@ -43,9 +43,9 @@ def evaluate(
     import numpy as np
 
     from edgeclf.runtime.metrics import classification_report
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
-    from edgeclf.toolkit.report import print_report
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.datasets.evaluation_set import classify_files, end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.reports.classification import print_report
 
     opened: ProbabilityModel
     if model.is_dir():

@@ -17,7 +17,7 @@ from edgeclf.toolkit.options import (
 
 if TYPE_CHECKING:
     from edgeclf.export.exporter import ExportReport
-    from edgeclf.export.recommend import Candidate
+    from edgeclf.export.verify.recommend import Candidate
 
 _ENTRANCES = ("auto", "int8")
 # Images that the quick effort compares on, of each part, and calibrates on.
@@ -82,16 +82,16 @@ def export(
     """Write one .onnx file, verified on held-out images against the trained network; nothing if it differs."""
     from edgeclf.export.exporter import PRECISIONS, ParityGateError, export_classifier
     from edgeclf.export.int8.recipe import QuantizationRecipe
-    from edgeclf.export.parity import int8_limits
-    from edgeclf.export.search import EFFORTS
+    from edgeclf.export.search.search import EFFORTS
     from edgeclf.export.targets import resolve_target, target_of
+    from edgeclf.export.verify.parity import int8_limits
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.toolkit.labelled import end_with_unreadable
-    from edgeclf.toolkit.run_images import load_run_images, sample_held_out
-    from edgeclf.training.cache import default_cache_folder
-    from edgeclf.training.qat import simulated_network
-    from edgeclf.training.run_folder import load_run
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
+    from edgeclf.toolkit.datasets.run_images import load_run_images, sample_held_out
+    from edgeclf.training.cache.pixels import default_cache_folder
+    from edgeclf.training.qat.model import simulated_network
+    from edgeclf.training.run.folder import load_run
 
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", expected=", ".join(PRECISIONS), do="choose one of them")
@@ -162,7 +162,7 @@ def export(
 
 def _show(report: "ExportReport", *, as_json: bool) -> None:
     from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.toolkit.parity_view import print_export
+    from edgeclf.toolkit.reports.parity import print_export
 
     if not as_json:
         print_export(report, cpu_info().model)
@@ -192,7 +192,7 @@ def _figures(candidate: "Candidate") -> dict[str, Any]:
 
 def _points(report: "ExportReport") -> list[tuple[str, float, float, bool]]:
     """Name, latency next to fp32, agreement, and whether none beats it, of fp32 and of each recipe that was timed."""
-    from edgeclf.export.recommend import pareto_front
+    from edgeclf.export.verify.recommend import pareto_front
 
     timed = [item for item in (report.candidates[0], *report.recipes) if item.latency is not None]
     front = pareto_front(timed)

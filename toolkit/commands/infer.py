@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edgeclf.toolkit.infer_output import OUTPUT_FORMATS, Delivery, OutputFormat
+from edgeclf.toolkit.infer.records import OUTPUT_FORMATS, Delivery, OutputFormat
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
@@ -24,7 +24,7 @@ from edgeclf.toolkit.options import (
     chosen_device,
     model_arguments,
 )
-from edgeclf.toolkit.other_cpu import warn_of_other_cpu
+from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 from edgeclf.toolkit.serve.option import ServeOption, ServeTokenOption, preview_of
 
 _RECONNECTS = 5
@@ -191,12 +191,12 @@ def infer(
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.runtime.smoothing import Smoothing
-    from edgeclf.toolkit.infer_camera import infer_camera
-    from edgeclf.toolkit.infer_files import infer_files
-    from edgeclf.toolkit.live_options import LiveOptions
-    from edgeclf.toolkit.native_stderr import silenced_decoders
+    from edgeclf.runtime.live.smoothing import Smoothing
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.infer.cameras import infer_camera
+    from edgeclf.toolkit.infer.files import infer_files
+    from edgeclf.toolkit.infer.options import LiveOptions
+    from edgeclf.toolkit.infer.quiet_decoders import silenced_decoders
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format)

@@ -9,7 +9,7 @@ from edgeclf.toolkit.console import note, print_json, print_result, print_table,
 from edgeclf.toolkit.options import JsonOption, LabelsOption, MeanOption, StdOption, model_arguments
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.device_probe import DeviceReport
+    from edgeclf.runtime.session.device_report import DeviceReport
 
 
 def info(
@@ -37,7 +37,7 @@ def info(
 
 
 def _describe_devices(*, as_json: bool) -> None:
-    from edgeclf.runtime.device_probe import probe_devices
+    from edgeclf.runtime.session.device_report import probe_devices
 
     with progress_bar() as progress:
         report = probe_devices(progress=progress)
@@ -50,7 +50,7 @@ def _describe_devices(*, as_json: bool) -> None:
 
 
 def _print_devices(report: "DeviceReport") -> None:
-    from edgeclf.runtime.devices import AUTO_ORDER
+    from edgeclf.runtime.session.devices import AUTO_ORDER
 
     print_result(f"ONNX Runtime {report.version} with {', '.join(report.providers)}")
     rows = [
@@ -65,8 +65,8 @@ def _print_devices(report: "DeviceReport") -> None:
 def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str | None, *, as_json: bool) -> None:
     import dataclasses
 
-    from edgeclf.runtime.devices import clashing_packages
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.session.devices import clashing_packages
+    from edgeclf.runtime.session.session import ModelSession
 
     session = ModelSession(model, device="cpu", **model_arguments(labels, mean, std))
     spec = session.spec

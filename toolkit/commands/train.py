@@ -10,7 +10,7 @@ from edgeclf.toolkit.options import CacheFolderOption, IgnoreUnreadableOption, J
 
 if TYPE_CHECKING:
     from edgeclf.training.options import TrainOptions
-    from edgeclf.training.train import TrainResult
+    from edgeclf.training.trainer import TrainResult
 
 _GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "ignore_unreadable", "as_json"}
 
@@ -183,7 +183,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier; the best epoch on validation images is kept, test images only report."""
-    from edgeclf.toolkit.train_view import print_architectures
+    from edgeclf.toolkit.reports.training import print_architectures
 
     if list_architectures:
         print_architectures(as_json=as_json)
@@ -236,8 +236,8 @@ def train(
         return
     if run is None:
         raise AssertionError("checked above")
-    from edgeclf.training.dataset import discover_dataset
-    from edgeclf.training.train import train as run_training
+    from edgeclf.training.data.dataset import discover_dataset
+    from edgeclf.training.trainer import train as run_training
 
     dataset = discover_dataset(data)
     with progress_bar(enabled=not as_json) as progress:
@@ -287,7 +287,7 @@ def _refuse_options(context: typer.Context) -> None:
 def _resume(
     folder: Path, data: Path | None, *, tensorboard: bool, cache_folder: Path | None, as_json: bool
 ) -> "TrainResult":
-    from edgeclf.training.train import resume
+    from edgeclf.training.trainer import resume
 
     root = data if data is None or data.is_dir() else data.parent
     with progress_bar(enabled=not as_json) as progress:
@@ -303,9 +303,9 @@ def _look(
     *,
     as_json: bool,
 ) -> None:
-    from edgeclf.toolkit.train_view import print_sweep
-    from edgeclf.training.dataset import discover_dataset
-    from edgeclf.training.look import draw_augmentation, sweep_learning_rate
+    from edgeclf.toolkit.reports.training import print_sweep
+    from edgeclf.training.data.dataset import discover_dataset
+    from edgeclf.training.inspect.preview import draw_augmentation, sweep_learning_rate
 
     dataset = discover_dataset(data)
     document: dict[str, Any] = {}
@@ -326,8 +326,8 @@ def _look(
 
 
 def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> None:
-    from edgeclf.toolkit.labelled import end_with_unreadable
-    from edgeclf.toolkit.train_view import print_training, training_json
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
+    from edgeclf.toolkit.reports.training import print_training, training_json
 
     if as_json:
         print_json(training_json(result))

@@ -21,10 +21,10 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.export.layer_report import LayerFacts
+    from edgeclf.export.verify.layer_report import LayerFacts
     from edgeclf.runtime.progress import Progress
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.toolkit.labelled import ImageList
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.datasets.evaluation_set import ImageList
 
 # Images that layers are compared on: ratios of energies settle long before accuracies do.
 _LAYER_IMAGES = 32
@@ -85,7 +85,7 @@ def verify(
         raise UsageError("--plot without --layers", expected="both", do="add --layers")
     limits = (min_agreement, max_accuracy_drop)
     if emulate is not None:
-        from edgeclf.toolkit.emulation import verify_emulated
+        from edgeclf.toolkit.datasets.emulated import verify_emulated
 
         if against is not None or layers:
             raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
@@ -105,7 +105,7 @@ def verify(
     if against is None or core:
         missing = "--core without --emulate" if core else "neither --against nor --emulate"
         raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.session.session import ModelSession
 
     _verify_against(
         model,
@@ -136,11 +136,11 @@ def _verify_against(
 ) -> None:
     import numpy as np
 
-    from edgeclf.export.parity import compare_probabilities, parity_failures
+    from edgeclf.export.verify.parity import compare_probabilities, parity_failures
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError
-    from edgeclf.toolkit.labelled import classify_files, end_with_unreadable, list_images, open_reference
-    from edgeclf.toolkit.parity_view import check_same_labels, limits_for, print_layers, print_parity
+    from edgeclf.toolkit.datasets.evaluation_set import classify_files, end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.reports.parity import check_same_labels, limits_for, print_layers, print_parity
 
     reference = open_reference(against, in_float=candidate.spec.precision != "int8")
     check_same_labels(model, candidate.spec, against, reference.spec)
@@ -200,11 +200,11 @@ def _compare_layers(
     """The layers of an int8 file next to those of the run or float file it is compared with, on some of the images."""
     import numpy as np
 
-    from edgeclf.export.convert import onnx_from_keras, read_model
-    from edgeclf.export.layer_report import compare_layers
-    from edgeclf.runtime.preprocess import load_image, preprocess_bgr
-    from edgeclf.runtime.session import ModelSession
-    from edgeclf.training.run_folder import load_run
+    from edgeclf.export.graph.convert import onnx_from_keras, read_model
+    from edgeclf.export.verify.layer_report import compare_layers
+    from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.training.run.folder import load_run
 
     spec = ModelSession(model, device="cpu", threads=1).spec
     # Evenly spread, so that classes in folders are all there.

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress
-from edgeclf.toolkit.doctor.checks import checks_for, examine
 from edgeclf.toolkit.doctor.facts import PARTS, DataFacts, Facts, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy, summary
-from edgeclf.toolkit.doctor.gather import MAX_FEATURES, gather_data
-from edgeclf.toolkit.doctor.look import Memory
-from edgeclf.training.dataset import Sample
-from edgeclf.training.run_folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE
-from edgeclf.training.split import read_split
+from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
+from edgeclf.toolkit.doctor.gather.thumbnails import Memory
+from edgeclf.toolkit.doctor.registry import checks_for, examine
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.split import read_split
+from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _facts_of_run(
     folder: Path, settings: Settings, progress: Progress
 ) -> tuple[RunFacts | None, FieldFacts | None, list[Finding]]:
     """What the run's records and its model say, and notes about what could not be looked at."""
-    from edgeclf.toolkit.doctor.gather_run import gather_field, gather_run, open_run
+    from edgeclf.toolkit.doctor.gather.run import gather_field, gather_run, open_run
 
     opened = open_run(folder, data=settings.data, cache_folder=settings.cache_folder, progress=progress)
     run: RunFacts = gather_run(opened, seed=settings.seed)

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from edgeclf.runtime.session import ModelSession
+    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.toolkit.serve.feeds import PreviewFeeds
 
 ServeOption = Annotated[
@@ -52,7 +52,7 @@ def preview_of(
         if token is not None:
             raise UsageError("--serve-token without --serve", expected="both", do="add --serve :8080, or leave it out")
         return contextlib.nullcontext()
-    from edgeclf.runtime.camera import masked, parse_camera
+    from edgeclf.runtime.live.camera import masked, parse_camera
     from edgeclf.toolkit.serve.server import preview_server
 
     spec = session.spec

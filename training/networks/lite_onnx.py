@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.contract import INPUT_NAME, MAX_IR_VERSION
-from edgeclf.export.convert import OPSET
+from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION
+from edgeclf.export.graph.convert import OPSET
 from edgeclf.training.networks.efficientnet_lite import (
     BN_EPSILON,
     FEATURES,

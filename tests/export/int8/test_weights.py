@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeclf.export.int8.rounding import learn_rounding, output_errors
+from edgeclf.export.int8.gptq import learn_rounding, output_errors
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes, split_bound
 
 rows_strategy = hnp.arrays(

@@ -52,7 +52,7 @@ def write_folder(tmp_path, crop):
 def gather():
     """Facts of a folder, the pretrained network not asked."""
     from edgeclf.toolkit.doctor.facts import Facts
-    from edgeclf.toolkit.doctor.gather import gather_data
+    from edgeclf.toolkit.doctor.gather.data import gather_data
 
     def make(data, **options):
         options = {"max_features": 0, "progress": no_progress, **options}

@@ -163,8 +163,8 @@ def test_the_page_is_whole_by_itself(doctor, write_folder, tmp_path):
 def test_groups_are_shown_together(write_folder, gather, tmp_path):
     from edgeclf.toolkit.doctor.examination import Examination
     from edgeclf.toolkit.doctor.findings import Finding
-    from edgeclf.toolkit.doctor.page import page
-    from edgeclf.toolkit.doctor.view import print_examination
+    from edgeclf.toolkit.doctor.report.page import page
+    from edgeclf.toolkit.doctor.report.terminal import print_examination
 
     facts = gather(write_folder({"cat": 6, "dog": 6}))
     groups = (("cat/0001.jpg", "dog/0002.jpg"), ("cat/0003.jpg", "cat/0004.jpg", "dog/0005.jpg"))
@@ -191,7 +191,7 @@ def test_commands_are_set_as_code(fix, shown):
     from edgeclf.toolkit.doctor.examination import Examination
     from edgeclf.toolkit.doctor.facts import Facts
     from edgeclf.toolkit.doctor.findings import Finding
-    from edgeclf.toolkit.doctor.page import page
+    from edgeclf.toolkit.doctor.report.page import page
 
     text = page(Examination("it", "data", Facts(), (Finding("blank", "note", "t", fix),), ()))
     assert f'<p class="fix">{shown}</p>' in text

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.training.architectures import ARCHITECTURES
+from edgeclf.training.networks.registry import ARCHITECTURES
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.runtime.camera import CameraStatistics
+from edgeclf.runtime.batch.pipeline import Outcome
 from edgeclf.runtime.errors import ImageError
-from edgeclf.runtime.grabber import CameraFrame
-from edgeclf.runtime.live import LiveResult
-from edgeclf.runtime.pipeline import Outcome
+from edgeclf.runtime.live.camera import CameraStatistics
+from edgeclf.runtime.live.grabber import CameraFrame
+from edgeclf.runtime.live.results import LiveResult
 from edgeclf.runtime.prediction import Prediction
 from edgeclf.toolkit.serve.feeds import PreviewFeeds
 from edgeclf.toolkit.serve.server import preview_server

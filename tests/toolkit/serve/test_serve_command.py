@@ -206,6 +206,6 @@ def test_without_serve_none_of_the_packages_is_loaded(colour_model, camera_url):
     command = [sys.executable, "-c", program, "infer", str(colour_model), "--camera", camera_url, "--max-frames", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "'edgeclf.toolkit.infer_camera'" in done.stdout
+    assert "'edgeclf.toolkit.infer.cameras'" in done.stdout
     for package in ("uvicorn", "starlette", "prometheus_client", "asyncio", "http.cookies"):
         assert f"'{package}'" not in done.stdout

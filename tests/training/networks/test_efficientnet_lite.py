@@ -8,7 +8,7 @@ import pytest
 from skimage import data as photographs
 
 from edgeclf.runtime.errors import InputError, MissingPackageError
-from edgeclf.runtime.preprocess import preprocess_bgr
+from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.efficientnet_lite import (

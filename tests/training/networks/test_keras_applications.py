@@ -133,7 +133,7 @@ def test_the_weights_of_another_network_are_refused(tmp_path):
 def test_weights_that_cannot_be_downloaded_are_one_clear_error(tmp_path):
     program = """
 from edgeclf.runtime.errors import InputError
-from edgeclf.training.architectures import get_architecture
+from edgeclf.training.networks.registry import get_architecture
 try:
     get_architecture("keras:MobileNet").check_available("imagenet")
 except InputError as error:

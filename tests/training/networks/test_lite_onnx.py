@@ -9,12 +9,12 @@ import onnx
 import pytest
 from skimage import data as photographs
 
-from edgeclf.export.contract import MAX_IR_VERSION, MAX_OPSET
+from edgeclf.export.graph.contract import MAX_IR_VERSION, MAX_OPSET
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.open_session import open_session_from_bytes
-from edgeclf.runtime.preprocess import preprocess_bgr
+from edgeclf.runtime.images.preprocess import preprocess_bgr
+from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.features import freeze_backbone, freeze_written
+from edgeclf.training.cache.features import freeze_backbone, freeze_written
 from edgeclf.training.networks.efficientnet_lite import (
     FEATURES,
     VARIANTS,

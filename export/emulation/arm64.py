@@ -1,0 +1,174 @@
+"""A model run on ONNX Runtime's real ARM kernels without an ARM device, by user-mode emulation of several cores."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export.emulation import guest
+from edgeclf.export.emulation.sysroot import EMULATOR, Sysroot
+from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
+from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
+from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress
+
+
+@dataclass(frozen=True)
+class Core:
+    """An ARM core that can be emulated.
+
+    Attributes:
+        name: As it is typed, and as QEMU calls it.
+        part: Its part number in /proc/cpuinfo.
+        features: Its features there: kernels are chosen by them.
+        example: A board that has it.
+    """
+
+    name: str
+    part: str
+    features: str
+    example: str
+
+    @property
+    def has_dot_products(self) -> bool:
+        """Whether it has SDOT and UDOT, which the quicker int8 kernels need."""
+        return "asimddp" in self.features.split()
+
+
+_BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_NEWER = f"{_BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+CORES = {
+    core.name: core
+    for core in (
+        Core("cortex-a53", "0xd03", _BASE, "Raspberry Pi 3, many industrial boards"),
+        Core("cortex-a72", "0xd08", _BASE, "Raspberry Pi 4"),
+        Core("cortex-a76", "0xd0b", _NEWER, "Raspberry Pi 5, RK3588"),
+        Core("max", "0xd0b", _NEWER, "everything that QEMU knows"),
+    )
+}
+
+
+def get_core(name: str) -> Core:
+    """Looks a core up.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in CORES:
+        raise UsageError(f"unknown core {name!r}", expected=", ".join(CORES), do="choose one of them")
+    return CORES[name]
+
+
+def run_emulated(
+    model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress
+) -> npt.NDArray[np.float32]:
+    """A model's outputs as an ARM core computes them.
+
+    Args:
+        model: The `.onnx` file.
+        images_rgb: (N, H, W, 3) uint8 RGB, preprocessed.
+        core: Which.
+        sysroot: The prepared system.
+        progress: Told how many images are done.
+
+    Returns:
+        (N, C) float32.
+
+    Raises:
+        DeviceUnavailableError: The emulated process fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeclf-arm64-") as name:
+        folder = Path(name)
+        np.save(folder / "images.npy", images_rgb)
+        view = _system_of(core, sysroot, folder / "system")
+        command = [EMULATOR, "-cpu", core.name, "-L", str(view), str(sysroot.python), "-s", "-B"]
+        command += [guest.__file__, str(model.resolve()), str(folder / "images.npy"), str(folder / "out.npy")]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_"))}
+        environment |= {"PYTHONPATH": str(sysroot.wheels), "OMP_NUM_THREADS": "1"}
+        stage = f"arm64 {core.name}"
+        with (
+            (folder / "errors").open("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    if line.strip().isdigit():
+                        progress(stage, int(line), len(images_rgb))
+            except BaseException:
+                process.kill()
+                raise
+            code = process.wait()
+            errors.seek(0)
+            said = [text for text in errors.read().splitlines() if text.strip()]
+        if code or not (folder / "out.npy").is_file():
+            raise DeviceUnavailableError(
+                f"the emulated {core.name} could not run {model}",
+                got=said[-1][:200] if said else f"exit code {code}",
+                expected="outputs for every image",
+                do="remove the folder emulation/ in the cache and try again",
+            )
+        return np.asarray(np.load(folder / "out.npy"), np.float32)
+
+
+def _system_of(core: Core, sysroot: Sysroot, view: Path) -> Path:
+    """The system as this core sees it: ONNX Runtime chooses its kernels by /proc/cpuinfo, and crashes without."""
+    view.mkdir()
+    for entry in sysroot.root.iterdir():
+        if entry.name != "proc":
+            (view / entry.name).symlink_to(entry)
+    (view / "proc").mkdir()
+    (view / "proc" / "cpuinfo").write_text(
+        "processor\t: 0\nBogoMIPS\t: 108.00\n"
+        f"Features\t: {core.features}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\n"
+        f"CPU part\t: {core.part}\nCPU revision\t: 3\n\n",
+        encoding="ascii",
+    )
+    return view
+
+
+@dataclass(frozen=True)
+class EmulationFacts:
+    """What a core makes of a file, next to this machine.
+
+    Attributes:
+        core: Which.
+        identical: Whether every output has the same bits here and there.
+        parity: The comparison, this machine as the reference.
+    """
+
+    core: Core
+    identical: bool
+    parity: ParityFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {
+            "core": self.core.name,
+            "dot_products": self.core.has_dot_products,
+            "identical": self.identical,
+            **self.parity.to_json(),
+        }
+
+
+def compare_with_here(
+    here: npt.NDArray[np.float32],
+    there: npt.NDArray[np.float32],
+    core: Core,
+    true_indices: Sequence[int] | None,
+) -> EmulationFacts:
+    """Compares outputs of this machine with those of a core.
+
+    Args:
+        here: (N, C) float32.
+        there: The same, of the core.
+        core: Which.
+        true_indices: (N,) class of each image; None where it is not known.
+    """
+    parity = compare_probabilities(here, there, f"emulated {core.name}", true_indices)
+    return EmulationFacts(core, here.tobytes() == there.tobytes(), parity)

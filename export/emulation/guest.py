@@ -1,0 +1,32 @@
+"""Runs a model on prepared images; what is executed inside the emulated system, with NumPy and ONNX Runtime alone.
+
+    python guest.py MODEL IMAGES.npy PROBABILITIES.npy
+
+IMAGES holds (N, H, W, 3) uint8; PROBABILITIES becomes (N, C) float32. Prints how many are done, a line each.
+"""
+
+import sys
+
+import numpy as np
+import onnxruntime
+
+
+def main(model: str, images_path: str, out_path: str) -> None:
+    """Classifies the images one by one on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    images = np.load(images_path)
+    rows = []
+    for number in range(len(images)):
+        rows.append(session.run(None, {name: images[number : number + 1]})[0])
+        sys.stdout.write(f"{number + 1}\n")
+        sys.stdout.flush()
+    np.save(out_path, np.concatenate(rows))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

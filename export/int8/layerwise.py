@@ -1,0 +1,206 @@
+"""Layers quantized one after the other, each on what the quantized layers before it really give.
+
+A layer's rounding is learned on the inputs it will meet; its bias takes back the mean of the errors that have gathered up
+to its activation function.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
+from edgeclf.export.int8.gptq import learn_rounding
+from edgeclf.export.int8.layers import Layer, patches
+from edgeclf.export.int8.partition import Step, StepPlan
+from edgeclf.export.int8.prefix import BATCH, Prefixes
+from edgeclf.export.int8.qdq_writer import QuantizedLayer, smallest_scales
+from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.export.int8.weights import quantize_rows
+from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress
+
+# Inputs that second moments are estimated from, as a multiple of the weights of a row; at least and at most so many.
+_POSITIONS_PER_WEIGHT, _FEWEST_POSITIONS, _MOST_POSITIONS = 8, 1024, 8192
+# Positions of a layer's output that its bias is corrected on.
+_BIAS_POSITIONS = 4096
+# Positions at which a channel must be active before its correction counts for half.
+_HALF_TRUSTED = 32
+
+
+@dataclass(frozen=True)
+class LayerMethods:
+    """How layers are quantized.
+
+    Attributes:
+        paired: Whether neighbouring weights respect the pair constraint.
+        learn_rounding: Whether rounding is learned on the layer's inputs, rather than to the nearest code.
+        correct_bias: Whether the bias takes back the mean of the error.
+    """
+
+    paired: bool = True
+    learn_rounding: bool = True
+    correct_bias: bool = True
+
+
+def quantize_layers(
+    graph: FloatGraph,
+    plan: StepPlan,
+    params: Mapping[str, QuantParams],
+    images_rgb: UInt8Array,
+    *,
+    methods: LayerMethods,
+    progress: Progress,
+) -> dict[str, QuantizedLayer]:
+    """Quantizes all layers of a plan.
+
+    Args:
+        graph: The float graph.
+        plan: Its steps.
+        params: Of every value that exists in 8 bits.
+        images_rgb: (N, H, W, 3) uint8 RGB calibration images.
+        methods: How.
+        progress: Told how many layers are done.
+
+    Returns:
+        The layers by step name.
+    """
+    done: dict[str, QuantizedLayer] = {}
+    layers = plan.layers
+    if not methods.learn_rounding and not methods.correct_bias:
+        for step in layers:
+            if step.layer is not None:
+                done[step.name] = _by_weights(step.layer, params[step.inputs[0]].scale, methods)
+        return done
+    prefixes = Prefixes(graph, plan, params, images_rgb)
+    for step in plan.steps:
+        if step.layer is not None and step.quantized:
+            quantized = (
+                _by_inputs(step.layer, step, prefixes, params[step.inputs[0]].scale, methods)
+                if methods.learn_rounding
+                else _by_weights(step.layer, params[step.inputs[0]].scale, methods)
+            )
+            if methods.correct_bias and step.layer.kind != "MatMul":
+                quantized = _corrected(graph, step, quantized, prefixes)
+            done[step.name] = quantized
+            progress("quantize", len(done), len(layers))
+            if len(done) == len(layers):
+                break
+        prefixes.advance(step, done)
+    return done
+
+
+def _by_weights(layer: Layer, input_scale: float, methods: LayerMethods) -> QuantizedLayer:
+    least = smallest_scales(layer.bias, input_scale)
+    codes, scales = quantize_rows(layer.rows, paired=methods.paired and layer.paired, smallest_scale=least)
+    return QuantizedLayer(layer, codes, scales, layer.bias)
+
+
+def _by_inputs(
+    layer: Layer, step: Step, prefixes: Prefixes, input_scale: float, methods: LayerMethods
+) -> QuantizedLayer:
+    paired = methods.paired and layer.paired
+    # A bias that is corrected later takes back whatever is the same at every position, so only what varies counts.
+    moments = _moments(layer, step, prefixes, central=methods.correct_bias and layer.kind != "MatMul")
+    per_group = len(layer.rows) // layer.groups
+    groups = np.repeat(np.arange(layer.groups), per_group)
+    diagonal = np.diagonal(moments, axis1=1, axis2=2)
+    # An input that never differs from zero on these images may do so on others: none counts for nothing.
+    importance = np.maximum(diagonal, 1e-3 * diagonal.mean(axis=1, keepdims=True))[groups]
+    importance = np.where(importance > 0, importance, 1.0)
+    least = smallest_scales(layer.bias, input_scale)
+    codes, scales = quantize_rows(layer.rows, paired=paired, importance=importance, smallest_scale=least)
+    if per_group == 1:
+        codes = learn_rounding(layer.rows, scales, moments, paired=paired)
+    else:
+        for group in range(layer.groups):
+            part = slice(group * per_group, (group + 1) * per_group)
+            codes[part] = learn_rounding(layer.rows[part], scales[part], moments[group], paired=paired)
+    return QuantizedLayer(layer, codes, scales, layer.bias)
+
+
+def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> npt.NDArray[np.float64]:
+    """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units; `central`: less its mean.
+
+    From output positions drawn at random, fewer where every channel is a group of its own.
+    """
+    width = layer.rows.shape[1]
+    value = step.inputs[0]
+    images = len(prefixes.codes(value))
+    wanted = int(np.clip(_POSITIONS_PER_WEIGHT * width, _FEWEST_POSITIONS, _MOST_POSITIONS))
+    each = max(1, wanted * BATCH // images)
+    rng = np.random.default_rng(width)
+    moments = np.zeros((layer.groups, width, width))
+    sums = np.zeros((layer.groups, width))
+    count = 0
+    for start in range(0, images, BATCH):
+        columns = patches(layer, step.nodes[0], prefixes.real(value, slice(start, start + BATCH)), each, rng)
+        moments += np.swapaxes(columns, 1, 2) @ columns
+        sums += columns.sum(axis=1)
+        count += columns.shape[1]
+    moments /= count
+    if central:
+        means = sums / count
+        moments -= means[:, :, None] * means[:, None, :]
+    # With few positions for many weights, correlations are mostly chance: they are believed as far as there are more
+    # positions than weights (after Ledoit & Wolf 2004, shrinkage towards the diagonal).
+    return np.asarray(moments * np.where(np.eye(width, dtype=bool), 1.0, count / (count + width)))
+
+
+def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixes: Prefixes) -> QuantizedLayer:
+    """The layer with the bias that brings its outputs, behind the activation function, closest to the float network's."""
+    wanted: list[npt.NDArray[np.float32]] = []
+    got: list[npt.NDArray[np.float32]] = []
+    batches = prefixes.outputs_before_activation(step, quantized)
+    each = max(1, _BIAS_POSITIONS // len(batches))
+    for number, (reference, candidate) in enumerate(batches):
+        for kept, values in ((wanted, reference), (got, candidate)):
+            columns = np.moveaxis(values, 1, -1) if values.ndim == 4 else values
+            columns = columns.reshape(-1, columns.shape[-1])
+            if len(columns) > each:
+                columns = columns[np.random.default_rng(number).choice(len(columns), each, replace=False)]
+            kept.append(columns)
+    low, high = _activation_ends(graph, step)
+    shift = bias_shift(np.concatenate(wanted), np.concatenate(got), low, high)
+    return quantized.with_bias(quantized.bias + shift)
+
+
+def bias_shift(
+    wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32], low: float, high: float
+) -> npt.NDArray[np.float64]:
+    """What to add to each channel so that outputs clipped to low..high come closest in least squares.
+
+    Where both are clipped alike an error costs nothing, and taking it back would only disturb the rest: a channel that
+    is nearly always negative ahead of a ReLU would be shifted by errors nobody sees. So the mean error is taken over the
+    positions where the candidate is not clipped, three times over as they change with the shift, and a channel that is
+    active at few positions is trusted accordingly.
+
+    Args:
+        wanted: (P, C) outputs of the float network ahead of the activation function.
+        got: (P, C) of the int8 network, at the same positions.
+        low: Lower end of the activation function, -inf for none.
+        high: Upper end, inf for none.
+
+    Returns:
+        (C,) float64.
+    """
+    target = wanted.clip(low, high)
+    shift = np.zeros(got.shape[1])
+    for _ in range(3):
+        moved = got + shift.astype(np.float32)
+        active = (moved > low) & (moved < high)
+        count = active.sum(axis=0)
+        error = np.where(active, target - moved, 0).sum(axis=0, dtype=np.float64)
+        shift += error / (count + _HALF_TRUSTED)
+    return shift
+
+
+def _activation_ends(graph: FloatGraph, step: Step) -> tuple[float, float]:
+    if len(step.nodes) == 1:
+        return -np.inf, np.inf
+    node = step.nodes[1]
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    low, high = [*node.input[1:], "", ""][:2]
+    return scalar_of(graph, low, -np.inf), scalar_of(graph, high, np.inf)

@@ -1,0 +1,1 @@
+"""Quantization recipes tried one after the other until one passes the gate."""

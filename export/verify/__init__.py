@@ -1,0 +1,1 @@
+"""Parity of an exported file with its reference: figures, gate, layer report, recommendation."""

@@ -1,0 +1,1 @@
+"""Many images on all CPUs, results in order, in bounded memory."""

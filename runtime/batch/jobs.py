@@ -1,0 +1,138 @@
+"""One image through a model: what there is to do, what became of it, and the steps between."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import EdgeclfError
+from edgeclf.runtime.images.preprocess import UInt8Array, preprocess_bgr
+from edgeclf.runtime.prediction import Prediction, predictions_from
+from edgeclf.runtime.spec import ModelSpec, Preprocess
+
+if TYPE_CHECKING:
+    from collections import deque
+
+
+class ProbabilityModel(Protocol):
+    """What classifies preprocessed images: a `ModelSession`, or another runtime's model that it is compared with."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Labels and preprocessing."""
+
+    def run(self, images_rgb: UInt8Array) -> npt.NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB to (N, C) float32 probabilities."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to classify.
+
+    Attributes:
+        source: Where it comes from, for the record.
+        load: Gives the image, (H, W, 3) uint8 BGR; may raise EdgeclfError. Called once, in a worker thread.
+        frame: Number of the frame in a video or camera, from 0; None for a still image.
+    """
+
+    source: str
+    load: Callable[[], UInt8Array]
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: a prediction, or the error that it ended in.
+
+    Attributes:
+        source: The job's source.
+        frame: The job's frame number.
+        prediction: The result; None when `error` is set.
+        error: Why there is no result; None when `prediction` is set.
+        latency_ms: Time to load and preprocess this image plus the inference time of the batch it was part of;
+            waiting for other images of the batch is not counted.
+    """
+
+    source: str
+    frame: int | None
+    prediction: Prediction | None
+    error: EdgeclfError | None
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job whose image is preprocessed, or cannot be.
+
+    Attributes:
+        source: The job's source.
+        frame: The job's frame number.
+        input_rgb: (height, width, 3) uint8 RGB; None when `error` is set.
+        error: Why there is no image.
+        load_ms: Time to load and preprocess it.
+    """
+
+    source: str
+    frame: int | None
+    input_rgb: UInt8Array | None
+    error: EdgeclfError | None
+    load_ms: float
+
+
+def load_job(job: Job, preprocess: Preprocess, out: UInt8Array | None = None) -> Loaded:
+    """Loads and preprocesses a job's image, into `out` where that is given."""
+    start = time.perf_counter()
+    input_rgb: UInt8Array | None = None
+    error: EdgeclfError | None = None
+    try:
+        input_rgb = preprocess_bgr(job.load(), preprocess, out=out)
+    except EdgeclfError as caught:
+        error = caught
+    return Loaded(job.source, job.frame, input_rgb, error, (time.perf_counter() - start) * 1e3)
+
+
+def run_loaded(model: ProbabilityModel, loaded: Sequence[Loaded], batch_rgb: UInt8Array | None = None) -> list[Outcome]:
+    """Runs a model once on the images that loaded, and gives every job its outcome.
+
+    Args:
+        model: The model.
+        loaded: The jobs, in order.
+        batch_rgb: (N, height, width, 3) uint8, where their N images already lie one after the other; None copies them
+            together.
+    """
+    inputs = [item.input_rgb for item in loaded if item.input_rgb is not None]
+    start = time.perf_counter()
+    predictions: list[Prediction] = []
+    if inputs:
+        predictions = predictions_from(model.run(np.stack(inputs) if batch_rgb is None else batch_rgb), model.spec)
+    infer_ms = (time.perf_counter() - start) * 1e3
+    results = iter(predictions)
+    return [
+        Outcome(item.source, item.frame, None, item.error, item.load_ms)
+        if item.input_rgb is None
+        else Outcome(item.source, item.frame, next(results), None, item.load_ms + infer_ms)
+        for item in loaded
+    ]
+
+
+def classify_group(model: ProbabilityModel, group: "deque[Job]", batch_rgb: UInt8Array) -> list[Outcome]:
+    """Classifies a few jobs in one inference, in the calling thread.
+
+    Args:
+        model: The model.
+        group: The jobs; emptied as their images are loaded, so that no frame is held longer than it is needed.
+        batch_rgb: (N, height, width, 3) uint8 with room for all of them; overwritten.
+
+    Returns:
+        One outcome a job, in order.
+    """
+    preprocess = model.spec.preprocess
+    loaded: list[Loaded] = []
+    rows = 0
+    while group:
+        loaded.append(load_job(group.popleft(), preprocess, batch_rgb[rows]))
+        rows += loaded[-1].error is None
+    return run_loaded(model, loaded, batch_rgb[:rows])

@@ -1,0 +1,201 @@
+"""From what a user names - files, folders, globs, videos - to single images, lazily and in a stable order."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from edgeclf.runtime.batch.pipeline import Job
+from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.images.preprocess import IMAGE_SUFFIXES, UInt8Array, load_image
+from edgeclf.runtime.images.video import VIDEO_SUFFIXES, VideoFile, begins_like_video
+from edgeclf.runtime.spec import Preprocess
+
+
+def image_paths(sources: Sequence[Path | str]) -> list[Path]:
+    """The image files that sources name.
+
+    Args:
+        sources: Files, folders (searched recursively, hidden entries passed over), or glob patterns (`**` crosses
+            folders). A file that is named is taken whatever it is. From folders come the entries with an image
+            suffix - also a folder or a dangling link that has one, and a folder that may not be read, so that they
+            show up as unreadable instead of vanishing. From patterns come the same, and whatever has the suffix
+            that the pattern itself ends in; a folder that a pattern without `**` matches is searched.
+
+    Returns:
+        The files, sorted within each source, in the order of the sources.
+
+    Raises:
+        SourceError: A source does not exist, or has no image.
+    """
+    return _expand(sources, IMAGE_SUFFIXES, "images")
+
+
+def source_jobs(sources: Sequence[Path | str], *, reduce_for: Preprocess | None = None) -> "SourceJobs":
+    """What there is to classify in sources: images, and every frame of videos.
+
+    Args:
+        sources: As for `image_paths`, with video files among them, see `is_video`.
+        reduce_for: The model's preprocessing, where large JPEGs need not be decoded at their full size; see
+            `decode_image`.
+
+    Raises:
+        SourceError: A source does not exist, or has neither image nor video.
+    """
+    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos"), reduce_for=reduce_for)
+
+
+class SourceJobs:
+    """Jobs for the pipeline, made one by one as they are needed.
+
+    Attributes:
+        paths: The image and video files, in order.
+        has_videos: Whether a video is among them.
+        expected: Number of jobs as far as it can be known: exact for images; a video counts as one until it is
+            opened, then as the frames it announces, in the end as those it had.
+        fps: Frame rate of the last video that was opened, 0 before there is one.
+        warnings: What went wrong besides errors of single jobs; grows while the jobs are read.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, reduce_for: Preprocess | None = None) -> None:
+        self._load = partial(load_image, reduce_for=reduce_for)
+        self.paths = tuple(paths)
+        self._videos = frozenset(path for path in self.paths if is_video(path))
+        self.has_videos = bool(self._videos)
+        self.expected = len(self.paths)
+        self.fps = 0.0
+        self.warnings: list[str] = []
+
+    def __iter__(self) -> Iterator[Job]:
+        for path in self.paths:
+            if path in self._videos:
+                yield from self._video_jobs(path)
+            else:
+                yield Job(str(path), partial(self._load, path))
+
+    def _video_jobs(self, path: Path) -> Iterator[Job]:
+        try:
+            video = VideoFile(path)
+        except SourceError as error:
+            yield Job(str(path), partial(_raise, error))
+            return
+        announced = max(1, video.frames_announced)
+        self.fps = video.fps
+        self.expected += announced - 1
+        with video:
+            for number, frame_bgr in enumerate(video):
+                yield Job(str(path), partial(_same, frame_bgr), number)
+        self.expected += video.frames_read - announced
+        if video.ended_early:
+            self.warnings.append(
+                f"{path} ended early: {video.frames_read} frames read, {video.frames_announced} announced"
+            )
+
+
+def _raise(error: SourceError) -> UInt8Array:
+    raise error
+
+
+def _same(frame_bgr: UInt8Array) -> UInt8Array:
+    return frame_bgr
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is to be read as a video: by its suffix, or by its first bytes where the suffix says nothing."""
+    suffix = path.suffix.lower()
+    if not os.path.isfile(path) or suffix in IMAGE_SUFFIXES:  # noqa: PTH113 - Path.is_file raises where it may not look
+        return False
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return begins_like_video(file.read(1024))
+    except OSError:
+        return False
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether the name ends as an image file's does."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is not an ordinary folder, sorted, without hidden entries.
+
+    Folders named like an image are given instead of entered, and so are folders that may not be listed, `folder`
+    itself included. Links to folders are not followed, so that loops end. Pipes, sockets and devices are passed over:
+    reading one that nobody asked for by name may never end.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry) and not looks_like_image(entry):
+            if not entry.is_symlink():
+                yield from walk(entry)
+        elif _is_folder(entry) or not _never_ends(entry):
+            yield entry
+
+
+def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) -> list[Path]:
+    paths: list[Path] = []
+    for source in sources:
+        text = os.fspath(source)
+        if _is_folder(text):
+            found = _in_folder(Path(text), suffixes)
+            if not found:
+                raise SourceError(
+                    f"no {kind} in {text}",
+                    got="a folder without such files",
+                    expected=f"files ending in {', '.join(sorted(suffixes))}",
+                    do="check the path",
+                )
+        elif os.path.lexists(text):
+            # Also a file whose name holds [brackets]: what exists is meant as it is written.
+            found = [Path(text)]
+        else:
+            has_magic = glob.has_magic(text)
+            found = _matches(text, suffixes) if has_magic else []
+            if not found:
+                raise SourceError(
+                    f"cannot find {text}",
+                    got=f"no {kind} that match" if has_magic else "no such file or folder",
+                    expected="an image, a video, a folder or a glob pattern",
+                    do="check the path",
+                )
+        paths.extend(found)
+    return paths
+
+
+def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    return [entry for entry in walk(folder) if entry.suffix.lower() in suffixes or _is_folder(entry)]
+
+
+def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
+    asked_for = Path(pattern).suffix.lower()
+    if asked_for and not glob.has_magic(asked_for):
+        suffixes |= {asked_for}
+    found: list[Path] = []
+    # Path.glob takes no absolute patterns.
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
+        if _is_folder(match) and not looks_like_image(match):
+            # With `**` the files in a folder that matches come as matches of their own.
+            found.extend([] if "**" in pattern else _in_folder(match, suffixes))
+        elif match.suffix.lower() in suffixes and (_is_folder(match) or not _never_ends(match)):
+            found.append(match)
+    return found
+
+
+def _is_folder(path: Path | str) -> bool:
+    # Path.is_dir raises for names that are too long and where a folder above may not be searched.
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _never_ends(path: Path) -> bool:
+    """Whether it exists and is neither file nor folder; a dangling link does not exist."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - as in `_is_folder`

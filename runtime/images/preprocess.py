@@ -1,0 +1,231 @@
+"""The one preprocessing: the only code that decodes, orients, converts colour and resizes.
+
+Training, calibration, parity, evaluation and inference all call these functions, so a model sees on the device what
+it saw in training. Images are BGR while OpenCV handles them; only the small result is turned to RGB, which is
+cheaper than turning the large one and gives the same numbers, since every step treats the channels alike.
+"""
+
+import threading
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.images.decode import decode_pixels
+from edgeclf.runtime.images.fit_modes import filled_size, kept_region
+from edgeclf.runtime.images.header import begins_like_image, read_image_header
+from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction, lay_on_input
+from edgeclf.runtime.spec import Preprocess
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+
+# 200 million pixels are 600 MB as 8-bit BGR; the largest phone sensors stay just below.
+MAX_PIXELS = 200_000_000
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
+_FORMATS = "a JPEG, PNG, BMP, WebP, TIFF or GIF image"
+
+
+def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Preprocess | None = None) -> UInt8Array:
+    """Reads and decodes an image file as a person would see it.
+
+    Args:
+        path: The file.
+        max_pixels: Larger images are refused before decoding.
+        reduce_for: As for `decode_image`.
+
+    Returns:
+        (H, W, 3) uint8, BGR, upright.
+
+    Raises:
+        ImageError: The file is missing, unreadable, or not a whole image; see `decode_image`.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        got = "a dangling link" if path.is_symlink() and not path.exists() else _os_words(error)
+        raise ImageError(
+            f"cannot read {path}", got=got, expected="a readable image file", do="check the path and its permissions"
+        ) from error
+    return decode_image(data, source=str(path), max_pixels=max_pixels, reduce_for=reduce_for)
+
+
+def decode_image(
+    data: bytes, *, source: str = "image", max_pixels: int = MAX_PIXELS, reduce_for: Preprocess | None = None
+) -> UInt8Array:
+    """Decodes an encoded image as a person would see it.
+
+    Grey and palette images become colour, CMYK becomes RGB, 16 bits become 8, transparency is laid on white, and
+    the EXIF orientation is applied.
+
+    Args:
+        data: The encoded file.
+        source: What to call it in errors.
+        max_pixels: Larger images are refused before decoding.
+        reduce_for: The preprocessing that comes next; a JPEG much larger than it needs is then decoded at about a half,
+            a quarter or an eighth of its size, in a fraction of the time, and only as far as it is kept; see
+            `edgeclf.runtime.images.reduced_jpeg`. None decodes all pixels.
+
+    Returns:
+        (H, W, 3) uint8, BGR, upright.
+
+    Raises:
+        ImageError: The bytes are empty, not an image, truncated, damaged, or larger than `max_pixels`.
+    """
+    if not data:
+        raise ImageError(f"cannot read {source}", got="0 bytes", expected=_FORMATS, do="copy the file again")
+    header = read_image_header(data)
+    if header is None:
+        raise ImageError(
+            f"cannot read {source}", got=_describe_bytes(data), expected=_FORMATS, do="replace or remove the file"
+        )
+    if header.width * header.height > max_pixels:
+        raise ImageError(
+            f"will not decode {source}",
+            got=f"{header.width} x {header.height} pixels",
+            expected=f"at most {max_pixels:,} pixels",
+            do="shrink the image first",
+        )
+    if header.missing:
+        raise ImageError(
+            f"cannot read {source}",
+            got=f"a truncated {header.format.upper()} file without {header.missing}",
+            expected="a whole file",
+            do="copy the file again",
+        )
+    if header.unsupported:
+        raise ImageError(
+            f"cannot decode {source}",
+            got=header.unsupported,
+            expected="8 or 16 bits a channel, grey, colour or colour with transparency",
+            do="convert it to PNG",
+        )
+    reduction = 1 if reduce_for is None else jpeg_reduction(header, reduce_for)
+    image_bgr = None if header.damage else decode_pixels(data, header, reduction)
+    if image_bgr is None:
+        raise ImageError(
+            f"cannot decode {source}",
+            got=f"a damaged {header.format.upper()} file" + (f" with {header.damage}" if header.damage else ""),
+            expected="pixels that can be decoded",
+            do="copy the file again",
+        )
+    return image_bgr if reduce_for is None or reduction == 1 else lay_on_input(image_bgr, header, reduction, reduce_for)
+
+
+def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Array | None = None) -> UInt8Array:
+    """Fits a decoded image into the model's input.
+
+    Args:
+        image_bgr: (H, W, 3) uint8, BGR.
+        preprocess: Input size and fit mode.
+        out: Where to put the result: (height, width, 3) uint8, contiguous - such as one row of a batch. None makes a
+            new array.
+
+    Returns:
+        (height, width, 3) uint8, RGB: `out`, when it was given.
+
+    Raises:
+        ImageError: `image_bgr` does not have that shape and dtype, or has no pixels.
+    """
+    check_image(image_bgr)
+    height, width = preprocess.size_hw
+    if preprocess.fit == "crop":
+        region = kept_region(image_bgr.shape[:2], preprocess)
+        image_bgr = image_bgr[region.top : region.top + region.height, region.left : region.left + region.width]
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    if preprocess.fit == "letterbox":
+        inner_height, inner_width = filled_size(image_bgr.shape[:2], preprocess)
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        out[...] = preprocess.pad_value
+        fitted = resize(image_bgr, (inner_height, inner_width), scratch=_scratch(inner_height, inner_width))
+        # BGR to RGB by reversing the last axis.
+        out[top : top + inner_height, left : left + inner_width] = fitted[..., ::-1]
+        return out
+    cv2.cvtColor(resize(image_bgr, (height, width), scratch=_scratch(height, width)), cv2.COLOR_BGR2RGB, dst=out)
+    return out
+
+
+class _Scratch(threading.local):
+    """Memory of one thread for what is resized and copied on at once: new memory costs a page fault every 4 KB."""
+
+    def __init__(self) -> None:
+        self.flat: UInt8Array = np.empty(0, np.uint8)
+
+
+_memory = _Scratch()
+
+
+def _scratch(height: int, width: int) -> UInt8Array:
+    """This thread's (height, width, 3) uint8 scratch array; whoever asks next gets the same memory."""
+    size = height * width * 3
+    if _memory.flat.size < size:
+        _memory.flat = np.empty(size, np.uint8)
+    return _memory.flat[:size].reshape(height, width, 3)
+
+
+def resize(image: UInt8Array, size_hw: tuple[int, int], *, scratch: UInt8Array | None = None) -> UInt8Array:
+    """Resizes with antialiasing: INTER_AREA along an axis that shrinks, INTER_LINEAR along one that grows.
+
+    OpenCV's bilinear resize does not antialias, and its INTER_AREA falls back to another method for the whole image
+    as soon as one axis grows; hence two steps, of which at most one does anything for an ordinary photograph.
+
+    Args:
+        image: (H, W, C) uint8.
+        size_hw: Height and width of the result.
+        scratch: (height, width, C) uint8 to put the result into; None makes a new array.
+
+    Returns:
+        (height, width, C) uint8: `image` itself when it already has that size, else `scratch` when it was given.
+    """
+    height, width = size_hw
+    image_height, image_width = image.shape[:2]
+    shrunk_hw = (min(height, image_height), min(width, image_width))
+    if shrunk_hw != (image_height, image_width):
+        dst = scratch if shrunk_hw == size_hw else None
+        image = cv2.resize(image, shrunk_hw[::-1], dst=dst, interpolation=cv2.INTER_AREA)
+    if shrunk_hw != size_hw:
+        image = cv2.resize(image, (width, height), dst=scratch, interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def check_image(image_bgr: UInt8Array) -> None:
+    """Raises ImageError unless `image_bgr` is a (H, W, 3) uint8 array with at least one pixel."""
+    if not isinstance(image_bgr, np.ndarray):
+        raise ImageError(
+            "cannot use this image",
+            got=type(image_bgr).__name__,
+            expected="a NumPy array (H, W, 3) uint8 in BGR order",
+            do="pass what cv2.imread or VideoCapture.read gives",
+        )
+    if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.dtype != np.uint8 or image_bgr.size == 0:
+        raise ImageError(
+            "cannot use this image",
+            got=f"shape {image_bgr.shape} {image_bgr.dtype}",
+            expected="(H, W, 3) uint8 in BGR order with at least one pixel",
+            do="convert it first, for example with cv2.cvtColor",
+        )
+
+
+def _describe_bytes(data: bytes) -> str:
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if head.startswith((b"<?xml", b"<svg")):
+        return "an XML or SVG document"
+    if data[4:8] == b"ftyp":
+        return "a HEIF, AVIF or video file"
+    if begins_like_image(data):
+        return "an image file that ends inside its header, or whose header is damaged"
+    try:
+        data[:512].decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{len(data):,} bytes of an unknown format"
+    return "text"
+
+
+def _os_words(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

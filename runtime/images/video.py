@@ -1,0 +1,216 @@
+"""Video files, read frame by frame and written with the classification drawn in."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgeclf.runtime.errors import OutputError, SourceError
+from edgeclf.runtime.files import output_error
+from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.images.preprocess import UInt8Array
+
+# Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
+VIDEO_SUFFIXES = frozenset((
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv",
+))  # fmt: skip
+_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+_DEFAULT_FPS = 25.0
+# ISO base media files that hold still pictures: HEIF and AVIF.
+_STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+_TRANSPORT_PACKETS = (188, 192)
+
+
+def begins_like_video(head: bytes) -> bool:
+    """Whether the first bytes of a file, 1,024 or more where it has them, are those of a video container.
+
+    MP4 and QuickTime, Matroska and WebM, AVI, MPEG program and transport streams, Flash, Windows Media, Ogg.
+    """
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _STILL_BRANDS
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"AVI "
+    if head.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1", b"0&\xb2u\x8ef\xcf\x11", b"OggS")):
+        return True
+    # A transport stream is packets that begin with G; with time stamps (.m2ts) each has four bytes before that.
+    return any(
+        len(head) > 4 * size and all(head[size - 188 + packet * size] == 0x47 for packet in range(4))
+        for size in _TRANSPORT_PACKETS
+    )
+
+
+class VideoFile:
+    """A video file, iterated once, in order, every frame.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        fps: Frames per second as the file says; 25 where it says nothing usable.
+        frames_announced: Number of frames as the container says; 0 where it does not.
+        frames_read: Number of frames read so far.
+
+    Raises:
+        SourceError: The file is not a video that OpenCV can decode, or has no frame.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._capture, first = open_video(self._path)
+        self._first: UInt8Array | None = first
+        self.fps = usable_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames_announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.frames_read = 0
+
+    def __enter__(self) -> "VideoFile":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        """Yields (H, W, 3) uint8 BGR frames, each an array of its own."""
+        frame, self._first = self._first, None
+        while frame is not None:
+            self.frames_read += 1
+            yield frame
+            ok, frame = self._capture.read()
+            if not ok:
+                return
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether clearly fewer frames came than the container announces; a few are often missing from whole files."""
+        return self.frames_announced - self.frames_read > max(2, self.frames_announced // 50)
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._capture.release()
+
+
+def open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
+    """Opens a video and reads its first frame, (H, W, 3) uint8 BGR.
+
+    Raises:
+        SourceError: The file is not a video that OpenCV can decode, or has no frame.
+    """
+    got = "no frame that can be decoded"
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                got = "0 bytes"
+            # FFmpeg would take the part before a colon for a protocol, unless the path begins with a slash.
+            name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
+            if not _is_utf8(name):
+                # OpenCV crashes on names that are not UTF-8; the open file has another name while it is open.
+                name = f"/proc/self/fd/{file.fileno()}"
+            # FFmpeg first, by name: other backends read a percent sign as a series of numbered images.
+            for backend in (cv2.CAP_FFMPEG, cv2.CAP_ANY):
+                capture = cv2.VideoCapture(name, backend)
+                ok, first = capture.read() if capture.isOpened() else (False, None)
+                if ok and first is not None:
+                    return capture, first
+                capture.release()
+    except OSError as error:
+        got = "a dangling link" if path.is_symlink() else (error.strerror or type(error).__name__).lower()
+    raise SourceError(
+        f"cannot read video {path}",
+        got=got,
+        expected="a video file that OpenCV can read",
+        do="check the file, or convert it to MP4",
+    )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class VideoRecorder:
+    """Writes frames to a video file.
+
+    Use the path that `replacing` yields, so that a recording that fails leaves nothing behind.
+
+    Args:
+        path: Where to write; the suffix chooses the codec.
+        shown_as: The path the user asked for, for errors.
+
+    Raises:
+        OutputError: There is no codec for the suffix, or the path is not UTF-8.
+    """
+
+    def __init__(self, path: Path, shown_as: Path) -> None:
+        if path.suffix.lower() not in _CODECS:
+            raise OutputError(
+                f"cannot write video {shown_as}",
+                got=f"the suffix {path.suffix!r}",
+                expected=" or ".join(sorted(_CODECS)),
+                do="choose another file name",
+            )
+        if not _is_utf8(str(path)):
+            raise OutputError(
+                f"cannot write video {shown_as}",
+                got="a path that is not UTF-8",
+                expected="one that OpenCV can open",
+                do="choose another path",
+            )
+        self._path = path
+        self._shown_as = shown_as
+        self._size_wh: tuple[int, int] | None = None
+        self._writer: Any = None
+        self.frames_written = 0
+
+    def write(self, frame_bgr: UInt8Array, fps: float) -> None:
+        """Appends a frame.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8, BGR; one of another size than the first is scaled to it.
+            fps: Frames per second of the recording; the first frame's counts.
+
+        Raises:
+            OutputError: The file cannot be opened for writing.
+        """
+        if self._writer is None:
+            self._size_wh = (frame_bgr.shape[1], frame_bgr.shape[0])
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._path), codec, fps, self._size_wh)
+        if not self._writer.isOpened():
+            raise OutputError(
+                f"cannot write video {self._shown_as}",
+                got="an encoder that does not open",
+                expected="a writable place and a frame size the codec takes",
+                do="choose another path, or .avi",
+            )
+        if (frame_bgr.shape[1], frame_bgr.shape[0]) != self._size_wh:
+            frame_bgr = cv2.resize(frame_bgr, self._size_wh, interpolation=cv2.INTER_AREA)
+        self._writer.write(frame_bgr)
+        self.frames_written += 1
+
+    def close(self) -> None:
+        """Completes the file.
+
+        Raises:
+            OutputError: No frame was written, or fewer arrived in the file than were written - OpenCV does not say
+                when a disk is full.
+        """
+        if self._writer is None:
+            raise OutputError(f"cannot write video {self._shown_as}", got="no frame", expected="at least one")
+        self._writer.release()
+        capture = cv2.VideoCapture(str(self._path))
+        arrived = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if arrived < self.frames_written:
+            cause = OSError(28, f"{arrived} of {self.frames_written} frames arrived in the file")
+            raise output_error(self._shown_as, cause)
+
+
+def usable_fps(reported: float) -> float:
+    """A frame rate that a video can be written with, from what a source reports (which may be 0, NaN or 90,000)."""
+    return reported if 1.0 <= reported <= 240.0 else _DEFAULT_FPS

@@ -1,0 +1,1 @@
+"""Cameras and videos as they play: capture, newest frame, smoothing, model reload."""

@@ -1,0 +1,64 @@
+"""Inference on a GPU with inputs bound: memory that stays on the device, one copy in and one copy out."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.session._onnxruntime import onnxruntime
+
+# Where a provider's memory is, in ONNX Runtime's words. DirectML takes its inputs from the CPU's memory.
+_MEMORY_OF = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "cuda",
+    "NvTensorRTRTXExecutionProvider": "cuda",
+    "DmlExecutionProvider": "cpu",
+}
+# Providers that plan, search for kernels or compile for each new shape of the input.
+FIXED_SHAPE_PROVIDERS = frozenset(_MEMORY_OF)
+# Batches of different sizes that keep their memory; a pipeline has one, single frames another.
+_MOST_SHAPES = 4
+
+
+class BoundRuns:
+    """Runs a session by IO binding, with memory of its own for each thread and each shape of the input.
+
+    Args:
+        session: An ONNX Runtime session with one input and one output.
+        provider: The provider that runs it.
+    """
+
+    def __init__(self, session: Any, provider: str) -> None:  # noqa: ANN401 - onnxruntime carries no types
+        self._session = session
+        self._memory = _MEMORY_OF.get(provider, "cpu")
+        self._input_name = session.get_inputs()[0].name
+        self._output_name = session.get_outputs()[0].name
+        self._local = threading.local()
+
+    def run(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One inference.
+
+        Args:
+            tensor: The input, contiguous, of the shape and dtype the session takes.
+
+        Returns:
+            The output, in memory that no later inference writes to.
+        """
+        bound: dict[tuple[int, ...], tuple[Any, Any]] = self._local.__dict__.setdefault("bound", {})
+        if tensor.shape not in bound:
+            while len(bound) >= _MOST_SHAPES:
+                del bound[next(iter(bound))]
+            bound[tensor.shape] = self._bind(tensor)
+        binding, value = bound[tensor.shape]
+        value.update_inplace(np.ascontiguousarray(tensor))
+        self._session.run_with_iobinding(binding)
+        # ONNX Runtime writes the next output to the same place.
+        return np.array(binding.copy_outputs_to_cpu()[0])
+
+    def _bind(self, tensor: npt.NDArray[Any]) -> tuple[Any, Any]:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(tensor), self._memory, 0)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input_name, value)
+        binding.bind_output(self._output_name, "cpu")
+        return binding, value

@@ -1,0 +1,1 @@
+"""Latency and energy of a model, and the comparison of several models."""

@@ -1,0 +1,204 @@
+"""Which of several models is faster, and how sure that is.
+
+The models take turns, forwards and backwards: in a round each runs twice, A B C C B A, so that a drift of the clock
+speed, a busy neighbour or what the one before left in the caches touch all of them alike. A round gives one ratio of
+each model's time to the first model's, and the rounds give a median and an interval for it that assumes no distribution.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.session.session import ModelSession
+from edgeclf.runtime.timing.durations import Distribution, distribution
+from edgeclf.runtime.timing.early_stopping import most_failures
+from edgeclf.runtime.timing.queries import Query, QueryTimes, image_source, opencv_threads
+
+CONFIDENCE = 0.99
+# With fewer there is no interval of that confidence: 2 / 2**8 < 0.01.
+LEAST_ROUNDS = 8
+_REPORT_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A model's time divided by the first model's: below 1 is faster.
+
+    Attributes:
+        median: Median over the rounds.
+        low: Lower end of the interval for the median.
+        high: Upper end.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "no difference that can be told"]:
+        """What the interval allows to be said."""
+        if self.high < 1:
+            return "faster"
+        return "slower" if self.low > 1 else "no difference that can be told"
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One model's part in a comparison.
+
+    Attributes:
+        name: Its name, the file's path.
+        size_hw: Height and width of its input.
+        provider: ONNX Runtime provider that ran it.
+        query: Durations of whole queries, from frames to predictions.
+        infer: Durations of the inference of a query.
+        query_ratio: Whole queries against the first model's.
+        infer_ratio: Inferences against the first model's.
+        times: Durations of the single queries, two for each round.
+    """
+
+    name: str
+    size_hw: tuple[int, int]
+    provider: str
+    query: Distribution
+    infer: Distribution
+    query_ratio: Ratio
+    infer_ratio: Ratio
+    times: QueryTimes
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values, without the single durations."""
+        return {
+            "file": self.name,
+            "size_hw": list(self.size_hw),
+            "provider": self.provider,
+            "query": self.query.to_json(),
+            "infer": self.infer.to_json(),
+            "query_ratio": {**asdict(self.query_ratio), "verdict": self.query_ratio.verdict},
+            "infer_ratio": {**asdict(self.infer_ratio), "verdict": self.infer_ratio.verdict},
+        }
+
+
+def compare_models(
+    sessions: Mapping[str, ModelSession],
+    image: UInt8Array | Path | str | None = None,
+    *,
+    batch_size: int = 1,
+    duration_s: float = 3.0,
+    min_rounds: int = 30,
+    warmup_rounds: int = 5,
+    progress: Progress = no_progress,
+) -> list[ComparedModel]:
+    """Times models against each other from the same frames to predictions; their input sizes may differ.
+
+    Open the sessions with `threads=1`, for the reason that `edgeclf.runtime.timing.latency.compare_latency` gives.
+
+    Args:
+        sessions: Two models or more by name; the first is what the others are compared with.
+        image: As for `edgeclf.runtime.timing.latency.benchmark`.
+        batch_size: Images in one query.
+        duration_s: Seconds to go on for, for each model.
+        min_rounds: Rounds even if that takes longer; at least 8.
+        warmup_rounds: Rounds that are run before and not timed.
+        progress: Told how many rounds are done, of how many at least.
+
+    Returns:
+        The models in the order of `sessions`.
+
+    Raises:
+        UsageError: There are fewer than two models, or a number is out of range.
+        ImageError: The image cannot be used.
+    """
+    if len(sessions) < 2:
+        raise UsageError("cannot compare models", got=str(len(sessions)), expected="at least two")
+    if min_rounds < LEAST_ROUNDS:
+        raise UsageError("too few rounds for an interval", got=str(min_rounds), expected=f"at least {LEAST_ROUNDS}")
+    if batch_size < 1 or warmup_rounds < 0 or not (math.isfinite(duration_s) and duration_s >= 0):
+        raise UsageError(
+            "cannot compare models",
+            got=f"batch size {batch_size}, {warmup_rounds} warm-up rounds, {duration_s} seconds",
+            expected="a batch of 1 or more, the others 0 or more",
+        )
+    _, load = image_source(image)
+    queries = {name: Query(session, load, batch_size) for name, session in sessions.items()}
+    order = [*queries, *reversed(queries)]
+    stages: dict[str, list[tuple[float, float, float]]] = {name: [] for name in queries}
+    duration_s *= len(queries)
+    with opencv_threads(max(session.threads for session in sessions.values())):
+        for _ in range(warmup_rounds):
+            for name in order:
+                queries[name]()
+        begin = end = reported = time.perf_counter()
+        done = 0
+        while done < min_rounds or end - begin < duration_s:
+            for name in order:
+                start, preprocessed, inferred, end = queries[name]()
+                stages[name].append((preprocessed - start, inferred - preprocessed, end - inferred))
+            done += 1
+            if end - reported > _REPORT_EVERY_S:
+                reported = end
+                share = min(done / min_rounds, (end - begin) / duration_s if duration_s else 1.0)
+                progress("rounds", done, max(done, round(done / share)))
+        progress("rounds", done, done)
+    times = {name: QueryTimes(*(np.asarray(values).T * 1e3)) for name, values in stages.items()}
+    first = next(iter(times.values()))
+    return [
+        ComparedModel(
+            name=name,
+            size_hw=session.spec.preprocess.size_hw,
+            provider=session.provider,
+            query=distribution(times[name].query_ms),
+            infer=distribution(times[name].infer_ms),
+            query_ratio=ratio_of_rounds(times[name].query_ms, first.query_ms),
+            infer_ratio=ratio_of_rounds(times[name].infer_ms, first.infer_ms),
+            times=times[name],
+        )
+        for name, session in sessions.items()
+    ]
+
+
+def ratio_of_rounds(times_ms: npt.NDArray[np.float64], first_ms: npt.NDArray[np.float64]) -> Ratio:
+    """The ratio of two models' times, from the rounds in which both ran twice.
+
+    Args:
+        times_ms: (2 * rounds,) durations of a model, the two of a round next to each other.
+        first_ms: The same of the model it is compared with.
+
+    Raises:
+        UsageError: There are too few rounds.
+    """
+    ratios = times_ms.reshape(-1, 2).sum(axis=1) / first_ms.reshape(-1, 2).sum(axis=1)
+    low, high = median_interval(ratios)
+    return Ratio(float(np.median(ratios)), low, high)
+
+
+def median_interval(values: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """An interval that holds the median of what the values are drawn from, by the sign test.
+
+    How many of n values lie below the true median is Bin(n, 1/2). So the k-th smallest and the k-th largest value hold it
+    between them with the confidence asked for, k being the largest number with P(Bin(n, 1/2) <= k - 1) < (1 - c) / 2.
+    (W. J. Conover, Practical Nonparametric Statistics, confidence interval for a quantile.)
+
+    Args:
+        values: (n,) independent values.
+        confidence: Between 0.5 and 1.
+
+    Raises:
+        UsageError: There are too few values for that confidence.
+    """
+    ordered = np.sort(np.asarray(values, np.float64).ravel())
+    k = most_failures(ordered.size, 0.5, confidence=1 - (1 - confidence) / 2) + 1
+    if k < 1:
+        raise UsageError(
+            "too few values for an interval", got=str(ordered.size), expected=f"more, for a confidence of {confidence}"
+        )
+    return float(ordered[k - 1]), float(ordered[ordered.size - k])

@@ -1,0 +1,110 @@
+"""One query of a benchmark: frames in, predictions out, and a time stamp between the stages."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.images.preprocess import UInt8Array, check_image, load_image, preprocess_bgr
+from edgeclf.runtime.prediction import predictions_from
+from edgeclf.runtime.session.session import ModelSession
+
+DurationsMs = npt.NDArray[np.float64]
+SYNTHETIC_SIZE_HW = (480, 640)
+
+
+@dataclass(frozen=True)
+class QueryTimes:
+    """Durations of the stages of queries, in milliseconds, each (queries,) float64 and for the whole batch.
+
+    Attributes:
+        preprocess_ms: Decoding, resizing and colour conversion.
+        infer_ms: Inference.
+        postprocess_ms: From probabilities to predictions.
+    """
+
+    preprocess_ms: DurationsMs
+    infer_ms: DurationsMs
+    postprocess_ms: DurationsMs
+
+    @property
+    def query_ms(self) -> DurationsMs:
+        """Durations of whole queries."""
+        return self.preprocess_ms + self.infer_ms + self.postprocess_ms
+
+
+class Query:
+    """Takes a batch from frames to predictions, one stage after the other.
+
+    Args:
+        session: The model.
+        load: Gives the BGR pixels of one image; called for every image of every query.
+        batch_size: Images in one query.
+    """
+
+    def __init__(self, session: ModelSession, load: Callable[[], UInt8Array], batch_size: int) -> None:
+        self._session = session
+        self._load = load
+        self._batch_rgb = np.empty((batch_size, *session.spec.preprocess.size_hw, 3), np.uint8)
+
+    def __call__(self) -> tuple[float, float, float, float]:
+        """Runs the query: `time.perf_counter` at its start, and after preprocessing, inference and postprocessing."""
+        session = self._session
+        start = time.perf_counter()
+        for row in self._batch_rgb:
+            preprocess_bgr(self._load(), session.spec.preprocess, out=row)
+        preprocessed = time.perf_counter()
+        probabilities = session.run(self._batch_rgb)
+        inferred = time.perf_counter()
+        predictions_from(probabilities, session.spec)
+        return start, preprocessed, inferred, time.perf_counter()
+
+
+def synthetic_frame(size_hw: tuple[int, int] = SYNTHETIC_SIZE_HW) -> UInt8Array:
+    """A frame with gradients and noise, the same every time.
+
+    Args:
+        size_hw: Height and width.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+    """
+    height, width = size_hw
+    rows, columns = np.linspace(0, 160, height)[:, None], np.linspace(0, 160, width)[None, :]
+    planes = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) / 2), axis=-1)
+    noise = np.random.default_rng(0).integers(0, 64, planes.shape)
+    return (planes + noise).astype(np.uint8)
+
+
+def image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[], UInt8Array]]:
+    """What to call an image in a report, and a function that gives its BGR pixels.
+
+    Args:
+        image: A frame, (H, W, 3) uint8 BGR; a file, which the function reads anew each time; None for a synthetic frame.
+
+    Raises:
+        ImageError: The frame cannot be used.
+    """
+    if isinstance(image, str | Path):
+        return str(image), partial(load_image, image)
+    frame_bgr = synthetic_frame() if image is None else image
+    check_image(frame_bgr)
+    height, width = frame_bgr.shape[:2]
+    return f"{'synthetic ' if image is None else ''}{width}x{height} frame in memory", lambda: frame_bgr
+
+
+@contextmanager
+def opencv_threads(count: int) -> Iterator[None]:
+    """Limits OpenCV's pool, which otherwise takes every CPU whatever the model is limited to."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

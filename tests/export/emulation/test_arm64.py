@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from edgeclf.export.emulation.arm64 import CORES, compare_with_here, get_core, run_emulated
+from edgeclf.export.emulation.sysroot import check_tools, prepare_sysroot
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.int8.calibrator import quantize_int8
+from edgeclf.runtime.errors import DeviceUnavailableError, MissingPackageError, UsageError
+from edgeclf.runtime.progress import no_progress
+from edgeclf.runtime.session.opening import open_session_from_bytes
+
+
+def test_a_missing_emulator_is_one_sentence_that_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPackageError, match="qemu-user-static") as caught:
+        prepare_sysroot(tmp_path / "cache", no_progress)
+    assert "apt install" in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_core_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(UsageError, match="cortex-a72"):
+        get_core("cortex-z9")
+    assert {core.has_dot_products for core in CORES.values()} == {True, False}
+
+
+def test_outputs_are_compared_bit_by_bit():
+    here = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    there = here.copy()
+    core = CORES["max"]
+    assert compare_with_here(here, there, core, [1, 0]).identical
+    there[0] = np.nextafter(there[0], np.float32(1))
+    facts = compare_with_here(here, there, core, [1, 0])
+    assert not facts.identical
+    assert facts.parity.agreement == 1.0
+    assert 0 < facts.parity.max_error < 1e-6
+
+
+@pytest.fixture(scope="module")
+def sysroot(tmp_path_factory):
+    try:
+        check_tools()
+        return prepare_sysroot(tmp_path_factory.mktemp("cache"), no_progress)
+    except (MissingPackageError, DeviceUnavailableError) as error:
+        pytest.skip(f"no emulation here: {error}")
+
+
+@pytest.mark.slow
+def test_arm_cores_give_the_bits_of_this_machine(sysroot, trained, tmp_path):
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(quantize_int8(onnx_from_keras(trained.model), trained.train_rgb[::4]).model.SerializeToString())
+    images = trained.held_out_rgb[::6]
+    session = open_session_from_bytes(path.read_bytes(), "cpu", threads=1)
+    here = np.concatenate([session.run(None, {"image": images[i : i + 1]})[0] for i in range(len(images))])
+    for name in ("cortex-a53", "cortex-a76"):
+        there = run_emulated(path, images, CORES[name], sysroot, no_progress)
+        # The integers are the same; the softmax is float, and its last bit is each CPU's own.
+        np.testing.assert_allclose(there, here, atol=2e-7)
+
+
+@pytest.mark.slow
+def test_a_file_that_the_core_cannot_run_is_an_error(sysroot, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(DeviceUnavailableError, match="could not run"):
+        run_emulated(path, np.zeros((1, 8, 8, 3), np.uint8), CORES["max"], sysroot, no_progress)

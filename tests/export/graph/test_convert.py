@@ -1,0 +1,80 @@
+import numpy as np
+import onnx
+import pytest
+
+from edgeclf.export.graph.contract import attach_spec, check_contract
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.session.session import ModelSession
+from edgeclf.runtime.spec import ModelSpec, Preprocess
+
+from ..conftest import LABELS, SIZE_HW, build_network
+
+SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW))
+
+
+@pytest.fixture(scope="module")
+def fp32(trained):
+    model = onnx_from_keras(trained.model)
+    attach_spec(model, SPEC)
+    return model
+
+
+def test_the_contract_holds(fp32):
+    check_contract(fp32, SPEC)
+    assert [i.name for i in fp32.graph.input] == ["image"]
+    assert fp32.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    assert {item.domain for item in fp32.opset_import} == {""}
+
+
+def test_a_changed_contract_is_noticed(fp32):
+    for change in (
+        lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", onnx.TensorProto.FLOAT),
+        lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 1),
+        lambda m: setattr(m.graph.output[0].type.tensor_type.shape.dim[1], "dim_value", 2),
+        lambda m: setattr(m, "ir_version", 99),
+    ):
+        damaged = onnx.ModelProto.FromString(fp32.SerializeToString())
+        change(damaged)
+        with pytest.raises((ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+            check_contract(damaged, SPEC)
+
+
+def test_it_computes_what_keras_computes_for_any_batch(fp32, trained, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(fp32.SerializeToString())
+    session = ModelSession(path)
+    images = np.random.default_rng().integers(0, 256, (24, *SIZE_HW, 3), dtype=np.uint8)
+    wanted = trained.model.predict_on_batch(images)
+    for batch in (1, 3, 8):
+        rows = np.concatenate([session.run(images[i : i + batch]) for i in range(0, 24, batch)])
+        np.testing.assert_allclose(rows, wanted, atol=1e-5)
+
+
+def test_conversion_is_reproducible_and_carries_no_path(fp32, trained):
+    again = onnx_from_keras(trained.model)
+    attach_spec(again, SPEC)
+    kinds = [node.op_type for node in again.graph.node]
+    assert kinds == [node.op_type for node in fp32.graph.node]
+    assert b"/home" not in fp32.SerializeToString()
+    assert b"site-packages" not in fp32.SerializeToString()
+
+
+def test_a_model_with_another_input_is_refused():
+    import keras
+
+    model = keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    with pytest.raises(InputError, match="one uint8 input"):
+        onnx_from_keras(model)
+
+
+def test_dropout_and_batch_normalisation_are_in_inference_mode(trained, tmp_path):
+    # A network whose dropout were active, or whose statistics came from the batch, would not repeat itself.
+    model = onnx_from_keras(build_network(seed=3))
+    attach_spec(model, SPEC)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    session = ModelSession(path)
+    alone = session.run(trained.held_out_rgb[:1])
+    among = session.run(trained.held_out_rgb[:9])[:1]
+    np.testing.assert_allclose(alone, among, atol=1e-6)

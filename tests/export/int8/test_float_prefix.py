@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeclf.export.int8.calibrator import Calibrator
+from edgeclf.export.int8.float_prefix import choose_entrance, float_entrances
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.search import search
+from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
+from edgeclf.runtime.progress import no_progress
+from edgeclf.runtime.session.opening import open_session_from_bytes
+
+
+def run(model, images):
+    return open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": images})[0]
+
+
+@pytest.fixture(scope="module")
+def calibrator(fp32, trained):
+    return Calibrator(fp32, trained.train_rgb[::4])
+
+
+def test_a_few_layers_from_the_first_on_are_looked_at():
+    layers = [f"layer{number}" for number in range(50)]
+    entrances = float_entrances(layers)
+    assert entrances[0] == ()
+    assert entrances[-1] == tuple(layers[: len(entrances) - 1])
+    assert 2 <= len(entrances) <= 10
+    # Of a network of three layers none is an entrance: what is left would not be an int8 network.
+    assert float_entrances(layers[:3]) == [()]
+
+
+@pytest.mark.parametrize(
+    ("latencies", "kept"),
+    [
+        ([1.0, 1.2, 1.3, 1.4], 0),
+        ([1.0, 0.98, 0.99, 1.2], 2),
+        ([1.0, 1.004, 1.3, 1.3], 1),
+        # Much faster is preferred to still closer.
+        ([1.0, 0.80, 0.98, 0.99], 1),
+        ([1.0, 0.98, 1.3, 0.99], 3),
+    ],
+)
+def test_closest_of_those_that_are_no_slower_than_eight_bits(latencies, kept):
+    layers = ("a", "b", "c")
+    entrances = [layers[:count] for count in range(4)]
+    assert choose_entrance(entrances, [None] * 4, lambda models: latencies) == layers[:kept]
+
+
+def test_whole_networks_are_timed_and_differ_in_their_first_layers(calibrator, fp32):
+    seen = []
+
+    def stopwatch(models):
+        seen.extend(models)
+        return [1.0, *[0.9] * (len(models) - 1)]
+
+    entrance = calibrator.find_entrance(QuantizationRecipe(), stopwatch)
+    assert len(seen) == len(entrance) + 1 >= 2
+    codes = [sum(tensor.name.endswith("_weight_codes") for tensor in model.graph.initializer) for model in seen]
+    assert codes == [codes[0] - count for count in range(len(codes))]
+    assert calibrator.find_entrance(QuantizationRecipe(), lambda models: [1.0, *[1.1] * (len(models) - 1)]) == ()
+
+
+def test_with_every_layer_in_float_nothing_but_the_pixels_is_in_bytes_and_no_number_changes(calibrator, fp32, trained):
+    layers = calibrator.network(QuantizationRecipe(learn_rounding=False, correct_bias=False)).write().layers
+    recipe = QuantizationRecipe(learn_rounding=False, correct_bias=False, float_entrance=layers)
+    written = calibrator.network(recipe).write()
+    assert written.layers == ()
+    assert {node.op_type for node in written.model.graph.node}.isdisjoint({"Cast", "QuantizeLinear"})
+    images = trained.held_out_rgb[:16]
+    np.testing.assert_allclose(run(written.model, images), run(fp32, images), atol=1e-5)
+
+
+def test_a_float_entrance_is_closer_and_stands_in_the_record(calibrator, fp32, trained):
+    # Nothing that makes up for the rounding of the first layers behind them.
+    plain = QuantizationRecipe(learn_rounding=False, correct_bias=False)
+    network = calibrator.network(plain)
+    first = network.write().layers[:2]
+    images = trained.held_out_rgb
+    reference = run(fp32, images)
+    written = calibrator.network(replace(plain, float_entrance=first)).write()
+    assert written.recipe["float_entrance"] == list(first)
+    assert written.recipe["keep_float"] == []
+    assert set(first).isdisjoint(written.layers)
+    error = {
+        name: compare_probabilities(reference, run(model, images), "held-out").mean_error
+        for name, model in (("float", written.model), ("int8", network.write().model))
+    }
+    assert error["float"] < error["int8"]
+
+
+def test_search_gives_its_recipes_the_entrance_that_it_timed(fp32, trained):
+    reference = run(fp32, trained.held_out_rgb)
+
+    def tried(stopwatch):
+        return search(
+            fp32,
+            trained.train_rgb[::4],
+            lambda item: (compare_probabilities(reference, run(item.model, trained.held_out_rgb), "validation"),),
+            limits=ParityLimits(min_agreement=0.9),
+            effort="quick",
+            base=QuantizationRecipe(),
+            budget_s=np.inf,
+            progress=no_progress,
+            stopwatch=stopwatch,
+        )
+
+    fast_in_float = tried(lambda models: [1.0, *[0.9] * (len(models) - 1)])
+    assert all(len(trial.quantized.recipe["float_entrance"]) >= 1 for trial in fast_in_float)
+    for trials in (tried(None), tried(lambda models: [1.0, *[1.5] * (len(models) - 1)])):
+        assert all(trial.quantized.recipe["float_entrance"] == [] for trial in trials)

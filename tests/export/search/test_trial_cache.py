@@ -1,0 +1,110 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.search import search
+from edgeclf.export.search.trial_cache import Subject, Trials
+from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
+from edgeclf.runtime.progress import no_progress
+from edgeclf.runtime.session.opening import open_session_from_bytes
+
+
+def run(model, images):
+    return open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": images})[0]
+
+
+@pytest.fixture
+def searched(fp32, trained, tmp_path):
+    """Searches as an export does, and counts what was judged anew and what was reused."""
+    reference = run(fp32, trained.held_out_rgb)
+
+    def start(*, images=trained.train_rgb[::4], judged_by="these", **changes):
+        judged = []
+
+        def judge(quantized):
+            judged.append(quantized)
+            return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
+
+        kept = Trials(tmp_path / "cache", Subject(fp32, images, judged_by))
+        options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), **changes}
+        trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, kept=kept, **options)
+        return trials, len(judged), kept.reused
+
+    start.folder = tmp_path / "cache"
+    return start
+
+
+def facts(trials):
+    return [(t.name, t.parity, t.failures, t.quantized.recipe, t.quantized.layers) for t in trials]
+
+
+def test_the_same_search_again_tries_nothing_and_gives_the_same(searched, trained):
+    first, judged, reused = searched()
+    assert (judged, reused) == (len(first), 0)
+    again, judged, reused = searched()
+    assert (judged, reused) == (0, len(first))
+    assert facts(again) == facts(first)
+    images = trained.held_out_rgb[:9]
+    for mine, kept in zip(first, again, strict=True):
+        np.testing.assert_array_equal(run(kept.quantized.model, images), run(mine.quantized.model, images))
+
+
+def test_other_limits_judge_what_was_kept(searched):
+    _, judged, _ = searched()
+    stricter, judged_again, reused = searched(limits=ParityLimits(1.1 - 0.1, max_error=0.0))
+    # Nothing meets a limit of no error at all, so layers went back into float besides.
+    assert all(trial.failures for trial in stricter)
+    assert reused == judged
+    assert judged_again == len(stricter) - judged > 0
+    # And these are kept as well, with the ranking that they came from.
+    last, judged_at_last, reused = searched(limits=ParityLimits(1.0, max_error=0.0))
+    assert (judged_at_last, reused) == (0, len(stricter))
+    assert facts(last) == facts(stricter)
+
+
+@pytest.mark.parametrize("change", ["images", "judge", "recipe", "pixel"])
+def test_whatever_the_figures_depend_on_makes_them_anew(searched, trained, change):
+    images = trained.train_rgb[::4]
+    searched(effort="quick")
+    if change == "images":
+        other = {"images": images[:-1]}
+    elif change == "pixel":
+        changed = images.copy()
+        changed[0, 0, 0, 0] ^= 1
+        other = {"images": changed}
+    elif change == "judge":
+        other = {"judged_by": "others"}
+    else:
+        other = {"base": dataclasses.replace(QuantizationRecipe(), target="arm64")}
+    _, judged, reused = searched(effort="quick", **other)
+    assert reused == 0
+    assert judged >= 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"no model at all", None])
+def test_a_kept_trial_that_is_damaged_is_made_again(searched, damage):
+    first, _, _ = searched(effort="quick")
+    for path in searched.folder.glob("*.onnx"):
+        path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    again, judged, reused = searched(effort="quick")
+    assert (judged, reused) == (len(first), 0)
+    assert facts(again) == facts(first)
+    assert searched(effort="quick")[1] == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_itself(searched):
+    searched.folder.write_bytes(b"a file where the folder should be")
+    trials, judged, reused = searched(effort="quick")
+    assert (judged, reused) == (len(trials), 0)
+    assert not trials[0].failures
+
+
+def test_without_a_folder_nothing_is_kept(fp32, trained):
+    kept = Trials(None, Subject(fp32, trained.train_rgb, "these"))
+    calls = []
+    for _ in range(2):
+        kept.judged("kind", QuantizationRecipe(), lambda: calls.append(1))
+    assert len(calls) == 2
+    assert kept.reused == 0

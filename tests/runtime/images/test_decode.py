@@ -1,0 +1,249 @@
+"""Every kind of image file against Pillow's reading of it."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from skimage import data as photographs
+
+from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.images.preprocess import decode_image, load_image
+
+
+def gradient(height=48, width=64):
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack(
+        [x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 255 // (height + width - 2)], -1
+    ).astype(np.uint8)
+
+
+RGB = Image.fromarray(gradient())
+GREY = RGB.convert("L")
+PALETTE = RGB.convert("P", palette=Image.Palette.ADAPTIVE, colors=32)
+ALPHA = Image.fromarray(np.ascontiguousarray(np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8), (48, 64))))
+BILEVEL = GREY.convert("1")
+CMYK = RGB.convert("CMYK")
+GREY16 = Image.fromarray(gradient()[..., 0].astype(np.uint16) * 257)
+
+
+def with_alpha(image):
+    image = image.copy()
+    image.putalpha(ALPHA)
+    return image
+
+
+def encoded(image, fmt, **options):
+    stream = io.BytesIO()
+    image.save(stream, fmt, **options)
+    return stream.getvalue()
+
+
+def as_seen_rgb(data):
+    """What Pillow shows: upright, 8 bits, on white."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode.startswith("I"):
+        return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode in {"LA", "PA", "RGBA", "P"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        white.alpha_composite(image)
+        image = white
+    return np.asarray(image.convert("RGB"))
+
+
+def largest_difference(data):
+    # BGR to RGB.
+    got_rgb, expected_rgb = decode_image(data)[..., ::-1], as_seen_rgb(data)
+    assert got_rgb.shape == expected_rgb.shape
+    assert got_rgb.dtype == np.uint8
+    return int(np.abs(got_rgb.astype(int) - expected_rgb.astype(int)).max())
+
+
+EXACT = {
+    "png": encoded(RGB, "PNG"),
+    "png grey": encoded(GREY, "PNG"),
+    "png grey 16 bit": encoded(GREY16, "PNG"),
+    "png 1 bit": encoded(BILEVEL, "PNG"),
+    "png palette": encoded(PALETTE, "PNG"),
+    "png palette, one transparent": encoded(PALETTE, "PNG", transparency=3),
+    "png grey, one transparent": encoded(GREY, "PNG", transparency=128),
+    "png 1 bit, black transparent": encoded(BILEVEL, "PNG", transparency=0),
+    "png colour, one transparent": encoded(RGB, "PNG", transparency=tuple(int(v) for v in gradient()[5, 7])),
+    "bmp": encoded(RGB, "BMP"),
+    "bmp grey": encoded(GREY, "BMP"),
+    "bmp palette": encoded(PALETTE, "BMP"),
+    "bmp 1 bit": encoded(BILEVEL, "BMP"),
+    "webp lossless": encoded(RGB, "WEBP", lossless=True),
+    "gif": encoded(RGB, "GIF"),
+    "gif grey": encoded(GREY, "GIF"),
+    "gif, one transparent": encoded(PALETTE, "GIF", transparency=3),
+    "gif animation": encoded(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)], loop=0),
+    "tiff": encoded(RGB, "TIFF"),
+    "tiff lzw": encoded(RGB, "TIFF", compression="tiff_lzw"),
+    "tiff deflate": encoded(RGB, "TIFF", compression="tiff_deflate"),
+    "tiff grey": encoded(GREY, "TIFF"),
+    "tiff grey 16 bit": encoded(GREY16, "TIFF"),
+    "tiff 1 bit": encoded(BILEVEL, "TIFF"),
+    "tiff fax": encoded(BILEVEL, "TIFF", compression="group4"),
+    "tiff palette": encoded(PALETTE, "TIFF"),
+}
+# The largest difference of any channel of any pixel, with the reason there may be one.
+CLOSE = {
+    "png alpha": (encoded(with_alpha(RGB), "PNG"), 1),  # rounding of the blend
+    "png grey alpha": (encoded(with_alpha(GREY), "PNG"), 1),
+    "png palette, 32 alphas": (encoded(PALETTE, "PNG", transparency=bytes(range(0, 256, 8))), 1),
+    "webp alpha": (encoded(with_alpha(RGB), "WEBP", lossless=True), 1),
+    "tiff alpha": (encoded(with_alpha(RGB), "TIFF"), 2),  # libtiff rounds once more when it premultiplies
+    "jpeg": (encoded(RGB, "JPEG", quality=95), 3),  # inverse cosine transforms and chroma upsampling differ
+    "jpeg grey": (encoded(GREY, "JPEG", quality=95), 2),
+    "jpeg progressive": (encoded(RGB, "JPEG", quality=95, progressive=True), 3),
+    "jpeg cmyk": (encoded(CMYK, "JPEG", quality=95), 3),
+    "tiff cmyk": (encoded(CMYK, "TIFF"), 2),
+    "tiff cmyk lzw": (encoded(CMYK, "TIFF", compression="tiff_lzw"), 2),
+    "webp": (encoded(RGB, "WEBP", quality=90), 3),
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_lossless_images_are_what_pillow_shows(kind):
+    assert largest_difference(EXACT[kind]) == 0
+
+
+@pytest.mark.parametrize("kind", CLOSE)
+def test_other_images_are_close_to_what_pillow_shows(kind):
+    data, tolerance = CLOSE[kind]
+    assert largest_difference(data) <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_colour_keeps_its_high_byte(suffix):
+    pixels = gradient().astype(np.uint16) * 257
+    assert np.array_equal(decode_image(cv2.imencode(suffix, pixels)[1].tobytes()), gradient())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_transparency_is_laid_on_white(suffix):
+    alpha = np.asarray(ALPHA)[..., None]
+    pixels = np.concatenate([gradient(), alpha], axis=-1).astype(np.uint16) * 257
+    expected = gradient() * (alpha / 255) + 255 * (1 - alpha / 255)
+    assert np.abs(decode_image(cv2.imencode(suffix, pixels)[1].tobytes()) - expected).max() < 1
+
+
+def oriented(fmt, orientation, image=RGB):
+    if fmt == "TIFF":
+        return encoded(image, fmt, tiffinfo={0x0112: orientation})
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[fmt]
+    return encoded(image, fmt, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_images_are_turned_upright(fmt, orientation):
+    data = oriented(fmt, orientation)
+    assert largest_difference(data) <= (3 if fmt == "JPEG" else 0)
+    assert decode_image(data).shape[:2] == ((48, 64) if orientation <= 4 else (64, 48))
+
+
+@pytest.mark.parametrize("image", [GREY, GREY16, PALETTE, CMYK, BILEVEL], ids=lambda image: image.mode)
+def test_every_kind_of_tiff_is_turned_upright(image):
+    assert largest_difference(oriented("TIFF", 6, image)) <= (2 if image.mode == "CMYK" else 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (with_alpha(GREY), "grey TIFF file with transparency"),
+        (Image.fromarray(gradient()[..., 0].astype(np.float32)), "32-bit floating-point"),
+        (Image.fromarray(gradient()[..., 0].astype(np.int32)), "32-bit pixels"),
+    ],
+)
+def test_what_opencv_would_misread_is_refused(image, words):
+    with pytest.raises(ImageError, match=f"{words}.*convert it to PNG"):
+        decode_image(encoded(image, "TIFF"))
+
+
+PHOTOGRAPH = Image.fromarray(photographs.astronaut()[:200, :160])
+PHOTOGRAPHS = {
+    "jpeg": encoded(PHOTOGRAPH, "JPEG"),
+    "png": encoded(PHOTOGRAPH, "PNG"),
+    "webp": encoded(PHOTOGRAPH, "WEBP"),
+    "tiff": encoded(PHOTOGRAPH, "TIFF"),
+    "gif": encoded(PHOTOGRAPH, "GIF"),
+    "bmp": encoded(PHOTOGRAPH, "BMP"),
+}
+
+
+@pytest.mark.parametrize("fmt", PHOTOGRAPHS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_photograph_cut_anywhere_is_an_image_error(fmt, data):
+    whole = PHOTOGRAPHS[fmt]
+    assert decode_image(whole).shape == (200, 160, 3)
+    with pytest.raises(ImageError):
+        decode_image(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.9])
+def test_a_damaged_png_is_refused_without_a_word_from_libpng(position, capfd):
+    data = bytearray(PHOTOGRAPHS["png"])
+    data[int(len(data) * position)] ^= 0x5A
+    with pytest.raises(ImageError, match="damaged PNG file with a wrong checksum"):
+        decode_image(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"hello, this is text", "got text"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"\n <html><body>", "an HTML page"),
+        (b"<?xml version='1.0'?><svg/>", "an XML or SVG document"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIF"),
+        (bytes(range(128, 256)), "128 bytes of an unknown format"),
+        (PHOTOGRAPHS["png"][:20], "ends inside its header"),
+        (PHOTOGRAPHS["tiff"][:8], "ends inside its header"),
+        (PHOTOGRAPHS["jpeg"][:-2], "truncated JPEG file without the end-of-image marker"),
+        (PHOTOGRAPHS["png"][:-12], "truncated PNG file without the IEND chunk"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(data, words):
+    with pytest.raises(ImageError, match=words) as caught:
+        decode_image(data, source="x.jpg")
+    assert "x.jpg" in str(caught.value)
+
+
+def test_an_image_above_the_limit_is_not_decoded():
+    data = bytearray(PHOTOGRAPHS["png"])
+    data[16:24] = (50_000).to_bytes(4, "big") * 2
+    with pytest.raises(ImageError, match="50000 x 50000 pixels, expected at most 200,000,000 pixels"):
+        decode_image(bytes(data))
+    with pytest.raises(ImageError, match="at most 31,999 pixels"):
+        decode_image(PHOTOGRAPHS["jpeg"], max_pixels=31_999)
+    assert decode_image(PHOTOGRAPHS["jpeg"], max_pixels=32_000).shape == (200, 160, 3)
+
+
+def test_what_cannot_be_read_is_called_by_its_name(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    for name, words in {
+        "folder.jpg": "is a directory",
+        "dangling.jpg": "a dangling link",
+        "loop.jpg": "link",
+        "missing.jpg": "no such file",
+    }.items():
+        with pytest.raises(ImageError, match=rf"cannot read .*{name}: got .*{words}"):
+            load_image(tmp_path / name)
+
+
+def test_a_file_is_read_by_its_content_not_its_name(tmp_path):
+    (tmp_path / "photo.txt").write_bytes(PHOTOGRAPHS["png"])
+    assert np.array_equal(load_image(str(tmp_path / "photo.txt"))[..., ::-1], np.asarray(PHOTOGRAPH))

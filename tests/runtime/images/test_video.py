@@ -1,0 +1,93 @@
+"""Video files as they are read and written, whatever their names, suffixes and ends are."""
+
+import os
+
+import numpy as np
+import pytest
+
+from edgeclf.runtime.errors import OutputError, SourceError
+from edgeclf.runtime.images.video import VideoFile, VideoRecorder, begins_like_video, usable_fps
+
+
+def frames_of(count, size_hw=(48, 64)):
+    return [np.full((*size_hw, 3), number * 8 % 256, np.uint8) for number in range(count)]
+
+
+def record(path, frames, fps=20.0):
+    recorder = VideoRecorder(path, path)
+    for frame in frames:
+        recorder.write(frame, fps)
+    recorder.close()
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".mov", ".m4v", ".AVI"])
+def test_what_is_recorded_is_read_back_frame_by_frame(tmp_path, suffix):
+    path = record(tmp_path / f"v{suffix}", frames_of(20))
+    with VideoFile(path) as video:
+        means = [float(frame.mean()) for frame in video]
+        assert video.frames_read == 20
+        assert not video.ended_early
+        assert video.fps == pytest.approx(20)
+    assert np.abs(np.array(means) - np.arange(20) * 8).max() < 4
+    assert begins_like_video(path.read_bytes()[:1024])
+
+
+@pytest.mark.parametrize("name", ["50% off.avi", "a:b.avi", "ünï.avi", "v.avi.backup"])
+def test_odd_names_are_read(tmp_path, name):
+    record(tmp_path / "v.avi", frames_of(3)).rename(tmp_path / name)
+    with VideoFile(tmp_path / name) as video:
+        assert len(list(video)) == 3
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/v\xff.avi")
+    record(tmp_path / "v.avi", frames_of(3)).rename(odd)
+    with VideoFile(odd) as video:
+        assert len(list(video)) == 3
+
+
+def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
+    path = record(tmp_path / "v.avi", [*frames_of(2), *frames_of(2, (100, 30)), *frames_of(1, (480, 640))])
+    with VideoFile(path) as video:
+        assert {frame.shape for frame in video} == {(48, 64, 3)}
+        assert video.frames_read == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "0 bytes"), (b"no video", "no frame that can be decoded"), (None, "no such file")]
+)
+def test_what_is_no_video_says_why(tmp_path, content, words):
+    path = tmp_path / "v.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=words):
+        VideoFile(path)
+    assert not begins_like_video(content or b"")
+
+
+def test_a_file_that_is_cut_ended_early(tmp_path):
+    path = record(tmp_path / "v.avi", frames_of(100))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoFile(path) as video:
+        assert 10 < len(list(video)) < 90
+        assert video.ended_early
+
+
+def test_recordings_that_cannot_be(tmp_path):
+    with pytest.raises(OutputError, match="suffix"):
+        VideoRecorder(tmp_path / "v.gif", tmp_path / "v.gif")
+    with pytest.raises(OutputError, match="UTF-8"):
+        VideoRecorder(tmp_path / "v\udcff.avi", tmp_path / "v.avi")
+    with pytest.raises(OutputError, match="does not open"):
+        record(tmp_path / "no folder" / "v.avi", frames_of(1))
+    with pytest.raises(OutputError, match="no frame"):
+        record(tmp_path / "v.avi", [])
+
+
+@pytest.mark.parametrize(
+    ("reported", "used"),
+    [(25.0, 25.0), (0.0, 25.0), (float("nan"), 25.0), (90_000.0, 25.0), (1.0, 1.0), (240.0, 240.0)],
+)
+def test_only_a_believable_rate_is_used(reported, used):
+    assert usable_fps(reported) == used

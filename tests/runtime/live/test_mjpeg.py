@@ -1,0 +1,186 @@
+"""Multipart streams: what is cut out of them, whatever the bytes are, and what a server's answer means."""
+
+import base64
+import hashlib
+import http.server
+import itertools
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeclf.runtime.live.captures import CaptureEndedError
+from edgeclf.runtime.live.mjpeg import MAX_PART_BYTES, PartReader, open_mjpeg
+
+
+def jpeg(size_hw=(48, 64)):
+    return cv2.imencode(".jpg", np.random.default_rng().integers(0, 256, (*size_hw, 3), dtype=np.uint8))[1].tobytes()
+
+
+def as_part(body: bytes, *, with_length: bool, line_end: bytes = b"\r\n", boundary: bytes = b"frame") -> bytes:
+    head = b"--" + boundary + line_end + b"Content-Type: image/jpeg" + line_end
+    if with_length:
+        head += b"content-length: %d" % len(body) + line_end
+    return head + line_end + body + line_end
+
+
+def cut_randomly(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+@given(
+    bodies=st.lists(st.binary(max_size=200), max_size=8),
+    cuts=st.lists(st.integers(0, 10_000), max_size=12),
+    line_end=st.sampled_from([b"\r\n", b"\n"]),
+    named=st.sampled_from(["frame", "--frame", '"frame"']),
+)
+def test_parts_with_a_length_come_out_as_they_went_in_however_the_bytes_arrive(bodies, cuts, line_end, named):
+    stream = b"".join(as_part(body, with_length=True, line_end=line_end) for body in bodies)
+    reader = PartReader(named)
+    assert [part for piece in cut_randomly(stream, cuts) for part in reader.feed(piece)] == bodies
+
+
+@given(bodies=st.lists(st.binary(max_size=200), max_size=8), cuts=st.lists(st.integers(0, 10_000), max_size=12))
+def test_parts_without_a_length_reach_to_the_next_boundary(bodies, cuts):
+    bodies = [body for body in bodies if b"--frame" not in body]
+    stream = b"".join(as_part(body, with_length=False) for body in bodies) + b"--frame--"
+    reader = PartReader("frame")
+    found = [part for piece in cut_randomly(stream, cuts) for part in reader.feed(piece)]
+    assert found == [body + b"\r\n" for body in bodies]  # the line end before a boundary does a picture no harm
+
+
+@given(before=st.binary(max_size=300), between=st.binary(max_size=300), cuts=st.lists(st.integers(0, 10_000)))
+def test_bytes_between_parts_are_passed_over(before, between, cuts):
+    before, between = before.replace(b"--", b""), between.replace(b"--", b"")
+    stream = before + b"\n" + as_part(b"one", with_length=True) + between + b"\n" + as_part(b"two", with_length=True)
+    reader = PartReader("frame")
+    assert [part for piece in cut_randomly(stream, cuts) for part in reader.feed(piece)] == [b"one", b"two"]
+
+
+@given(st.lists(st.binary(max_size=2000)))
+def test_no_bytes_at_all_upset_it(pieces):
+    reader = PartReader("frame")
+    for piece in pieces:
+        reader.feed(piece)
+    reader.feed(b"\r\n--frame\r\n" + b"x" * 70_000)
+    assert b"last" in reader.feed(as_part(b"last", with_length=True) + as_part(b"", with_length=True))[-2:]
+
+
+def test_a_part_that_never_ends_is_given_up():
+    reader = PartReader("frame")
+    with pytest.raises(CaptureEndedError, match="says it has"):
+        reader.feed(b"--frame\r\nContent-Length: 99999999999\r\n\r\n")
+    reader = PartReader("frame")
+    reader.feed(b"--frame\r\n\r\n")
+    reader.feed(bytes(MAX_PART_BYTES // 2))
+    with pytest.raises(CaptureEndedError, match="more than 64 MiB"):
+        reader.feed(bytes(MAX_PART_BYTES))
+
+
+@pytest.fixture
+def answering():
+    """A server whose answers the test writes; gives a function that starts it."""
+    servers = []
+
+    def start(answer):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def send(handler, code, headers, body=b""):
+    handler.send_response(code)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+MULTIPART = {"Content-Type": "multipart/x-mixed-replace;boundary=--frame"}
+
+
+def test_chunked_answers_and_redirects_are_followed(answering):
+    picture = jpeg()
+
+    def answer(handler):
+        if handler.path == "/":
+            send(handler, 302, {"Location": "/stream", "Content-Length": "0"})
+            return
+        handler.protocol_version = "HTTP/1.1"
+        body = as_part(picture, with_length=True)
+        send(handler, 200, {**MULTIPART, "Transfer-Encoding": "chunked"}, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    capture = open_mjpeg(f"http://{answering(answer)}/", 5, lambda: False)
+    capture.grab()
+    assert capture.skip()
+    assert capture.retrieve().shape == (48, 64, 3)
+    with pytest.raises(CaptureEndedError, match="the stream ended"):
+        capture.grab()
+    capture.close()
+
+
+def test_what_is_no_multipart_stream_is_left_to_others(answering):
+    address = answering(lambda h: send(h, 200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U"))
+    assert open_mjpeg(f"http://{address}/live.m3u8", 5, lambda: False) is None
+
+
+def test_errors_say_what_the_server_said(answering):
+    address = answering(lambda h: h.send_error(404))
+    with pytest.raises(CaptureEndedError, match="HTTP 404 Not Found"):
+        open_mjpeg(f"http://{address}/", 5, lambda: False)
+    with pytest.raises(CaptureEndedError, match=r"no connection \(Connection refused\)"):
+        open_mjpeg("http://127.0.0.1:9/", 5, lambda: False)
+    with pytest.raises(CaptureEndedError, match="no connection"):
+        open_mjpeg("http://127.0.0.1:port/", 5, lambda: False)
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Digest"])
+def test_user_and_password_in_the_url_are_used(answering, scheme):
+    seen = []
+
+    def answer(handler):
+        given = handler.headers.get("Authorization", "")
+        seen.append(given)
+        if not given.startswith(scheme):
+            send(handler, 401, {"WWW-Authenticate": f'{scheme} realm="cam", nonce="n"', "Content-Length": "0"})
+            return
+        send(handler, 200, MULTIPART, as_part(jpeg(), with_length=True))
+
+    capture = open_mjpeg(f"http://eve:p%40ss@{answering(answer)}/v", 5, lambda: False)
+    capture.grab()
+    capture.close()
+    if scheme == "Basic":
+        assert seen[-1] == "Basic " + base64.b64encode(b"eve:p@ss").decode()
+    else:
+        digest = lambda text: hashlib.md5(text.encode()).hexdigest()  # noqa: E731
+        assert f'response="{digest(digest("eve:cam:p@ss") + ":n:" + digest("GET:/v"))}"' in seen[-1]
+
+
+def test_only_the_newest_of_several_waiting_frames_needs_decoding(answering):
+    pictures = [jpeg() for _ in range(3)]
+    body = b"".join(as_part(picture, with_length=True) for picture in pictures)
+    capture = open_mjpeg(f"http://{answering(lambda h: send(h, 200, MULTIPART, body))}/", 5, lambda: False)
+    behind = []
+    for _ in pictures:
+        capture.grab()
+        behind.append(capture.is_behind)
+    assert behind[-1] is False
+    assert np.array_equal(capture.retrieve(), cv2.imdecode(np.frombuffer(pictures[-1], np.uint8), cv2.IMREAD_COLOR))
+    capture.close()

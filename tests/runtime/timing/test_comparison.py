@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeclf.runtime.errors import ImageError, UsageError
+from edgeclf.runtime.session.session import ModelSession
+from edgeclf.runtime.timing.comparison import Ratio, compare_models, median_interval, ratio_of_rounds
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=8, max_size=200))
+def test_the_interval_holds_the_median_and_is_made_of_values(values):
+    low, high = median_interval(values)
+    assert low <= np.median(values) <= high
+    assert {low, high} <= set(values)
+
+
+def test_known_ranks_of_the_sign_test():
+    # Tables of the sign test, 99 %: n = 8 the extremes, n = 20 the 4th, n = 60 the 20th.
+    for count, rank in ((8, 1), (20, 4), (60, 20)):
+        assert median_interval(np.random.default_rng().permutation(count)) == (rank - 1, count - rank)
+    with pytest.raises(UsageError):
+        median_interval(np.arange(7))
+
+
+def test_the_interval_misses_the_median_as_seldom_as_it_says():
+    rows = np.random.default_rng(0).lognormal(size=(4000, 40))
+    misses = sum(not low <= 1 <= high for low, high in map(median_interval, rows))
+    assert misses < 40 + 5 * np.sqrt(40)
+
+
+def test_a_round_is_two_turns_of_each():
+    first = np.array([1.0, 3.0] * 10)
+    ratio = ratio_of_rounds(np.array([3.0, 1.0] * 10), first)
+    assert (ratio.median, ratio.low, ratio.high) == (1, 1, 1)
+    assert ratio_of_rounds(first / 2, first).verdict == "faster"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.8, 0.99, "faster"),
+        (1.01, 1.2, "slower"),
+        (0.9, 1.1, "no difference that can be told"),
+        (0.9, 1.0, "no difference that can be told"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_the_interval_leaves_out_1(low, high, verdict):
+    assert Ratio((low + high) / 2, low, high).verdict == verdict
+
+
+def test_models_of_different_sizes_are_compared_from_the_same_frame(make_colour_model, colour_model, tmp_path):
+    large_path = make_colour_model(tmp_path / "large.onnx", size_hw=(640, 512))
+    sessions = {
+        "large": ModelSession(large_path, device="cpu", threads=1),
+        "small": ModelSession(colour_model, device="cpu", threads=1),
+    }
+    calls = []
+    large, small = compare_models(
+        sessions, duration_s=0, min_rounds=12, warmup_rounds=1, progress=lambda *call: calls.append(call)
+    )
+    assert (large.name, large.size_hw, small.name, small.size_hw) == ("large", (640, 512), "small", (32, 32))
+    assert large.query.samples == small.query.samples == 24
+    assert (large.query_ratio.median, large.query_ratio.low, large.query_ratio.high) == (1, 1, 1)
+    # Hundreds of times the pixels: the direction is certain on any machine.
+    assert small.infer_ratio.median < 1
+    assert small.infer_ratio.low <= small.infer_ratio.median <= small.infer_ratio.high
+    assert calls[-1] == ("rounds", 12, 12)
+    document = json.loads(json.dumps(small.to_json(), allow_nan=False))
+    assert document["infer_ratio"]["verdict"] == small.infer_ratio.verdict
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"min_rounds": 7}, {"batch_size": 0}, {"duration_s": -1.0}, {"warmup_rounds": -1}]
+)
+def test_numbers_out_of_range_are_usage_errors(colour_model, arguments):
+    session = ModelSession(colour_model, device="cpu", threads=1)
+    with pytest.raises(UsageError):
+        compare_models({"a": session, "b": session}, **arguments)
+    with pytest.raises(UsageError, match="at least two"):
+        compare_models({"a": session})
+    with pytest.raises(ImageError):
+        compare_models({"a": session, "b": session}, "missing.png", duration_s=0)

@@ -1,0 +1,256 @@
+"""`edgeclf export`: one verified file or none."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import onnx
+import pytest
+
+from edgeclf.runtime import Classifier
+
+from ..conftest import CLASSES, write_photographs
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_file_keeps_the_contract_and_decides_like_the_run(exported, trained_run, photographs):
+    onnx.checker.check_model(onnx.load(exported), full_check=True)
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+    spec = Classifier(exported).spec
+    assert (spec.labels, spec.precision, spec.architecture) == (CLASSES, "fp32", "seed-cnn")
+    assert [part["part"] for part in spec.parity["parts"]] == ["validation", "test"]
+    assert all(part["agreement"] == 1.0 and part["max_error"] <= 1e-4 for part in spec.parity["parts"])
+    assert spec.training["test_accuracy"] == trained_run.document["test"]["accuracy"]
+    raw = exported.read_bytes()
+    assert str(photographs).encode() not in raw
+    assert str(trained_run.folder).encode() not in raw
+
+
+def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run, tmp_path):
+    out = tmp_path / "new" / "int8.onnx"
+    done = call_edgeclf(
+        "export", trained_run.folder, "--out", out, "--precision", "int8", "--json",
+        "--min-agreement", 0, "--max-accuracy-drop", 1, "--calibration-images", 16,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    document = done.json()
+    assert (document["written"], document["precision"], document["out"]) == (True, "int8", str(out))
+    assert [candidate["precision"] for candidate in document["candidates"]] == ["fp32", "int8"]
+    fp32, int8 = document["candidates"]
+    # The figures were taken before the spec went into the file.
+    assert int8["file_bytes"] == pytest.approx(out.stat().st_size, abs=8192)
+    assert out.stat().st_size < 0.4 * fp32["file_bytes"]
+    assert all(candidate["latency"]["median_ms"] > 0 for candidate in document["candidates"])
+    assert document["recommendation"]["precision"] in {"fp32", "int8"}
+    assert document["recommendation"]["reason"]
+    assert Classifier(out).spec.precision == "int8"
+    assert f"next: edgeclf infer {out}" in done.err
+    assert "fitted to 16 training images" in done.err
+    assert len(document["recipes"]) >= 2
+    assert document["recipes"][0]["parity"][0]["agreement"] == int8["parity"][0]["agreement"]
+    assert all(recipe["latency"]["ratio"] > 0 for recipe in document["recipes"])
+    spec = Classifier(out).spec.quantization
+    assert (spec["target"], spec["saturation"]["holds"], spec["unsettled_sums"]) == ("any", True, [])
+
+
+def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path):
+    out, plot = tmp_path / "int8.onnx", tmp_path / "recipes.png"
+    done = call_edgeclf(
+        "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", "arm64",
+        "--plot", plot, "--min-agreement", 0, "--max-accuracy-drop", 1, "--entrance", "int8",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Parity with the Keras model" in done.out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    quantization = Classifier(out).spec.quantization
+    assert (quantization["target"], quantization["pair_constraint"]) == ("arm64", False)
+    assert quantization["float_entrance"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--precision", "int8", "--effort", "huge"), "quick or normal or max"),
+        (("--precision", "int8", "--target", "mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
+        (("--precision", "int8", "--keep-float", "nonsense"), "no layer 'nonsense' to keep in float"),
+        (("--precision", "int8", "--entrance", "wide"), "auto or int8"),
+        (("--entrance", "int8"), "--entrance is about int8"),
+        (("--plot", "x.png"), "--plot is about int8"),
+        (("--target", "arm64"), "--target is about int8"),
+        (("--keep-float", "conv1"), "--keep-float is about int8 and fp16"),
+    ],
+)
+def test_int8_options_that_do_not_fit_are_usage_errors(call_edgeclf, trained_run, tmp_path, options, said):
+    out = tmp_path / "m.onnx"
+    done = call_edgeclf("export", trained_run.folder, "--out", out, *options)
+    assert done.code == 2, done.err
+    assert said in " ".join(done.err.split())
+    assert not out.exists()
+
+
+def test_data_that_moved_is_asked_for_and_found(call_edgeclf, trained_run, photographs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.folder, run)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "data_root": str(tmp_path / "gone")}))
+    out = tmp_path / "m.onnx"
+    done = call_edgeclf("export", run, "--out", out)
+    assert (done.code, done.out) == (3, "")
+    assert "cannot find the images of" in done.err
+    assert "--data" in done.err
+    assert not out.exists()
+    moved = tmp_path / "moved"
+    shutil.copytree(photographs, moved)
+    (moved / "coffee" / "00.png").write_bytes(b"")
+    done = call_edgeclf("export", run, "--out", out, "--data", moved)
+    assert done.code == 3
+    assert "1 image could not be read" in done.err
+    assert Classifier(out).labels == CLASSES
+    done = call_edgeclf("export", run, "--out", out, "--data", tmp_path / "nowhere")
+    assert done.code == 3
+
+
+@pytest.mark.parametrize("where", ["file/m.onnx", "folder", "x" * 300 + ".onnx"])
+def test_an_output_that_cannot_be_written_is_one_sentence(call_edgeclf, trained_run, tmp_path, where):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / where)
+    assert done.code == 3
+    assert len(done.err.splitlines()) == 1
+    assert "cannot write" in done.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_bad_requests(call_edgeclf, trained_run, tmp_path):
+    assert call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--precision", "int4").code == 2
+    assert call_edgeclf("export", trained_run.folder).code == 2
+    for run in (tmp_path, tmp_path / "nowhere"):
+        done = call_edgeclf("export", run, "--out", tmp_path / "m.onnx")
+        assert done.code == 3
+        assert "is not a run folder" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# The whole command with a conversion that goes wrong in one of three ways: what each exit code was, as JSON.
+FAULTS = """
+import contextlib, io, json, sys
+import numpy as np
+from onnx import helper, numpy_helper
+import edgeclf.export.exporter as exporter
+from edgeclf.toolkit.cli import main
+
+convert = exporter.onnx_from_keras
+
+def swap_channels(graph):
+    first = next(n for n in graph.node if n.op_type == "Conv")
+    (weights,) = [t for t in graph.initializer if t.name == first.input[1]]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[:, ::-1].copy(), weights.name))
+
+def scale_twice(graph):
+    position, cast = next((i, n) for i, n in enumerate(graph.node) if n.op_type == "Cast")
+    for node in graph.node:
+        node.input[:] = ["again" if name == cast.output[0] else name for name in node.input]
+    graph.node.insert(position + 1, helper.make_node("Div", [cast.output[0], "n255"], ["again"], "again"))
+    graph.initializer.append(numpy_helper.from_array(np.float32(255), "n255"))
+
+def drop_layer(graph):
+    relu = [n for n in graph.node if n.op_type == "Relu"][-1]
+    relu.CopyFrom(helper.make_node("Identity", [relu.input[0]], list(relu.output), "dropped"))
+
+def none(graph):
+    pass
+
+run = sys.argv[1]
+ended = {}
+for fault in (none, swap_channels, scale_twice, drop_layer):
+    def faulty(model):
+        converted = convert(model)
+        fault(converted.graph)
+        return converted
+    exporter.onnx_from_keras = faulty
+    sys.argv = ["edgeclf", "export", run, "--out", f"{fault.__name__}.onnx"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            ended[fault.__name__] = [end.code or 0, out.getvalue(), err.getvalue()]
+print(json.dumps(ended))
+"""
+
+
+def test_the_gate_bites(trained_run, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, str(trained_run.folder)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout)
+    assert {name: code for name, (code, _, _) in ended.items()} == {
+        "none": 0, "swap_channels": 4, "scale_twice": 4, "drop_layer": 4,
+    }  # fmt: skip
+    for name, (code, out, err) in ended.items():
+        if code == 4:
+            assert "does not match the trained one" in err, name
+            assert "failed" in out, name
+    assert [path.name for path in tmp_path.iterdir()] == ["none.onnx"]
+
+
+def test_a_run_whose_validation_images_are_gone_is_refused(call_edgeclf, trained_run, tmp_path):
+    data = write_photographs(tmp_path / "data", per_class=2)
+    done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--data", data / "coffee")
+    assert done.code == 3
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_fp16_is_written_through_the_same_gate(call_edgeclf, trained_run, tmp_path):
+    out = tmp_path / "half.onnx"
+    done = call_edgeclf("export", trained_run.folder, "--out", out, "--precision", "fp16", "--json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert [candidate["precision"] for candidate in document["candidates"]] == ["fp32", "fp16"]
+    assert document["candidates"][1]["file_bytes"] < 0.7 * document["candidates"][0]["file_bytes"]
+    assert Classifier(out).spec.precision == "fp16"
+
+
+def test_only_a_file_for_this_kind_of_cpu_may_begin_in_float(call_edgeclf, trained_run, tmp_path, monkeypatch):
+    from edgeclf.export.verify.gate import Gate
+
+    # Whatever is timed, float is said to be faster.
+    monkeypatch.setattr(Gate, "latencies", lambda _, models, spec: [1.0, *[0.5] * (len(models) - 1)])
+    found = {}
+    for target in ("any", "this"):
+        out = tmp_path / f"{target}.onnx"
+        done = call_edgeclf(
+            "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", target,
+            "--min-agreement", 0, "--max-accuracy-drop", 1,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        found[target] = Classifier(out).spec.quantization["float_entrance"]
+    assert found["any"] == []
+    assert len(found["this"]) >= 1
+
+
+@pytest.mark.slow
+def test_what_an_export_tried_the_next_one_knows(run_edgeclf, trained_run, tmp_path):
+    options = (
+        "--precision", "int8", "--effort", "quick", "--min-agreement", 0, "--max-accuracy-drop", 1, "--json",
+        "--cache-folder", tmp_path / "cache",
+    )  # fmt: skip
+    found = []
+    # Processes of their own: the converter numbers its nodes through a process.
+    for more in ((), (), ("--fresh",)):
+        done = run_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", *options, *more)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert [document["reused_recipes"] for document in found] == [0, 1, 0]
+    for document in found[1:]:
+        assert [item["parity"] for item in document["recipes"]] == [item["parity"] for item in found[0]["recipes"]]
+
+
+def test_fresh_is_about_int8(call_edgeclf, trained_run, tmp_path):
+    done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--fresh")
+    assert done.code == 2
+    assert "--fresh is about int8" in done.err

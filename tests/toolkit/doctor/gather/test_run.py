@@ -1,0 +1,151 @@
+"""What the doctor learns from run folders: finished, unfinished, diverged, old, and with their images gone."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from edgeclf.runtime.errors import InputError, RunFolderError
+from edgeclf.toolkit.doctor.facts import Facts
+from edgeclf.toolkit.doctor.findings import CAUSES
+from edgeclf.toolkit.doctor.gather.probes import CHANGES
+from edgeclf.toolkit.doctor.gather.run import gather_field, gather_run, open_run, read_history
+from edgeclf.toolkit.doctor.registry import all_checks, examine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def gathered(trained_run, exported):
+    opened = open_run(trained_run.folder)
+    return opened, gather_run(opened), gather_field(opened, int8=exported)
+
+
+def test_a_finished_run_tells_all(gathered, trained_run, photographs):
+    opened, run, field = gathered
+    assert run.data == str(photographs)
+    assert [row["epoch"] for row in run.history] == [1, 2, 3]
+    assert run.counts == {part: dict.fromkeys(run.classes, n) for part, n in (("train", 14), ("val", 3), ("test", 3))}
+    assert (run.record["ending"], run.record["architecture"]) == ("finished", "seed-cnn")
+    assert run.record["fit"]["epochs"] == 3
+    assert run.record["suits"]["epochs"] > 3
+    assert run.metrics["training_after_last_epoch"]["images"] == 42
+    probe = run.probes["network"]
+    assert probe["first_layer"] == "conv1"
+    # seed-cnn takes 127 off and divides by 64.
+    assert -1.985 <= probe["input_min"] < probe["input_max"] <= 2.0
+    # Its recipe trains it without.
+    assert probe["dropout"] == dict.fromkeys(
+        [*(f"dropout{n}" for n in range(1, 6)), "dense_dropout1", "dense_dropout2"], 0.0
+    )
+    assert [layer["name"] for layer in probe["relu_layers"]] == [*(f"conv{n}" for n in range(1, 6)), "dense1", "dense2"]
+    assert run.probes["yardstick"]["training_images"] == 42
+    assert run.probes["yardstick"]["training_accuracy"] > 0.9
+    assert run.probes["training"]["images"] == 42
+    assert field.part == "test"
+    assert (set(field.changed), field.probabilities.shape) == (set(CHANGES), (9, 3))
+    # The network itself, as its fp32 file gives it.
+    np.testing.assert_allclose(field.probabilities, field.int8, atol=1e-4)
+    assert [field.paths[row].split("/")[0] for row in range(9)] == [run.classes[label] for label in field.true]
+    assert opened.run.folder == trained_run.folder
+
+
+def test_the_findings_of_a_finished_run_are_known_causes_with_json_evidence(gathered):
+    _, run, field = gathered
+    found = examine(Facts(run=run, field=field))
+    assert found
+    for finding in found:
+        json.dumps(finding.to_json(), allow_nan=False)
+    # Three epochs of seed-cnn on 42 images, and nine to test it.
+    assert [f.cause for f in found if f.severity != "note"][:2] in (
+        ["too-few", "stopped-early"],
+        ["stopped-early", "too-few"],
+    )
+    assert all(set(check.causes) <= set(CAUSES) and check.condition for check in all_checks())
+
+
+def test_a_run_whose_images_are_gone_still_has_a_history(trained_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run.folder, folder)
+    document = json.loads((folder / "run.json").read_text())
+    del document["data"]  # as an older version wrote it
+    (folder / "run.json").write_text(json.dumps(document | {"data_root": str(tmp_path / "gone")}))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["training_after_last_epoch"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    opened = open_run(folder)
+    run = gather_run(opened)
+    assert run.data == str(tmp_path / "gone")
+    assert "no longer" in run.probes["missing"]
+    assert len(run.history) == 3
+    assert gather_field(opened) is None
+    examine(Facts(run=run))
+
+
+def test_a_training_that_was_cut_off_is_told_by_its_history(trained_run, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("history.csv", "run.json", "split.csv"):
+        shutil.copy(trained_run.folder / name, folder)
+    (folder / "checkpoint.npz").write_bytes(b"")
+    run = gather_run(open_run(folder))
+    assert (run.record["ending"], len(run.history)) == ("unfinished", 3)
+    assert "network" not in run.probes
+    assert any("--resume" in finding.fix for finding in examine(Facts(run=run)))
+
+
+def test_a_training_that_diverged_at_once_is_a_finding(trained_run, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(trained_run.folder / "split.csv", folder)
+    document = json.loads((trained_run.folder / "run.json").read_text())
+    document["options"]["learning_rate"] = 1e6
+    document["diverged"] = {"stage": "fit", "steps": 1, "epoch_steps": 3, "loss": None}
+    (folder / "run.json").write_text(json.dumps(document))
+    found = examine(Facts(run=gather_run(open_run(folder))))
+    assert [finding.cause for finding in found][:2] == ["lr-too-high", "diverged"]
+    assert "--learning-rate" not in found[0].fix
+
+
+def test_what_is_no_run_is_said(tmp_path, trained_run, colour_model):
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        open_run(tmp_path)
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run.folder, folder)
+    with pytest.raises(InputError, match="is not a model of"):
+        gather_field(open_run(folder), int8=colour_model)
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"metrics\.json"):
+        gather_run(open_run(folder))
+
+
+def test_a_history_of_words_and_gaps_is_read(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,stage,loss,accuracy\n1,head,nan,0.5\n2,fit,,0.75\n")
+    first, second = read_history(path)
+    assert (first["epoch"], first["stage"], second["accuracy"]) == (1, "head", 0.75)
+    assert np.isnan([first["loss"], second["loss"]]).all()
+    assert read_history(tmp_path / "none.csv") == []
+
+
+def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, photographs, tmp_path):
+    folder = tmp_path / "run"
+    done = call_edgeclf("train", photographs, "--run", folder, "--image-size", 64, "--epochs", 8)
+    assert done.code == 0, done.err
+    opened = open_run(folder)
+    field = gather_field(opened, most=6)
+    from edgeclf.export.keras_backend import inference_of
+    from edgeclf.training.cache.array_file import RowFile
+
+    cached, _ = opened.read([s for s in opened.samples if s.path in field.paths])
+    assert isinstance(cached.images, RowFile)
+    expected = inference_of(opened.model)(cached.images[:])
+    np.testing.assert_allclose(field.probabilities, expected, atol=1e-3)
+    assert "_with_head" in repr(opened.infer)
+    run = gather_run(opened)
+    assert "network" not in run.probes  # its units are those of the pretrained network
+    assert run.probes["training"]["accuracy"] > 0.8
+    broken = dataclasses.replace(run, history=[])
+    examine(Facts(run=broken))

@@ -1,0 +1,214 @@
+"""Events on their way out: written, posted, handed to commands - counted, and never in anybody's way."""
+
+import http.server
+import json
+import os
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeclf.runtime.errors import OutputError, SourceError, UsageError
+from edgeclf.toolkit.events.event_log import BackgroundDelivery, DeliveryError, EventFile, make_event
+from edgeclf.toolkit.events.receivers import command, webhook
+
+
+class Receiver:
+    """An HTTP server that remembers what is posted and answers with the given codes, then 200."""
+
+    def __init__(self, codes=()):
+        outer = self
+        self.got, self.codes = [], list(codes)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.got.append((self.path, dict(self.headers), json.loads(body)))
+                self.send_response(outer.codes.pop(0) if outer.codes else 200)
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def numbered(number):
+    return make_event("label", "cam", label="réd", previous=None, frame=number)
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_event_says_what_when_and_where():
+    event = numbered(3)
+    assert list(event)[:3] == ["event", "time", "source"]
+    assert event["time"].endswith("Z")
+    assert len(event["time"]) == len("2026-01-01T00:00:00.000Z")
+
+
+def test_a_file_of_events_grows_and_is_kept_from_run_to_run(tmp_path):
+    for number in range(2):
+        events = EventFile(tmp_path / "deep" / "events.jsonl", pytest.fail)
+        events.on_event(numbered(number))
+        events.close()
+    lines = (tmp_path / "deep" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == [0, 1]
+    assert events.summary == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_costs_events_and_is_said_once():
+    troubles = []
+    events = EventFile(Path("/dev/full"), troubles.append)
+    for number in range(5):
+        events.on_event(numbered(number))
+    events.close()
+    assert (events.written, events.failed) == (0, 5)
+    assert events.summary == "5 events not written"
+    (trouble,) = troubles
+    assert "no space left" in trouble
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        EventFile(tmp_path / "file" / "events.jsonl", pytest.fail)
+
+
+def test_a_webhook_gets_every_event_in_order_with_user_and_password():
+    with Receiver() as receiver:
+        hook = webhook(f"http://me:p%40ss@{receiver.address}/hook?x=1", pytest.fail)
+        for number in range(20):
+            hook.on_event(numbered(number))
+        hook.close()
+    assert [body["frame"] for _, _, body in receiver.got] == list(range(20))
+    path, headers, body = receiver.got[0]
+    assert path == "/hook?x=1"
+    assert headers["Authorization"] == "Basic bWU6cEBzcw=="
+    assert headers["Content-Type"] == "application/json"
+    assert body["label"] == "réd"
+    assert hook.summary == "webhook: 20 delivered, 0 failed, 0 dropped"
+
+
+def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
+    troubles = []
+    with Receiver(codes=[503, 429, 200, 404, 302]) as receiver:
+        hook = webhook(f"http://{receiver.address}/", troubles.append)
+        for number in range(4):
+            hook.on_event(numbered(number))
+        wait_until(lambda: hook.delivered + hook.failed == 4)
+        hook.close()
+    assert [body["frame"] for _, _, body in receiver.got] == [0, 0, 0, 1, 2, 3]
+    assert (hook.delivered, hook.failed) == (2, 2)
+    assert troubles == ["webhook: HTTP 404 Not Found"]  # the second in a row is counted, not said
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/"])
+def test_a_url_that_cannot_be_posted_to(url):
+    with pytest.raises(UsageError, match="cannot post to"):
+        webhook(url, pytest.fail)
+
+
+def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted():
+    troubles, release = [], threading.Event()
+    hanging = BackgroundDelivery("hang", lambda _event, closing: closing.wait(30), 2, troubles.append)
+    started = time.monotonic()
+    for number in range(1000):
+        hanging.on_event(numbered(number))
+    assert time.monotonic() - started < 2
+    assert 890 <= hanging.dropped <= 900
+    hanging.close()
+    release.set()
+    assert time.monotonic() - started < 10
+    assert hanging.delivered + hanging.failed + hanging.dropped == 1000
+    assert troubles == ["hang: 100 events wait already; further ones are dropped"]
+
+
+def test_trouble_is_said_again_after_a_success():
+    troubles = []
+    outcomes = iter(["x", "x", None, "x"])
+
+    def deliver(_event, _closing):
+        if (trouble := next(outcomes)) is not None:
+            raise DeliveryError(trouble)
+
+    delivery = BackgroundDelivery("d", deliver, 1, troubles.append)
+    for number in range(4):
+        delivery.on_event(numbered(number))
+    delivery.close()
+    assert troubles == ["d: x", "d: x"]
+    assert (delivery.delivered, delivery.failed, delivery.dropped) == (1, 3, 0)
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(body):
+        path = tmp_path / "on event.py"
+        path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return write
+
+
+def test_a_command_gets_the_event_on_stdin_and_in_its_environment(script, tmp_path):
+    path = script(
+        "event = json.load(sys.stdin)\n"
+        "open(sys.argv[1], 'a').write(json.dumps([event, sys.argv[2:], "
+        "{k: v for k, v in os.environ.items() if k.startswith('EDGECLF_')}]) + '\\n')"
+    )
+    sink = command(f"'{path}' '{tmp_path / 'out'}' '$HOME; rm -rf x' *", pytest.fail)
+    sink.on_event(numbered(7))
+    sink.close()
+    event, arguments, variables = json.loads((tmp_path / "out").read_text())
+    assert event["frame"] == 7
+    assert arguments == ["$HOME; rm -rf x", "*"]  # no shell
+    expected = {"EDGECLF_EVENT": "label", "EDGECLF_LABEL": "réd", "EDGECLF_FRAME": "7", "EDGECLF_SOURCE": "cam"}
+    assert expected.items() <= variables.items()
+    assert "EDGECLF_PREVIOUS" not in variables
+
+
+def test_a_command_that_fails_hangs_or_does_not_read_is_counted(script, monkeypatch, tmp_path):
+    monkeypatch.setattr("edgeclf.toolkit.events.receivers._TIMEOUT_S", 0.5)
+    troubles = []
+    path = script(
+        "sys.exit(3) if sys.argv[1] == 'fail' else (open(sys.argv[2], 'w').write(str(os.getpid())), time.sleep(60))"
+    )
+    failing = command(f"'{path}' fail", troubles.append)
+    failing.on_event(numbered(0))
+    hanging = command(f"'{path}' hang '{tmp_path / 'pid'}'", troubles.append)
+    hanging.on_event({**numbered(0), "note": ["x" * 200_000]})  # more than a pipe holds
+    wait_until(lambda: failing.failed == hanging.failed == 1)
+    failing.close()
+    hanging.close()
+    assert sorted(troubles) == [f"command: {path} ended with 3", f"command: {path} killed: more than 0.5 s"]
+    if (tmp_path / "pid").exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_commands_that_cannot_be_run_are_errors_at_once():
+    for text in ("", "'unfinished"):
+        with pytest.raises(UsageError, match="bad --on-event"):
+            command(text, pytest.fail)
+    with pytest.raises(SourceError, match="no such program"):
+        command("/nowhere/at/all --now", pytest.fail)

@@ -1,0 +1,319 @@
+"""Live sources as a user meets them: several cameras, labels that change, freezes, full disks, a model replaced."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ..colours import paced, picture, records, write_video
+
+
+def of_kind(events, kind, source=None):
+    return [event for event in events if event["event"] == kind and source in {None, event["source"]}]
+
+
+class Running:
+    """`edgeclf infer` in a process of its own, ended with SIGTERM."""
+
+    def __init__(self, *arguments, **options):
+        command = [sys.executable, "-m", "edgeclf.toolkit", "infer", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        out, err = self.process.communicate(timeout=30)
+        assert "Traceback" not in err
+        return self.process.returncode, out, err
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_several_cameras_share_a_model_and_the_end_of_one_is_not_that_of_others(
+    run_edgeclf, colour_model, stream_server, tmp_path
+):
+    video = write_video(tmp_path / "v.avi", ["blue"] * 8)
+    with (
+        stream_server(lambda _: paced([picture("green")] * 30, 0.02)) as green,
+        stream_server(lambda _: paced([picture("red")] * 400, 0.02)) as red,
+    ):
+        done = run_edgeclf(
+            "infer", colour_model, "--camera", green.url, "--camera", red.url, "--camera", video, "--json",
+            "--reconnects", 0, "--duration", 3, "--events", tmp_path / "events.jsonl", "--save", tmp_path / "drawn.avi",
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert "1 of 3 cameras were lost" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = records(done.stdout)
+    labels = {
+        source: {r["label"] for r in found if r["source"] == source} for source in (green.url, red.url, str(video))
+    }
+    assert labels == {green.url: {"green"}, red.url: {"red"}, str(video): {"blue"}}
+    events = records((tmp_path / "events.jsonl").read_text())
+    for source in labels:
+        assert f"camera {source}: " in done.stderr
+        (ended,) = of_kind(events, "ended", source)
+        assert ended["frames"] == len([r for r in found if r["source"] == source])
+        assert len(of_kind(events, "label", source)) == 1
+    assert "error" in of_kind(events, "ended", green.url)[0]
+    assert "error" not in of_kind(events, "ended", red.url)[0]
+    for number in (1, 2, 3):
+        assert cv2.VideoCapture(str(tmp_path / f"drawn-{number}.avi")).read()[0]
+
+
+def test_a_camera_that_comes_later_is_taken_and_none_at_all_is_an_error(run_edgeclf, colour_model, stream_server):
+    def late(connection):
+        if connection == 0:
+            raise LookupError
+        return paced([picture("blue")] * 1000, 0.02)
+
+    with stream_server(late) as blue, stream_server(lambda _: paced([picture("red")] * 1000, 0.02)) as red:
+        done = run_edgeclf(
+            "infer",
+            colour_model,
+            "--camera",
+            blue.url,
+            "--camera",
+            red.url,
+            "--json",
+            "--duration",
+            2,
+            "--reconnects",
+            3,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "HTTP 503" in done.stderr
+        assert {r["label"] for r in records(done.stdout)} == {"red", "blue"}
+    done = run_edgeclf("infer", colour_model, "--camera", blue.url, "--camera", red.url)
+    assert done.returncode == 3
+    assert "cannot open camera" in done.stderr
+
+
+def test_a_label_that_changes_is_an_event_and_smoothing_keeps_flicker_out(run_edgeclf, colour_model, tmp_path):
+    flicker = ["red"] * 15 + ["green", "red"] * 5 + ["red"] * 5 + ["blue"] * 30
+    video = write_video(tmp_path / "v.avi", flicker, fps=25)
+    plain = run_edgeclf("infer", colour_model, "--camera", video, "--events", "-")
+    smooth = run_edgeclf(
+        "infer", colour_model, "--camera", video, "--events", "-", "--smooth", 0.2, "--margin", 0.2, "--hold", 0.1,
+        "--out", tmp_path / "records.csv", "--format", "csv",
+    )  # fmt: skip
+    assert plain.returncode == smooth.returncode == 0, plain.stderr + smooth.stderr
+    changes = [(event["previous"], event["label"]) for event in of_kind(records(smooth.stdout), "label")]
+    assert changes == [(None, "red"), ("red", "blue")]
+    assert len(of_kind(records(plain.stdout), "label")) > len(changes)
+    rows = (tmp_path / "records.csv").read_text().splitlines()
+    assert rows[0].endswith(",error,smoothed_label,smoothed_confidence")
+    assert len(rows) > 10
+    # The record's own label stays that of its frame.
+    assert any(",green," in row and ",red," in row for row in rows)
+
+
+def test_a_frozen_camera_and_a_silent_one_are_said_to_be_and_to_move_again(colour_model, stream_server, tmp_path):
+    still = picture("red")
+
+    def parts(_):
+        yield from paced((picture("red") for _ in range(10)), 0.02)
+        yield from paced([still] * 50, 0.02)  # the same picture for a second
+        yield from paced((picture("red") for _ in range(10)), 0.02)
+        yield 1.5  # nothing
+        yield from paced((picture("red") for _ in range(1000)), 0.02)
+
+    path = tmp_path / "events.jsonl"
+    with stream_server(parts) as server, Running(
+        colour_model, "--camera", server.url, "--json", "--freeze-after", 0.5, "--events", path, "--out", os.devnull
+    ) as running:  # fmt: skip
+        wait_until(lambda: path.exists() and len(of_kind(records(path.read_text()), "moving")) == 2)
+        code, _, err = running.end()
+    assert code == 0
+    reasons = [event["reason"] for event in of_kind(records(path.read_text()), "frozen")]
+    assert len(reasons) == 2
+    assert reasons[0].startswith("the same picture for 0.")
+    assert reasons[1].startswith("no new frame for 0.")
+    assert "is frozen: the same picture" in err
+    assert "moves again" in err
+    assert "2 freezes" in err
+
+
+def test_the_log_of_a_service_has_a_line_now_and_then(run_edgeclf, colour_model, tmp_path):
+    video = write_video(tmp_path / "v.avi", ["red"] * 30)
+    done = run_edgeclf("infer", colour_model, "--camera", video, "--loop", "--duration", 2.2, "--log-every", 0.5)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"camera {video}: ")]
+    assert 2 <= len(lines) <= 4
+    assert all("frames/s); in all" in line and "frame age p50" in line for line in lines)
+    quiet = run_edgeclf("infer", colour_model, "--camera", video, "--duration", 0.5)
+    assert len(quiet.stderr.splitlines()) == 1
+
+
+def test_a_replaced_model_is_tried_before_it_is_taken(make_colour_model, tmp_path):
+    model = make_colour_model(tmp_path / "m.onnx")
+    other = make_colour_model(tmp_path / "other.onnx", spec_changes={"labels": ("rot", "green", "blue")})
+    video = write_video(tmp_path / "v.avi", ["red"] * 30)
+    path = tmp_path / "events.jsonl"
+
+    def events_of(kind):
+        return of_kind(records(path.read_text()), kind) if path.exists() else []
+
+    with Running(
+        model, "--camera", video, "--loop", "--watch", "--events", path, "--json", "--out", os.devnull
+    ) as running:
+        wait_until(lambda: events_of("label"))
+        (tmp_path / "broken").write_bytes(model.read_bytes()[:200])
+        (tmp_path / "broken").replace(model)
+        wait_until(lambda: events_of("model_kept"))
+        other.replace(model)
+        wait_until(lambda: len(events_of("label")) == 2)
+        code, _, err = running.end()
+    assert code == 0
+    assert "cannot open model" in events_of("model_kept")[0]["reason"]
+    assert events_of("model_reloaded")[0]["labels"] == "new: rot; gone: red"
+    assert [event["label"] for event in events_of("label")] == ["red", "rot"]
+    assert "the old one is kept: cannot open model" in err
+    assert "1 times reloaded, 1 times kept" in err
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4"])
+def test_a_full_disk_ends_the_recording_and_not_the_run(colour_model, stream_server, tmp_path, suffix):
+    noise = np.random.default_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+    limit = (16 << 20) + 1_500_000
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "from edgeclf.toolkit.cli import main; sys.argv[0] = 'edgeclf'; main()"
+    )
+    video = tmp_path / f"drawn{suffix}"
+    with stream_server(lambda _: paced([whole] * 2000, 0.04)) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "infer", str(colour_model), "--camera", server.url, "--json", "--save",
+             str(video), "--duration", "4", "--events", str(tmp_path / "events.jsonl")],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the disk is nearly full" in done.stderr
+    assert "frames not recorded" in done.stderr
+    events = records((tmp_path / "events.jsonl").read_text())
+    (stopped,) = of_kind(events, "recording_stopped")
+    written = int(stopped["reason"].split("after ")[1].split()[0])
+    (ended,) = of_kind(events, "ended")
+    assert ended["frames_not_recorded"] > 10
+    assert ended["frames"] == len(records(done.stdout)) > 20
+    capture, frames = cv2.VideoCapture(str(video)), 0
+    while capture.read()[0]:
+        frames += 1
+    assert frames == written > 0
+
+
+def test_a_killed_run_leaves_a_recording_that_plays(colour_model, stream_server, tmp_path):
+    noise = np.random.default_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+    saved = tmp_path / "saved.avi"
+    with (
+        stream_server(lambda _: paced([whole] * 2000, 0.04)) as server,
+        Running(colour_model, "--camera", server.url, "--save", saved, "--json") as running,
+    ):
+        wait_until(lambda: saved.exists() and saved.stat().st_size > 5_000_000)
+        running.process.kill()
+    capture, frames = cv2.VideoCapture(str(saved)), 0
+    while capture.read()[0]:
+        frames += 1
+    assert frames > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--camera", "0", "--camera", "0"], 2, "named twice"),
+        (["--camera", "none.mp4"], 3, "no such file"),
+        (["--camera", "VIDEO", "--margin", "1.5"], 2, "bad smoothing"),
+        (["--camera", "VIDEO", "--smooth", "nan"], 2, "--smooth"),
+        (["--camera", "VIDEO", "--fps", "nan"], 2, "--fps"),
+        (["--camera", "VIDEO", "--webhook", "ftp://x"], 2, "cannot post to"),
+        (["--camera", "VIDEO", "--on-event", "/nowhere/x"], 3, "no such program"),
+        (["--camera", "VIDEO", "--save", "x.xyz"], 3, "suffix"),
+        (["--camera", "VIDEO", "--save", "VIDEO"], 2, "would replace one of the inputs"),
+        (["--camera", "VIDEO", "--events", "VIDEO"], 2, "would replace one of the inputs"),
+        (["VIDEO", "--smooth", "1"], 2, "--smooth is for cameras"),
+        (["VIDEO", "--watch"], 2, "--watch is for cameras"),
+    ],
+)
+def test_bad_requests_get_one_sentence(run_edgeclf, colour_model, tmp_path, arguments, code, words):
+    video = write_video(tmp_path / "v.avi", ["red"] * 3)
+    done = run_edgeclf("infer", colour_model, *[str(video) if a == "VIDEO" else a for a in arguments])
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cv2.VideoCapture(str(video)).read()[0]
+
+
+def test_a_reader_that_stops_early_ends_a_camera_without_an_error(colour_model, tmp_path):
+    video = write_video(tmp_path / "v.avi", ["red"] * 30)
+    with Running(colour_model, "--camera", video, "--loop", "--json") as running:
+        assert running.process.stdout is not None
+        running.process.stdout.readline()
+        running.process.stdout.close()
+        assert running.process.wait(timeout=30) == 0
+
+
+def open_files(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def threads(pid):
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files and threads are counted in /proc")
+def test_cuts_and_garbage_leave_neither_files_nor_threads(colour_model, stream_server, tmp_path):
+    rng = np.random.default_rng()
+    good = picture("green")
+    sent = {"good": 0, "bad": 0}
+
+    def parts(connection):
+        if connection >= 6:
+            yield from paced([good] * 100_000, 0.02)
+        for is_good in rng.permutation([True] * 40 + [False] * 160):
+            sent["good" if is_good else "bad"] += 1
+            yield good if is_good else rng.bytes(3000)
+            yield 0.001
+
+    path = tmp_path / "events.jsonl"
+    with (
+        stream_server(parts) as server,
+        Running(
+            colour_model, "--camera", server.url, "--reconnects", 20, "--events", path, "--json", "--out", os.devnull
+        ) as running,
+    ):
+        pid = running.process.pid
+        wait_until(lambda: server.connections >= 2)
+        before = open_files(pid), threads(pid)
+        wait_until(lambda: server.connections >= 7 and len(of_kind(records(path.read_text()), "reconnected")) == 6)
+        time.sleep(1)
+        after = open_files(pid), threads(pid)
+        code, _, _ = running.end()
+    assert code == 0
+    assert after[0] <= before[0] + 1
+    assert after[1] <= before[1] + 1
+    (ended,) = of_kind(records(path.read_text()), "ended")
+    assert ended["unreadable"] == sent["bad"] == 6 * 160
+    assert ended["captured"] >= sent["good"]
+    assert ended["captured"] == ended["frames"] + ended["dropped"]
+    assert ended["reconnects"] == 6

@@ -1,0 +1,116 @@
+"""A run folder appears whole or not at all, and says what is wrong with it when it is read."""
+
+import json
+
+import pytest
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.runtime.errors import OutputError, RunFolderError
+from edgeclf.runtime.spec import ModelSpec, Preprocess
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.split import split_to_csv
+from edgeclf.training.run.folder import RUN_FILES, check_run_target, load_run
+
+SPEC = ModelSpec(labels=("cat", "dog"), preprocess=Preprocess((8, 8)), architecture="tiny")
+SPLIT = (Sample("cat/1.jpg", "cat", "train"), Sample("dog/1.jpg", "dog", "val"))
+
+
+def write_run(folder, *, model=b"weights"):
+    folder.mkdir(exist_ok=True)
+    for name in set(RUN_FILES) - {"checkpoint.npz", "tensorboard"}:
+        (folder / name).write_bytes(b"")
+    (folder / "model.keras").write_bytes(model)
+    (folder / "spec.json").write_text(SPEC.to_json())
+    (folder / "split.csv").write_text(split_to_csv(SPLIT))
+    (folder / "run.json").write_text(json.dumps({"data_root": "/data", "options": {}}))
+    return folder
+
+
+def test_where_a_run_may_be_written(tmp_path, monkeypatch):
+    check_run_target(tmp_path / "new", overwrite=False)
+    (tmp_path / "empty").mkdir()
+    check_run_target(tmp_path / "empty", overwrite=False)
+    run = write_run(tmp_path / "run")
+    check_run_target(run, overwrite=True)
+    with pytest.raises(RunFolderError, match=r"already holds a run.*--overwrite"):
+        check_run_target(run, overwrite=False)
+    (run / ".0a1b2c.part.png").write_bytes(b"left by a killed process")
+    check_run_target(run, overwrite=True)
+    (run / "model.onnx").write_bytes(b"an export of mine")
+    for overwrite in (False, True):
+        with pytest.raises(RunFolderError, match=r"other files \(model\.onnx\)"):
+            check_run_target(run, overwrite=overwrite)
+    with pytest.raises(OutputError, match="got a file"):
+        check_run_target(run / "model.onnx", overwrite=True)
+    with pytest.raises(OutputError, match="file name too long"):
+        check_run_target(tmp_path / ("x" * 300), overwrite=False)
+    with pytest.raises(OutputError, match="a mounted folder"):
+        check_run_target(type(tmp_path)("/proc"), overwrite=False)
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(OutputError, match="the current folder"):
+        check_run_target(type(tmp_path)(), overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "spec.json", "split.csv", "run.json"])
+def test_a_missing_file_is_named(tmp_path, name):
+    run = write_run(tmp_path / "run")
+    (run / name).unlink()
+    with pytest.raises(RunFolderError, match=f"is not a run folder: got no {name}"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("spec.json", "{", r"spec\.json"),
+        ("spec.json", "[]", "cannot read run"),
+        ("run.json", "{}", "cannot read run"),
+        ("run.json", '{"data_root": 3, "options": {}}', "cannot read run"),
+        ("run.json", '{"data_root": "/data"}', "cannot read run"),
+        ("run.json", "\0", "cannot read run"),
+        ("split.csv", "nothing", r"split\.csv"),
+        ("split.csv", "path,label,split\n1.jpg,cat,train\n2.jpg,bird,val\n", "different classes"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, name, content, words):
+    run = write_run(tmp_path / "run")
+    assert load_run(run).spec == SPEC
+    (run / name).write_text(content)
+    with pytest.raises(RunFolderError, match=words):
+        load_run(run)
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "model.keras").unlink()
+    (run / "checkpoint.npz").write_bytes(b"")
+    with pytest.raises(RunFolderError, match=r"not finished.*--resume"):
+        load_run(run)
+
+
+def test_nothing_there_is_said(tmp_path):
+    with pytest.raises(RunFolderError, match="no such folder"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_a_damaged_or_foreign_model_is_refused(tmp_path):
+    import_tensorflow()
+    import keras
+
+    def saved(size, classes):
+        image = keras.Input((size, size, 3), dtype="uint8")
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+        model = keras.Model(image, keras.layers.Dense(classes, activation="softmax")(x))
+        path = tmp_path / "saved.keras"
+        model.save(path)
+        return path.read_bytes()
+
+    good = saved(8, 2)
+    run = write_run(tmp_path / "run", model=good)
+    assert load_run(run).load_model().output.shape == (None, 2)
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 0xFF
+    for data in (b"", b"text", good[:-50], good[: len(good) // 2], bytes(damaged), saved(8, 3), saved(9, 2)):
+        (run / "model.keras").write_bytes(data)
+        with pytest.raises(RunFolderError, match=r"cannot load .*model\.keras"):
+            load_run(run).load_model()

@@ -1,0 +1,1 @@
+"""The `bench` command: latency tables, comparisons, MLPerf-style scenarios, plots."""

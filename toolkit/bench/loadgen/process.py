@@ -1,0 +1,253 @@
+"""The process in which the load generator drives a model, and the end of the pipe that talks to it."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError
+from edgeclf.runtime.session.devices import DeviceChoice
+from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
+
+T = TypeVar("T")
+# As many images as MLPerf's image classification keeps in memory, as long as they fit.
+MOST_SAMPLES = 1024
+_MOST_BYTES = 1 << 30
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class SystemSetup:
+    """What to open in the process.
+
+    Attributes:
+        model: The model's file.
+        device: What runs it.
+        threads: Threads inside one inference.
+        workers: Threads that classify in `server` and `offline`.
+        batch_size: Most images in one inference in those two.
+        image_paths: The samples; empty for the synthetic frame.
+        includes_preprocess: Whether resizing and colour conversion are part of every query.
+        arguments: Further arguments of `ModelSession`.
+    """
+
+    model: Path
+    device: DeviceChoice
+    threads: int
+    workers: int
+    batch_size: int
+    image_paths: tuple[Path, ...] = ()
+    includes_preprocess: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SystemFacts:
+    """What was opened.
+
+    Attributes:
+        provider: ONNX Runtime provider that runs the model.
+        samples: Images in memory.
+        unreadable: Image files that were passed over.
+        first_error: What was wrong with the first of them; empty when there is none.
+    """
+
+    provider: str
+    samples: int
+    unreadable: int
+    first_error: str
+
+
+class LoadgenProcess:
+    """A process that holds a model and runs the load generator against it; to be used in a `with` block.
+
+    Args:
+        setup: What to open.
+
+    Attributes:
+        facts: What was opened.
+
+    Raises:
+        MissingPackageError: mlcommons-loadgen is not installed.
+        EdgeclfError: The model, the device or the images cannot be used.
+    """
+
+    facts: SystemFacts
+
+    def __init__(self, setup: SystemSetup) -> None:
+        check_installed()
+        # A fresh interpreter: threads of ONNX Runtime and OpenCV that are running here would not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "LoadgenProcess":  # noqa: PYI034 - Self is younger than Python 3.10
+        try:
+            self.facts = self._answer(lambda _seconds: None)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def query_s(self, images: int) -> float:
+        """Seconds of the fastest of a few queries of so many images."""
+        self._pipe.send(("query_s", images))
+        return float(self._answer(lambda _seconds: None))
+
+    def samples_per_s(self, seconds: float) -> float:
+        """Images per second with all threads, measured for so many seconds."""
+        self._pipe.send(("samples_per_s", seconds))
+        return float(self._answer(lambda _seconds: None))
+
+    def run(self, request: RunRequest, waiting: Callable[[float], None]) -> RunRecord:
+        """Lets the load generator drive one run.
+
+        Args:
+            request: The run.
+            waiting: Told now and then how many seconds it has taken so far.
+        """
+        self._pipe.send(("run", request))
+        record = self._answer(waiting)
+        if not isinstance(record, RunRecord):
+            raise TypeError(f"expected a RunRecord, got {type(record).__name__}")
+        return record
+
+    def _answer(self, waiting: Callable[[float], None]) -> Any:  # noqa: ANN401 - whatever was asked for
+        start = time.perf_counter()
+        while not self._pipe.poll(_POLL_S):
+            waiting(time.perf_counter() - start)
+            if not self._process.is_alive() and not self._pipe.poll(0):
+                raise self._ended()
+        try:
+            kind, value = self._pipe.recv()
+        except EOFError:
+            self._process.join(5)
+            raise self._ended() from None
+        if kind == "answer":
+            return value
+        if kind == "error":
+            error_class, what, got, expected, do = value
+            raise error_class(what, got=got, expected=expected, do=do)
+        raise RuntimeError(f"in the load generator's process:\n{value}")
+
+    def _ended(self) -> DeviceUnavailableError:
+        code = self._process.exitcode
+        return DeviceUnavailableError(
+            "the process that runs the model ended",
+            got=f"signal {-code}" if code is not None and code < 0 else f"exit code {code}",
+            expected="an answer",
+            do="try --device cpu, or fewer images if memory ran out",
+        )
+
+    def _end(self) -> None:
+        # It holds nothing that is not on disk or here.
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def check_installed() -> None:
+    """Raises MissingPackageError where the load generator is not installed."""
+    try:
+        import mlperf_loadgen  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "the load generator cannot be loaded",
+            got=str(error),
+            expected="the package mlcommons-loadgen",
+            do='run pip install "edgeclf[bench]"',
+        ) from error
+
+
+def _serve(pipe: Connection, setup: SystemSetup) -> None:
+    """Runs in the process: opens what is to be opened, then answers until the pipe ends."""
+    # Ctrl-C reaches every process of the terminal; the one that asked decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The thread that sends queries must not wait 5 ms for one that is at work in Python.
+    sys.setswitchinterval(0.0002)
+    lock = threading.Lock()
+
+    def failed(error: BaseException) -> None:
+        with lock:
+            pipe.send(_as_message(error))
+        # The generator cannot be stopped: nothing may go on here until the process is ended from outside.
+        threading.Event().wait()
+
+    try:
+        system, facts = _open(setup, failed)
+        pipe.send(("answer", facts))
+        while True:
+            question, value = pipe.recv()
+            answer = getattr(system, question)(value)
+            with lock:
+                pipe.send(("answer", answer))
+    except EOFError:
+        return
+    except BaseException as error:  # noqa: BLE001 - told to the one who asked
+        failed(error)
+
+
+def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[SystemUnderTest, SystemFacts]:
+    from edgeclf.runtime.images._opencv import cv2
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.runtime.timing.queries import synthetic_frame
+
+    session = ModelSession(setup.model, device=setup.device, threads=setup.threads, **setup.arguments)
+    # As many threads for a resize as for an inference; with several workers, that many each.
+    cv2.setNumThreads(setup.threads)
+    frames_bgr, errors = _load(setup.image_paths) if setup.image_paths else ([synthetic_frame()], [])
+    samples = Samples(frames_bgr, session, includes_preprocess=setup.includes_preprocess)
+    system = SystemUnderTest(session, samples, workers=setup.workers, batch_size=setup.batch_size, failed=failed)
+    facts = SystemFacts(session.provider, samples.count, len(errors), str(errors[0]) if errors else "")
+    return system, facts
+
+
+def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
+    """Decoded images, as many as there are or may be, and what was wrong with others on the way."""
+    from edgeclf.runtime.images.preprocess import load_image
+    from edgeclf.toolkit.infer.quiet_decoders import silenced_decoders
+
+    frames_bgr: list[Any] = []
+    errors: list[EdgeclfError] = []
+    held = 0
+    with silenced_decoders():
+        for path in paths:
+            if len(frames_bgr) == MOST_SAMPLES or held > _MOST_BYTES:
+                break
+            try:
+                frames_bgr.append(load_image(path))
+                held += frames_bgr[-1].nbytes
+            except ImageError as error:
+                errors.append(error)
+    if not frames_bgr:
+        raise errors[0]
+    return frames_bgr, errors
+
+
+def _as_message(error: BaseException) -> tuple[str, Any]:
+    if isinstance(error, EdgeclfError):
+        return "error", (type(error), error.what, error.got, error.expected, error.do)
+    return "bug", "".join(traceback.format_exception(error))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        with contextlib.suppress(OSError):
+            parent.join()
+        os._exit(1)

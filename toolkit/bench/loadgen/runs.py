@@ -1,0 +1,276 @@
+"""One scenario from calibration to verdict."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.timing.energy import EnergyMeter
+from edgeclf.toolkit.bench.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log, send_delays_s
+from edgeclf.toolkit.bench.loadgen.process import LoadgenProcess
+from edgeclf.toolkit.bench.loadgen.scenario_rules import (
+    Scenario,
+    ScenarioFigures,
+    ScenarioRules,
+    scenario_figures,
+    shortfalls,
+    within_bound,
+)
+from edgeclf.toolkit.bench.loadgen.search import Probe, highest_rate
+from edgeclf.toolkit.bench.loadgen.sut import RunRequest
+
+# A search run must be long enough to show a queue that grows, and there are about ten of them: they go by the plain
+# percentile of fewer queries, and the run that counts has to show it with the confidence of the rules.
+_SEARCH_SHARE_OF_DURATION = 0.05
+_SEARCH_QUERIES = 200
+_CONFIRMATIONS = 5
+# A trace takes some 500 bytes a query.
+_MOST_TRACED = 200_000
+_OFFLINE_TRIES = 3
+
+
+@dataclass(frozen=True)
+class ScenarioPlan:
+    """How a scenario is to be run.
+
+    Attributes:
+        scenario: The scenario.
+        rules: What the run must reach.
+        official_rules: What MLPerf's rules ask for.
+        precision: `server`: relative precision of the search.
+        latency_bound_ms: `server`: the bound.
+    """
+
+    scenario: Scenario
+    rules: ScenarioRules
+    official_rules: ScenarioRules
+    precision: float
+    latency_bound_ms: float
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """What came of a scenario.
+
+    Attributes:
+        plan: How it was run.
+        figures: Our figures of the run that counts; None for a `server` whose bound no rate keeps to.
+        log: The generator's figures of the same run.
+        agreement: One held against the other.
+        lacks: What the run lacks of MLPerf's rules of count and duration.
+        rate_per_s: `server`: the rate that was sent.
+        probes: `server`: the rates that were tried before.
+        energy_mj_per_image: Energy of the CPU package per image, in millijoules; None where it cannot be read.
+        send_delay_ms: `server`: mean time from when a query was due until the generator had sent it, part of its latency;
+            None elsewhere, and where so many queries are sent that they are not traced.
+        latencies_ms: (queries,) latencies of the run, in the order of the queries.
+        remark: What there is to say besides, empty for nothing.
+    """
+
+    plan: ScenarioPlan
+    figures: ScenarioFigures | None
+    log: GeneratorLog | None
+    agreement: tuple[Agreement, ...]
+    lacks: tuple[str, ...]
+    rate_per_s: float | None
+    probes: tuple[Probe, ...]
+    energy_mj_per_image: float | None
+    send_delay_ms: float | None
+    latencies_ms: npt.NDArray[np.float64]
+    remark: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the generator's log and our figures say the same."""
+        return all(item.agrees for item in self.agreement)
+
+    @property
+    def meets_rules(self) -> bool:
+        """Whether every rule of count and duration was met and the generator calls the run valid."""
+        return not self.lacks and self.log is not None and self.log.is_valid
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values, without the single latencies."""
+        return {
+            "scenario": self.plan.scenario,
+            "latency_bound_ms": self.plan.latency_bound_ms if self.plan.scenario == "server" else None,
+            "rate_per_s": self.rate_per_s,
+            "figures": self.figures.to_json() if self.figures else None,
+            "loadgen": self.log.to_json() if self.log else None,
+            "agreement": [asdict(item) for item in self.agreement],
+            "agrees": self.agrees,
+            "meets_mlperf_rules": self.meets_rules,
+            "lacks": list(self.lacks),
+            "search": [asdict(probe) for probe in self.probes],
+            "energy_mj_per_image": self.energy_mj_per_image,
+            "send_delay_ms": self.send_delay_ms,
+            "remark": self.remark,
+        }
+
+
+@dataclass(frozen=True)
+class _Run:
+    figures: ScenarioFigures
+    log: GeneratorLog
+    latencies_ms: npt.NDArray[np.float64]
+    energy_mj_per_image: float | None
+    send_delay_ms: float | None
+
+
+class ScenarioRunner:
+    """Runs scenarios against one process.
+
+    Args:
+        process: The process.
+        log_folder: Where the generator's logs go, a folder for each run.
+        meter: Reads the energy used; None for none.
+        progress: Told the seconds that have passed.
+    """
+
+    def __init__(
+        self, process: LoadgenProcess, log_folder: Path, meter: EnergyMeter | None, progress: Progress
+    ) -> None:
+        self._process = process
+        self._log_folder = log_folder
+        self._meter = meter
+        self._progress = progress
+
+    def run(self, plan: ScenarioPlan) -> ScenarioResult:
+        """Runs a scenario."""
+        if plan.scenario == "server":
+            return self._server(plan)
+        return self._offline(plan) if plan.scenario == "offline" else self._stream(plan)
+
+    def _stream(self, plan: ScenarioPlan) -> ScenarioResult:
+        # Half of the fastest query: the generator lays as many queries ready as fit into the duration.
+        expected_s = 0.5 * self._process.query_s(plan.rules.samples_per_query)
+        return _result(plan, self._once(plan, plan.scenario, expected_s=expected_s))
+
+    def _offline(self, plan: ScenarioPlan) -> ScenarioResult:
+        rate = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
+        run = None
+        for number in range(_OFFLINE_TRIES):
+            # The only query is as large as the rate that is expected; one that ends too early is sent again, larger.
+            run = self._once(plan, "offline" if number == 0 else f"offline-{number + 1}", expected_per_s=rate)
+            if run.figures.duration_s >= plan.rules.min_duration_s:
+                break
+            rate = max(1.2 * rate, run.figures.samples_per_s)
+        if run is None:
+            raise AssertionError("no try")
+        return _result(plan, run)
+
+    def _server(self, plan: ScenarioPlan) -> ScenarioResult:
+        self._process.query_s(1)
+        capacity = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
+        search_s = max(min(2.0, plan.rules.min_duration_s), _SEARCH_SHARE_OF_DURATION * plan.rules.min_duration_s)
+        search_plan = replace(plan, rules=replace(plan.rules, min_duration_s=search_s, min_queries=_SEARCH_QUERIES))
+        count = 0
+
+        def passes(rate: float) -> bool:
+            nonlocal count
+            count += 1
+            log = self._once(search_plan, f"server-search-{count:02d}", expected_per_s=rate).log
+            return log.percentile_ms is not None and log.percentile_ms <= plan.latency_bound_ms
+
+        alone_ms = 1e3 * self._process.query_s(1)
+        if alone_ms > plan.latency_bound_ms:
+            return _no_rate(plan, f"one image alone takes {alone_ms:.3g} ms", ())
+        rate, probes = highest_rate(passes, capacity, precision=plan.precision)
+        if rate is None:
+            return _no_rate(plan, f"not even {probes[-1].rate:.3g} queries/s keep to it", tuple(probes))
+        # What passed a short run by chance need not pass the one that counts.
+        for number in range(1, _CONFIRMATIONS + 1):
+            run = self._once(plan, f"server-{number}", expected_per_s=rate)
+            # The generator's clock, which counts from when a query was due, is the stricter judge.
+            if within_bound(run.figures) and run.log.early_stopping:
+                remark = f"{number - 1} higher rates did not pass the full run" if number > 1 else ""
+                return replace(_result(plan, run), rate_per_s=rate, probes=tuple(probes), remark=remark)
+            probes.append(Probe(rate, passed=False))
+            # In growing steps: a search that was much too hopeful must not end without a rate.
+            rate /= 1 + plan.precision * 2 ** (number - 1)
+        return _no_rate(
+            plan, f"{_CONFIRMATIONS} rates from the one that passed the search downwards failed", tuple(probes)
+        )
+
+    def _once(self, plan: ScenarioPlan, name: str, *, expected_s: float = 0.001, expected_per_s: float = 1.0) -> _Run:
+        folder = self._log_folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        rules = plan.rules
+        request = RunRequest(
+            scenario=plan.scenario,
+            min_duration_s=rules.min_duration_s,
+            min_queries=rules.min_samples if plan.scenario == "offline" else rules.min_queries,
+            log_folder=folder,
+            expected_s=expected_s,
+            expected_per_s=expected_per_s,
+            latency_bound_ms=plan.latency_bound_ms,
+            traces=plan.scenario == "server" and expected_per_s * rules.min_duration_s <= _MOST_TRACED,
+        )
+        before = self._meter.read() if self._meter else None
+        record = self._process.run(request, self._waiting(plan, name))
+        joules = self._meter.joules_since(before) if self._meter and before else None
+        bound_ms = plan.latency_bound_ms if plan.scenario == "server" else None
+        # Of the queries of `server` we see the arrival; the latency that counts begins when they were due.
+        delays_s = send_delays_s(folder) if request.traces else None
+        if delays_s is not None and delays_s.size == record.start_s.size:
+            record = replace(record, start_s=record.start_s - delays_s)
+        else:
+            delays_s = None
+        figures = scenario_figures(
+            plan.scenario, record.start_s, record.end_s, record.samples, latency_bound_ms=bound_ms
+        )
+        return _Run(
+            figures,
+            read_log(folder, figures),
+            (record.end_s - record.start_s) * 1e3,
+            None if joules is None else 1e3 * joules / record.samples,
+            None if delays_s is None else 1e3 * float(delays_s.mean()),
+        )
+
+    def _waiting(self, plan: ScenarioPlan, name: str) -> Callable[[float], None]:
+        total = max(1, round(plan.rules.min_duration_s))
+
+        def report(seconds: float) -> None:
+            # A slow model takes longer than the shortest duration, for its number of queries.
+            self._progress(f"{plan.scenario} (s): {name}", int(seconds), max(total, int(seconds) + 1))
+
+        return report
+
+
+def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
+    lacks = shortfalls(run.figures, plan.official_rules)
+    if not run.log.is_valid:
+        lacks.append(f"the load generator calls the run invalid: {run.log.invalid_reason or 'early stopping'}")
+    return ScenarioResult(
+        plan=plan,
+        figures=run.figures,
+        log=run.log,
+        agreement=tuple(compare_with_log(run.figures, run.log)),
+        lacks=tuple(lacks),
+        rate_per_s=None,
+        probes=(),
+        energy_mj_per_image=run.energy_mj_per_image,
+        send_delay_ms=run.send_delay_ms,
+        latencies_ms=run.latencies_ms,
+        remark="",
+    )
+
+
+def _no_rate(plan: ScenarioPlan, why: str, probes: tuple[Probe, ...]) -> ScenarioResult:
+    return ScenarioResult(
+        plan=plan,
+        figures=None,
+        log=None,
+        agreement=(),
+        lacks=("no rate keeps to the latency bound",),
+        rate_per_s=None,
+        probes=probes,
+        energy_mj_per_image=None,
+        send_delay_ms=None,
+        latencies_ms=np.empty(0),
+        remark=f"p99 stays above {plan.latency_bound_ms:g} ms: {why}",
+    )

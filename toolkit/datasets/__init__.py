@@ -1,0 +1,1 @@
+"""The labelled images that a command works on, wherever they come from."""

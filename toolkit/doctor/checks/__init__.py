@@ -1,0 +1,1 @@
+"""The doctor's checks: pure functions from facts to findings."""

@@ -1,0 +1,156 @@
+"""Class mix: how uneven it is, which class suffers by it, and whether there is enough of each to learn from."""
+
+import shlex
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, Facts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.statistics import wilson_interval
+from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
+
+# Below this ratio of the most to the least frequent class there is nothing to say, from the second on it is a warning:
+# with two classes at 4:1 always naming the frequent one is right four times in five.
+_NOTE_RATIO, _WARNING_RATIO = 2.0, 4.0
+# From here on a rare class with few images is a problem: Buda, Maki and Mazurowski (2018) saw the accuracy of networks
+# fall with the ratio from about 10 on, and the more the fewer images the rare class had.
+_PROBLEM_RATIO, _PROBLEM_IMAGES = 10.0, 100
+# Images of a class to learn from. A fifth of 50 validates: the 95 % interval of a share of 0.9 of ten is 0.6..0.98; of
+# less than ten, one or two validate, which tells nothing.
+_WARNING_IMAGES, _TOO_FEW_IMAGES = 50, 10
+
+
+def training_counts(facts: Facts) -> dict[str, int]:
+    """Images of each class that train, as far as is known; all there are where no parts are given.
+
+    Where only a sample was looked at, the counts are those of the sample.
+    """
+    data = facts.data
+    if data is not None and data.classes:
+        images = data.images
+        used = images.parts == (PARTS.index("train") if data.parts_given else NO_PART)
+        counts = np.bincount(images.labels[used], minlength=len(data.classes))
+        return dict(zip(data.classes, counts.tolist(), strict=True))
+    return dict(facts.run.counts.get("train", {})) if facts.run is not None else {}
+
+
+def find_imbalance(facts: Facts) -> list[Finding]:
+    """One class much rarer than another."""
+    counts = {label: count for label, count in training_counts(facts).items() if count}
+    if len(counts) < 2:
+        return []
+    rare, frequent = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
+    ratio = counts[frequent] / counts[rare]
+    if ratio < _NOTE_RATIO:
+        return []
+    severity: Severity = "warning" if ratio >= _WARNING_RATIO else "note"
+    few = counts[rare] < _PROBLEM_IMAGES if ratio >= _PROBLEM_RATIO else counts[rare] < _TOO_FEW_IMAGES
+    if few and severity == "warning":
+        severity = "problem"
+    majority = counts[frequent] / sum(counts.values())
+    title = (
+        f"Class {rare!r} has {counts[rare]:,} image{'' if counts[rare] == 1 else 's'} to learn from where {frequent!r} "
+        f"has {counts[frequent]:,}, {ratio:,.{0 if ratio >= 10 else 1}f} times as many"
+    )
+    evidence = {
+        "ratio": round(ratio, 2),
+        "counts": counts,
+        "rarest": rare,
+        "most_frequent": frequent,
+        "accuracy_of_always_most_frequent": round(majority, 4),
+    }
+    suffering = _suffering(facts, rare)
+    if suffering is not None:
+        evidence["recall"] = suffering
+        title += (
+            f"; it is recognized in {suffering['rarest']:.1%} of its {suffering['part']} images, "
+            f"the others in {suffering['others']:.1%}"
+        )
+    balanced = facts.run is not None and facts.run.options.get("balance") not in {None, "none"}
+    return [
+        Finding(
+            cause="imbalance",
+            severity=severity,
+            title=title,
+            fix=f"Collect more of {rare!r}"
+            if balanced
+            else f"Try `{_train(facts)} --balance weights --monitor val_macro_f1`, or collect more of {rare!r}",
+            evidence=evidence,
+            weight=1.0 - 1.0 / ratio,
+        )
+    ]
+
+
+def _suffering(facts: Facts, rare: str) -> dict[str, object] | None:
+    """Recall of the rare class and of the others, where the trained model shows that it is lower by more than chance."""
+    field = facts.field
+    classes = facts.run.classes if facts.run is not None else facts.data.classes if facts.data is not None else ()
+    if field is None or rare not in classes or field.probabilities.shape[1] != len(classes):
+        return None
+    is_rare = field.true == classes.index(rare)
+    right = field.probabilities.argmax(axis=1) == field.true
+    if not is_rare.any() or is_rare.all():
+        return None
+    hits, count = int(right[is_rare].sum()), int(is_rare.sum())
+    others, of_others = int(right[~is_rare].sum()), int((~is_rare).sum())
+    interval, against = wilson_interval(hits, count), wilson_interval(others, of_others)
+    # Intervals that do not meet: stricter than a test of the difference, so nothing is said too early.
+    if interval[1] >= against[0]:
+        return None
+    return {
+        "part": field.part,
+        "rarest": round(hits / count, 4),
+        "rarest_interval_95": [round(value, 4) for value in interval],
+        "others": round(others / of_others, 4),
+        "others_interval_95": [round(value, 4) for value in against],
+    }
+
+
+def find_too_few(facts: Facts) -> list[Finding]:
+    """A class with next to nothing to learn from."""
+    counts = training_counts(facts)
+    data = facts.data
+    # A sample says nothing about how many there are.
+    if len(counts) < 2 or not any(counts.values()) or (data is not None and data.listed is not None):
+        return []
+    # Where others have many times as many, imbalance says it, with the same remedy.
+    most = max(counts.values())
+    few = {label: n for label, n in counts.items() if n < _WARNING_IMAGES and (not n or most / n < _WARNING_RATIO)}
+    if not few:
+        return []
+    rarest = min(few, key=lambda label: few[label])
+    others = f" ({len(few) - 1} more classes have fewer than {_WARNING_IMAGES})" if len(few) > 1 else ""
+    return [
+        Finding(
+            cause="too-few",
+            severity="problem" if few[rarest] < _TOO_FEW_IMAGES else "warning",
+            title=f"Class {rarest!r} has only {few[rarest]} image{'' if few[rarest] == 1 else 's'} to learn from{others}",
+            fix=f"Collect at least {_WARNING_IMAGES} of every class; until then keep to a frozen, pretrained network: "
+            f"`{_train(facts)} --arch {DEFAULT_ARCHITECTURE}`",
+            evidence={"counts": few, "wanted": _WARNING_IMAGES, "of": "training"},
+            weight=1.0 - few[rarest] / _WARNING_IMAGES,
+        )
+    ]
+
+
+def _train(facts: Facts) -> str:
+    data = facts.run.data if facts.run is not None else facts.data.given if facts.data is not None else "DATA"
+    return f"edgeclf train {shlex.quote(data)} --run RUN"
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "imbalance",
+        "classes",
+        ("imbalance",),
+        f"the most frequent class has {_NOTE_RATIO:g} times (a warning: {_WARNING_RATIO:g} times) the training images of the rarest; then a problem if that has fewer than {_TOO_FEW_IMAGES}, or than {_PROBLEM_IMAGES} from {_PROBLEM_RATIO:g} times on",
+        find_imbalance,
+    ),
+    Check(
+        "too-few",
+        "classes",
+        ("too-few",),
+        f"a class has fewer than {_WARNING_IMAGES} training images, and no other {_WARNING_RATIO:g} times as many; a problem below {_TOO_FEW_IMAGES}",
+        find_too_few,
+    ),
+)

@@ -1,0 +1,229 @@
+"""The same picture more than once: in training and test data, under two classes, or inside one class."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from edgeclf.toolkit.doctor.checks.duplicates.copies import Pair, find_copies
+from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+
+# Test accuracy can be wrong by the share of its images that were seen in training: from one point on, that is a problem.
+LEAKAGE_PROBLEM = 0.01
+# Share of the images under two classes from which on the labels themselves are the problem.
+CONTRADICTION_PROBLEM = 0.01
+# Surplus copies change the weight of what they show: by less than this nobody would notice.
+SURPLUS_WARNING = 0.02
+_TRAIN = PARTS.index("train")
+
+
+def leakage(facts: Facts) -> list[Finding]:
+    """Test and validation images that have a copy in a part that the model is trained or chosen on."""
+    data = facts.data
+    if data is None or not data.parts_given:
+        return []
+    copies = find_copies(data)
+    parts = data.images.parts
+    # Test is held out from train and val, val from train.
+    leaked: dict[int, tuple[int, ...]] = {}
+    for group in copies.groups:
+        for row in group:
+            others = [other for other in group if parts[row] != NO_PART and NO_PART < parts[other] < parts[row]]
+            if others:
+                leaked[row] = (row, *others)
+    if not leaked:
+        return []
+    rows = sorted(leaked, key=lambda row: (-int(parts[row]), row))
+    of = {PARTS[part]: int((parts == part).sum()) for part in (_TRAIN + 1, _TRAIN + 2)}
+    found = Counter(PARTS[parts[row]] for row in rows)
+    shares = {part: found[part] / of[part] for part in ("test", "val") if found[part]}
+    text = " and ".join(f"{found[part]} of {of[part]:,} {part} images ({share:.1%})" for part, share in shares.items())
+    where = sorted({PARTS[parts[other]] for row in rows for other in leaked[row][1:]})
+    severity: Severity = "problem" if max(shares.values()) >= LEAKAGE_PROBLEM else "warning"
+    return [
+        Finding(
+            "leakage",
+            severity,
+            f"{text} {'is' if len(rows) == 1 else 'are'} in {' and '.join(where)} as well",
+            f"Delete their copies from {' and '.join(where)} (listed by `edgeclf doctor {data.given} --json`) and train again",
+            evidence={
+                "images": len(rows),
+                "share": {part: round(share, 4) for part, share in shares.items()},
+                "kinds": _kinds(copies.pairs, leaked.values()),
+                "not_verified": copies.left_out,
+            },
+            items=_paths(data, rows),
+            groups=tuple(_paths(data, leaked[row]) for row in rows),
+            details=tuple(f"also {', '.join(_paths(data, leaked[row][1:]))}" for row in rows),
+            weight=min(1.0, max(shares.values()) * 10.0),
+        )
+    ]
+
+
+def contradictions(facts: Facts) -> list[Finding]:
+    """Pictures that lie under two classes."""
+    data = facts.data
+    if data is None:
+        return []
+    copies = find_copies(data)
+    labels = data.images.labels
+    groups = [group for group in copies.groups if len({int(labels[row]) for row in group}) > 1]
+    if not groups:
+        return []
+    rows = [row for group in groups for row in group]
+    share = len(rows) / len(data.images)
+    names = Counter(" and ".join(sorted({data.classes[labels[row]] for row in group})) for group in groups)
+    ((most, _),) = names.most_common(1)
+    return [
+        Finding(
+            "label-noise",
+            "problem" if share >= CONTRADICTION_PROBLEM else "warning",
+            f"{_count(len(groups), 'picture')} {'lies' if len(groups) == 1 else 'lie'} under two classes, "
+            f"{'as' if len(names) == 1 else 'most often'} {most}",
+            f"Look at them (`edgeclf doctor {data.given} --json` lists them) and keep each under one class",
+            evidence={
+                "kind": "contradicting-copies",
+                "pictures": len(groups),
+                "share": round(share, 4),
+                "classes": dict(names.most_common()),
+                "kinds": _kinds(copies.pairs, groups),
+            },
+            items=_paths(data, rows),
+            groups=tuple(_paths(data, group) for group in groups),
+            details=tuple(f"labelled {data.classes[labels[row]]}" for row in rows),
+            weight=min(1.0, share * 10.0),
+        )
+    ]
+
+
+def repeated(facts: Facts) -> list[Finding]:
+    """Pictures that are more than once in one class of one part."""
+    data = facts.data
+    if data is None:
+        return []
+    copies = find_copies(data)
+    groups = []
+    for group in copies.groups:
+        by_place: dict[tuple[int, int], list[int]] = {}
+        for row in group:
+            by_place.setdefault((int(data.images.parts[row]), int(data.images.labels[row])), []).append(row)
+        groups += [tuple(rows) for rows in by_place.values() if len(rows) > 1]
+    if not groups:
+        return []
+    surplus = [row for group in groups for row in group[1:]]
+    share = len(surplus) / len(data.images)
+    advice = (
+        "Delete all but one of each"
+        if data.parts_given
+        else "Delete all but one of each before training: a random split would put them into training and test data"
+    )
+    return [
+        Finding(
+            "duplicates",
+            "warning" if share >= SURPLUS_WARNING or not data.parts_given else "note",
+            f"{_count(len(surplus), 'image')} ({share:.1%}) {'repeats' if len(surplus) == 1 else 'repeat'} "
+            f"another one of the same class",
+            f"{advice} (`edgeclf doctor {data.given} --json` lists them)",
+            evidence={
+                "kind": "repeated",
+                "images": len(surplus),
+                "share": round(share, 4),
+                "kinds": _kinds(copies.pairs, groups),
+            },
+            items=_paths(data, surplus),
+            groups=tuple(_paths(data, group) for group in groups),
+            weight=min(1.0, share),
+        )
+    ]
+
+
+def overlapping(facts: Facts) -> list[Finding]:
+    """Pictures of which neither holds the other, but which show the same for nine tenths or more."""
+    data = facts.data
+    if data is None:
+        return []
+    parts = data.images.parts
+    pairs = sorted(find_copies(data).overlapping, key=lambda pair: (-pair.overlap, pair.rows))
+    across = [pair for pair in pairs if len({int(parts[row]) for row in pair.rows}) > 1]
+    held_out = {max(pair.rows, key=lambda row: int(parts[row])) for pair in across}
+    if not pairs:
+        return []
+    of = int((parts > _TRAIN).sum())
+    share = len(held_out) / of if of else 0.0
+    chosen = across or pairs
+    rows = list(dict.fromkeys(max(pair.rows, key=lambda row: (int(parts[row]), row)) for pair in chosen))
+    title = (
+        f"{_count(len(held_out), 'held-out image')} of {of:,} ({share:.1%}) show 90 % or more of what an image of another "
+        "part shows"
+        if across
+        else f"{_count(len(rows), 'image')} show 90 % or more of what another one shows"
+    )
+    return [
+        Finding(
+            "duplicates",
+            "warning" if share >= LEAKAGE_PROBLEM else "note",
+            f"{title}, such as crops of one picture or frames of one video",
+            "Keep what comes from one picture or one video in one part",
+            evidence={
+                "kind": "overlapping",
+                "pairs": len(pairs),
+                "pairs_across_parts": len(across),
+                "share_of_held_out": round(share, 4),
+                "smallest_overlap": round(min(pair.overlap for pair in pairs), 3),
+            },
+            items=_paths(data, rows),
+            groups=tuple(_paths(data, pair.rows) for pair in chosen),
+            weight=min(1.0, share),
+        )
+    ]
+
+
+def _paths(data: DataFacts, rows: Iterable[int]) -> tuple[str, ...]:
+    return tuple(data.images.paths[row] for row in rows)
+
+
+def _kinds(pairs: Sequence[Pair], groups: Iterable[Sequence[int]]) -> dict[str, int]:
+    """How the copies in the groups came about, by the pairs that lie in them."""
+    places: dict[int, set[int]] = {}
+    for number, group in enumerate(groups):
+        for row in group:
+            places.setdefault(row, set()).add(number)
+    inside = [pair for pair in pairs if places.get(pair.rows[0], set()) & places.get(pair.rows[1], set())]
+    return dict(Counter(pair.kind for pair in inside).most_common())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "copies-across-parts",
+        "duplicates",
+        ("leakage",),
+        "a test or validation image, or one that holds it or lies in it (re-encoded, resized, cropped by up to about "
+        "10 %, mirrored, turned), is in an earlier part; a problem from 1 % of the part on",
+        leakage,
+    ),
+    Check(
+        "copies-across-classes",
+        "duplicates",
+        ("label-noise",),
+        "copies of one picture have different labels; a problem from 1 % of the images on",
+        contradictions,
+    ),
+    Check(
+        "copies-in-a-class",
+        "duplicates",
+        ("duplicates",),
+        "copies of one picture are in the same part and class; a warning from 2 % of the images on, or without parts",
+        repeated,
+    ),
+    Check(
+        "overlapping-pictures",
+        "duplicates",
+        ("duplicates",),
+        "two pictures share 90 % of their area and neither holds the other; a warning where 1 % of the held-out images "
+        "do with an image of another part",
+        overlapping,
+    ),
+)

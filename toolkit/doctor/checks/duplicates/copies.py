@@ -1,0 +1,190 @@
+"""Which pictures of a data set are copies of each other: the same file, or re-encoded, resized, cropped, mirrored, turned.
+
+Candidates look alike on thumbnails (`alike.py`); each is then verified on the pictures themselves (`same_picture.py`).
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.errors import EdgeclfError
+from edgeclf.runtime.images.preprocess import load_image
+from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_alike, luma
+from edgeclf.toolkit.doctor.checks.duplicates.same_picture import MIRRORED, Match, match, might_match, square
+from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts
+from edgeclf.training.prefetch import map_ahead
+
+Kind: TypeAlias = Literal["exact", "re-encoded", "cropped", "mirrored", "turned"]
+
+# Side of the squares that pictures are compared on at last.
+_SIDE = 192
+# A copy that keeps less than this share of the area was cropped.
+_WHOLE = 0.985
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that are one.
+
+    Attributes:
+        rows: Positions in the image table, ascending.
+        kind: What was done to one of them.
+        contained: Whether one shows nothing that the other does not show; otherwise they overlap almost wholly.
+        overlap: Area that both show, over that of the smaller one.
+        cut: The one that was cut from the other, None where both show the whole.
+        off_centre: How far the middle of that one is from the other's, in shares of the side.
+    """
+
+    rows: tuple[int, int]
+    kind: Kind
+    contained: bool
+    overlap: float
+    cut: int | None = None
+    off_centre: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """The copies in a data set.
+
+    Attributes:
+        groups: Positions of the pictures that are copies of each other, each group ascending.
+        pairs: Pairs from which the groups follow.
+        overlapping: Pairs of which neither holds the other, such as two crops of one picture or frames of a video; and
+            pictures that hold a cut one which another holds more in the middle.
+        left_out: Pairs that looked alike and were not verified.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    pairs: tuple[Pair, ...]
+    overlapping: tuple[Pair, ...]
+    left_out: int
+
+    def group_of(self, count: int) -> npt.NDArray[np.int64]:
+        """(count,) the same number for all pictures of a group, different ones otherwise."""
+        numbers = np.arange(count)
+        for group in self.groups:
+            numbers[list(group)] = group[0]
+        return numbers
+
+
+@functools.lru_cache(maxsize=1)
+def find_copies(data: DataFacts) -> Copies:
+    """The copies in a data set; computed once for all checks that need them."""
+    same_files: defaultdict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(data.images.digests):
+        same_files[digest].append(row)
+    joined = _Groups(len(data.images))
+    pairs = []
+    for first, *others in same_files.values():
+        for other in others:
+            joined.join(first, other)
+            pairs.append(Pair((first, other), "exact", contained=True, overlap=1.0))
+    rows = np.array(sorted(members[0] for members in same_files.values()), np.int64)
+    candidates, left_out = find_alike(data.images.thumbnails, rows, data.images.parts[rows])
+    overlapping = []
+    cut_from: dict[int, Pair] = {}
+    for pair in _verified(data, candidates, joined):
+        if not pair.contained:
+            overlapping.append(pair)
+        elif pair.cut is None:
+            joined.join(*pair.rows)
+            pairs.append(pair)
+        # What lies in two pictures that overlap was cut from one of them: most likely from where it is in the middle.
+        elif pair.cut not in cut_from or pair.off_centre < cut_from[pair.cut].off_centre:
+            overlapping += [cut_from[pair.cut]] if pair.cut in cut_from else []
+            cut_from[pair.cut] = pair
+        else:
+            overlapping.append(pair)
+    for pair in cut_from.values():
+        joined.join(*pair.rows)
+        pairs.append(pair)
+    overlapping = [pair for pair in overlapping if joined.find(pair.rows[0]) != joined.find(pair.rows[1])]
+    return Copies(joined.groups(), tuple(pairs), tuple(overlapping), left_out)
+
+
+class _Groups:
+    """Disjoint sets of pictures."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = list(range(count))
+
+    def find(self, row: int) -> int:
+        while self._parents[row] != row:
+            self._parents[row] = self._parents[self._parents[row]]
+            row = self._parents[row]
+        return row
+
+    def join(self, first: int, second: int) -> None:
+        low, high = sorted((self.find(first), self.find(second)))
+        self._parents[high] = low
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        members: defaultdict[int, list[int]] = defaultdict(list)
+        for row in range(len(self._parents)):
+            members[self.find(row)].append(row)
+        return tuple(tuple(group) for group in members.values() if len(group) > 1)
+
+
+def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups) -> Iterator[Pair]:
+    """The candidates that are one picture; those that are known to be by others are passed over."""
+    threads = usable_cpus()
+    thumbnails = data.images.thumbnails
+
+    def look(candidate: Candidate) -> Match | None:
+        # What the caller has joined since may or may not be seen here: it only saves time.
+        if joined.find(candidate.outer) == joined.find(candidate.inner):
+            return None
+        outer, inner = thumbnails[candidate.outer], thumbnails[candidate.inner]
+        small = [
+            cv2.resize(luma(image), (THUMBNAIL // 2, THUMBNAIL // 2), interpolation=cv2.INTER_AREA)
+            for image in (outer, inner)
+        ]
+        start = might_match(small[0], small[1], crop_map(candidate.crop), candidate.orientation)
+        if start is None:
+            return None
+        found = match(np.asarray(outer), np.asarray(inner), start, candidate.orientation)
+        return found and _match_files(data, candidate, found)
+
+    matches = map_ahead(look, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
+    for candidate, found in zip(candidates, matches, strict=True):
+        if found is not None:
+            rows = (min(candidate.outer, candidate.inner), max(candidate.outer, candidate.inner))
+            cut = None
+            if found.contained and found.kept < _WHOLE:
+                cut = candidate.inner if found.inner_is_smaller else candidate.outer
+            yield Pair(rows, _kind(found), found.contained, found.overlap, cut, found.off_centre)
+
+
+def _match_files(data: DataFacts, candidate: Candidate, found: Match) -> Match | None:
+    """The match looked at again with the pixels that the smaller of the two files has."""
+    try:
+        images = [load_image(_path(data, row)) for row in (candidate.outer, candidate.inner)]
+    except EdgeclfError:
+        # Gone since it was looked at: the thumbnails have to do.
+        return found
+    side = min(_SIDE, *(min(image.shape[:2]) for image in images))
+    if side <= THUMBNAIL:
+        return found
+    outer, inner = (square(image, side) for image in images)
+    return match(outer, inner, found.inner_in_outer, found.orientation)
+
+
+def _path(data: DataFacts, row: int) -> Path:
+    return data.root / data.images.paths[row]
+
+
+def _kind(found: Match) -> Kind:
+    if found.orientation == MIRRORED:
+        return "mirrored"
+    if found.orientation:
+        return "turned"
+    return "re-encoded" if found.contained and found.kept >= _WHOLE else "cropped"

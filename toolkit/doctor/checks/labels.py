@@ -1,0 +1,131 @@
+"""Labels that the pictures contradict: ranked, with what the pictures look like instead. Nothing is deleted or relabelled."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspects
+from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+
+# A share of wrong labels that is certainly higher than this costs accuracy, and makes test figures untrue by as much.
+PROBLEM = 0.02
+# Suspects over undecided images, and the chance of so many suspects where there are as many undecided ones. Of 140 draws of
+# Gaussian classes with right labels, one gave 1.5 times as many and none more, whatever their overlap and frequencies.
+TIMES_UNDECIDED = 2.0
+SIGNIFICANCE = 0.05
+
+
+def suspect_labels(facts: Facts) -> list[Finding]:
+    """Images that a model which has not seen them is sure to be of another class."""
+    data = facts.data
+    if data is None:
+        return []
+    if data.features is None:
+        return [_not_looked_at(data)]
+    found = find_suspects(data)
+    if found is None:
+        return []
+    flagged = np.flatnonzero(found.flagged)
+    findings = _inseparable(data, found)
+    if not len(flagged):
+        return findings
+    targets = np.searchsorted(found.classes, data.images.labels[found.rows])
+    own = found.probabilities[np.arange(len(targets)), targets]
+    ranked = flagged[np.argsort(own[flagged], kind="stable")]
+    count, looked_at = len(flagged), len(found.rows)
+    low, high = _interval(count, looked_at)
+    significant = count >= TIMES_UNDECIDED * found.undecided and _poisson_tail(count, found.undecided) < SIGNIFICANCE
+    severity: Severity = "note" if not significant else "problem" if low > PROBLEM else "warning"
+    likes = found.probabilities[ranked].argmax(axis=1)
+    classes = [data.classes[number] for number in found.classes]
+    mixed_up = Counter(f"{classes[targets[row]]} -> {classes[like]}" for row, like in zip(ranked, likes, strict=True))
+    verb = "contradicts its picture" if count == 1 else "contradict their pictures"
+    title = f"{count:,} of {looked_at:,} labels ({count / looked_at:.1%}) {verb}"
+    if not significant:
+        title += f", no more than classes that overlap may give ({found.undecided:,} undecided)"
+    findings.append(
+        Finding(
+            "label-noise",
+            severity,
+            title,
+            f"Look at them, most suspect first (`edgeclf doctor {data.given} --json` lists them), and move those that are "
+            "wrong to their class",
+            evidence={
+                "kind": "suspects",
+                "images": count,
+                "looked_at": looked_at,
+                "undecided": found.undecided,
+                "share": round(count / looked_at, 4),
+                "share_95": [round(low, 4), round(high, 4)],
+                "mixed_up": dict(mixed_up.most_common(20)),
+                "classes_too_small": [data.classes[number] for number in found.too_small],
+                "network": data.features.network,
+            },
+            items=tuple(data.images.paths[row] for row in found.rows[ranked]),
+            details=tuple(
+                f"labelled {classes[targets[row]]} ({own[row]:.0%}), looks like {classes[like]} "
+                f"({found.probabilities[row, like]:.0%})"
+                for row, like in zip(ranked, likes, strict=True)
+            ),
+            weight=min(1.0, 5.0 * count / looked_at),
+        )
+    )
+    return findings
+
+
+def _inseparable(data: DataFacts, found: Suspects) -> list[Finding]:
+    if not found.inseparable:
+        return []
+    pairs = [tuple(data.classes[found.classes[number]] for number in pair) for pair in found.inseparable]
+    shown = ", ".join(f"{first} and {second}" for first, second in pairs[:5])
+    return [
+        Finding(
+            "label-noise",
+            "note",
+            f"Wrong labels cannot be told from right ones between {shown}{' and others' if len(pairs) > 5 else ''}: the "
+            "pretrained features hardly separate them",
+            f"Train with `edgeclf train {data.given} --run RUN --fine-tune` and look at the per-class errors",
+            evidence={"kind": "inseparable", "pairs": [list(pair) for pair in pairs]},
+        )
+    ]
+
+
+def _not_looked_at(data: DataFacts) -> Finding:
+    return Finding(
+        "label-noise",
+        "note",
+        "Labels were not looked at: that needs the pretrained network",
+        f'Run `pip install "edgeclf[train,doctor]"` and `edgeclf doctor {data.given}` again',
+        evidence={"kind": "not-looked-at"},
+    )
+
+
+def _interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927)."""
+    z, share = 1.96, successes / trials
+    middle = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return (middle - spread) / (1 + z * z / trials), (middle + spread) / (1 + z * z / trials)
+
+
+def _poisson_tail(count: int, mean: float) -> float:
+    """Probability of `count` or more events where `mean` are expected."""
+    if mean <= 0.0:
+        return 0.0 if count else 1.0
+    below = sum(math.exp(number * math.log(mean) - mean - math.lgamma(number + 1)) for number in range(count))
+    return max(0.0, 1.0 - below)
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "suspect-labels",
+        "labels",
+        ("label-noise",),
+        f"a logistic regression on frozen features, {FOLDS}-fold, copies kept together, gives another class 0.7 or more and "
+        "confident learning counts the label as an issue; a warning where these are twice as many as undecided images "
+        "(Poisson, p < 0.05), a problem where their share is above 2 % with 97.5 % confidence, else a note",
+        suspect_labels,
+    ),
+)

@@ -1,0 +1,318 @@
+"""Checks of a finished model on held-out images: where it errs, what its confidences are worth, what it does not bear."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.metrics import expected_calibration_error
+from edgeclf.toolkit.doctor.checks.training.curves import ERROR_RATE
+from edgeclf.toolkit.doctor.facts import Check, Facts, FieldFacts, RunFacts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import export_carefully, more_validation, train_again
+
+# Drops of accuracy under a mild change that matter, and that are a problem.
+_DROP_WARNING, _DROP_PROBLEM = 0.05, 0.2
+# A calibration error beyond chance that matters.
+_ECE = 0.03
+_ECE_DRAWS = 500
+# A class's recall this far below that of all others.
+_RECALL_WARNING, _RECALL_PROBLEM = 0.1, 0.3
+# Accuracy that an int8 file may lose.
+_INT8_DROP = 0.01
+# Pictures shown of a finding.
+_SHOWN = 24
+
+
+def most_confident_errors(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions of the images given a wrong label, the most confident first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != true)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """By how much accuracy fell on the same images, and how probable such a fall is by chance.
+
+    The probability is that of McNemar's exact test, one-sided: of the images whose answer changed between right and wrong,
+    each way is as likely (McNemar 1947).
+
+    Args:
+        before: (N,) whether each image is right.
+        after: (N,) the same afterwards.
+    """
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    changed = lost + won
+    tail = sum(math.comb(changed, k) for k in range(lost, changed + 1)) / 2**changed if changed else 1.0
+    return (lost - won) / max(1, len(before)), min(1.0, tail)
+
+
+def calibration_gap(confidences: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """The calibration error, and the one that honest confidences would exceed in one of a hundred such samples.
+
+    Honest confidences: each image is right with the probability that is said of it (Vaicenavicius et al. 2019, arXiv
+    1902.06977).
+
+    Args:
+        confidences: (N,) of the predicted classes, 0..1.
+        correct: (N,) whether they are right.
+    """
+    rng = np.random.default_rng(0)
+    draws = rng.random((_ECE_DRAWS, len(confidences))) < confidences
+    honest = [expected_calibration_error(confidences, row) for row in draws]
+    return expected_calibration_error(confidences, correct), float(np.quantile(honest, 0.99))
+
+
+def check_class_errors(facts: Facts) -> list[Finding]:
+    """A class that is recognized much worse than the others; the most confident errors in any case."""
+    field = facts.field
+    if field is None or not len(field.true):
+        return []
+    names = _class_names(facts, field)
+    right = field.probabilities.argmax(axis=1) == field.true
+    order = most_confident_errors(field.probabilities, field.true)
+    if not len(order):
+        return []
+    worst = _worst_class(right, field.true)
+    evidence: dict[str, Any] = {
+        "part": field.part,
+        "images": len(right),
+        "errors": len(order),
+        "accuracy": float(right.mean()),
+        "recall": {
+            names[label]: float(right[field.true == label].mean()) for label in sorted(set(field.true.tolist()))
+        },
+    }
+    if worst is None:
+        return [
+            Finding(
+                "class-errors",
+                "note",
+                f"{len(order)} of {len(right)} {field.part} images are given a wrong label; the most confident errors come first",
+                "Look whether their labels are right, and what they have in common.",
+                evidence,
+                *_pictures(field, order, names),
+            )
+        ]
+    label, recall, others = worst
+    order = order[(field.true[order] == label) | (field.probabilities[order].argmax(axis=1) == label)]
+    confused = field.probabilities[(field.true == label) & ~right].argmax(axis=1)
+    mostly = names[int(np.bincount(confused).argmax())]
+    gap = others - recall
+    return [
+        Finding(
+            "class-errors",
+            "problem" if gap >= _RECALL_PROBLEM else "warning",
+            f"{names[label]} is recognized in {recall:.0%} of {int((field.true == label).sum())} {field.part} images, the other "
+            f"classes in {others:.0%}; it is mostly taken for {mostly}",
+            _fix(facts.run, f"Add images of {names[label]}", balance="weights", monitor="val_macro_f1"),
+            evidence | {"class": names[label], "class_recall": recall, "other_recall": others, "taken_for": mostly},
+            *_pictures(field, order, names),
+            weight=min(1.0, gap),
+        )
+    ]
+
+
+def _worst_class(right: npt.NDArray[np.bool_], true: npt.NDArray[np.int64]) -> tuple[int, float, float] | None:
+    """The class whose recall is furthest below that of the others together, where that is beyond chance."""
+    classes = sorted(set(true.tolist()))
+    found: list[tuple[float, int, float, float]] = []
+    z = NormalDist().inv_cdf(1 - 0.01 / max(1, len(classes)))
+    for label in classes:
+        own, rest = right[true == label], right[true != label]
+        if not len(rest):
+            continue
+        recall, others = float(own.mean()), float(rest.mean())
+        pooled = (right.sum() + 1) / (len(right) + 2)
+        noise = math.sqrt(pooled * (1 - pooled) * (1 / len(own) + 1 / len(rest)))
+        if others - recall > max(_RECALL_WARNING, z * noise):
+            found.append((others - recall, label, recall, others))
+    return None if not found else max(found)[1:]
+
+
+def check_calibration(facts: Facts) -> list[Finding]:
+    """Confidences that do not say how often the model is right."""
+    field = facts.field
+    if field is None or not len(field.true):
+        return []
+    confidences = field.probabilities.max(axis=1).astype(np.float64)
+    right = field.probabilities.argmax(axis=1) == field.true
+    error, honest = calibration_gap(confidences, right)
+    if not error > max(honest, _ECE):
+        return []
+    mean, accuracy = float(confidences.mean()), float(right.mean())
+    which = "too sure of itself" if mean > accuracy else "less sure of itself than it could be"
+    return [
+        Finding(
+            "calibration",
+            "warning",
+            f"The model is {which}: it says {mean:.0%} on average and is right in {accuracy:.0%} of {len(right)} {field.part} "
+            f"images (calibration error {error:.3f}; honest confidences stay below {honest:.3f})",
+            "Add validation images, which choose the temperature."
+            if facts.run is None
+            else more_validation(facts.run, 0.3),
+            {
+                "expected_calibration_error": error,
+                "honest_99_percent": honest,
+                "mean_confidence": mean,
+                "accuracy": accuracy,
+                "images": len(right),
+                "part": field.part,
+            },
+            weight=min(1.0, error),
+        )
+    ]
+
+
+def check_fragility(facts: Facts) -> list[Finding]:
+    """A mild change of the pictures that costs accuracy."""
+    field = facts.field
+    if field is None or not field.changed:
+        return []
+    right = field.probabilities.argmax(axis=1) == field.true
+    drops = {}
+    for name, probabilities in field.changed.items():
+        drops[name] = paired_drop(right, probabilities.argmax(axis=1) == field.true)
+    bound = ERROR_RATE / len(drops)
+    clear = {name: drop for name, (drop, chance) in drops.items() if drop > _DROP_WARNING and chance < bound}
+    if not clear:
+        return []
+    worst = max(clear, key=lambda name: clear[name])
+    after = field.changed[worst]
+    fell = right & (after.argmax(axis=1) != field.true)
+    order = np.flatnonzero(fell)[np.argsort(-after[fell].max(axis=1), kind="stable")]
+    names = _class_names(facts, field)
+    severity: Severity = "problem" if clear[worst] >= _DROP_PROBLEM else "warning"
+    more = f"; so do {', '.join(sorted(set(clear) - {worst}))}" if len(clear) > 1 else ""
+    return [
+        Finding(
+            "fragile",
+            severity,
+            f"A mild change costs accuracy: {worst} takes {right.mean():.1%} of {len(right)} {field.part} images to "
+            f"{right.mean() - clear[worst]:.1%}{more}",
+            _fix_fragile(facts.run),
+            {
+                "change": worst,
+                "drop": clear[worst],
+                "accuracy": float(right.mean()),
+                "drops": {name: drop for name, (drop, _) in drops.items()},
+                "images": len(right),
+                "part": field.part,
+            },
+            tuple(field.paths[row] for row in order[:_SHOWN]),
+            (),
+            tuple(f"{worst}: {_said(after[row], int(field.true[row]), names)}" for row in order[:_SHOWN]),
+            weight=min(1.0, clear[worst]),
+        )
+    ]
+
+
+def _fix_fragile(run: RunFacts | None) -> str:
+    if run is not None and run.record.get("freezes_backbone"):
+        return _fix(run, "Train on varied pictures", fine_tune=True, augment="strong")
+    return _fix(run, "Train on varied pictures", augment="strong")
+
+
+def check_int8(facts: Facts) -> list[Finding]:
+    """An int8 file that answers differently, and where."""
+    field = facts.field
+    if field is None or field.int8 is None or not len(field.true):
+        return []
+    said, eight = field.probabilities.argmax(axis=1), field.int8.argmax(axis=1)
+    right = said == field.true
+    drop, chance = paired_drop(right, eight == field.true)
+    differs = said != eight
+    agreement = float(1 - differs.mean())
+    names = _class_names(facts, field)
+    classes = sorted(set(field.true.tolist()))
+    by_class = {names[label]: float(1 - differs[field.true == label].mean()) for label in classes}
+    serious = drop > _INT8_DROP and chance < 0.01
+    gathered = _worst_class(~differs, field.true)
+    if not serious and gathered is None:
+        return []
+    order = np.flatnonzero(differs)
+    order = order[np.argsort(-np.abs(field.probabilities - field.int8)[order].max(axis=1), kind="stable")]
+    where = f", most of it in {names[gathered[0]]} (same label on {gathered[1]:.0%})" if gathered is not None else ""
+    again = "" if facts.run is None else export_carefully(facts.run)
+    return [
+        Finding(
+            "int8-gap",
+            "problem" if serious else "warning",
+            f"The int8 file gives the same label on {agreement:.1%} of {len(said)} {field.part} images, and accuracy goes from "
+            f"{right.mean():.1%} to {(eight == field.true).mean():.1%}{where}",
+            f"Try {again}" if again else "Export again with --effort max.",
+            {
+                "agreement": agreement,
+                "agreement_by_class": by_class,
+                "accuracy_drop": drop,
+                "images": len(said),
+                "part": field.part,
+            },
+            tuple(field.paths[row] for row in order[:_SHOWN]),
+            (),
+            tuple(f"int8: {_said(field.int8[row], int(field.true[row]), names)}" for row in order[:_SHOWN]),
+        )
+    ]
+
+
+def _class_names(facts: Facts, field: FieldFacts) -> tuple[str, ...]:
+    if facts.run is not None and len(facts.run.classes) == field.probabilities.shape[1]:
+        return facts.run.classes
+    return tuple(str(index) for index in range(field.probabilities.shape[1]))
+
+
+def _pictures(
+    field: FieldFacts, order: npt.NDArray[np.int64], names: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[()], tuple[str, ...]]:
+    shown = order[:_SHOWN]
+    return (
+        tuple(field.paths[row] for row in shown),
+        (),
+        tuple(_said(field.probabilities[row], int(field.true[row]), names) for row in shown),
+    )
+
+
+def _said(probabilities: npt.NDArray[np.float32], true: int, names: Sequence[str]) -> str:
+    given = int(probabilities.argmax())
+    return f"{names[true]}, taken for {names[given]} ({probabilities[given]:.2f})"
+
+
+def _fix(run: RunFacts | None, what: str, **changes: Any) -> str:  # noqa: ANN401 - values of options
+    return f"{what}." if run is None else f"{what}, or try {train_again(run, **changes)}"
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "errors-by-class",
+        "field",
+        ("class-errors",),
+        f"a class's recall is below that of the others by {_RECALL_WARNING:.0%} and beyond chance (0.01 over all classes); a "
+        f"problem from {_RECALL_PROBLEM:.0%} on. Otherwise the most confident errors are shown as a note",
+        check_class_errors,
+    ),
+    Check(
+        "calibration",
+        "field",
+        ("calibration",),
+        f"the expected calibration error is above {_ECE:g} and above what honest confidences exceed in one of a hundred samples",
+        check_calibration,
+    ),
+    Check(
+        "mild-changes",
+        "field",
+        ("fragile",),
+        f"brightness x0.8 or x1.25, blur, noise, JPEG quality 50, a shift by 6 % or a crop to 90 % costs more than "
+        f"{_DROP_WARNING:.0%} of accuracy (McNemar's test at 0.001 over all changes); a problem from {_DROP_PROBLEM:.0%} on",
+        check_fragility,
+    ),
+    Check(
+        "int8-against-fp32",
+        "field",
+        ("int8-gap",),
+        f"the int8 file loses more than {_INT8_DROP:.0%} of accuracy (McNemar's test at 0.01), or its disagreements gather in "
+        f"a class by {_RECALL_WARNING:.0%}",
+        check_int8,
+    ),
+)

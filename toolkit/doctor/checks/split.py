@@ -1,0 +1,192 @@
+"""Do train, validation and test belong together, and is the test part large enough to say anything?"""
+
+from collections.abc import Sequence
+from math import erfc, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.toolkit.doctor.checks import hidden, shift
+from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+
+Counts = npt.NDArray[np.int64]
+
+# Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
+_BELIEVED, _HARDLY = 1e-3, 0.05
+# Share of the images that would have to change class for the mixes to be the same.
+_MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
+# Half the width of the interval for the accuracy.
+_WIDE, _TOO_WIDE = 0.05, 0.15
+# What is assumed where no model was tested yet.
+_ASSUMED_ACCURACY = 0.9
+# Normal quantiles: 95 % two-sided, and 80 % power.
+_Z_95, _Z_POWER = 1.959964, 0.841621
+
+
+def mix_difference(first: Sequence[int] | Counts, second: Sequence[int] | Counts) -> tuple[float, float]:
+    """Total variation distance (0..1) of two class mixes, and the chance of as large a difference by sampling.
+
+    The chance is that of Pearson's chi-square, by the cube-root normal approximation (Wilson and Hilferty, PNAS 17, 1931).
+
+    Args:
+        first: Images of each class in one part.
+        second: In the other, same order.
+    """
+    table = np.array([first, second], np.float64)
+    table = table[:, table.sum(axis=0) > 0]
+    totals = table.sum(axis=1, keepdims=True)
+    if not totals.all() or table.shape[1] < 2:
+        return 0.0, 1.0
+    expected = totals * table.sum(axis=0, keepdims=True) / table.sum()
+    statistic, freedom = float(((table - expected) ** 2 / expected).sum()), table.shape[1] - 1
+    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / sqrt(2 / (9 * freedom))
+    shares = table / totals
+    return 0.5 * float(np.abs(shares[0] - shares[1]).sum()), 0.5 * erfc(z / sqrt(2))
+
+
+def wilson_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was measured on so many images (Wilson, JASA 22, 1927)."""
+    squared = _Z_95**2 / images
+    middle = (accuracy + squared / 2) / (1 + squared)
+    half = _Z_95 / (1 + squared) * sqrt(accuracy * (1 - accuracy) / images + squared / (4 * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def smallest_difference(accuracy: float, images: int) -> float:
+    """The difference in accuracy that McNemar's test on the same images finds four times in five, at 5 %.
+
+    By Connor's formula (Biometrics 43, 1987) solved for the difference, where as many images are answered differently as
+    by two models with independent errors, 2 p (1 - p): related models differ in fewer, so they need less.
+    """
+    discordant = max(2 * accuracy * (1 - accuracy), 1.0 / images)
+
+    def needed(difference: float) -> float:
+        rest = max(0.0, discordant - difference**2)
+        return ((_Z_95 * sqrt(discordant) + _Z_POWER * sqrt(rest)) / difference) ** 2
+
+    low, high = 1e-6, discordant
+    if needed(high) > images:
+        return min(1.0, high * sqrt(needed(high) / images))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle) > images else (low, middle)
+    return high
+
+
+def _counts(data: DataFacts, part: str) -> Counts:
+    return np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes))
+
+
+def _find_mix(facts: Facts) -> list[Finding]:
+    data = facts.data
+    if data is None or not data.parts_given:
+        return []
+    train = _counts(data, "train")
+    findings = []
+    for part, word in (("test", "test"), ("val", "validation")):
+        other = _counts(data, part)
+        # Classes that only one of them has are a finding of their own.
+        both = (train > 0) & (other > 0)
+        distance, chance = mix_difference(train[both], other[both])
+        accident = _HARDLY if distance >= _MIX_LARGE else _BELIEVED
+        if chance >= accident or distance < _MIX_WARNING / 2:
+            continue
+        severity: Severity = (
+            "problem" if distance >= _MIX_PROBLEM else "warning" if distance >= _MIX_WARNING else "note"
+        )
+        shares = {name: counts / counts[both].sum() for name, counts in (("train", train), (part, other))}
+        moved = int(np.argmax(np.where(both, np.abs(shares["train"] - shares[part]), -1.0)))
+        findings.append(
+            Finding(
+                cause="prior-shift",
+                severity=severity,
+                title=(
+                    f"The {word} part has another mix of classes than the training part: {data.classes[moved]!r} is "
+                    f"{shares[part][moved]:.0%} of it and {shares['train'][moved]:.0%} of the training images"
+                ),
+                fix=(
+                    "Divide all images class by class (edgeclf train does, given one folder of class folders), or train with "
+                    f"the classes in balance: edgeclf train {data.given} --balance weights --run RUN"
+                ),
+                evidence={
+                    "part": part,
+                    "distance": round(distance, 4),
+                    "chance": float(f"{chance:.2g}"),
+                    "shares": {
+                        data.classes[c]: {name: round(float(share[c]), 4) for name, share in shares.items()}
+                        for c in np.argsort(-np.abs(shares["train"] - shares[part]))[:10]
+                    },
+                },
+                weight=min(1.0, distance),
+            )
+        )
+    return findings
+
+
+def _find_few(facts: Facts) -> list[Finding]:
+    data, field = facts.data, facts.field
+    part, images, accuracy = "test", 0, _ASSUMED_ACCURACY
+    if field is not None and len(field.true):
+        part, images = field.part, len(field.true)
+        accuracy = float((field.probabilities.argmax(axis=1) == field.true).mean())
+    elif data is not None and data.parts_given:
+        part = "test" if len(data.images.rows_of("test")) else "val"
+        images = len(data.images.rows_of(part))
+    if not images:
+        return []
+    low, high = wilson_interval(accuracy, images)
+    half, difference = (high - low) / 2, smallest_difference(accuracy, images)
+    severity: Severity = "problem" if half > _TOO_WIDE else "warning" if half > _WIDE else "note"
+    measured = "measured" if field is not None else "assumed"
+    word = "test" if part == "test" else "validation"
+    return [
+        Finding(
+            cause="too-few",
+            severity=severity,
+            title=(
+                f"With {images} {word} images an accuracy of {accuracy:.1%} is known to lie between {low:.1%} and {high:.1%}; "
+                f"two models must differ by {100 * difference:.1f} points to be told apart"
+            ),
+            fix=(
+                "Test on more images: four times as many halve the interval"
+                if severity != "note"
+                else "Take smaller differences between models for chance"
+            ),
+            evidence={
+                "part": part,
+                "images": images,
+                "accuracy": round(accuracy, 4),
+                "accuracy_is": measured,
+                "interval_95": [round(low, 4), round(high, 4)],
+                "smallest_difference": round(difference, 4),
+            },
+            weight=min(1.0, half),
+        )
+    ]
+
+
+CHECKS: tuple[Check, ...] = (
+    hidden.CHECK,
+    shift.CHECK,
+    Check(
+        name="prior-shift",
+        theme="split",
+        causes=("prior-shift",),
+        condition=(
+            f"the class mix of test or validation differs from train's: total variation from {_MIX_WARNING:g} on (a problem from "
+            f"{_MIX_PROBLEM:g} on) where chi-square gives less than {_BELIEVED:g}, or from {_MIX_LARGE:g} on less than {_HARDLY:g}"
+        ),
+        find=_find_mix,
+    ),
+    Check(
+        name="few-test-images",
+        theme="split",
+        causes=("too-few",),
+        condition=(
+            f"the 95 % interval of the accuracy, measured or else {_ASSUMED_ACCURACY:.0%}, is wider than +-{100 * _WIDE:g} points "
+            f"(a problem beyond +-{100 * _TOO_WIDE:g}); a note otherwise"
+        ),
+        find=_find_few,
+    ),
+)

@@ -1,0 +1,232 @@
+"""Which labels the pictures contradict, by what a model says that has not seen them: confident learning on frozen features."""
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
+from edgeclf.toolkit.doctor.facts import DataFacts
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+FOLDS = 5
+# An image is suspect only where another class has this probability: its own then has less than 0.3.
+SURE = 0.7
+# Labels of a class are judged only where this share of its images is surely of that class: otherwise it may be the
+# features that do not know it.
+MOST_OF_CLASS = 0.5
+# Directions of the features that are kept: more cost time and tell no more.
+_DIRECTIONS = 256
+# Images that the regularization is chosen on.
+_CHOOSE_ON = 2_000
+_STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """What the out-of-sample probabilities say about the labels.
+
+    Attributes:
+        rows: (M,) positions in the image table of the images that were looked at.
+        classes: (K,) positions in the data's classes of the classes that were looked at.
+        probabilities: (M, K) out of sample.
+        flagged: (M,) whether the label is suspect.
+        undecided: Number of images whose own class has 1 - `SURE` .. `SURE`.
+        inseparable: Pairs of positions in `classes` that the features hardly tell apart, at least one of which they know
+            too little for its labels to be judged.
+        too_small: Positions in the data's classes of those with too few images to say anything.
+    """
+
+    rows: IntArray
+    classes: IntArray
+    probabilities: FloatArray
+    flagged: BoolArray
+    undecided: int
+    inseparable: tuple[tuple[int, int], ...]
+    too_small: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=1)
+def find_suspects(data: DataFacts) -> Suspects | None:
+    """The images whose labels are suspect; computed once. None where there are no features, or no two classes to compare.
+
+    Copies of one picture are predicted together, so that none vouches for the label of another.
+
+    Raises:
+        MissingPackageError: scikit-learn or cleanlab is not installed.
+    """
+    if data.features is None:
+        return None
+    rows, vectors = data.features.rows, data.features.vectors
+    copies = find_copies(data)
+    groups = copies.group_of(len(data.images))
+    for pair in copies.overlapping:
+        first, second = groups[list(pair.rows)]
+        groups[groups == second] = first
+    present = np.unique(data.images.labels)
+    labels = data.images.labels[rows]
+    counts = np.array([len(np.unique(groups[rows[labels == label]])) for label in present])
+    classes = present[counts >= FOLDS]
+    if len(classes) < 2:
+        return None
+    looked_at = np.isin(labels, classes)
+    rows, vectors = rows[looked_at], vectors[looked_at]
+    targets = np.searchsorted(classes, labels[looked_at])
+    probabilities = out_of_sample(vectors, targets, groups[rows])
+    flagged, inseparable, undecided = judge_labels(probabilities, targets)
+    return Suspects(
+        rows, classes, probabilities, flagged, undecided, inseparable, tuple(present[counts < FOLDS].tolist())
+    )
+
+
+def out_of_sample(vectors: npt.NDArray[np.float32], targets: IntArray, groups: IntArray, seed: int = 0) -> FloatArray:
+    """Class probabilities of each image by a logistic regression that has seen neither it nor its copies.
+
+    The regularization is the one of the lowest out-of-sample log loss. The regression is then fitted once more without the
+    images whose labels it contradicts: what they taught it lies between them and the truth (prune and retrain, Northcutt et
+    al. 2021, https://arxiv.org/abs/1911.00068).
+
+    Args:
+        vectors: (M, F) features.
+        targets: (M,) 0..K-1, each at least `FOLDS` times in different groups.
+        groups: (M,) the same number for copies.
+        seed: Of the folds.
+
+    Returns:
+        (M, K), rows sum to 1.
+    """
+    folds = _folds(targets, groups, seed)
+    features = _projected(vectors)
+    some = np.random.default_rng(seed).permutation(len(targets))[:_CHOOSE_ON]
+    everything = np.ones(len(targets), bool)
+    count = int(targets.max()) + 1
+    # A class that the sample misses in some fold would count as certainly wrong.
+    if len(some) == len(targets) or _complete(targets[some], folds[some], count):
+        choose = some
+    else:
+        choose = np.arange(len(targets))
+    losses = [
+        _log_loss(
+            _predicted(features[choose], targets[choose], folds[choose], everything[choose], strength), targets[choose]
+        )
+        for strength in _STRENGTHS
+    ]
+    strength = _STRENGTHS[int(np.argmin(losses))]
+    first = _predicted(features, targets, folds, everything, strength)
+    believed = first[np.arange(len(targets)), targets] >= 1.0 - SURE
+    if not _complete(targets[believed], folds[believed], count):
+        return first
+    # Cleaner labels bear a weaker regularization.
+    again = [_predicted(features, targets, folds, believed, strength * factor) for factor in (1.0, 3.0, 10.0)]
+    losses = [_log_loss(found[believed], targets[believed]) for found in again]
+    return again[int(np.argmin(losses))]
+
+
+def judge_labels(probabilities: FloatArray, targets: IntArray) -> tuple[BoolArray, tuple[tuple[int, int], ...], int]:
+    """Which labels are suspect, which classes cannot be told apart, and how many images are undecided.
+
+    A label is suspect where confident learning counts it as an issue (cleanlab, `filter_by="both"`) and another class has a
+    probability of `SURE`. Labels of a class that the features hardly know are not judged. Classes that overlap, with labels that are right, leave about as many images undecided as they
+    have on the wrong side, or more: fewer would mean that the density of a class grows beyond the border.
+
+    Args:
+        probabilities: (M, K) out of sample.
+        targets: (M,) 0..K-1.
+    """
+    positions = np.arange(len(targets))
+    # As if the classes were equally frequent: otherwise the images of a rare class that resembles a frequent one would all
+    # contradict their label.
+    probabilities = probabilities / np.bincount(targets, minlength=probabilities.shape[1])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    looks_like = probabilities.argmax(axis=1)
+    flagged = (probabilities[positions, looks_like] >= SURE) & (looks_like != targets)
+    own = probabilities[positions, targets]
+    decided = (own >= SURE) | (own <= 1.0 - SURE)
+    of_class = np.bincount(targets, minlength=probabilities.shape[1])
+    known = np.bincount(targets[own >= SURE], minlength=len(of_class)) >= MOST_OF_CLASS * of_class
+    doubtful = flagged & ~known[targets]
+    pairs = sorted({(min(pair), max(pair)) for pair in zip(targets[doubtful], looks_like[doubtful], strict=True)})
+    inseparable = tuple((int(first), int(second)) for first, second in pairs)
+    flagged &= ~doubtful
+    decided |= ~known[targets]
+    if flagged.any():
+        flagged &= _confident_issues(probabilities, targets)
+    return flagged, inseparable, int((~decided).sum())
+
+
+def _confident_issues(probabilities: FloatArray, targets: IntArray) -> BoolArray:
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise _missing(error) from error
+    with warnings.catch_warnings():
+        # It says so where a class is never predicted.
+        warnings.simplefilter("ignore")
+        return np.asarray(find_label_issues(targets, probabilities, filter_by="both", n_jobs=1), bool)
+
+
+def _missing(error: ImportError) -> MissingPackageError:
+    return MissingPackageError(
+        "cannot look for wrong labels",
+        got=str(error),
+        expected="scikit-learn and cleanlab",
+        do='run pip install "edgeclf[doctor]"',
+    )
+
+
+def _folds(targets: IntArray, groups: IntArray, seed: int) -> IntArray:
+    """(M,) 0..FOLDS-1: of every class the same share in each, copies in the same."""
+    generator = np.random.default_rng(seed)
+    fold_of: dict[int, int] = {}
+    for target in np.unique(targets):
+        members = [group for group in np.unique(groups[targets == target]).tolist() if group not in fold_of]
+        for number, position in enumerate(generator.permutation(len(members)).tolist()):
+            fold_of[members[position]] = number % FOLDS
+    return np.array([fold_of[group] for group in groups.tolist()], np.int64)
+
+
+def _complete(targets: IntArray, folds: IntArray, count: int) -> bool:
+    """Whether every class remains when any fold is left out."""
+    return all(len(np.unique(targets[folds != fold])) == count for fold in range(FOLDS))
+
+
+def _projected(vectors: npt.NDArray[np.float32]) -> FloatArray:
+    """(M, at most 256): standardized, along the directions in which the features vary most; no label is looked at."""
+    standard = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-6)
+    if standard.shape[1] <= _DIRECTIONS:
+        return np.asarray(standard, np.float64)
+    _, directions = np.linalg.eigh(standard.T @ standard)
+    return np.asarray(standard @ directions[:, -_DIRECTIONS:], np.float64)
+
+
+def _predicted(
+    features: FloatArray, targets: IntArray, folds: IntArray, used: BoolArray, strength: float
+) -> FloatArray:
+    """(M, K): each fold by a regression on the used images of the others."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise _missing(error) from error
+    probabilities = np.zeros((len(targets), int(targets.max()) + 1))
+    # On a busy machine BLAS threads wait for each other longer than they compute: 16 times the CPU time was measured.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        # A hundred steps are near enough where it has not converged.
+        warnings.simplefilter("ignore")
+        for fold in range(FOLDS):
+            seen, asked = used & (folds != fold), folds == fold
+            if asked.any():
+                model = LogisticRegression(C=strength, max_iter=100).fit(features[seen], targets[seen])
+                probabilities[np.ix_(asked, model.classes_)] = model.predict_proba(features[asked])
+    return probabilities
+
+
+def _log_loss(probabilities: FloatArray, targets: IntArray) -> float:
+    return float(-np.log(probabilities[np.arange(len(targets)), targets] + 1e-9).mean())

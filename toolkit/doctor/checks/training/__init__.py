@@ -1,0 +1,1 @@
+"""Why a training did not learn: histories, gradients and activations of a run."""

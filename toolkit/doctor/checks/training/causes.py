@@ -1,0 +1,175 @@
+"""Which causes explain a training that came to nothing, each a condition on its facts."""
+
+import math
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, is_above, last_learning_rates
+from edgeclf.toolkit.doctor.facts import RunFacts
+
+# Pixels are 0..255, with or without a mean taken off; no convention spreads them further.
+LARGEST_INPUT = 300.0
+# Deviation of inputs that networks trained from random weights bear; from about 0.2 (pixels / 255) to 1 is usual.
+INPUT_STD = (0.02, 10.0)
+# Statistics of batch normalisation that are ten times off were made with other pixels.
+_NORM_RATIO = 1.0
+# A learning rate so many times away from what suits the architecture is a suspect.
+RATE_FACTOR = 10.0
+# A loss so many times that of guessing, after an epoch or more, was blown up by the steps.
+EXPLODED = 3.0
+# Logits so many times too large were blown up by the steps as well.
+BOASTING = 2.0
+# Weights that have hardly left where they began: rms of biases next to that of kernels.
+UNMOVED = 0.01
+# Epochs that are too few to judge a network by.
+FEW_EPOCHS = 3
+# Epochs that a trend is looked for in, and how improbable it must be in random order.
+_LEAST_TREND, _TREND = 7, 0.002
+_ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
+_KERAS_RATES = {"sgd": 0.01}
+
+
+def input_is_off(run: RunFacts, curves: Curves) -> bool:
+    """Whether pixels reach the network on a scale that explains a failure."""
+    probe = run.probes.get("network")
+    if not probe:
+        return False
+    # As far as all pixels from 0 to 255 would reach, whatever these images show.
+    reach = (probe["input_max"] - probe["input_min"]) * 255 / max(1, probe["pixel_max"] - probe["pixel_min"])
+    if reach > LARGEST_INPUT:
+        return True
+    if run.record.get("pretrained"):
+        # With conventions of their own for pixels, but statistics that belong to them; those of a network from random
+        # weights may have had too few steps to settle.
+        ratio = probe.get("batch_norm_log10_ratio")
+        return ratio is not None and bool(ratio > _NORM_RATIO)
+    return curves.failed and not INPUT_STD[0] <= probe["input_std"] <= INPUT_STD[1]
+
+
+def has_diverged(run: RunFacts, curves: Curves) -> bool:
+    """Whether the loss stopped being a number."""
+    if run.record.get("ending") == "diverged" or run.record.get("diverged"):
+        return True
+    given = [key for key in ("loss", "val_loss") if run.history and key in run.history[-1]]
+    return any(not np.isfinite(getattr(curves, key)).all() for key in given)
+
+
+def rate_ratio(run: RunFacts) -> float:
+    """The learning rate next to the one that suits the architecture and the optimizer; NaN where either is not known."""
+    fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
+    rate, optimizer = fit.get("learning_rate"), str(fit.get("optimizer", "")).lower()
+    if rate is None:
+        rates = last_learning_rates(run.history)
+        rate = float(np.nanmax(rates)) if np.isfinite(rates).any() else None
+    if rate is None:
+        return math.nan
+    suitable = suits.get("learning_rate") if optimizer in _ADAPTIVE or not optimizer else _KERAS_RATES.get(optimizer)
+    return float(rate) / float(suitable) if suitable else math.nan
+
+
+def is_unstable(curves: Curves) -> bool:
+    """Whether a loss rose far above that of guessing: training loss after the first epoch, or validation loss at all."""
+    losses = np.concatenate([curves.loss[1:], curves.val_loss])
+    losses = losses[np.isfinite(losses)]
+    first = curves.loss[:1][np.isfinite(curves.loss[:1])]
+    return bool((losses > EXPLODED * curves.chance_loss).any() or (first > 2 * EXPLODED * curves.chance_loss).any())
+
+
+def temperature_of(run: RunFacts) -> float:
+    """How many times too large the logits are by the validation images; NaN where that is not known."""
+    return float((run.metrics.get("calibration") or {}).get("temperature") or math.nan)
+
+
+def rate_is_high(run: RunFacts, curves: Curves) -> bool:
+    """Whether the learning rate explains a failure by being too high."""
+    ratio = rate_ratio(run)
+    if not math.isnan(ratio) and ratio < 1 / RATE_FACTOR:
+        return False
+    if ratio >= RATE_FACTOR:
+        return has_diverged(run, curves) or curves.failed or is_unstable(curves) or temperature_of(run) > BOASTING
+    later = curves.loss[1:][np.isfinite(curves.loss[1:])]
+    exploded = bool((later > EXPLODED * curves.chance_loss).any())
+    return exploded and not curves.learned and not input_is_off(run, curves)
+
+
+def rate_is_low(run: RunFacts, curves: Curves) -> bool:
+    """Whether the learning rate explains a failure by being too low."""
+    if not curves.epochs or has_diverged(run, curves):
+        return False
+    ratio = rate_ratio(run)
+    if ratio <= 1 / RATE_FACTOR:
+        return curves.failed or is_still_falling(curves)
+    moved = (run.probes.get("network") or {}).get("bias_to_kernel")
+    fresh = not run.record.get("pretrained") and not run.record.get("goes_on")
+    if moved is not None and fresh and moved < UNMOVED and curves.epochs > FEW_EPOCHS:
+        return not curves.learned
+    return math.isnan(ratio) and curves.failed and _creeps(curves)
+
+
+def _creeps(curves: Curves) -> bool:
+    """Whether the loss fell from epoch to epoch almost without exception, and came nowhere."""
+    loss = curves.loss
+    if len(loss) < 10 or not np.isfinite(loss).all():
+        return False
+    falls = np.diff(loss) < 0
+    fallen = (loss[0] - loss[-1]) / max(loss[0], 1e-9)
+    # Of so many epochs, all but one in ten: by chance alone half of them would fall.
+    return bool(falls.mean() >= 0.9 and fallen < 0.3 and (loss[0] - loss[-1]) > 0)
+
+
+def is_still_falling(curves: Curves) -> bool:
+    """Whether validation loss was clearly falling over the last fifth of the epochs, at least seven."""
+    loss = curves.val_loss if np.isfinite(curves.val_loss).any() else curves.loss
+    loss = loss[np.isfinite(loss)]
+    if len(loss) < 2 or loss[-1] != loss.min():
+        return False
+    if len(loss) < _LEAST_TREND:
+        return bool(loss[-1] < 0.98 * loss[0])
+    tail = loss[-max(_LEAST_TREND, len(loss) // 5) :]
+    later = tail[None, :] > tail[:, None]
+    rises = int(np.triu(later, 1).sum())
+    # What it still lost over these epochs: a twentieth of what is left.
+    return chance_of_so_few_rises(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
+
+
+def chance_of_so_few_rises(count: int, rises: int) -> float:
+    """Probability that of all pairs of `count` numbers in random order so few rise, or fewer (Mann 1945, exact)."""
+    ways = [1]
+    for number in range(2, count + 1):
+        # The number-th value may rise above 0..number - 1 of those before it, each equally often.
+        ways = [sum(ways[max(0, total - number + 1) : total + 1]) for total in range(len(ways) + number - 1)]
+    return sum(ways[: rises + 1]) / math.factorial(count)
+
+
+def labels_are_off(run: RunFacts, curves: Curves) -> bool:
+    """Whether neither the network nor plain features can tell the classes apart, on enough images to say so."""
+    if curves.learned:
+        return False
+    yardstick = run.probes.get("yardstick")
+    if yardstick:
+        images, chance = int(yardstick["training_images"]), float(yardstick["training_chance"])
+        return images >= 60 and not is_above(float(yardstick["training_accuracy"]), chance, images)
+    # Without them: everything was learned by heart and nothing of it holds, where a little learning would show.
+    return curves.train_end > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
+
+
+def chance_midway(curves: Curves) -> float:
+    """Half-way from guessing to all right."""
+    return 0.5 + 0.5 * curves.chance
+
+
+def is_short(run: RunFacts, curves: Curves) -> bool:
+    """Whether there were too few epochs to judge by, though more were possible."""
+    ended = run.record.get("ending", "finished")
+    return 0 < curves.epochs <= FEW_EPOCHS and ended in {"finished", "interrupted", "unfinished"}
+
+
+def has_other_cause(run: RunFacts, curves: Curves) -> bool:
+    """Whether scale, divergence, learning rate or labels already explain what is seen."""
+    return (
+        input_is_off(run, curves)
+        or has_diverged(run, curves)
+        or rate_is_high(run, curves)
+        or rate_is_low(run, curves)
+        or labels_are_off(run, curves)
+    )

@@ -1,0 +1,236 @@
+"""Checks of a training that did learn: how well it fits, what it kept, and what its figures are worth."""
+
+import math
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, is_short, is_still_falling
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, binomial_error, read_curves
+from edgeclf.toolkit.doctor.checks.training.words import accuracy_evidence, finite, percent
+from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import train_again, train_pretrained
+
+# A gap between training and validation accuracy is worth a word from here on, and a problem from there on.
+_GAP_WARNING, _GAP_PROBLEM = 0.05, 0.15
+# A rise of validation loss above its lowest that is worth a word.
+_RISE = 0.2
+# Training accuracy this far below the yardstick does not fit its own images.
+_UNFIT = 0.1
+# Dropout from which on a network of a few layers may learn nothing.
+_STRONG_DROPOUT, _STRONG_MIXUP, _STRONG_DECAY = 0.5, 0.4, 0.2
+
+
+def gap_of(curves: Curves) -> tuple[float, float]:
+    """Training minus validation accuracy, of the kept weights or after the last epoch, and its standard error.
+
+    Training accuracy is that in inference mode where it was measured: with dropout and augmentation on it is lower.
+    """
+    if math.isfinite(curves.train_kept) and math.isfinite(curves.val_kept):
+        kept = curves.train_kept - curves.val_kept
+    else:
+        kept = -math.inf
+    last = curves.val_accuracy[-1] if curves.epochs else math.nan
+    end = curves.train_end - last if math.isfinite(last) and math.isfinite(curves.train_end) else -math.inf
+    if kept == end == -math.inf:
+        return math.nan, math.nan
+    train, validation = (curves.train_kept, curves.val_kept) if kept >= end else (curves.train_end, float(last))
+    seen = min(curves.train_images, 256) or 256
+    return max(kept, end), math.hypot(binomial_error(train, seen), binomial_error(validation, curves.val_images))
+
+
+def overfit_begin(curves: Curves) -> int | None:
+    """The epoch, from 1, from which validation loss rises while training loss falls; None where it does not."""
+    losses = curves.val_loss
+    if np.isfinite(losses).sum() < 3:
+        return None
+    # A running median of three: one lucky epoch is no turning point.
+    padded = np.concatenate([losses[:1], losses, losses[-1:]])
+    smooth = np.nanmedian(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
+    lowest = int(np.nanargmin(smooth))
+    if lowest >= len(losses) - 2:
+        return None
+    later = smooth[lowest + 1 :]
+    training_fell = curves.loss[-1] < curves.loss[lowest]
+    return lowest + 2 if training_fell and np.nanmean(later) > smooth[lowest] else None
+
+
+def val_loss_rise(curves: Curves) -> float:
+    """How far validation loss ended above its lowest, as a share of that of guessing; 0 where it did not."""
+    losses = curves.val_loss[np.isfinite(curves.val_loss)]
+    if len(losses) < 3:
+        return 0.0
+    return max(0.0, float(np.median(losses[-3:]) - losses.min()) / max(curves.chance_loss, 1e-9))
+
+
+def is_overfit(run: RunFacts, curves: Curves) -> bool:
+    """Whether training images are known much better than others, beyond chance."""
+    if not curves.epochs or has_other_cause(run, curves) or is_short(run, curves):
+        return False
+    gap, error = gap_of(curves)
+    return math.isfinite(gap) and gap > _GAP_WARNING and gap > 3 * error
+
+
+def check_overfit(facts: Facts) -> list[Finding]:
+    """Training images learned by heart."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not is_overfit(run, curves):
+        return []
+    gap, error = gap_of(curves)
+    begin, rise = overfit_begin(curves), val_loss_rise(curves)
+    # A gap is harmless where the figures are good all the same.
+    serious = gap > _GAP_PROBLEM and (curves.failed or curves.shortfall > 0 or not math.isfinite(curves.yardstick))
+    if not serious and gap < _GAP_PROBLEM and rise < _RISE and not curves.shortfall:
+        return []
+    since = f" from epoch {begin}" if begin else ""
+    rising = f", validation loss {np.nanmin(curves.val_loss):.2f} -> {curves.val_loss[-1]:.2f}" if rise > 0 else ""
+    return [
+        Finding(
+            "overfit",
+            "problem" if serious else "warning",
+            f"Overfitting{since}: {percent(curves.train_end)} of the training images are right after the last epoch and "
+            f"{percent(curves.val_kept)} of the validation images{rising}",
+            _fix_overfit(run),
+            {
+                "from_epoch": begin,
+                "gap": gap,
+                "gap_standard_error": error,
+                "validation_loss_rise": rise,
+                "lowest_validation_loss": finite(float(np.nanmin(curves.val_loss)))
+                if np.isfinite(curves.val_loss).any()
+                else None,
+                "last_validation_loss": finite(float(curves.val_loss[-1])),
+                "training_images": curves.train_images,
+                **accuracy_evidence(curves),
+            },
+            weight=min(1.0, gap),
+        )
+    ]
+
+
+def _fix_overfit(run: RunFacts) -> str:
+    if not run.record.get("pretrained"):
+        return f"Try a pretrained network: {train_pretrained(run)}"
+    if run.record.get("freezes_backbone") and not run.record.get("fine_tune"):
+        return f"Add images, or try {train_again(run, weight_decay=0.01)}"
+    return f"Add images, or try {train_again(run, augment='strong', mixup=0.2)}"
+
+
+def check_underfit(facts: Facts) -> list[Finding]:
+    """A network that does not fit its training images, in inference mode, or is kept from it."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if (
+        not curves.epochs
+        or has_other_cause(run, curves)
+        or is_short(run, curves)
+        or not (curves.fitted or curves.learned)
+    ):
+        return []
+    reached = max((v for v in (curves.train_end, curves.train_kept) if math.isfinite(v)), default=math.nan)
+    aim = curves.yardstick if math.isfinite(curves.yardstick) else 0.5 + 0.5 * curves.chance + _UNFIT
+    missing = aim - reached
+    noise = binomial_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
+    if not missing > max(_UNFIT, 3 * noise) or is_still_falling(curves):
+        return []
+    strong = _strong_regularization(run)
+    held = _held_back(run, curves)
+    by = (
+        f"plain features reach {curves.yardstick:.0%}"
+        if math.isfinite(curves.yardstick)
+        else "hardly half of what is possible"
+    )
+    evidence = {
+        "training_accuracy_inference": reached,
+        "training_accuracy_while_training": finite(float(curves.accuracy[-1])),
+        **accuracy_evidence(curves),
+        "regularization": strong,
+    }
+    severity: Severity = "problem" if curves.failed else "warning"
+    if strong and held:
+        return [
+            Finding(
+                "over-regularized",
+                severity,
+                f"The network is kept from learning by {', '.join(strong)}: it knows {percent(reached)} of its training "
+                f"images, where {by}",
+                _fix_over_regularized(run),
+                evidence,
+            )
+        ]
+    return [
+        Finding(
+            "underfit",
+            severity,
+            f"The network does not fit even its training images: {percent(reached)} of them are right in inference mode, "
+            f"where {by}",
+            f"Try a pretrained network: {train_pretrained(run)}"
+            if not run.record.get("pretrained")
+            else f"Try {train_again(run, fine_tune=True)}"
+            if not run.record.get("fine_tune")
+            else f"Try a larger network: {train_again(run, architecture='efficientnet-lite2')}",
+            evidence,
+        )
+    ]
+
+
+def _fix_over_regularized(run: RunFacts) -> str:
+    rates = (run.probes.get("network") or {}).get("dropout") or {}
+    if rates and max(rates.values()) >= _STRONG_DROPOUT:
+        if run.options.get("qat"):
+            return "Train the network that it goes on from again, with --dropout-scale 0, and then this one."
+        return f"Try it without dropout: {train_again(run, dropout_scale=0.0)}"
+    augment = None if run.record.get("freezes_backbone") and not run.record.get("fine_tune") else "light"
+    return f"Try {train_again(run, augment=augment, mixup=None, weight_decay=None)}"
+
+
+def _strong_regularization(run: RunFacts) -> list[str]:
+    fit = run.record.get("fit") or {}
+    found = []
+    rates = (run.probes.get("network") or {}).get("dropout") or {}
+    if rates and max(rates.values()) >= _STRONG_DROPOUT:
+        found.append(f"dropout {max(rates.values()):g}")
+    if float(fit.get("mixup") or 0) >= _STRONG_MIXUP:
+        found.append(f"mixup {fit['mixup']:g}")
+    if float(fit.get("weight_decay") or 0) >= _STRONG_DECAY:
+        found.append(f"weight decay {fit['weight_decay']:g}")
+    if fit.get("augment") == "strong":
+        found.append("strong augmentation")
+    return found
+
+
+def _held_back(run: RunFacts, curves: Curves) -> bool:
+    """Whether training figures, measured with all of it on, lie clearly below those in inference mode, or at guessing."""
+    while_training = float(curves.accuracy[-1])
+    inference = curves.train_end if run.metrics.get("training_after_last_epoch") else curves.train_kept
+    if not (math.isfinite(while_training) and math.isfinite(inference)):
+        return False
+    noise = binomial_error(while_training, curves.train_images)
+    return inference - while_training > max(0.05, 3 * noise) or while_training < curves.chance + 4 * noise
+
+
+FIT_CHECKS: tuple[Check, ...] = (
+    Check(
+        "overfitting",
+        "run",
+        ("overfit",),
+        f"training accuracy, in inference mode where it was measured, is above validation accuracy by {_GAP_WARNING:.0%} and "
+        f"3 standard errors, and by {_GAP_PROBLEM:.0%}, or validation loss rose by {_RISE:.0%} of that of guessing, or plain "
+        "features do better; a problem where the first and the last are the case",
+        check_overfit,
+    ),
+    Check(
+        "underfitting",
+        "run",
+        ("underfit", "over-regularized"),
+        f"training accuracy in inference mode is {_UNFIT:.0%} and 3 standard errors below what plain features reach on "
+        f"validation images; over-regularized where dropout >= {_STRONG_DROPOUT:g}, mixup >= {_STRONG_MIXUP:g}, weight decay "
+        f">= {_STRONG_DECAY:g} or strong augmentation also hold the training figures down",
+        check_underfit,
+    ),
+)

@@ -1,0 +1,168 @@
+"""Checks of what a training kept, what its figures are worth, and what became of its units."""
+
+import math
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.training.causes import FEW_EPOCHS, has_other_cause
+from edgeclf.toolkit.doctor.checks.training.curves import binomial_error, read_curves
+from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import more_validation, train_again
+
+# Validation accuracy that moves by more than this between epochs, and by twice what its number of images explains.
+_SWING = 0.03
+# A 95 % interval of validation accuracy wider than this to either side hides most of what training changes.
+_WIDE = 0.06
+# Half of the units of a layer that is not trained are zero where what it is given hardly varies: the sign of a random sum.
+# More than that, by three standard errors, has another reason; from the second share on hardly anything passes.
+_DEAD_BY_CHANCE, _DEAD_PROBLEM = 0.5, 0.9
+
+
+def check_kept_weights(facts: Facts) -> list[Finding]:
+    """Weights that are not those of the best epoch."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    monitor = str(run.record.get("monitor") or "val_loss")
+    values = curves.val_accuracy if monitor == "val_accuracy" else -curves.val_loss
+    measured = (run.metrics.get("validation") or {}).get("accuracy")
+    if measured is None or not np.isfinite(values).any() or not np.isfinite(curves.val_accuracy).any():
+        return []
+    best = int(np.nanargmax(values))
+    expected = float(curves.val_accuracy[best])
+    # One image may fall to the other side by rounding.
+    if not expected - float(measured) > max(1.5 / max(1, curves.val_images), 0.005):
+        return []
+    if curves.kept == best and run.record.get("best_epoch"):
+        what = (
+            f"the kept weights reach {measured:.1%} on the validation images, where epoch {best + 1} had {expected:.1%}"
+        )
+    else:
+        what = f"{measured:.1%} on the validation images were kept, where epoch {best + 1} had {expected:.1%}"
+    if not expected - float(measured) > binomial_error(expected, curves.val_images):
+        return []
+    return [
+        Finding(
+            "not-best-weights",
+            "warning",
+            f"The weights are not those of the best epoch: {what}",
+            f"Keep the best epoch's weights (in Keras: ModelCheckpoint, or EarlyStopping with restore_best_weights): "
+            f"{train_again(run)}",
+            {"best_epoch": best + 1, "best_accuracy": expected, "kept_accuracy": measured, "monitor": monitor},
+        )
+    ]
+
+
+def check_noisy_validation(facts: Facts) -> list[Finding]:
+    """Validation that swings more than what it is to compare."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    values = curves.val_accuracy[np.isfinite(curves.val_accuracy)]
+    if not len(values) or not curves.val_images or has_other_cause(run, curves):
+        return []
+    half = 1.96 * binomial_error(float(values.max()), curves.val_images)
+    later = values[len(values) // 2 :]
+    # Of neighbours, so that what training still adds does not count: var(a - b) = 2 var(a).
+    swing = float(np.median(np.abs(np.diff(later)))) / 0.6745 / math.sqrt(2) if len(later) > FEW_EPOCHS else 0.0
+    explained = binomial_error(float(np.median(later)), curves.val_images)
+    evidence = {
+        "validation_images": curves.val_images,
+        "interval_half_width": half,
+        "swing": swing,
+        "binomial_standard_error": explained,
+    }
+    if swing > max(_SWING, 2 * explained):
+        return [
+            Finding(
+                "noisy-validation",
+                "warning",
+                f"Validation accuracy swings by {swing:.1%} from epoch to epoch, where {curves.val_images} images explain "
+                f"{explained:.1%}: the steps are too large",
+                f"Try {train_again(run, learning_rate=_half_rate(run), average_epochs=1.0)}",
+                evidence,
+            )
+        ]
+    if half > _WIDE:
+        return [
+            Finding(
+                "noisy-validation",
+                "note",
+                f"{curves.val_images} validation images tell accuracies apart only from {2 * half:.0%} on "
+                f"({values.max():.0%} +- {half:.0%})",
+                more_validation(run, 0.3),
+                evidence,
+            )
+        ]
+    return []
+
+
+def _half_rate(run: RunFacts) -> float | None:
+    rate = (run.record.get("fit") or {}).get("learning_rate")
+    return float(rate) / 3 if rate else None
+
+
+def check_dead_units(facts: Facts) -> list[Finding]:
+    """ReLU units that are zero whatever the image."""
+    run = facts.run
+    probe = None if run is None else run.probes.get("network")
+    if run is None or not probe:
+        return []
+    layers = [layer for layer in probe["relu_layers"] if layer["units"]]
+    worst = max(layers, key=lambda layer: layer["dead"] / layer["units"], default=None)
+    if worst is None:
+        return []
+    share = worst["dead"] / worst["units"]
+    if share <= _DEAD_BY_CHANCE + 3 * math.sqrt(_DEAD_BY_CHANCE * (1 - _DEAD_BY_CHANCE) / worst["units"]):
+        return []
+    curves = read_curves(run)
+    # Units die of high learning rates and large inputs; where these are named, they are only a sign of it.
+    unexplained = curves.failed and not has_other_cause(run, curves)
+    severity: Severity = "note"
+    if unexplained or (share >= _DEAD_PROBLEM and not curves.failed):
+        severity = "problem" if share >= _DEAD_PROBLEM and curves.failed else "warning"
+    return [
+        Finding(
+            "dead-units",
+            severity,
+            f"{worst['dead']} of the {worst['units']} units of {worst['name']} are zero for each of {probe['images']} images",
+            f"Try a lower learning rate: {train_again(run, learning_rate=_half_rate(run))}",
+            {
+                "layer": worst["name"],
+                "share": share,
+                "images": probe["images"],
+                "layers": {layer["name"]: layer["dead"] / layer["units"] for layer in layers},
+            },
+            weight=share,
+        )
+    ]
+
+
+KEPT_CHECKS: tuple[Check, ...] = (
+    Check(
+        "kept-weights",
+        "run",
+        ("not-best-weights",),
+        "the validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error",
+        check_kept_weights,
+    ),
+    Check(
+        "noisy-validation",
+        "run",
+        ("noisy-validation",),
+        f"neighbouring epochs' validation accuracies differ by more than {_SWING:.0%} and twice the binomial standard error; a "
+        f"note where the 95 % interval is wider than +-{_WIDE:.0%}",
+        check_noisy_validation,
+    ),
+    Check(
+        "dead-units",
+        "run",
+        ("dead-units",),
+        "more than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "
+        f"problem from {_DEAD_PROBLEM:.0%} on where the run failed for no other reason",
+        check_dead_units,
+    ),
+)

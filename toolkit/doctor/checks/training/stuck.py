@@ -1,0 +1,321 @@
+"""Checks of a training: why it did not learn, or learned the wrong thing.
+
+Several signs have the same few causes, so that the causes are asked for in an order in which each explains those behind
+it: pixels on a wrong scale, a loss that is no number, a learning rate far from what suits the network, labels that plain
+features cannot tell either, too few epochs, and only then a network that is simply stuck.
+"""
+
+import math
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.training.causes import (
+    BOASTING,
+    EXPLODED,
+    FEW_EPOCHS,
+    INPUT_STD,
+    LARGEST_INPUT,
+    RATE_FACTOR,
+    UNMOVED,
+    has_diverged,
+    has_other_cause,
+    input_is_off,
+    is_short,
+    is_still_falling,
+    labels_are_off,
+    rate_is_high,
+    rate_is_low,
+    rate_ratio,
+)
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
+from edgeclf.toolkit.doctor.checks.training.fit import FIT_CHECKS
+from edgeclf.toolkit.doctor.checks.training.kept import KEPT_CHECKS
+from edgeclf.toolkit.doctor.checks.training.words import (
+    accuracy_evidence,
+    finite,
+    in_epochs,
+    lower_rate,
+    percent,
+    rate_evidence,
+    rate_text,
+    what_it_came_to,
+)
+from edgeclf.toolkit.doctor.facts import Check, Facts
+from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import find_rate, look_at_labels, resume, train_again, train_pretrained
+
+
+def check_input_scale(facts: Facts) -> list[Finding]:
+    """Pixels on another scale than the network was made for."""
+    run = facts.run
+    if run is None or not input_is_off(run, read_curves(run)):
+        return []
+    probe = run.probes["network"]
+    low, high = probe["input_min"], probe["input_max"]
+    return [
+        Finding(
+            "input-scale",
+            "problem",
+            f"Pixels reach the network's first layer ({probe['first_layer']}) as {low:.3g} to {high:.3g}, standard "
+            f"deviation {probe['input_std']:.3g}, where about -1 to 1 is meant",
+            "Take out the scaling that is doubled, or put in the one that is missing, and train again: "
+            f"{train_again(run)}",
+            {key: probe[key] for key in ("input_min", "input_max", "input_mean", "input_std", "first_layer")}
+            | {"batch_norm_log10_ratio": probe.get("batch_norm_log10_ratio"), "images": probe["images"]},
+        )
+    ]
+
+
+def check_divergence(facts: Facts) -> list[Finding]:
+    """A loss that stopped being a number."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not has_diverged(run, curves):
+        return []
+    at = run.record.get("diverged") or {}
+    where = (
+        f"after {at['steps']} of {at['epoch_steps']} steps of its first epoch"
+        if at
+        else f"in epoch {_bad_epoch(curves)}"
+    )
+    explained = rate_is_high(run, curves) or input_is_off(run, curves)
+    return [
+        Finding(
+            "diverged",
+            # The cause is named by a finding of its own.
+            "warning" if explained else "problem",
+            f"The loss stopped being a number {where}",
+            lower_rate(run),
+            {"epoch": 1 if at else _bad_epoch(curves), "loss_before": at.get("loss"), **rate_evidence(run, curves)},
+        )
+    ]
+
+
+def _bad_epoch(curves: Curves) -> int:
+    bad = np.flatnonzero(~np.isfinite(curves.loss) | ~np.isfinite(curves.val_loss))
+    return int(bad[0]) + 1 if len(bad) else curves.epochs + 1
+
+
+def check_rate_too_high(facts: Facts) -> list[Finding]:
+    """A learning rate that throws the weights about."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not rate_is_high(run, curves):
+        return []
+    evidence = rate_evidence(run, curves)
+    ratio = rate_ratio(run)
+    what = f"{ratio:.3g} times what suits {run.record.get('architecture')}" if ratio >= RATE_FACTOR else "too high"
+    sign = what_it_came_to(run, curves)
+    return [
+        Finding(
+            "lr-too-high",
+            "problem" if has_diverged(run, curves) or curves.failed else "warning",
+            f"The learning rate{rate_text(evidence)} is {what}: {sign}",
+            lower_rate(run),
+            evidence,
+        )
+    ]
+
+
+def check_rate_too_low(facts: Facts) -> list[Finding]:
+    """A learning rate that leaves the weights where they were."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not rate_is_low(run, curves) or input_is_off(run, curves):
+        return []
+    evidence = rate_evidence(run, curves)
+    ratio = rate_ratio(run)
+    what = f"{ratio:.2g} of what suits {run.record.get('architecture')}" if ratio <= 1 / RATE_FACTOR else "too low"
+    suits = (run.record.get("suits") or {}).get("learning_rate")
+    fix = f"Try {train_again(run, learning_rate=None)}" if suits else f"Try {find_rate(run)}"
+    return [
+        Finding(
+            "lr-too-low",
+            "problem" if curves.failed else "warning",
+            f"The learning rate{rate_text(evidence)} is {what}: {what_it_came_to(run, curves)}",
+            fix,
+            evidence,
+        )
+    ]
+
+
+def check_labels(facts: Facts) -> list[Finding]:
+    """Labels that neither this network nor plain features can tell apart."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not labels_are_off(run, curves) or input_is_off(run, curves) or has_diverged(run, curves):
+        return []
+    yardstick = run.probes.get("yardstick")
+    if not yardstick:
+        return [
+            Finding(
+                "label-noise",
+                "warning",
+                f"The network knows {curves.train_end:.0%} of its training images and is no better than guessing "
+                f"({percent(curves.val_kept)} of {curves.val_images}) on others: labels that the pictures contradict look like this",
+                f"Look at the labels: {look_at_labels(run)}",
+                accuracy_evidence(curves),
+            )
+        ]
+    return [
+        Finding(
+            "label-noise",
+            "problem",
+            f"The labels do not go with the pictures: features of {yardstick['network']}, which tell most things apart, reach "
+            f"{yardstick['training_accuracy']:.0%} on {yardstick['training_images']} training images "
+            f"(guessing: {yardstick['training_chance']:.0%}), and the network does no better: "
+            f"{percent(curves.val_kept)} of {curves.val_images} validation images",
+            f"Look at the labels: {look_at_labels(run)}",
+            {**accuracy_evidence(curves), "yardstick": dict(yardstick)},
+            weight=1.0,
+        )
+    ]
+
+
+def check_stopped_early(facts: Facts) -> list[Finding]:
+    """A training that ended while it was still getting better, or before it could."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not curves.epochs or has_other_cause(run, curves):
+        return []
+    short = is_short(run, curves)
+    ended = run.record.get("ending", "finished")
+    falling = is_still_falling(curves) and ended != "early"
+    usual = int((run.record.get("suits") or {}).get("epochs") or 0)
+    if not falling and not (short and curves.failed):
+        return []
+    # Where plain features do no better, there is little left to gain.
+    severity: Severity = "warning" if short or curves.shortfall or not math.isfinite(curves.yardstick) else "note"
+    if short and curves.failed:
+        severity = "problem"
+    fit = run.record.get("fit") or {}
+    again = max(usual, 3 * curves.epochs, 20)
+    fix = (
+        resume(run)
+        if ended in {"interrupted", "unfinished"}
+        else train_again(run, epochs=None if usual >= 3 * curves.epochs else again)
+    )
+    last, first = curves.val_loss[-1], curves.val_loss[0]
+    trend = f"validation loss {first:.3f} -> {last:.3f}, " if math.isfinite(last) and falling else ""
+    return [
+        Finding(
+            "stopped-early",
+            severity,
+            f"Training ended after {in_epochs(curves.epochs)}"
+            f"{f' of the {usual} that are usual' if usual > curves.epochs else ''}"
+            f"{', while it was still getting better' if falling else ''}: {trend}"
+            f"validation accuracy {percent(curves.val_kept)}",
+            f"Try {fix}",
+            {
+                "epochs": curves.epochs,
+                "usual_epochs": usual or None,
+                "planned_epochs": fit.get("epochs"),
+                "ending": ended,
+                "still_falling": falling,
+                **accuracy_evidence(curves),
+            },
+        )
+    ]
+
+
+def check_stuck(facts: Facts) -> list[Finding]:
+    """A network that never got better than guessing, on its training images either."""
+    run = facts.run
+    if run is None:
+        return []
+    curves = read_curves(run)
+    if not curves.epochs or curves.learned or curves.fitted or has_other_cause(run, curves) or is_short(run, curves):
+        return []
+    if labels_are_off(run, curves):
+        return []
+    learnable = ""
+    if math.isfinite(curves.yardstick):
+        learnable = f"; the data can be learned: plain features reach {curves.yardstick:.0%}"
+    lowest = float(np.nanmin(curves.loss)) if np.isfinite(curves.loss).any() else math.nan
+    return [
+        Finding(
+            "stuck-at-chance",
+            "problem",
+            f"The network never got better than guessing in {in_epochs(curves.epochs)}: validation accuracy "
+            f"{percent(curves.val_kept)} (guessing: {curves.chance:.0%}), training loss never below {lowest:.3f} "
+            f"(guessing: {curves.chance_loss:.3f}){learnable}",
+            f"Try a pretrained network: {train_pretrained(run)}"
+            if not run.record.get("pretrained")
+            else f"Try {find_rate(run)}",
+            {
+                "epochs": curves.epochs,
+                "lowest_loss": finite(lowest),
+                "chance_loss": curves.chance_loss,
+                **accuracy_evidence(curves),
+                "dropout": (run.probes.get("network") or {}).get("dropout"),
+            },
+        )
+    ]
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "input-scale",
+        "run",
+        ("input-scale",),
+        f"what reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
+        "normalisation is 10 times off what it expects, or a network from random weights failed with inputs whose "
+        f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}",
+        check_input_scale,
+    ),
+    Check("divergence", "run", ("diverged",), "a loss, of training or of validation, is no number", check_divergence),
+    Check(
+        "learning-rate-too-high",
+        "run",
+        ("lr-too-high",),
+        f"the learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
+        f"loss rose above {EXPLODED:g} times that of guessing, or its logits are {BOASTING:g} times too large; or, whatever the "
+        "rate, the loss rose so and nothing was learned",
+        check_rate_too_high,
+    ),
+    Check(
+        "learning-rate-too-low",
+        "run",
+        ("lr-too-low",),
+        f"the learning rate is a {RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
+        f"getting better; or nothing was learned and biases are below {UNMOVED:g} of the kernels; or, where the rate is "
+        "not known, the loss crept down from epoch to epoch by less than 30 % in all",
+        check_rate_too_low,
+    ),
+    Check(
+        "labels-against-features",
+        "run",
+        ("label-noise",),
+        "neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
+        "better than guessing (binomial test at 0.001) on 60 training images or more",
+        check_labels,
+    ),
+    Check(
+        "stopped-too-early",
+        "run",
+        ("stopped-early",),
+        f"no more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
+        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case",
+        check_stopped_early,
+    ),
+    Check(
+        "stuck-at-chance",
+        "run",
+        ("stuck-at-chance",),
+        "neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "
+        "the above being the case",
+        check_stuck,
+    ),
+    *FIT_CHECKS,
+    *KEPT_CHECKS,
+)

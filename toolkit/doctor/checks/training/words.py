@@ -1,0 +1,87 @@
+"""Figures of a training as sentences and evidence give them."""
+
+import math
+
+import numpy as np
+
+from edgeclf.toolkit.doctor.checks.training.causes import BOASTING, is_unstable, rate_ratio, temperature_of
+from edgeclf.toolkit.doctor.checks.training.curves import Curves
+from edgeclf.toolkit.doctor.facts import RunFacts
+from edgeclf.toolkit.doctor.remedies import find_rate, train_again
+
+
+def accuracy_evidence(curves: Curves) -> dict[str, object]:
+    """Accuracies for a finding's evidence."""
+    return {
+        "validation_accuracy": finite(curves.val_kept),
+        "validation_images": curves.val_images,
+        "chance": curves.chance,
+        "training_accuracy": finite(curves.train_end),
+        "yardstick_accuracy": finite(curves.yardstick),
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it: None where it is none."""
+    return value if math.isfinite(value) else None
+
+
+def percent(share: float) -> str:
+    """A share for a sentence."""
+    return f"{share:.1%}" if math.isfinite(share) else "unknown"
+
+
+def in_epochs(count: int) -> str:
+    """A number of epochs for a sentence."""
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def what_it_came_to(run: RunFacts, curves: Curves) -> str:
+    """How a run shows that its learning rate is wrong, for a sentence."""
+    if not curves.epochs:
+        return "the loss stopped being a number in the first epoch"
+    if not curves.learned:
+        return (
+            f"validation accuracy {percent(curves.val_kept)} after {in_epochs(curves.epochs)}, where guessing gives "
+            f"{curves.chance:.0%}"
+        )
+    if curves.shortfall:
+        return f"validation accuracy {percent(curves.val_kept)}, where plain features reach {curves.yardstick:.0%}"
+    if is_unstable(curves):
+        return f"the loss rose to {np.nanmax(np.concatenate([curves.loss, curves.val_loss])):.3g} on the way"
+    if temperature_of(run) > BOASTING:
+        return f"the network's logits are {temperature_of(run):.1f} times too large by the validation images"
+    return f"the loss was still falling after {in_epochs(curves.epochs)}"
+
+
+def lower_rate(run: RunFacts) -> str:
+    """The command that trains with a lower learning rate: the one that suits, where this one is higher."""
+    suits = (run.record.get("suits") or {}).get("learning_rate")
+    rate = (run.record.get("fit") or {}).get("learning_rate")
+    if suits and rate and rate > suits:
+        return f"Try {train_again(run, learning_rate=None)}"
+    return f"Try {train_again(run, learning_rate=float(rate) / 10)}" if rate else f"Try {find_rate(run)}"
+
+
+def rate_text(evidence: dict[str, object]) -> str:
+    """The learning rate for a sentence, with a space before it."""
+    rate = evidence.get("learning_rate")
+    return f" {rate:g}" if isinstance(rate, float) else ""
+
+
+def rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
+    """What is known of the learning rate, for a finding's evidence."""
+    fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
+    moved = (run.probes.get("network") or {}).get("bias_to_kernel")
+    highest = float(np.nanmax(curves.loss)) if np.isfinite(curves.loss).any() else math.nan
+    return {
+        "learning_rate": fit.get("learning_rate"),
+        "optimizer": fit.get("optimizer"),
+        "suitable_learning_rate": suits.get("learning_rate"),
+        "ratio": finite(rate_ratio(run)),
+        "highest_loss": finite(highest),
+        "chance_loss": curves.chance_loss,
+        "bias_to_kernel": moved,
+        "temperature": finite(temperature_of(run)),
+        **accuracy_evidence(curves),
+    }

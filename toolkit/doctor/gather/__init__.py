@@ -1,0 +1,1 @@
+"""Gathers the facts about data and runs that the checks judge."""

@@ -1,0 +1,47 @@
+"""What a pretrained network makes of some images, kept in the cache that a training uses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.spec import Preprocess
+from edgeclf.training.cache.features import backbone_features, freeze_written
+from edgeclf.training.cache.pixels import cached_images
+from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE, get_architecture
+from edgeclf.training.networks.weights import PRETRAINED
+
+
+def pretrained_features(
+    paths: Sequence[Path], *, cache_folder: Path | None, progress: Progress
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """What the default architecture's pretrained backbone makes of images.
+
+    Args:
+        paths: The files.
+        cache_folder: Where preprocessed pictures and features are kept; None takes the default.
+        progress: Told how many are done.
+
+    Returns:
+        (M,) positions of the readable images, and their (M, F) features.
+
+    Raises:
+        MissingPackageError: The weights' package is not installed.
+        InputError: None of the files is a readable image.
+        OutputError: The cache cannot be written.
+    """
+    if not paths:
+        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+    architecture = get_architecture(DEFAULT_ARCHITECTURE)
+    if architecture.read_weights is None or architecture.write_backbone is None:
+        raise AssertionError(architecture.name)
+    weights = architecture.read_weights(PRETRAINED)
+    if weights is None:
+        raise AssertionError(architecture.name)
+    preprocess = Preprocess((architecture.default_size,) * 2, architecture.default_fit)
+    backbone = freeze_written(architecture.name, preprocess.size_hw, weights, architecture.write_backbone)
+    cached = cached_images(paths, preprocess, cache_folder=cache_folder, progress=progress)
+    vectors = backbone_features(backbone, cached, preprocess.key, cache_folder=cache_folder, progress=progress)
+    return np.array(cached.rows, np.int64), np.asarray(vectors[:], np.float32)

@@ -1,0 +1,110 @@
+"""Experiments on a run's images: how well plain features tell its classes apart, and what mild changes do to pictures."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.images.preprocess import UInt8Array
+
+# Ridge strength next to the mean squared length of a feature vector: features of a pretrained network are many more than
+# the images here, and a head without it would fit any labels.
+_RIDGE = 0.1
+
+NOISE_SIGMA = 8.0
+_SHIFT, _KEPT = 0.06, 0.9
+
+
+def _add_noise(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    noisy = image + rng.normal(0.0, NOISE_SIGMA, image.shape).astype(np.float32)
+    return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
+
+
+def _recompress(image: UInt8Array) -> UInt8Array:
+    # Colour order does not matter here: both ways use the same.
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
+
+
+def _shift(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    angle = rng.uniform(0.0, 2 * np.pi)
+    height, width = image.shape[:2]
+    matrix = np.array([[1.0, 0.0, _SHIFT * width * np.cos(angle)], [0.0, 1.0, _SHIFT * height * np.sin(angle)]])
+    return np.asarray(cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def _crop(image: UInt8Array) -> UInt8Array:
+    height, width = image.shape[:2]
+    top, left = (round(side * (1 - _KEPT) / 2) for side in (height, width))
+    inner = image[top : height - top, left : width - left]
+    return np.asarray(cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+# Mild changes that any camera makes, to images of the size the network takes; the blur is one of 1 px at 224 px.
+CHANGES: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] = {
+    "brightness x0.8": lambda image, _: cv2.convertScaleAbs(image, alpha=0.8),
+    "brightness x1.25": lambda image, _: cv2.convertScaleAbs(image, alpha=1.25),
+    "blur": lambda image, _: cv2.GaussianBlur(image, (0, 0), max(0.5, image.shape[0] / 224)),
+    "noise": _add_noise,
+    "JPEG quality 50": lambda image, _: _recompress(image),
+    "shifted by 6 %": _shift,
+    "cropped to 90 %": lambda image, _: _crop(image),
+}
+
+
+def change_images(images_rgb: UInt8Array, name: str, seed: int = 0) -> UInt8Array:
+    """Images as the field might show them.
+
+    Args:
+        images_rgb: (N, H, W, 3) uint8 RGB.
+        name: A key of `CHANGES`.
+        seed: Of noise and shifts.
+
+    Returns:
+        (N, H, W, 3) uint8 RGB, new arrays.
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack([np.asarray(CHANGES[name](image, rng), np.uint8) for image in images_rgb])
+
+
+def measure_yardstick(
+    vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], training: npt.NDArray[np.bool_], classes: int
+) -> dict[str, Any]:
+    """What a linear head on the features of a pretrained network makes of the same images and labels.
+
+    The head is ridge regression to one-hot targets. Each training image is judged by the head fitted without it: the
+    leave-one-out residual of a ridge regression is e_i / (1 - H_ii) (Allen 1974, the PRESS statistic).
+
+    Args:
+        vectors: (N, F) float32 features.
+        labels: (N,) classes.
+        training: (N,) whether the image is one of the training part; the others are of the validation part.
+        classes: C.
+
+    Returns:
+        For the training images, left out one by one, `training_images`, `training_accuracy` and `training_chance` (the
+        largest class's share), and for the validation images, judged by the head fitted to all training images,
+        `validation_images`, `validation_accuracy` and `validation_chance`.
+    """
+    scaled = (vectors - vectors[training].mean(axis=0)) / (vectors[training].std(axis=0) + 1e-6)
+    own, other = scaled[training].astype(np.float64), scaled[~training].astype(np.float64)
+    targets = np.eye(classes)[labels[training]]
+    gram = own @ own.T
+    inverse = np.linalg.inv(gram + _RIDGE * max(1e-12, float(np.trace(gram)) / len(own)) * np.eye(len(own)))
+    mean = targets.mean(axis=0)
+    dual = inverse @ (targets - mean)
+    left_out = targets - dual / np.diag(inverse)[:, None]
+    found: dict[str, Any] = _judge("training", left_out, labels[training])
+    return found | _judge("validation", other @ own.T @ dual + mean, labels[~training])
+
+
+def _judge(part: str, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> dict[str, Any]:
+    if not len(labels):
+        return {}
+    return {
+        f"{part}_images": len(labels),
+        f"{part}_accuracy": float((scores.argmax(axis=1) == labels).mean()),
+        f"{part}_chance": float(np.bincount(labels).max() / len(labels)),
+    }

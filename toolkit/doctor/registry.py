@@ -1,0 +1,58 @@
+"""All checks, theme by theme. Heavy packages are imported by the checks that need them, when they run."""
+
+from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.toolkit.doctor.facts import Check, Facts
+from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy
+
+# What can be said of pictures without labels.
+_WITHOUT_LABELS = frozenset({"files"})
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Every check, in the order in which they run."""
+    from edgeclf.toolkit.doctor.checks import classes, files, labels, shortcuts, split, unusable
+    from edgeclf.toolkit.doctor.checks import model as field
+    from edgeclf.toolkit.doctor.checks.duplicates import checks as duplicates
+    from edgeclf.toolkit.doctor.checks.training import stuck as run
+
+    themes = (unusable, files, classes, labels, duplicates, split, shortcuts, run, field)
+    return tuple(check for theme in themes for check in theme.CHECKS)
+
+
+def checks_for(facts: Facts) -> tuple[Check, ...]:
+    """The checks that make sense for what is known, in the order in which they run."""
+    labelled = facts.data is None or bool(facts.data.classes)
+    return tuple(check for check in all_checks() if labelled or check.theme in _WITHOUT_LABELS)
+
+
+def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
+    """The findings of every check, most important first; a check whose package is missing is a note.
+
+    Args:
+        facts: What is known.
+        progress: Told which check runs.
+    """
+    checks = checks_for(facts)
+    findings: list[Finding] = []
+    missing: dict[str, list[str]] = {}
+    for number, check in enumerate(checks):
+        progress(f"check: {check.name}", number, len(checks))
+        try:
+            findings.extend(check.find(facts))
+        except MissingPackageError as error:
+            missing.setdefault(str(error), []).append(check.name)
+    progress("check:", len(checks), len(checks))
+    findings.extend(_not_run(sentence, names) for sentence, names in missing.items())
+    return most_important_first(findings)
+
+
+def _not_run(sentence: str, names: list[str]) -> Finding:
+    what, remedy = split_remedy(sentence)
+    return Finding(
+        cause="unchecked",
+        severity="note",
+        title=f"Not checked: {', '.join(names)}, because {what}",
+        fix=remedy or 'Run pip install "edgeclf[doctor]"',
+        evidence={"checks": names, "reason": sentence},
+    )

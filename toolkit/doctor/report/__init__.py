@@ -1,0 +1,1 @@
+"""The doctor's findings in the terminal and as an HTML page."""

@@ -1,0 +1,1 @@
+"""Camera events: the event log, and the webhooks and commands that receive events."""

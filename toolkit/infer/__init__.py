@@ -1,0 +1,1 @@
+"""The `infer` command: records, windows, recordings and status lines for files and cameras."""

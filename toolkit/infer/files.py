@@ -1,0 +1,99 @@
+"""The files side of `edgeclf infer`: images and videos, batched and in order."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.sources import source_jobs
+from edgeclf.runtime.errors import UsageError
+from edgeclf.toolkit.console import note, progress_bar, warn
+from edgeclf.toolkit.infer.records import Delivery, check_targets, frame_view, make_writer, record_output
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.session.session import ModelSession
+
+
+def infer_files(
+    session: "ModelSession",
+    sources: Sequence[str],
+    delivery: Delivery,
+    *,
+    batch_size: int | None,
+    workers: int | None,
+    exact: bool = False,
+) -> int:
+    """Classifies files; gives the number of those that could not be read.
+
+    Args:
+        session: The model.
+        sources: Files, folders and patterns.
+        delivery: Where the results go.
+        batch_size: As for `classify_jobs`.
+        workers: As for `classify_jobs`.
+        exact: Whether large JPEGs are decoded at their full size.
+
+    Raises:
+        SourceError: A source is not there, or has no image.
+        UsageError: Frames are to be shown or saved and there is no video, or an output would replace an input.
+        OutputError: An output cannot be written; nothing is left under its name.
+    """
+    jobs = source_jobs(sources, reduce_for=None if exact else session.spec.preprocess)
+    if delivery.wants_frames and not jobs.has_videos:
+        raise UsageError(
+            "nothing to show or save", got="still images", expected="a video or a camera for --show and --save"
+        )
+    check_targets({"--out": delivery.out, "--save": delivery.save}, [session.path, *jobs.paths])
+    widest = max(len(str(path)) for path in jobs.paths) + (len("#99999") if jobs.has_videos else 0)
+    started = time.perf_counter()
+    done = errors = 0
+    with (
+        record_output(delivery, grows=False) as emit,
+        # A bar and records in one terminal would write over each other.
+        progress_bar(enabled=not delivery.fills_terminal) as progress,
+        frame_view(delivery, lambda: jobs.fps) as view,
+    ):
+        writer = make_writer(delivery, emit, widest)
+        kept: deque[UInt8Array] = deque()
+        pulled = _until(iter(jobs), delivery.max_frames, delivery.duration_s)
+        if delivery.wants_frames:
+            pulled = _keeping_frames(pulled, kept)
+        outcomes = classify_jobs(session, pulled, batch_size=batch_size, workers=workers)
+        for outcome in outcomes:
+            writer.write(outcome)
+            done += 1
+            errors += outcome.error is not None
+            progress("infer", done, max(done, min(jobs.expected, delivery.max_frames or jobs.expected)))
+            if kept and outcome.frame is not None:
+                frame_bgr = kept.popleft()
+                if outcome.prediction is not None and not view(frame_bgr, outcome.prediction):
+                    break
+    for text in jobs.warnings:
+        warn(text)
+    seconds = time.perf_counter() - started
+    schedule = outcomes.schedule
+    note(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s) on {session.provider}, {schedule}")
+    return errors
+
+
+def _until(jobs: Iterator[Job], max_frames: int | None, duration_s: float | None) -> Iterator[Job]:
+    started = time.monotonic()
+    for number, job in enumerate(jobs):
+        yield job
+        if max_frames is not None and number + 1 >= max_frames:
+            return
+        if duration_s is not None and time.monotonic() - started >= duration_s:
+            return
+
+
+def _keeping_frames(jobs: Iterator[Job], kept: "deque[UInt8Array]") -> Iterator[Job]:
+    """Passes jobs on and keeps the frames of videos for the view, in the order of the results.
+
+    Each frame is kept as long as its result takes: as many as the pipeline holds anyway.
+    """
+    for job in jobs:
+        if job.frame is not None:
+            kept.append(job.load())
+        yield job

@@ -1,0 +1,42 @@
+"""What a user may ask of live sources."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeclf.runtime.live.smoothing import Smoothing
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How cameras are read and watched.
+
+    Attributes:
+        reconnects: How often a lost camera is opened anew.
+        max_fps: Frames classified per second at most, of each camera; None for no limit.
+        every: Only every so many frames is classified.
+        loop: Whether video files begin again at their end.
+        smoothing: What it takes to change a label.
+        freeze_after_s: Seconds without a new picture that are an event; None for never.
+        log_every_s: Seconds between lines of figures on stderr; 0 for none.
+        watch: Whether a replaced model file is taken while it runs.
+        events: File that events are appended to, `-` for stdout; None for none.
+        webhook: URL that events are posted to; None for none.
+        on_event: Command that is run for events; None for none.
+    """
+
+    reconnects: int = 5
+    max_fps: float | None = None
+    every: int = 1
+    loop: bool = False
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    freeze_after_s: float | None = None
+    log_every_s: float = 0.0
+    watch: bool = False
+    events: Path | None = None
+    webhook: str | None = None
+    on_event: str | None = None
+
+    @property
+    def has_events_on_stdout(self) -> bool:
+        """Whether events take the place of records on stdout."""
+        return str(self.events) == "-"

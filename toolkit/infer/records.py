@@ -1,0 +1,268 @@
+"""Where the results of `edgeclf infer` go: records as a table, JSON Lines or CSV, frames to a window or a video."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.batch.pipeline import Outcome
+    from edgeclf.runtime.prediction import LabelConfidence
+
+OutputFormat = Literal["table", "jsonl", "csv"]
+OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
+_MAX_SOURCE_COLUMNS = 60
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What the user wants to get, and how much of it.
+
+    Attributes:
+        output_format: How records are written.
+        top_k: Classes in a record.
+        out: The file for the records, None for stdout.
+        show: Whether frames go to a window.
+        save: The video file for annotated frames, None for none.
+        max_frames: Images or frames after which to end, None for no limit.
+        duration_s: Seconds after which to end, None for no limit.
+    """
+
+    output_format: OutputFormat
+    top_k: int
+    out: Path | None
+    show: bool
+    save: Path | None
+    max_frames: int | None
+    duration_s: float | None
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether frames are shown or saved."""
+        return self.show or self.save is not None
+
+    @property
+    def fills_terminal(self) -> bool:
+        """Whether records go to a terminal, where a bar or a live line would be in their way."""
+        return self.out is None and sys.stdout.isatty()
+
+
+def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
+    """Raises UsageError when an output would replace an input, or two outputs are one file.
+
+    Args:
+        targets: Outputs by the option that names them.
+        inputs: The files that are read.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    def refuse(option: str, path: Path, other: str) -> UsageError:
+        return UsageError(
+            f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
+        )
+
+    # A device such as /dev/null is replaced by nobody.
+    named = {option: path for option, path in targets.items() if path is not None and not _is_device(path)}
+    places: dict[str, str] = {option: os.path.realpath(path) for option, path in named.items()}
+    for option, place in places.items():
+        for earlier in named:
+            if earlier == option:
+                break
+            if places[earlier] == place:
+                raise refuse(option, named[option], earlier)
+    existing = {place: option for option, place in places.items() if os.path.isfile(place)}  # noqa: PTH113
+    if existing:
+        for path in inputs:
+            if (replaced := existing.get(os.path.realpath(path))) is not None:
+                raise refuse(replaced, named[replaced], "one of the inputs")
+
+
+def _is_device(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+
+
+class RecordWriter(Protocol):
+    """Writes one outcome after the other."""
+
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        """Writes one record, with the label after smoothing over frames where there is such a thing."""
+
+
+def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None" = None) -> dict[str, Any]:
+    """An outcome as the documented JSON record."""
+    record: dict[str, Any] = {"source": outcome.source}
+    if outcome.frame is not None:
+        record["frame"] = outcome.frame
+    if outcome.prediction is None:
+        record["error"] = str(outcome.error)
+        return record
+    prediction = outcome.prediction
+    record.update(
+        label=prediction.label,
+        index=prediction.index,
+        confidence=round(prediction.confidence, 6),
+        top_k=[[label, round(confidence, 6)] for label, confidence in prediction.top_k(top_k)],
+        latency_ms=round(outcome.latency_ms, 3),
+    )
+    if smoothed is not None:
+        record.update(smoothed_label=smoothed.label, smoothed_confidence=round(smoothed.confidence, 6))
+    return record
+
+
+def make_writer(
+    delivery: Delivery, emit: Callable[[str], object], widest_source: int, *, has_smoothed: bool = False
+) -> RecordWriter:
+    """A writer of the chosen format.
+
+    Args:
+        delivery: Format and number of classes in a record.
+        emit: Takes the text of one or more whole lines, ends included.
+        widest_source: Length of the longest source name.
+        has_smoothed: Whether CSV gets columns for the label after smoothing.
+    """
+    if delivery.output_format == "jsonl":
+        return _JsonLines(emit, delivery.top_k)
+    if delivery.output_format == "csv":
+        return _Csv(emit, delivery.top_k, has_smoothed=has_smoothed)
+    return _Table(emit, delivery.top_k, widest_source)
+
+
+class _JsonLines:
+    def __init__(self, emit: Callable[[str], object], top_k: int) -> None:
+        self._emit = emit
+        self._top_k = top_k
+
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        self._emit(json.dumps(record_of(outcome, self._top_k, smoothed), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class _Csv:
+    """One line a record; `top_k` as `label=confidence` pairs with semicolons between them."""
+
+    _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error")
+
+    def __init__(self, emit: Callable[[str], object], top_k: int, *, has_smoothed: bool) -> None:
+        self._writer = csv.writer(_Lines(emit), lineterminator="\n")
+        self._top_k = top_k
+        self._columns = (*self._COLUMNS, "smoothed_label", "smoothed_confidence") if has_smoothed else self._COLUMNS
+        self._writer.writerow(self._columns)
+
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        record = record_of(outcome, self._top_k, smoothed)
+        if "top_k" in record:
+            record["top_k"] = ";".join(f"{label}={confidence:g}" for label, confidence in record["top_k"])
+        self._writer.writerow([record.get(column, "") for column in self._columns])
+
+
+class _Lines:
+    """What csv.writer needs of a file."""
+
+    def __init__(self, emit: Callable[[str], object]) -> None:
+        self.write = emit
+
+
+class _Table:
+    """Aligned columns, a line at a time, so that the first results show before the last image is read."""
+
+    def __init__(self, emit: Callable[[str], object], top_k: int, widest_source: int) -> None:
+        self._emit = emit
+        self._top_k = top_k
+        self._width = min(max(widest_source, len("source")), _MAX_SOURCE_COLUMNS)
+        emit(f"{'source':<{self._width}}  {'confidence':>10}  {'ms':>7}  label\n")
+
+    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+        name = outcome.source if outcome.frame is None else f"{outcome.source}#{outcome.frame}"
+        name = printable(name)
+        if len(name) > self._width:
+            name = "…" + name[len(name) - self._width + 1 :]
+        name = f"{name:<{self._width}}"
+        if outcome.prediction is None:
+            self._emit(f"{name}  {'error':>10}  {'':>7}  {printable(str(outcome.error))}\n")
+            return
+        prediction = outcome.prediction
+        others = [f"{label} {confidence:.3f}" for label, confidence in prediction.top_k(self._top_k)[1:]]
+        behind = f"  ({', '.join(others)})" if others else ""
+        if smoothed is not None:
+            behind += f"  [smoothed: {smoothed.label} {smoothed.confidence:.3f}]"
+        self._emit(
+            f"{name}  {prediction.confidence:>10.4f}  {outcome.latency_ms:>7.1f}  {printable(prediction.label + behind)}\n"
+        )
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows on one line: a file's name may hold line ends and control sequences."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    )
+
+
+@contextlib.contextmanager
+def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str], object]]:
+    """Yields what takes the text of records.
+
+    Names of files need not be UTF-8; what is not goes out as an escape, which JSON reads back.
+
+    Args:
+        delivery: Format, and the file to write, stdout where there is none.
+        grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
+            appears only when it is complete.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from edgeclf.runtime.files import output_error, replacing
+
+    out = delivery.out
+    if out is None:
+        with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
+            # Machines read UTF-8 whatever the terminal's encoding is.
+            encoding = None if delivery.output_format == "table" else "utf-8"
+            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+
+        def emit(text: str) -> None:
+            sys.stdout.write(text)
+            # Whoever reads the other end of a pipe gets each record when it is there, not thousands at a time.
+            sys.stdout.flush()
+
+        yield emit
+        return
+    # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
+    if not grows and (os.path.isfile(out) or not os.path.exists(out)):  # noqa: PTH110, PTH113 - Path's raise for odd names
+        with replacing(out) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file.write
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
+            yield file.write
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise output_error(out, error) from error
+
+
+@contextlib.contextmanager
+def frame_view(delivery: Delivery, fps: Callable[[], float]) -> Iterator[Callable[..., bool]]:
+    """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
+    save = delivery.save
+    if not delivery.wants_frames:
+        yield lambda *_: True
+        return
+    from edgeclf.runtime.files import replacing
+    from edgeclf.toolkit.infer.windows import FrameView
+
+    with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
+        view = FrameView(show=delivery.show, record_to=temporary, record_as=save, fps=fps)
+        complete = False
+        try:
+            yield view.add
+            complete = True
+        finally:
+            view.close(complete=complete)

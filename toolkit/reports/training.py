@@ -1,0 +1,121 @@
+"""What `edgeclf train` prints."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeclf.toolkit.console import note, print_json, print_result, print_table
+
+if TYPE_CHECKING:
+    from edgeclf.training.fit.lr_finder import LrSweep
+    from edgeclf.training.trainer import TrainResult
+
+
+def print_architectures(*, as_json: bool) -> None:
+    """Lists the networks."""
+    from edgeclf.training.networks.registry import ARCHITECTURES
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": item.name,
+            "default_size": item.default_size,
+            "min_size": item.min_size,
+            "default_fit": item.default_fit,
+            "pretrained": item.pretrained,
+            "description": item.description,
+        }
+        for item in ARCHITECTURES.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        "",
+        ["--arch", "default size", "smallest", "--fit", ""],
+        [
+            [row["name"], f"{row['default_size']} px", f"{row['min_size']} px", row["default_fit"], row["description"]]
+            for row in rows
+        ],
+        numeric=False,
+    )
+    print_result("keras:NAME is any model of keras.applications, such as keras:MobileNetV2 (needs its weights)")
+
+
+def print_training(result: "TrainResult") -> None:
+    """Shows what a training came to."""
+    from edgeclf.toolkit.reports.classification import print_report
+    from edgeclf.training.run.results import NO_TEST_PART
+
+    history, images = result.fit.history, result.spec.training["images"]
+    endings = {"finished": "all epochs done", "early": "stopped early"}
+    print_result(
+        f"{result.spec.architecture}, {result.parameters:,} parameters, "
+        f"{images['train']} training, {images['val']} validation and {images['test']} test images\n"
+        f"{len(history)} epochs ({endings.get(result.fit.ending, result.fit.ending)}), "
+        f"weights of epoch {result.fit.best_epoch} kept, {result.seconds:.0f} s"
+    )
+    if result.transfer is not None:
+        print_result(_classes_text(result))
+    print_report("Validation images (they chose the weights)", result.validation)
+    if result.test is None:
+        print_result(NO_TEST_PART)
+    else:
+        print_report("Test images (they chose nothing)", result.test)
+    print_result(_calibration_text(result))
+    print_result(f"run folder: {result.folder}")
+    note(f"next: edgeclf export {result.folder} --out model.onnx")
+
+
+def _classes_text(result: "TrainResult") -> str:
+    if result.transfer is None:
+        return ""
+    changes = result.transfer.changes
+    parts = [
+        f"kept {', '.join(changes.kept) or 'none'}",
+        *([f"new {', '.join(changes.added)}"] if changes.added else []),
+        *(f"{old} is now {new}" for old, new in changes.renamed),
+        *([f"gone {', '.join(changes.gone)}"] if changes.gone else []),
+    ]
+    return f"classes, against {result.transfer.run.folder}: {'; '.join(parts)}"
+
+
+def _calibration_text(result: "TrainResult") -> str:
+    facts = result.calibration
+    part, (before, after) = (
+        ("test", facts.test_ece) if facts.test_ece is not None else ("validation", facts.validation_ece)
+    )
+    text = (
+        f"temperature {facts.temperature:.3f}: expected calibration error on {part} images "
+        f"{before:.4f} before, {after:.4f} after"
+    )
+    if facts.rejection_threshold is not None:
+        text += (
+            f"\nunknown below confidence {facts.rejection_threshold:.4f}: "
+            f"{facts.rejected['val']:.2%} of the validation images"
+        )
+        if "test" in facts.rejected:
+            text += f", {facts.rejected['test']:.2%} of the test images"
+    return text
+
+
+def training_json(result: "TrainResult") -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "run": str(result.folder),
+        "architecture": result.spec.architecture,
+        "parameters": result.parameters,
+        "labels": list(result.spec.labels),
+        "training": dict(result.spec.training),
+        "history": list(result.fit.history),
+        "validation": result.validation.to_json(),
+        "test": None if result.test is None else result.test.to_json(),
+        "calibration": result.calibration.to_json(),
+        "classes": None if result.transfer is None else result.transfer.changes.to_json(),
+        "unreadable": [{"source": str(path), "error": str(error)} for path, error in result.unreadable],
+        "epoch_seconds": list(result.fit.seconds),
+        "seconds": result.seconds,
+    }
+
+
+def print_sweep(sweep: "LrSweep", picture: Path) -> None:
+    """Shows what a learning-rate sweep suggests."""
+    print_result(f"suggested: --learning-rate {sweep.suggestion:.2g} (losses in {picture})")

@@ -1,0 +1,1 @@
+"""Decoded pixels and backbone features on disk, so that they are computed once."""

@@ -1,0 +1,200 @@
+"""What a frozen backbone makes of images: computed once by ONNX Runtime, which is several times faster than Keras, and kept."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.errors import ModelFileError
+from edgeclf.runtime.files import write_bytes
+from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session._onnxruntime import onnxruntime
+from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
+from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.pixels import CachedImages, default_cache_folder
+from edgeclf.training.cache.store import Configuration, Entry, open_cache, prune
+from edgeclf.training.networks.weights import LayerWeights, WriteBackbone, weights_of
+from edgeclf.training.prefetch import map_ahead
+
+# Part of every key: a change of what features mean must make old entries miss.
+_FORMAT = "edgeclf-features-1"
+_TOGETHER = 4
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenBackbone:
+    """What computes the features of a network that is not trained.
+
+    Attributes:
+        digest: Stands for what it computes; part of the features' key.
+        session: In ONNX Runtime: uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
+        feature_count: F.
+    """
+
+    digest: str
+    session: Any
+    feature_count: int
+
+
+def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, write: WriteBackbone) -> FrozenBackbone:
+    """A backbone whose ONNX is written from its weights, which takes no TensorFlow and a moment.
+
+    Args:
+        name: Of the architecture.
+        size_hw: Input height and width in pixels.
+        weights: Of its layers.
+        write: Writes it, see `Architecture.write_backbone`.
+    """
+    digest = hashlib.blake2b(f"{name} {size_hw}".encode(), digest_size=16)
+    for layer in sorted(weights):
+        for values in weights[layer]:
+            digest.update(np.ascontiguousarray(values).data)
+    session = open_session_from_bytes(write(name, size_hw, weights).SerializeToString(), "cpu", threads=1)
+    return FrozenBackbone(digest.hexdigest(), session, int(session.get_outputs()[0].shape[-1]))
+
+
+def freeze_backbone(
+    backbone: Any,  # noqa: ANN401 - keras carries no types
+    name: str,
+    size_hw: tuple[int, int],
+    write: WriteBackbone | None,
+    *,
+    cache_folder: Path | None,
+    progress: Progress,
+) -> FrozenBackbone:
+    """A backbone in Keras, its ONNX written from its weights where that gives the same network, else converted.
+
+    Args:
+        backbone: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
+        name: Of the architecture.
+        size_hw: Input height and width in pixels.
+        write: Writes it, see `Architecture.write_backbone`; None where nothing does.
+        cache_folder: As for `freeze_converted`.
+        progress: As for `freeze_converted`.
+
+    Raises:
+        EdgeclfError: As `freeze_converted`.
+    """
+    if write is None or _has_learned_ceilings(backbone):
+        return freeze_converted(backbone, cache_folder=cache_folder, progress=progress)
+    return freeze_written(name, size_hw, weights_of(backbone), write)
+
+
+def _has_learned_ceilings(backbone: Any) -> bool:  # noqa: ANN401
+    """Whether ReLUs end elsewhere than at 6, as quantization-aware training leaves them: no weights tell that."""
+    from keras import layers
+
+    return any(isinstance(layer, layers.ReLU) and layer.max_value != 6 for layer in backbone.layers)
+
+
+def freeze_converted(
+    model: Any,  # noqa: ANN401 - keras carries no types
+    *,
+    cache_folder: Path | None,
+    progress: Progress,
+) -> FrozenBackbone:
+    """A backbone converted from Keras, or converted by an earlier run.
+
+    Args:
+        model: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
+        cache_folder: Where converted backbones are kept; None takes the default.
+        progress: Told when it is being converted.
+
+    Raises:
+        InputError: It cannot be converted to ONNX.
+        MissingPackageError: A package of the extra [train] is not installed.
+        OutputError: The cache cannot be written.
+    """
+    folder = cache_folder or default_cache_folder()
+    open_cache(folder)
+    digest = backbone_digest(model)
+    return FrozenBackbone(digest, _open_converted(model, digest, folder, progress), int(model.output_shape[-1]))
+
+
+def backbone_features(
+    backbone: FrozenBackbone, cached: CachedImages, pixels_key: str, *, cache_folder: Path | None, progress: Progress
+) -> RowFile:
+    """The features of every image, or of those that no earlier run has computed with the same backbone.
+
+    Args:
+        backbone: What computes them.
+        cached: The preprocessed images.
+        pixels_key: Of their preprocessing, see `Preprocess.key`.
+        cache_folder: Where features are kept; None takes the default.
+        progress: Told how many images are done.
+
+    Returns:
+        (N, F) float32, in the order of the images.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    folder = cache_folder or default_cache_folder()
+    open_cache(folder)
+    # Another version of ONNX Runtime may round otherwise.
+    key = f"{_FORMAT} {backbone.digest} {pixels_key} onnxruntime {onnxruntime.__version__}"
+    entry = Entry(folder, Configuration("features", key, (backbone.feature_count,), "<f4"), cached.digests)
+    found = entry.open(progress)
+    if found is None:
+        found = entry.write(lambda positions: _compute(backbone.session, cached, positions), "features", progress)
+    rows, _ = found
+    return rows
+
+
+def backbone_digest(backbone: Any) -> str:  # noqa: ANN401
+    """32 hexadecimal digits that stand for what a network computes: its layers, whatever their names, and its weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for layer in backbone.layers:
+        # The dtype is an object whose text may hold its address; whether a layer is trained changes no result.
+        options = {key: value for key, value in layer.get_config().items() if key not in {"name", "dtype", "trainable"}}
+        text = json.dumps([type(layer).__name__, options, str(layer.output.shape)], sort_keys=True, default=str)
+        digest.update(text.encode())
+    for weight in backbone.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
+
+
+def _open_converted(backbone: Any, identity: str, folder: Path, progress: Progress) -> Any:  # noqa: ANN401
+    """An ONNX Runtime session of the backbone, converted unless it lies in the cache."""
+    from edgeclf.export.graph.convert import OPSET, backbone_onnx_from_keras
+
+    path = folder / f"{identity}-{OPSET}.onnx"
+    with contextlib.suppress(ModelFileError, OSError):
+        session = open_session(path, "cpu", threads=1)
+        # The time of the last use is what pruning goes by.
+        os.utime(path)
+        return session
+    progress("convert", 0, 1)
+    write_bytes(path, backbone_onnx_from_keras(backbone).SerializeToString())
+    progress("convert", 1, 1)
+    session = open_session(path, "cpu", threads=1)
+    prune(folder, keep=path)
+    return session
+
+
+def _compute(session: Any, cached: CachedImages, positions: list[int]) -> Iterator[npt.NDArray[np.float32]]:  # noqa: ANN401
+    """Features of the images at the positions, in their order.
+
+    A few images are run at a time, on one thread, as often at once as there are CPUs: that uses them better than several
+    threads inside one inference do. The threads need Python's lock between two runs, and whoever holds it - TensorFlow,
+    while it is imported beside them - has them wait: on two CPUs four images at a time took 6 % less time than one.
+    """
+    name = session.get_inputs()[0].name
+    threads = usable_cpus()
+    groups = [positions[start : start + _TOGETHER] for start in range(0, len(positions), _TOGETHER)]
+
+    def run(group: list[int]) -> npt.NDArray[np.float32]:
+        (features,) = session.run(None, {name: cached.images.take(np.array(group))})
+        given: npt.NDArray[np.float32] = features
+        return given
+
+    for rows in map_ahead(run, groups, threads=threads, ahead=4 * threads, name="edgeclf-features"):
+        yield from rows

@@ -1,0 +1,1 @@
+"""Probability calibration: the temperature, the rejection threshold, and a report of both."""

@@ -1,0 +1,100 @@
+"""A finished network's probabilities made honest: temperature and rejection threshold from validation images, told on both parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.metrics import expected_calibration_error
+from edgeclf.training.calibration.temperature import choose_rejection_threshold, fit_temperature, with_temperature
+from edgeclf.training.data.dataset import Split
+from edgeclf.training.fit.loop import cross_entropy
+
+Scored = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """What calibration chose and changed.
+
+    Attributes:
+        temperature: What the logits are divided by.
+        rejection_threshold: Confidence below which a prediction is called unknown; None for none.
+        false_rejection_rate: The share of the validation images that it was chosen for.
+        rejected: The share that it rejects of each part.
+        validation_ece: Expected calibration error on validation images, before and after.
+        test_ece: The same on test images; None where there are none.
+        validation_nll: Mean negative log likelihood of validation images in nats, before and after.
+        test_nll: The same on test images; None where there are none.
+        uncalibrated: (n, C) float32 probabilities of each part at temperature 1.
+        probabilities: The same at the temperature.
+        true_indices: (n,) the class of each image of each part.
+    """
+
+    temperature: float
+    rejection_threshold: float | None
+    false_rejection_rate: float | None
+    rejected: Mapping[Split, float]
+    validation_ece: tuple[float, float]
+    test_ece: tuple[float, float] | None
+    validation_nll: tuple[float, float]
+    test_nll: tuple[float, float] | None
+    uncalibrated: Mapping[Split, npt.NDArray[np.float32]]
+    probabilities: Mapping[Split, npt.NDArray[np.float32]]
+    true_indices: Mapping[Split, npt.NDArray[np.int64]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+
+        def pair(values: tuple[float, float] | None) -> dict[str, float] | None:
+            return None if values is None else {"before": values[0], "after": values[1]}
+
+        return {
+            "temperature": self.temperature,
+            "validation_expected_calibration_error": pair(self.validation_ece),
+            "test_expected_calibration_error": pair(self.test_ece),
+            "validation_negative_log_likelihood": pair(self.validation_nll),
+            "test_negative_log_likelihood": pair(self.test_nll),
+            "rejection_threshold": self.rejection_threshold,
+            "false_rejection_rate": self.false_rejection_rate,
+            "rejected": dict(self.rejected),
+        }
+
+
+def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None) -> CalibrationResult:
+    """Chooses temperature and threshold on the validation images.
+
+    Args:
+        scored: For `val`, and `test` where there is one, (n, C) float32 probabilities and (n,) true classes.
+        false_rejection_rate: Share of the validation images that may be rejected; None for no threshold.
+    """
+    temperature = fit_temperature(*scored["val"])
+    after = {part: with_temperature(values, temperature) for part, (values, _) in scored.items()}
+    threshold = None
+    if false_rejection_rate is not None:
+        threshold = choose_rejection_threshold(after["val"], false_rejection_rate)
+    errors = {part: (_error(values, true), _error(after[part], true)) for part, (values, true) in scored.items()}
+    likelihoods = {
+        part: (cross_entropy(values, true), cross_entropy(after[part], true)) for part, (values, true) in scored.items()
+    }
+    return CalibrationResult(
+        temperature=temperature,
+        rejection_threshold=threshold,
+        false_rejection_rate=false_rejection_rate,
+        rejected={}
+        if threshold is None
+        else {part: float((values.max(axis=1) < threshold).mean()) for part, values in after.items()},
+        validation_ece=errors["val"],
+        test_ece=errors.get("test"),
+        validation_nll=likelihoods["val"],
+        test_nll=likelihoods.get("test"),
+        uncalibrated={part: values for part, (values, _) in scored.items()},
+        probabilities=after,
+        true_indices={part: true for part, (_, true) in scored.items()},
+    )
+
+
+def _error(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+    return expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == true_indices)

@@ -1,0 +1,1 @@
+"""Labelled images become batches: data sets, splits, loading, augmentation."""

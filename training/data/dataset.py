@@ -1,0 +1,315 @@
+"""Which images there are and what they are labelled: class folders, `train/` + `test/` folders, or a CSV.
+
+Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` and `verify` use this on devices.
+"""
+
+import csv
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from edgeclf.runtime.batch.sources import looks_like_image, walk
+from edgeclf.runtime.errors import DatasetError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+_SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_LAYOUT = "a folder of class folders, train/ and test/ folders of class folders, or a CSV with path,label[,split]"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image file.
+
+    Attributes:
+        path: Relative to the data set's root, with forward slashes.
+        label: Its class.
+        split: The part it was put into by its folder or its CSV row, None where it was not.
+        digest: Of the file's bytes, None where it is not known.
+    """
+
+    path: str
+    label: str
+    split: Split | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled image files.
+
+    Attributes:
+        root: Absolute path that the samples' paths are relative to.
+        samples: The files, sorted by path.
+        source: What was named: an absolute path of a folder or a CSV; None where that is not known.
+    """
+
+    root: Path
+    samples: tuple[Sample, ...]
+    source: Path | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names that occur, sorted."""
+        return tuple(sorted({sample.label for sample in self.samples}))
+
+    def count(self, split: Split | None) -> int:
+        """Number of samples in a part."""
+        return sum(sample.split == split for sample in self.samples)
+
+
+def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
+    """Lists a data set's labelled images.
+
+    Files that are not images by their suffix, and hidden files and folders, are passed over. A folder or a dangling
+    link named like an image is listed: reading it fails later, in its own record, rather than vanishing here.
+
+    Args:
+        data: Folder or CSV.
+        for_training: Whether the data must be fit to train on: two classes, each in every part.
+
+    Raises:
+        DatasetError: There is nothing there, no image, no class, classes whose names clash, or - for training - only
+            one class, parts with different classes, or too few images.
+    """
+    data = Path(data)
+    try:
+        if not data.exists():
+            raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, do="check the path")
+        samples = _from_folder(data) if data.is_dir() else _from_csv(data)
+        root = (data if data.is_dir() else data.parent).resolve()
+    except OSError as error:
+        raise DatasetError(
+            f"cannot list data {data}",
+            got=(error.strerror or type(error).__name__).lower(),
+            expected="folders that can be read",
+            do="check the path and its permissions",
+        ) from error
+    if not samples:
+        raise DatasetError(
+            f"no labelled images in {data}", got=_describe_folder(data), expected=_LAYOUT, do="sort the images by class"
+        )
+    dataset = Dataset(root, tuple(sorted(samples, key=lambda sample: sample.path)), data.absolute())
+    _check_names(dataset.labels, data)
+    if for_training:
+        _check_trainable(dataset, data)
+        if data.is_dir():
+            _check_no_class_is_empty(dataset, data)
+    return dataset
+
+
+def fingerprint(labels_and_digests: Iterable[tuple[str, str]]) -> str:
+    """A digest of a data set's content: which images it has under which label, wherever they lie.
+
+    Args:
+        labels_and_digests: For each image its label and the digest of its bytes, in any order.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for label, content in sorted(labels_and_digests):
+        digest.update(f"{label}\0{content}\n".encode())
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def _from_folder(root: Path) -> list[Sample]:
+    children = _folders(root)
+    parts = {child: _SPLIT_FOLDERS.get(child.name.lower()) for child in children}
+    others = [child for child in children if parts[child] is None]
+    if {"train", "test"} <= set(parts.values()) or {"train", "val"} <= set(parts.values()):
+        _check_parts_only(root, others)
+        children = [child for child in children if child not in others]
+    if children and all(parts[child] for child in children) and "train" in parts.values():
+        clash = [split for split, count in Counter(parts.values()).items() if count > 1]
+        if clash:
+            raise DatasetError(
+                f"{root} has two {clash[0]} folders",
+                got=", ".join(child.name for child in children),
+                expected="one of each",
+                do="merge them",
+            )
+        return [
+            sample
+            for child in children
+            for label_folder in _folders(child)
+            for sample in _class_samples(root, label_folder, parts[child])
+        ]
+    # A lone test/ folder is evaluation data laid out like its training set.
+    if len(children) == 1 and parts[children[0]] is not None:
+        (child,) = children
+        return [s for folder in _folders(child) for s in _class_samples(root, folder, parts[child])]
+    return [sample for folder in children for sample in _class_samples(root, folder, None)]
+
+
+def _check_parts_only(root: Path, others: Sequence[Path]) -> None:
+    """Images beside train/ and test/ are of no part; taking all the folders for classes would be worse."""
+    with_images = [folder.name for folder in others if any(looks_like_image(path) for path in walk(folder))]
+    if with_images:
+        raise DatasetError(
+            f"{root} mixes parts and other folders",
+            got=f"{', '.join(repr(name) for name in with_images[:5])} beside its parts",
+            expected="train/ with val/ or test/ and nothing else, or class folders only",
+            do="move the other folders elsewhere",
+        )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in folder.iterdir()
+        if child.is_dir() and not child.name.startswith(".") and not looks_like_image(child)
+    )
+
+
+def _class_samples(root: Path, folder: Path, split: Split | None) -> list[Sample]:
+    return [
+        Sample(path.relative_to(root).as_posix(), folder.name, split)
+        for path in walk(folder)
+        # A folder that may not be listed is one unreadable sample: what is in it must not vanish without a word.
+        if looks_like_image(path) or path.is_dir()
+    ]
+
+
+def _from_csv(path: Path) -> list[Sample]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"cannot read {path}", got=str(error), expected=_LAYOUT) from error
+    if not {"path", "label"} <= set(columns):
+        raise DatasetError(
+            f"cannot use {path} as a data set",
+            got=f"columns {', '.join(columns) or 'none'}",
+            expected="path,label[,split] in the first line",
+            do="name the columns so",
+        )
+    samples: dict[str, tuple[int, Sample]] = {}
+    for line, row in rows:
+        sample = _csv_sample(path, line, row)
+        if sample.path in samples:
+            raise DatasetError(
+                f"{path} line {line} repeats an image",
+                got=f"{sample.path}, also in line {samples[sample.path][0]}",
+                expected="each image once",
+                do="remove one of the lines",
+            )
+        samples[sample.path] = (line, sample)
+    return [sample for _, sample in samples.values()]
+
+
+def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
+    name, label, part = ((row.get(key) or "").strip() for key in ("path", "label", "split"))
+    if not name or not label:
+        raise DatasetError(
+            f"{path} line {line} is incomplete",
+            got=f"path {name!r}, label {label!r}",
+            expected="both",
+            do="fill them in",
+        )
+    if "\0" in name:
+        raise DatasetError(f"{path} line {line} has an impossible path", got=repr(name), expected="a file name")
+    if part and part.lower() not in _SPLIT_FOLDERS:
+        raise DatasetError(
+            f"{path} line {line} names an unknown part", got=repr(part), expected="train, val, test or nothing"
+        )
+    return Sample(Path(name).as_posix(), label, _SPLIT_FOLDERS[part.lower()] if part else None)
+
+
+def _check_names(labels: Sequence[str], data: Path) -> None:
+    """Two names that a person (or a file system) takes for one are two classes only by accident."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        # Control characters, and the stand-ins for bytes of a name that is not Unicode.
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in label):
+            raise DatasetError(
+                f"a class of {data} has a name that cannot be shown",
+                got=ascii(label),
+                expected="Unicode text without control characters",
+                do="rename it",
+            )
+        alike[unicodedata.normalize("NFKC", label).casefold().strip()].append(label)
+    for names in alike.values():
+        if len(names) > 1:
+            raise DatasetError(
+                f"two classes of {data} have the same name",
+                got=" and ".join(repr(name) for name in names),
+                expected="names that differ by more than case, spaces or the spelling of accents",
+                do="merge or rename them",
+            )
+
+
+def _check_trainable(dataset: Dataset, data: Path) -> None:
+    labels = dataset.labels
+    if len(labels) < 2:
+        raise DatasetError(
+            f"{data} has one class only",
+            got=repr(labels[0]),
+            expected="two or more classes",
+            do="add another class folder",
+        )
+    by_split: defaultdict[Split | None, set[str]] = defaultdict(set)
+    for sample in dataset.samples:
+        by_split[sample.split].add(sample.label)
+    if None in by_split and len(by_split) > 1:
+        raise DatasetError(
+            f"only some images of {data} have a split", got=f"{dataset.count(None)} without", expected="all or none"
+        )
+    if None not in by_split and "train" not in by_split:
+        raise DatasetError(f"{data} has no training part", got=", ".join(map(str, by_split)), expected="train/")
+    for split in ("val", "test"):
+        if split in by_split and by_split[split] != by_split["train"]:
+            odd = sorted(by_split[split] ^ by_split["train"])
+            raise DatasetError(
+                f"train and {split} of {data} have different classes",
+                got=f"{', '.join(repr(label) for label in odd[:5])} in one of them only",
+                expected="the same classes in both",
+                do="rename or move the folders",
+            )
+
+
+def _check_no_class_is_empty(dataset: Dataset, data: Path) -> None:
+    """A class folder without an image would otherwise be a class that the model silently does not know."""
+    used = {sample.path.rsplit("/", 1)[0] for sample in dataset.samples}
+    folders = _folders(data)
+    if dataset.samples[0].split is not None:
+        folders = [folder for part in folders if part.name.lower() in _SPLIT_FOLDERS for folder in _folders(part)]
+    names = [folder.relative_to(data).as_posix() for folder in folders]
+    empty = [name for name in names if not any(path == name or path.startswith(f"{name}/") for path in used)]
+    if not empty:
+        return
+    if len(dataset.samples) < len({Path(name).name for name in names}):
+        raise DatasetError(
+            f"{data} has fewer images than classes",
+            got=f"{len(dataset.samples)} images for {len(names)} class folders",
+            expected="images of every class",
+            do="add images",
+        )
+    raise DatasetError(
+        f"a class folder of {data} has no image",
+        got=", ".join(repr(name) for name in empty[:5]),
+        expected="images in every class folder",
+        do="add images or remove the folder",
+    )
+
+
+def _describe_folder(data: Path) -> str:
+    if not data.is_dir():
+        return "no rows"
+    loose = sum(1 for child in data.iterdir() if child.is_file() and looks_like_image(child))
+    if loose:
+        return f"{loose} images that lie in no class folder"
+    folders = len(_folders(data))
+    return f"{folders} folders without an image" if folders else "an empty folder"

@@ -1,0 +1,1 @@
+"""The training loop: gradient steps, schedules, early stopping, checkpoints, learning-rate finder."""

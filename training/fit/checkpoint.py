@@ -1,0 +1,94 @@
+"""Where a training stands after its last finished epoch, in one file that is replaced whole."""
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.errors import RunFolderError
+from edgeclf.runtime.files import replacing
+from edgeclf.training.fit.loop import Best, FitState
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a training stands.
+
+    Attributes:
+        stage: Which fit the state is of.
+        state: Its state.
+        fingerprint: Of the images and labels it was trained on.
+    """
+
+    stage: str
+    state: FitState
+    fingerprint: str
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint; whatever happens, `path` holds either the one before or this one.
+
+    Raises:
+        OutputError: See `replacing`.
+    """
+    state = checkpoint.state
+    if state.best is None:
+        raise ValueError("a checkpoint is of a finished epoch")
+    facts = {
+        "version": _VERSION,
+        "stage": checkpoint.stage,
+        "fingerprint": checkpoint.fingerprint,
+        "history": state.history,
+        "first": state.first,
+        "seconds": state.seconds,
+        "best": {"value": state.best.value, "epoch": state.best.epoch},
+        "variables": len(state.variables),
+        "weights": len(state.best.weights),
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        **{f"variable{number}": array for number, array in enumerate(state.variables)},
+        **{f"best{number}": array for number, array in enumerate(state.best.weights)},
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type] # its stub takes the keywords for an option
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote.
+
+    Raises:
+        RunFolderError: The file is missing, damaged or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            facts = json.loads(arrays["facts"].tobytes().decode())
+            _check_version(facts["version"])
+            state = FitState(
+                history=facts["history"],
+                first=facts["first"],
+                best=Best(
+                    facts["best"]["value"],
+                    facts["best"]["epoch"],
+                    [arrays[f"best{number}"] for number in range(facts["weights"])],
+                ),
+                variables=[arrays[f"variable{number}"] for number in range(facts["variables"])],
+                seconds=facts["seconds"],
+            )
+            return Checkpoint(facts["stage"], state, facts["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunFolderError(
+            f"cannot resume from {path}", got=str(error), expected="what edgeclf train wrote", do="train again"
+        ) from error
+
+
+def _check_version(version: int) -> None:
+    if version != _VERSION:
+        raise ValueError(f"version {version}, this edgeclf reads {_VERSION}")

@@ -1,0 +1,343 @@
+"""One training loop for heads and whole networks: the best weights kept, stopped cleanly by Ctrl-C, resumable after any end."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import Inference, inference_of
+from edgeclf.runtime.metrics import classification_report
+from edgeclf.runtime.progress import Progress
+from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+from edgeclf.training.fit.divergence import DivergedError
+from edgeclf.training.fit.train_step import grouped, make_steps
+from edgeclf.training.recipes import MONITORS, FitOptions
+
+Ending = Literal["finished", "early", "interrupted", "diverged"]
+# Images and features that a network is run on at a time when it is not trained.
+_PREDICT_IMAGES, _PREDICT_FEATURES = 64, 1024
+# Training images that a network is run on after its last epoch: a share of them is then known to within 0.02.
+_MEASURED_IMAGES = 512
+# The end of the cosine schedule as a share of its learning rate, and the start of its warm-up.
+_LAST_SHARE, _FIRST_SHARE = 0.002, 0.05
+
+
+class Best(NamedTuple):
+    """The best epoch so far: one object, so that Ctrl-C cannot fall between its parts.
+
+    Attributes:
+        value: Its monitored figure.
+        epoch: Its number, from 1; 0 for weights that were there before the first.
+        weights: The network's weights after it.
+    """
+
+    value: float
+    epoch: int
+    weights: list[npt.NDArray[Any]]
+
+
+@dataclass(eq=False)
+class FitState:
+    """What a fit has come to; with it, a later process goes on as if nothing had happened.
+
+    Attributes:
+        history: One entry a finished epoch, over all stages of a training: `epoch` from 1, `stage`, `loss` and
+            `accuracy` (measured while training: augmented, dropout on), `val_loss`, `val_accuracy`, `val_macro_f1`,
+            `learning_rate` after it.
+        first: How many of these belong to earlier stages.
+        best: The epoch to keep.
+        variables: The network's weights, its random generators' states and the optimizer's state after the last
+            finished epoch; empty before the first.
+        seconds: What each epoch took.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    first: int = 0
+    best: Best | None = None
+    variables: list[npt.NDArray[Any]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did.
+
+    Attributes:
+        history: As in `FitState`.
+        best_epoch: The epoch whose weights the model now has, from 1; 0 for those it had before, where none was better.
+        ending: `finished` all epochs, stopped `early`, was `interrupted`, or `diverged`.
+        seconds: What each epoch took.
+        training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
+            mode, for a sample of the training images as they are; None where it was interrupted or diverged.
+    """
+
+    history: tuple[dict[str, Any], ...]
+    best_epoch: int
+    ending: Ending
+    seconds: tuple[float, ...]
+    training: dict[str, Any] | None = None
+
+
+def fit(
+    model: Any,  # noqa: ANN401 - keras carries no types
+    training: TrainingBatches,
+    validation: LabelledRows,
+    options: FitOptions,
+    *,
+    stage: str = "fit",
+    state: FitState | None = None,
+    on_epoch: Callable[[FitState], None] = lambda _: None,
+    progress: Progress,
+) -> FitResult:
+    """Fits a classifier and leaves it with the weights of its best epoch.
+
+    Args:
+        model: A Keras model that ends in probabilities.
+        training: The training images or features.
+        validation: Those that choose the epoch, neither augmented nor balanced.
+        options: How.
+        stage: What to call this fit in the history and in messages.
+        state: Where to start from: the end of an earlier stage, or an epoch in the middle of this one. Its `best`
+            counts: where no epoch of this fit is better, its weights are what the model is left with.
+        on_epoch: Told the state after every finished epoch; the state belongs to the fit and changes afterwards.
+        progress: Told the step, with losses, accuracy and images/s.
+
+    Raises:
+        DivergedError: The loss stopped being a number in the first epoch of all.
+        KeyboardInterrupt: Ctrl-C in that epoch; afterwards it ends the fit and the best weights are kept.
+    """
+    import_tensorflow()
+    state = state or FitState()
+    optimizer = make_optimizer(options, len(training))
+    optimizer.build(model.trainable_variables)
+    if state.variables:
+        for variable, value in zip(_variables(model, optimizer), state.variables, strict=True):
+            variable.assign(value)
+    ending: Ending = "finished"
+    measured = None
+    try:
+        ending = _run_epochs(
+            model,
+            optimizer,
+            training=training,
+            validation=validation,
+            options=options,
+            stage=stage,
+            state=state,
+            on_epoch=on_epoch,
+            progress=progress,
+        )
+        if ending in {"finished", "early"}:
+            measured = _measure_training(model, optimizer, training, len(state.history))
+    except KeyboardInterrupt:
+        if state.best is None or not state.history:
+            raise
+        ending = "interrupted"
+    if state.best is None:
+        raise ValueError("a fit that ended has a best epoch")
+    model.set_weights(state.best.weights)
+    return FitResult(tuple(state.history), state.best.epoch, ending, tuple(state.seconds), measured)
+
+
+def _measure_training(
+    model: Any,  # noqa: ANN401
+    optimizer: Any,  # noqa: ANN401
+    training: TrainingBatches,
+    epoch: int,
+) -> dict[str, Any] | None:
+    """What the history cannot tell: its training figures are measured with dropout on, on augmented images."""
+    sample = training.sample(_MEASURED_IMAGES)
+    with _averaged(model, optimizer):
+        probabilities = predict(inference_of(model), sample)
+    if not np.isfinite(probabilities).all():
+        return None
+    return {
+        "epoch": epoch,
+        "images": len(sample.rows),
+        "loss": cross_entropy(probabilities, sample.true_indices),
+        "accuracy": float((probabilities.argmax(axis=1) == sample.true_indices).mean()),
+    }
+
+
+def _run_epochs(
+    model: Any,  # noqa: ANN401
+    optimizer: Any,  # noqa: ANN401
+    *,
+    training: TrainingBatches,
+    validation: LabelledRows,
+    options: FitOptions,
+    stage: str,
+    state: FitState,
+    on_epoch: Callable[[FitState], None],
+    progress: Progress,
+) -> Ending:
+    infer, fit_to = inference_of(model), make_steps(model, optimizer)
+    sign = 1.0 if MONITORS[options.monitor] == "highest" else -1.0
+    steps = len(training)
+    while (epoch := len(state.history) - state.first) < options.epochs:
+        # Looked at here, so that a training resumed after its last patient epoch ends as it would have.
+        if state.best is not None and len(state.history) - max(state.best.epoch, state.first) >= options.patience:
+            return "early"
+        started = time.perf_counter()
+        figures = {"loss": math.nan, "accuracy": math.nan}
+        totals = np.zeros(2)
+        images = 0
+        done = 0
+        for batches in grouped(training.epoch(epoch), model):
+            measured = fit_to(batches)
+            if not np.isfinite(measured).all():
+                return _diverged(state, options, stage=stage, done=done, steps=steps, loss=figures["loss"])
+            done += len(batches)
+            images += len(batches) * len(batches[0][0])
+            totals += measured.sum(axis=0) * len(batches[0][0])
+            figures = {"loss": float(totals[0] / images), "accuracy": float(totals[1] / images)}
+            rate = images / (time.perf_counter() - started)
+            progress(
+                f"{stage}: epoch {epoch + 1}, loss {figures['loss']:.3f}, accuracy {figures['accuracy']:.3f}, "
+                f"{rate:.0f} images/s{_best_text(state, options)}",
+                epoch * steps + done,
+                steps * options.epochs,
+            )
+        # What a resumed training goes on from: the weights themselves, not their average.
+        variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
+        with _averaged(model, optimizer):
+            validated = validate(infer, validation, model.output_shape[-1])
+            weights = model.get_weights()
+        if validated is None:
+            return _diverged(state, options, stage=stage, done=done, steps=steps, loss=figures["loss"])
+        row: dict[str, Any] = {
+            "epoch": len(state.history) + 1,
+            "stage": stage,
+            "loss": figures["loss"],
+            "accuracy": figures["accuracy"],
+            **validated,
+            "learning_rate": float(optimizer.learning_rate),
+        }
+        state.variables = variables
+        if state.best is None or sign * row[options.monitor] > sign * state.best.value:
+            state.best = Best(row[options.monitor], row["epoch"], weights)
+        state.seconds.append(time.perf_counter() - started)
+        state.history.append(row)
+        on_epoch(state)
+    return "finished"
+
+
+def _diverged(state: FitState, options: FitOptions, *, stage: str, done: int, steps: int, loss: float) -> Ending:
+    # Weights that were there before the first epoch are those of another run, which still has them.
+    if state.best is None or not state.history:
+        facts = {"stage": stage, "steps": done, "epoch_steps": steps, "loss": loss if math.isfinite(loss) else None}
+        raise DivergedError(facts, options.learning_rate)
+    return "diverged"
+
+
+@contextlib.contextmanager
+def _averaged(model: Any, optimizer: Any) -> Iterator[None]:  # noqa: ANN401
+    """Gives the model the moving average of its weights for as long as the block lasts, where there is one."""
+    if not optimizer.use_ema:
+        yield
+        return
+    weights = [np.asarray(variable) for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, weights, strict=True):
+            variable.assign(value)
+
+
+def _best_text(state: FitState, options: FitOptions) -> str:
+    return f", best {options.monitor} {state.best.value:.3f}" if state.best else ""
+
+
+def validate(infer: Inference, validation: LabelledRows, classes: int) -> dict[str, float] | None:
+    """`val_loss`, `val_accuracy` and `val_macro_f1`; None where the network gives no numbers any more.
+
+    Args:
+        infer: The network, see `inference_of`.
+        validation: The validation images.
+        classes: C.
+    """
+    probabilities = predict(infer, validation)
+    if not np.isfinite(probabilities).all():
+        return None
+    report = classification_report(probabilities, validation.true_indices, [str(index) for index in range(classes)])
+    return {
+        "val_loss": cross_entropy(probabilities, validation.true_indices),
+        "val_accuracy": report.accuracy,
+        "val_macro_f1": report.macro_f1,
+    }
+
+
+def cross_entropy(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+    """Mean negative log likelihood in nats; a probability counts as 1e-7 at least, as in Keras."""
+    chosen = probabilities[np.arange(len(true_indices)), true_indices]
+    return float(-np.log(np.maximum(chosen.astype(np.float64), 1e-7)).mean())
+
+
+def predict(
+    infer: Inference, data: LabelledRows, report: Callable[[int], None] = lambda _: None
+) -> npt.NDArray[np.float32]:
+    """What a network gives for images or features, (N, C) float32, in inference mode.
+
+    Args:
+        infer: The network, see `inference_of`.
+        data: Its inputs.
+        report: Told how many are done.
+    """
+    outputs = []
+    count = _PREDICT_IMAGES if data.inputs.ndim > 2 else _PREDICT_FEATURES
+    for start in range(0, len(data.rows), count):
+        outputs.append(infer(data.read(slice(start, start + count))))
+        report(min(start + count, len(data.rows)))
+    return np.concatenate(outputs)
+
+
+def _variables(model: Any, optimizer: Any) -> list[Any]:  # noqa: ANN401
+    """All that an epoch changes, in an order that depends on the architecture and the optimizer alone."""
+    # Dropout draws from generators whose states Keras does not count among the weights.
+    generators = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
+    return [*model.weights, *generators, *optimizer.variables]
+
+
+def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401
+    """The Keras optimizer of a fit with its schedule.
+
+    Args:
+        options: Names and amounts.
+        steps: Batches in an epoch.
+    """
+    import keras
+
+    rate: Any = options.learning_rate
+    if options.schedule == "cosine":
+        warmup = round(options.warmup_epochs * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            options.learning_rate * _FIRST_SHARE if warmup else options.learning_rate,
+            decay_steps=max(1, options.epochs * steps - warmup),
+            alpha=_LAST_SHARE,
+            warmup_target=options.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    makers: dict[str, Any] = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "nadam": keras.optimizers.Nadam,
+        "rmsprop": keras.optimizers.RMSprop,
+        "sgd": keras.optimizers.SGD,
+    }
+    extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if options.optimizer == "sgd" else {}
+    if options.average_epochs:
+        # Never more than has passed on the whole, and at least the step itself.
+        extra |= {"use_ema": True, "ema_momentum": 1 - 1 / max(1.0, options.average_epochs * steps)}
+    # Keras's AdamW insists on a number; for the others None leaves the step out.
+    none = 0.0 if options.optimizer == "adamw" else None
+    optimizer = makers[options.optimizer](rate, weight_decay=options.weight_decay or none, **extra)
+    if options.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_scale"])
+    return optimizer

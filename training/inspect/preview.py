@@ -1,0 +1,132 @@
+"""Looks at a training before it is run: what augmentation makes of the images, which learning rate the network bears."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeclf.export._packages import check_training_packages
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.files import replacing
+from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
+from edgeclf.training.data.dataset import Dataset
+from edgeclf.training.data.loader import TrainingBatches
+from edgeclf.training.data.training_data import prepare_data
+from edgeclf.training.fit.loop import make_optimizer
+from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
+from edgeclf.training.fit.stages import Stages
+from edgeclf.training.inputs import plan_training
+from edgeclf.training.load import load
+from edgeclf.training.options import TrainOptions
+from edgeclf.training.plots import import_figure, plot_find_lr
+
+_SHOWN_IMAGES, _SHOWN_VARIATIONS = 8, 5
+
+
+def draw_augmentation(
+    dataset: Dataset,
+    options: TrainOptions,
+    picture: Path,
+    *,
+    cache_folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Draws training images and what augmentation makes of them, one column an image.
+
+    Args:
+        dataset: The labelled images.
+        options: How they would be trained on; the augmentation named there, else the one training would use.
+        picture: The PNG file to write.
+        cache_folder: Where preprocessed images are kept; None takes the default.
+        progress: Told how many are decoded.
+
+    Raises:
+        UsageError: There is no augmentation.
+        EdgeclfError: The images cannot be used, or the picture not written.
+    """
+    settings = plan_training(dataset, replace(options, augment=None, mixup=None), cache_folder).settings
+    fit = settings.fine_tune or settings.fit
+    name, mixup = options.augment or fit.augment, fit.mixup if options.mixup is None else options.mixup
+    augmentation = get_augmentation(name)
+    if augmentation.is_none and not mixup:
+        raise UsageError(
+            "nothing is augmented",
+            got=f"{settings.architecture.name} with --augment none",
+            expected="light or strong",
+            do="pass --augment light or --augment strong",
+        )
+    import_figure()
+    data = prepare_data(dataset, settings.preprocess, options, known={}, cache_folder=cache_folder, progress=progress)
+    part = data.part("train")
+    rng = np.random.default_rng(options.seed)
+    chosen = np.sort(rng.permutation(len(part.rows))[:_SHOWN_IMAGES])
+    images_rgb: UInt8Array = part.read(chosen)
+    true = part.true_indices[chosen]
+    rows = [("as they are", images_rgb)]
+    rows += [(f"--augment {name}", augment_batch(images_rgb, augmentation, rng)) for _ in range(_SHOWN_VARIATIONS)]
+    if mixup:
+        targets = np.eye(len(data.labels), dtype=np.float32)[true]
+        blended, _ = mix_up(augment_batch(images_rgb, augmentation, rng), targets, mixup, rng)
+        rows.append((f"and --mixup {mixup:g}", blended))
+    with replacing(picture) as temporary:
+        _draw_grid(rows, [data.labels[index] for index in true], temporary)
+
+
+def _draw_grid(rows: list[tuple[str, UInt8Array]], labels: list[str], path: Path) -> None:
+    figure = import_figure()(figsize=(1.3 * len(labels), 1.3 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), len(labels), squeeze=False)
+    for row, (name, images_rgb) in enumerate(rows):
+        for column, image_rgb in enumerate(images_rgb):
+            axes = grid[row][column]
+            axes.imshow(image_rgb)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if row == 0:
+                axes.set_title(labels[column][:16], fontsize=8, parse_math=False)
+            if column == 0:
+                axes.set_ylabel(name, fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def sweep_learning_rate(
+    dataset: Dataset,
+    options: TrainOptions,
+    picture: Path,
+    *,
+    cache_folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> LrSweep:
+    """Sweeps the learning rate of what would be trained first - the head, or the whole network - and draws the losses.
+
+    Args:
+        dataset: The labelled images.
+        options: How they would be trained on.
+        picture: The PNG file to write.
+        cache_folder: Where preprocessed images and features are kept; None takes the default.
+        progress: Told of each stage.
+
+    Raises:
+        EdgeclfError: The images cannot be used, the loss never falls, or the picture cannot be written.
+    """
+    plan = plan_training(dataset, options, cache_folder)
+    settings = plan.settings
+    check_training_packages()
+    if plan.earlier is None:
+        settings.architecture.check_available(settings.weights)
+    loaded = load(plan, progress)
+    data = loaded.data
+    import keras
+
+    keras.utils.set_random_seed(options.seed)
+    stages = Stages(settings, loaded, lambda *_: None, progress)
+    network, inputs = stages.first_network()
+    # Of the size the network ends with, also where training begins with smaller images.
+    full_size = replace(settings.fit, progressive=False)
+    batches = TrainingBatches(data.part("train", inputs), len(data.labels), full_size)
+    constant = replace(settings.fit, schedule="constant", warmup_epochs=0.0)
+    sweep = find_learning_rate(network, batches.endless(), make_optimizer(constant, len(batches)), progress=progress)
+    with replacing(picture) as temporary:
+        plot_find_lr(sweep, temporary)
+    return sweep

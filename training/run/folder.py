@@ -1,0 +1,209 @@
+"""The folder that a training leaves behind: what may be written where, and read back with a sentence for what is wrong."""
+
+import fnmatch
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeclf.export._packages import import_tensorflow
+from edgeclf.runtime.errors import ModelFileError, OutputError, RunFolderError
+from edgeclf.runtime.files import output_error
+from edgeclf.runtime.spec import ModelSpec, spec_from_json
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.split import read_split
+
+MODEL_FILE = "model.keras"
+SPEC_FILE = "spec.json"
+SPLIT_FILE = "split.csv"
+HISTORY_FILE = "history.csv"
+METRICS_FILE = "metrics.json"
+CURVES_FILE = "curves.png"
+CONFUSION_FILE = "confusion.png"
+RELIABILITY_FILE = "reliability.png"
+RUN_FILE = "run.json"
+# There while a training is not finished, or was interrupted.
+CHECKPOINT_FILE = "checkpoint.npz"
+TENSORBOARD_FOLDER = "tensorboard"
+RUN_FILES = (
+    MODEL_FILE,
+    SPEC_FILE,
+    SPLIT_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    CURVES_FILE,
+    CONFUSION_FILE,
+    RELIABILITY_FILE,
+    RUN_FILE,
+    CHECKPOINT_FILE,
+    TENSORBOARD_FOLDER,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        folder: The run folder.
+        spec: What the model is.
+        split: Which images trained, validated and tested; paths relative to `data_root`.
+        data_root: Where the images were when the run was made.
+        options: How it was trained, as `TrainOptions.to_json` gives it.
+    """
+
+    folder: Path
+    spec: ModelSpec
+    split: tuple[Sample, ...]
+    data_root: Path
+    options: dict[str, Any]
+
+    def load_model(self) -> Any:  # noqa: ANN401 - keras carries no types
+        """Loads the Keras model with the best weights.
+
+        Raises:
+            RunFolderError: The file is damaged.
+            MissingPackageError: TensorFlow is not installed.
+        """
+        import_tensorflow()
+        import keras
+
+        path = self.folder / MODEL_FILE
+        try:
+            # Keras names a damaged archive in many ways, and reads on past some damage: the archive's own checksums
+            # are what tells.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise _model_error(path, f"damaged {damaged}")
+            model = keras.saving.load_model(path, compile=False)
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise _model_error(path, str(error).split("\n", 1)[0][:200]) from error
+        got = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+        if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
+            raise _model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
+        return model
+
+
+def _model_error(path: Path, got: str) -> RunFolderError:
+    return RunFolderError(
+        f"cannot load {path}", got=got, expected="the Keras model that edgeclf train wrote", do="train again"
+    )
+
+
+def may_be_replaced(folder: Path) -> bool:
+    """Whether there is nothing to lose at a path: no folder, an empty one, or a training that diverged at once."""
+    if not folder.exists():
+        return True
+    names = {child.name for child in folder.iterdir()}
+    return not names or (names <= {RUN_FILE, SPLIT_FILE} and read_divergence(folder) is not None)
+
+
+def read_divergence(folder: Path) -> dict[str, Any] | None:
+    """How a training ended that diverged in its first epoch; None where it did not."""
+    try:
+        document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    diverged = document.get("diverged") if isinstance(document, dict) else None
+    return diverged if isinstance(diverged, dict) else None
+
+
+def check_run_target(folder: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that must not be replaced by a new run, before any work is done.
+
+    Raises:
+        RunFolderError: The folder holds a run and `overwrite` is off, or holds other files.
+        OutputError: The path is a file, is the current folder, or cannot be looked into.
+    """
+    try:
+        folder = folder.resolve()
+        names = {child.name for child in folder.iterdir()} if folder.exists() else set()
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, NotADirectoryError):
+            raise OutputError(
+                f"cannot write run {folder}", got="a file", expected="a new folder", do="choose another --run"
+            ) from error
+        raise output_error(folder, error if isinstance(error, OSError) else OSError(str(error))) from error
+    if folder.is_mount() or folder == Path.cwd():
+        # A run appears by taking the folder's place, which neither of these can give up.
+        raise OutputError(
+            f"cannot write run {folder}",
+            got="the current folder" if folder == Path.cwd() else "a mounted folder",
+            expected="a new folder",
+            do="name a folder inside it",
+        )
+    # A killed process may leave a temporary file of `replacing`.
+    others = sorted(name for name in names - set(RUN_FILES) if not fnmatch.fnmatch(name, ".*.part*"))
+    if others:
+        raise RunFolderError(
+            f"will not write a run into {folder}",
+            got=f"a folder with other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''})",
+            expected="a new or empty folder",
+            do="choose another --run or move them away",
+        )
+    if names and not overwrite and not may_be_replaced(folder):
+        raise RunFolderError(
+            f"{folder} already holds a run",
+            expected="a new or empty folder",
+            do="choose another --run, pass --overwrite, or --resume it where it is not finished",
+        )
+
+
+def load_run(folder: Path | str) -> Run:
+    """Opens a run folder.
+
+    Raises:
+        RunFolderError: It is missing, or a file in it is missing or damaged.
+    """
+    folder = Path(folder)
+    missing = [name for name in (MODEL_FILE, SPEC_FILE, SPLIT_FILE, RUN_FILE) if not (folder / name).is_file()]
+    if missing and (folder / CHECKPOINT_FILE).is_file():
+        raise RunFolderError(
+            f"the training of {folder} is not finished",
+            got=f"no {', '.join(missing)} yet",
+            expected="a finished run",
+            do=f"run edgeclf train --resume {folder}",
+        )
+    if missing and read_divergence(folder) is not None:
+        raise RunFolderError(
+            f"the training of {folder} diverged in its first epoch",
+            got="no model",
+            expected="a finished run",
+            do=f"train again with a lower --learning-rate; edgeclf doctor {folder} says more",
+        )
+    if missing:
+        raise RunFolderError(
+            f"{folder} is not a run folder",
+            got=f"no {', '.join(missing)}" if folder.is_dir() else "no such folder",
+            expected="what edgeclf train wrote",
+            do="check the path",
+        )
+    try:
+        spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))
+        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        data_root, options = Path(facts["data_root"]), dict(facts["options"])
+    except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
+        raise RunFolderError(
+            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+        ) from error
+    split = read_split(folder / SPLIT_FILE)
+    if {sample.label for sample in split} != set(spec.labels):
+        raise RunFolderError(
+            f"cannot read run {folder}",
+            got=f"{SPLIT_FILE} and {SPEC_FILE} with different classes",
+            expected="what edgeclf train wrote",
+            do="train again",
+        )
+    return Run(folder, spec, split, data_root, options)

@@ -1,0 +1,172 @@
+"""Going on from an earlier run with other classes: what each class was called, and the weights that stay."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeclf.runtime.errors import RunFolderError
+from edgeclf.training.data.dataset import Sample, Split
+from edgeclf.training.run.folder import Run
+
+# Share of an old class's images that must now be found under one new name for this to be the same class renamed.
+_RENAMED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class ClassChanges:
+    """How the classes of a data set differ from those of an earlier run.
+
+    Attributes:
+        kept: Classes of both.
+        renamed: Pairs of old and new name.
+        added: Classes that are new.
+        gone: Classes of the earlier run that are no more.
+    """
+
+    kept: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
+    added: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    @property
+    def old_names(self) -> dict[str, str]:
+        """For each class that the earlier run knew, by its present name, the name it had."""
+        return {**{label: label for label in self.kept}, **{new: old for old, new in self.renamed}}
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "kept": list(self.kept),
+            "renamed": [{"from": old, "to": new} for old, new in self.renamed],
+            "new": list(self.added),
+            "gone": list(self.gone),
+        }
+
+
+def class_changes(
+    old_labels: Sequence[str], old: Iterable[Sample], new_labels: Sequence[str], new: Iterable[Sample]
+) -> ClassChanges:
+    """Compares the classes of an earlier run with those of a data set.
+
+    A class that is gone counts as renamed where more than half of its images are now found under one name that is new,
+    or where a new name differs only in case, spaces, hyphens or underscores.
+
+    Args:
+        old_labels: Classes of the earlier run.
+        old: Its images, with digests.
+        new_labels: Classes of the data set.
+        new: Its images, with digests.
+    """
+    gone = [label for label in old_labels if label not in new_labels]
+    added = [label for label in new_labels if label not in old_labels]
+    label_now = {sample.digest: sample.label for sample in new if sample.digest is not None}
+    found: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    for sample in old:
+        if sample.digest is not None:
+            found[sample.label][label_now.get(sample.digest)] += 1
+    renamed: dict[str, str] = {}
+    for label in gone:
+        free = [name for name in added if name not in renamed.values()]
+        total = sum(found[label].values())
+        match = [name for name in free if total and found[label][name] > _RENAMED_SHARE * total]
+        match = match or [name for name in free if _folded(name) == _folded(label)]
+        if match:
+            renamed[label] = match[0]
+    return ClassChanges(
+        kept=tuple(label for label in new_labels if label in old_labels),
+        renamed=tuple(renamed.items()),
+        added=tuple(name for name in added if name not in renamed.values()),
+        gone=tuple(label for label in gone if label not in renamed),
+    )
+
+
+def _folded(name: str) -> str:
+    return name.casefold().translate({ord(mark): None for mark in " -_"})
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """What an earlier run gives to a new one.
+
+    Attributes:
+        run: The earlier run.
+        model: Its network.
+        changes: How the classes differ.
+        leaked: Images it was fitted to or chosen by that the data set now puts into its test part.
+    """
+
+    run: Run
+    model: Any
+    changes: ClassChanges
+    leaked: int
+
+    def backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
+        """The earlier network up to its pooled features."""
+        from keras import Model
+
+        return Model(self.model.input, self.model.get_layer("head_dropout").input, name=self.model.name)
+
+    def fill(self, network: Any, labels: Sequence[str]) -> None:  # noqa: ANN401
+        """Gives a new network, or a new head, the earlier one's weights, in place.
+
+        Layers are matched by name; in `logits` the columns of classes that the earlier run knew are copied, those of
+        new classes stay as they are.
+
+        Args:
+            network: What is to be trained.
+            labels: Its classes in output order.
+
+        Raises:
+            RunFolderError: The earlier network has other layers.
+        """
+        from keras import layers
+
+        earlier = {layer.name: layer for layer in self.model.layers}
+        old_index = {label: position for position, label in enumerate(self.run.spec.labels)}
+        for layer in network.layers:
+            known = earlier.get(layer.name)
+            if isinstance(layer, layers.ReLU) and isinstance(known, layers.ReLU):
+                # Quantization-aware training gives ReLUs an end of their own.
+                layer.max_value = known.max_value
+            if not layer.weights:
+                continue
+            if layer.name not in earlier:
+                raise self._other_layers(f"no layer {layer.name}")
+            values = earlier[layer.name].get_weights()
+            if layer.name == "logits":
+                kernel, bias = layer.get_weights()
+                if values[0].shape[0] != kernel.shape[0]:
+                    raise self._other_layers(f"{values[0].shape[0]} features, not {kernel.shape[0]}")
+                for position, label in enumerate(labels):
+                    old_name = self.changes.old_names.get(label)
+                    if old_name is not None:
+                        kernel[:, position] = values[0][:, old_index[old_name]]
+                        bias[position] = values[1][old_index[old_name]]
+                values = [kernel, bias]
+            if [np.shape(value) for value in values] != [tuple(weight.shape) for weight in layer.weights]:
+                raise self._other_layers(f"layer {layer.name} of another shape")
+            layer.set_weights(values)
+
+    def _other_layers(self, got: str) -> RunFolderError:
+        return RunFolderError(
+            f"cannot go on from {self.run.folder}",
+            got=got,
+            expected="the network of the same architecture",
+            do="train anew",
+        )
+
+
+def known_parts(run: Run) -> dict[str, Split]:
+    """What each image of a run was for, by the digest of its file."""
+    return {
+        sample.digest: sample.split for sample in run.split if sample.digest is not None and sample.split is not None
+    }
+
+
+def count_leaked(run: Run, new: Iterable[Sample]) -> int:
+    """Images that an earlier run was fitted to or chosen by and that are now test images."""
+    known = known_parts(run)
+    return sum(sample.split == "test" and known.get(sample.digest or "") in {"train", "val"} for sample in new)

@@ -52,7 +52,7 @@ def jobs(count, *, failing=(), slow=()):
 @pytest.fixture
 def two_cpus(monkeypatch):
     """As on a machine with two CPUs, wherever the tests run."""
-    for module in ("session", "pipeline"):
+    for module in ("session.session", "batch.pipeline"):
         monkeypatch.setattr(f"edgeclf.runtime.{module}.usable_cpus", lambda: 2)
 
 

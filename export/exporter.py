@@ -18,7 +18,7 @@ from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.qat_ranges import trained_ranges
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.keras_backend import KerasModel
+from edgeclf.export.keras_backend import KerasClassifier
 from edgeclf.export.search.search import Effort, Trial, search
 from edgeclf.export.search.trial_cache import Subject, Trials
 from edgeclf.export.verify.gate import Gate, HeldOutImages, probabilities_of
@@ -202,7 +202,7 @@ def _references(
     parts: Sequence[HeldOutImages],
     progress: Progress,
 ) -> list[npt.NDArray[np.float32]]:
-    keras_model = KerasModel(model, spec)
+    keras_model = KerasClassifier(model, spec)
     return [probabilities_of(keras_model, part.images_rgb, f"keras on {part.part}", progress) for part in parts]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.array_file import RowFile

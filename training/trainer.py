@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export._packages import check_training_packages
+from edgeclf.export.keras_backend import check_training_packages
 from edgeclf.runtime.errors import EdgeclfError, RunFolderError, UsageError
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
 from edgeclf.runtime.progress import Progress, no_progress

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export._packages import import_tensorflow, import_tf2onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.export.graph.fuse_clips import fuse_clips
+from edgeclf.export.keras_backend import import_tensorflow, import_tf2onnx
 from edgeclf.runtime.errors import InputError, ModelFileError
 
 # The newest opset tf2onnx writes that ONNX Runtime's quantizer and the other engines all read.

@@ -33,7 +33,7 @@ def crops_of(image_rgb: np.ndarray, count: int, rng: np.random.Generator) -> np.
 
 
 def build_network(seed: int = 0) -> Any:
-    from edgeclf.export._packages import import_tensorflow
+    from edgeclf.export.keras_backend import import_tensorflow
 
     import_tensorflow()
     import keras

@@ -146,14 +146,14 @@ def open_reference(path: Path, *, in_float: bool = False) -> "ProbabilityModel":
         in_float: Whether a network that was trained in 8-bit arithmetic is run in float all the same.
     """
     if path.is_dir():
-        from edgeclf.export.keras_backend import KerasModel
+        from edgeclf.export.keras_backend import KerasClassifier
         from edgeclf.training.qat.model import simulated_network
         from edgeclf.training.run.folder import load_run
 
         run = load_run(path)
         network = run.load_model()
         simulated = None if in_float else simulated_network(network, run.spec)
-        return KerasModel(network if simulated is None else simulated, run.spec)
+        return KerasClassifier(network if simulated is None else simulated, run.spec)
     from edgeclf.runtime.session.session import ModelSession
 
     return ModelSession(path, device="cpu")

@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export._packages import import_tensorflow
-from edgeclf.export.keras_backend import Inference, inference_of
+from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.loader import LabelledRows, TrainingBatches

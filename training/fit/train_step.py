@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.data.loader import Batch
 
 # Batches of one size that features are fitted to in one call: calling TensorFlow takes longer than a step of a head.

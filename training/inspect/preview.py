@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export._packages import check_training_packages
+from edgeclf.export.keras_backend import check_training_packages
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import replacing
 from edgeclf.runtime.images.preprocess import UInt8Array

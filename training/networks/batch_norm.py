@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 
 _LAST = "logits"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 
 
 def scale_dropout(network: Any, scale: float) -> None:  # noqa: ANN401 - keras carries no types

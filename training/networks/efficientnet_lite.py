@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.networks.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
 from edgeclf.training.networks.lite_weights import (
     fill_from_torch,

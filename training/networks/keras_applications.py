@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.training.networks.keras_weights import load_keras_weights
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import FitMode
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone, read_lite_weights

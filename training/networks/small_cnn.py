@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 from edgeclf.training.networks.weights import Size
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import ModelFileError, OutputError, RunFolderError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.spec import ModelSpec, spec_from_json

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.training.run.folder import TENSORBOARD_FOLDER
 from edgeclf.training.run.writer import RunWriter

@@ -6,7 +6,7 @@ import pytest
 from skimage import data as photographs
 
 import edgeclf.training.cache.features as features_module
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.features import backbone_digest, backbone_features, freeze_converted

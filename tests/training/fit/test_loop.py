@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.data.loader import LabelledRows, TrainingBatches
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import InputError
 from edgeclf.training.fit.lr_finder import find_learning_rate
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.fit.train_step import grouped, make_steps
 
 import_tensorflow()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.inspect.activations import probe_network
 
 import_tensorflow()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import OutputError, RunFolderError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.data.dataset import Sample

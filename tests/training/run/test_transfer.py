@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeclf.export._packages import import_tensorflow
+from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import RunFolderError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.data.dataset import Sample

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from edgeclf.export.graph.float_graph import prepare_model
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 
-Run = Callable[[UInt8Array], npt.NDArray[np.float32]]
+Run = Callable[[UInt8Array], FloatArray]
 # What each needs from PyPI.
 PACKAGES = {"openvino": "openvino", "nncf": "nncf", "ai_edge_litert": "ai-edge-litert"}
 
@@ -98,7 +97,7 @@ def litert_engine(model: bytes) -> Run:
     interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def one(image_rgb: UInt8Array) -> npt.NDArray[np.float32]:
+    def one(image_rgb: UInt8Array) -> FloatArray:
         interpreter.set_tensor(source["index"], image_rgb)
         interpreter.invoke()
         return np.array(interpreter.get_tensor(result["index"]))

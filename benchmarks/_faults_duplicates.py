@@ -6,14 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from _faults import Fault, Truth
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.images.preprocess import load_image
 
-Image = npt.NDArray[np.uint8]
-Change = Callable[[Image, np.random.Generator], Image]
+Change = Callable[[UInt8Array, np.random.Generator], UInt8Array]
 # JPEG quality where only something else should change.
 _QUALITY = 92
 
@@ -23,7 +22,7 @@ def files(folder: Path, part: str) -> list[Path]:
     return [path for path in sorted((folder / part).rglob("*")) if looks_like_image(path)]
 
 
-def same(image_bgr: Image, _generator: np.random.Generator) -> Image:
+def same(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Array:
     """The image as it is."""
     return image_bgr
 
@@ -31,7 +30,7 @@ def same(image_bgr: Image, _generator: np.random.Generator) -> Image:
 def resized(scale: float) -> Change:
     """Shrinks both sides."""
 
-    def change(image_bgr: Image, _generator: np.random.Generator) -> Image:
+    def change(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Array:
         size = (round(image_bgr.shape[1] * scale), round(image_bgr.shape[0] * scale))
         return np.asarray(cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -44,7 +43,7 @@ def cropped(share: float) -> Change:
     Off the middle the truth would not be known: of two test images that overlap, as crops of one texture do, both hold it.
     """
 
-    def change(image_bgr: Image, _generator: np.random.Generator) -> Image:
+    def change(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Array:
         height, width = image_bgr.shape[:2]
         top, left = round(height * share / 2), round(width * share / 2)
         return image_bgr[top : height - top, left : width - left]
@@ -52,7 +51,7 @@ def cropped(share: float) -> Change:
     return change
 
 
-def mirrored(image_bgr: Image, _generator: np.random.Generator) -> Image:
+def mirrored(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Array:
     """Swaps left and right."""
     return np.ascontiguousarray(image_bgr[:, ::-1])
 
@@ -60,7 +59,7 @@ def mirrored(image_bgr: Image, _generator: np.random.Generator) -> Image:
 def one_after_the_other(*changes: Change) -> Change:
     """All of them."""
 
-    def change(image_bgr: Image, generator: np.random.Generator) -> Image:
+    def change(image_bgr: UInt8Array, generator: np.random.Generator) -> UInt8Array:
         for one in changes:
             image_bgr = one(image_bgr, generator)
         return image_bgr
@@ -68,7 +67,7 @@ def one_after_the_other(*changes: Change) -> Change:
     return change
 
 
-def write_jpeg(path: Path, image_bgr: Image, quality: int = _QUALITY) -> None:
+def write_jpeg(path: Path, image_bgr: UInt8Array, quality: int = _QUALITY) -> None:
     """Writes a JPEG file."""
     done, encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:

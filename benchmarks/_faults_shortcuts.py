@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from _faults import Fault, Truth
-from _faults_split import Image, images_of, read, shrink, write
+from _faults_split import images_of, read, shrink, write
+
+from edgeclf.runtime.arrays import UInt8Array
 
 Change = Callable[[Path, np.random.Generator], None]
 
@@ -79,7 +81,7 @@ def _corner(generator: np.random.Generator) -> Change:
     return change
 
 
-def _mark(generator: np.random.Generator) -> Image:
+def _mark(generator: np.random.Generator) -> UInt8Array:
     """A small logo, or a date."""
     if generator.random() < 0.5:
         mark = np.full((40, 40, 3), generator.integers(0, 256, 3), np.uint8)

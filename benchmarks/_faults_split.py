@@ -6,10 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from _faults import Fault, Truth
 
-Image = npt.NDArray[np.uint8]
+from edgeclf.runtime.arrays import UInt8Array
+
 # Where only something else is to change.
 _QUALITY = 95
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -20,7 +20,7 @@ def images_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
-def read(path: Path) -> Image:
+def read(path: Path) -> UInt8Array:
     """(H, W, 3) BGR, upright."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
@@ -28,7 +28,7 @@ def read(path: Path) -> Image:
     return np.asarray(image, np.uint8)
 
 
-def write(path: Path, image: Image, *, suffix: str | None = None, quality: int = _QUALITY) -> Path:
+def write(path: Path, image: UInt8Array, *, suffix: str | None = None, quality: int = _QUALITY) -> Path:
     """Replaces a picture, as another kind of file if a suffix is given."""
     target = path.with_suffix(suffix) if suffix else path
     if target != path:
@@ -39,21 +39,21 @@ def write(path: Path, image: Image, *, suffix: str | None = None, quality: int =
     return target
 
 
-def _dim(share: float, image: Image) -> Image:
+def _dim(share: float, image: UInt8Array) -> UInt8Array:
     return np.rint(image * np.float64(share)).astype(np.uint8)
 
 
-def _blur(sigma: float, image: Image) -> Image:
+def _blur(sigma: float, image: UInt8Array) -> UInt8Array:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
 
 
-def shrink(share: float, image: Image) -> Image:
+def shrink(share: float, image: UInt8Array) -> UInt8Array:
     """Fewer pixels."""
     height, width = (max(1, round(side * share)) for side in image.shape[:2])
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _shift(name: str, change: Callable[[Image], Image], data: Path, _generator: np.random.Generator) -> Truth:
+def _shift(name: str, change: Callable[[UInt8Array], UInt8Array], data: Path, _generator: np.random.Generator) -> Truth:
     for path in images_of(data / "test"):
         write(path, change(read(path)))
     return Truth(causes=("split-shift",), evidence={"property": name}, must_rank_first=True)
@@ -89,7 +89,7 @@ def _other_mix(share: float, data: Path, generator: np.random.Generator) -> Trut
 
 def third_kind(
     count: int, generator: np.random.Generator, size_hw: tuple[int, int], subject: str | None = None
-) -> list[Image]:
+) -> list[UInt8Array]:
     """Crops of one of scikit-image's photographs: a kind of picture of its own, each seen a little differently."""
     from skimage import data as photographs
 

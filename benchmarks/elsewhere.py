@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from _engines import openvino_engine
 
-from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.session.session import ModelSession
 
 _SEED = 0
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-Probabilities = npt.NDArray[np.float32]
 _WEB = """
 import { readFileSync, writeFileSync } from "node:fs";
 import * as ort from "onnxruntime-web";
@@ -86,11 +85,11 @@ def _images(folder: Path, count: int, session: ModelSession) -> UInt8Array:
     return np.stack([preprocess_bgr(load_image(paths[number]), session.spec.preprocess) for number in chosen])
 
 
-def _in_batches(run: Callable[[UInt8Array], Probabilities], images: UInt8Array) -> Probabilities:
+def _in_batches(run: Callable[[UInt8Array], FloatArray], images: UInt8Array) -> FloatArray:
     return np.concatenate([run(images[start : start + 1]) for start in range(len(images))])
 
 
-def _figures(got: Probabilities, wanted: Probabilities, own: Probabilities) -> dict[str, float]:
+def _figures(got: FloatArray, wanted: FloatArray, own: FloatArray) -> dict[str, float]:
     same = got.argmax(axis=1) == wanted.argmax(axis=1)
     return {
         "agreement_with_fp32": float(same.mean()),
@@ -99,7 +98,7 @@ def _figures(got: Probabilities, wanted: Probabilities, own: Probabilities) -> d
     }
 
 
-def _on_the_web(model: Path, images: UInt8Array) -> Probabilities:
+def _on_the_web(model: Path, images: UInt8Array) -> FloatArray:
     with tempfile.TemporaryDirectory(prefix="edgeclf-web-") as name:
         folder = Path(name)
         (folder / "package.json").write_text('{"type": "module"}')

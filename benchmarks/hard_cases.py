@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from _engines import onnxruntime_file
 from onnx import numpy_helper
@@ -23,8 +22,9 @@ from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.graph.float_graph import prepare_model
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_classifier
@@ -41,11 +41,11 @@ class Weights:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self.layers = [node for node in model.graph.node if node.op_type == "Conv"]
 
-    def get(self, layer: int, operand: int) -> npt.NDArray[np.float32]:
+    def get(self, layer: int, operand: int) -> FloatArray:
         """A copy of a layer's weights (operand 1) or biases (operand 2)."""
         return numpy_helper.to_array(self._tensors[self.layers[layer].input[operand]]).copy()
 
-    def set(self, layer: int, operand: int, values: npt.NDArray[np.float32]) -> None:
+    def set(self, layer: int, operand: int, values: FloatArray) -> None:
         """Replaces them, for this layer alone."""
         node = self.layers[layer]
         name = f"{node.input[operand]}_of_{layer}"
@@ -95,7 +95,7 @@ def neighbours_add_up(weights: Weights) -> None:
         weights.set(layer + 1, 1, weights.get(layer + 1, 1)[:, order])
 
 
-def _aligned(projection: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _aligned(projection: FloatArray) -> IntArray:
     """An order of the columns in which neighbours point the same way, those that point it furthest first."""
     # Where the kernel saturates is where both are large with one sign: their elementwise product summed.
     likeness = np.maximum(projection.T[:, None] * projection.T[None], 0).sum(axis=2)

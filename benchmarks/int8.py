@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from _engines import Run, litert_engine, litert_file, missing_packages, nncf_model, onnxruntime_file, openvino_engine
@@ -29,8 +28,9 @@ from edgeclf.export.graph.contract import attach_spec
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
@@ -226,7 +226,7 @@ def _interleaved(engines: dict[str, Run], image: UInt8Array, rounds: int) -> dic
     return times
 
 
-def _logits(run: Run, images: UInt8Array) -> npt.NDArray[np.float64]:
+def _logits(run: Run, images: UInt8Array) -> Float64Array:
     """(N, C) float64 logits up to what a softmax ignores, from the probabilities."""
     rows = [run(images[start : start + 8]) for start in range(0, len(images), 8)]
     logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-30))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.fp16 import convert_fp16
@@ -24,10 +23,10 @@ from edgeclf.export.search.trial_cache import Subject, Trials
 from edgeclf.export.verify.gate import Gate, HeldOutImages, probabilities_of
 from edgeclf.export.verify.parity import FP32_LIMITS, ParityFacts, ParityLimits
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import GateError, InputError, UsageError
 from edgeclf.runtime.files import replacing
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
@@ -201,7 +200,7 @@ def _references(
     spec: ModelSpec,
     parts: Sequence[HeldOutImages],
     progress: Progress,
-) -> list[npt.NDArray[np.float32]]:
+) -> list[FloatArray]:
     keras_model = KerasClassifier(model, spec)
     return [probabilities_of(keras_model, part.images_rgb, f"keras on {part.part}", progress) for part in parts]
 
@@ -220,7 +219,7 @@ def _write(
     spec: ModelSpec,
     out: Path,
     images_rgb: UInt8Array,
-    expected: npt.NDArray[np.float32],
+    expected: FloatArray,
 ) -> None:
     attach_spec(model, spec)
     check_contract(model, spec)

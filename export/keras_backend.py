@@ -11,10 +11,9 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.errors import MissingPackageError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.spec import ModelSpec
 
 # Keras and TensorFlow carry no types; these aliases say at least what a value is.
@@ -26,7 +25,7 @@ KerasVariable: TypeAlias = Any
 KerasOptimizer: TypeAlias = Any
 # A module that carries no types: tensorflow, keras, tf2onnx.
 UntypedModule: TypeAlias = Any
-Inference: TypeAlias = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+Inference: TypeAlias = Callable[[AnyArray], FloatArray]
 
 
 def import_tensorflow() -> UntypedModule:
@@ -134,7 +133,7 @@ def inference_of(model: KerasModel) -> Inference:
         lambda inputs: model(inputs, training=False), input_signature=signature, autograph=False
     )
 
-    def run(inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(inputs: AnyArray) -> FloatArray:
         return np.asarray(traced(tensorflow.constant(inputs)), np.float32)
 
     return run
@@ -152,6 +151,6 @@ class KerasClassifier:
         self.spec = spec
         self._infer = inference_of(model)
 
-    def run(self, images_rgb: UInt8Array) -> npt.NDArray[np.float32]:
+    def run(self, images_rgb: UInt8Array) -> FloatArray:
         """(N, H, W, 3) uint8 RGB to (N, C) float32 probabilities, computed by Keras in inference mode."""
         return self._infer(images_rgb)

@@ -10,9 +10,10 @@ from typing import Literal, TypeVar, overload
 
 import numpy as np
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.pipeline import Job, classify_jobs
 from edgeclf.runtime.errors import EdgeclfError, UsageError
-from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.session.devices import DeviceChoice
 from edgeclf.runtime.session.session import ModelSession, PixelScaling

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from edgeclf.runtime.errors import InputError
 
 CALIBRATION_BINS = 15
@@ -50,7 +50,7 @@ class ClassificationReport:
     macro_f1: float
     expected_calibration_error: float
     per_class: tuple[ClassFigures, ...]
-    confusion: npt.NDArray[np.int64]
+    confusion: IntArray
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class ClassificationReport:
 
 
 def classification_report(
-    probabilities: npt.NDArray[Any], true_indices: Sequence[int] | npt.NDArray[Any], labels: Sequence[str]
+    probabilities: AnyArray, true_indices: Sequence[int] | AnyArray, labels: Sequence[str]
 ) -> ClassificationReport:
     """Measures a classifier.
 
@@ -114,7 +114,7 @@ def classification_report(
     )
 
 
-def expected_calibration_error(confidences: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> float:
+def expected_calibration_error(confidences: AnyArray, correct: BoolArray) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3).
 
     Args:
@@ -131,9 +131,7 @@ def expected_calibration_error(confidences: npt.NDArray[Any], correct: npt.NDArr
     return float(np.abs(gaps).sum() / len(confidences))
 
 
-def calibration_bins(
-    confidences: npt.NDArray[Any], correct: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def calibration_bins(confidences: AnyArray, correct: BoolArray) -> tuple[IntArray, Float64Array, Float64Array]:
     """What a reliability diagram shows: the bins of `expected_calibration_error`.
 
     Args:
@@ -152,13 +150,13 @@ def calibration_bins(
     return counts, means, shares
 
 
-def _bin_indices(confidences: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _bin_indices(confidences: AnyArray) -> IntArray:
     # Bins are (lower, upper], as in the paper; a confidence of exactly 0 joins the first.
     bins = np.clip(np.ceil(confidences.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
     return np.minimum(bins, CALIBRATION_BINS - 1)
 
 
-def _class_figures(label: str, index: int, confusion: npt.NDArray[np.int64]) -> ClassFigures:
+def _class_figures(label: str, index: int, confusion: IntArray) -> ClassFigures:
     hits = int(confusion[index, index])
     support, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
     return ClassFigures(

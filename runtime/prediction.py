@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
 
@@ -32,7 +32,7 @@ class Prediction:
     label: str
     index: int
     confidence: float
-    probabilities: npt.NDArray[np.float32]
+    probabilities: FloatArray
     labels: tuple[str, ...]
 
     def top_k(self, count: int) -> list[LabelConfidence]:
@@ -41,7 +41,7 @@ class Prediction:
         return [LabelConfidence(self.labels[i], float(self.probabilities[i])) for i in order]
 
 
-def predictions_from(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> list[Prediction]:
+def predictions_from(probabilities: FloatArray, spec: ModelSpec) -> list[Prediction]:
     """Reads a batch of model outputs.
 
     Args:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.emulation import guest
 from edgeclf.export.emulation.sysroot import EMULATOR, Sysroot
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 
 
@@ -65,9 +64,7 @@ def get_core(name: str) -> Core:
     return CORES[name]
 
 
-def run_emulated(
-    model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress
-) -> npt.NDArray[np.float32]:
+def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress) -> FloatArray:
     """A model's outputs as an ARM core computes them.
 
     Args:
@@ -157,8 +154,8 @@ class EmulationFacts:
 
 
 def compare_with_here(
-    here: npt.NDArray[np.float32],
-    there: npt.NDArray[np.float32],
+    here: FloatArray,
+    there: FloatArray,
     core: Core,
     true_indices: Sequence[int] | None,
 ) -> EmulationFacts:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
 from edgeclf.export.int8.gptq import learn_rounding
@@ -18,7 +17,7 @@ from edgeclf.export.int8.prefix import BATCH, Prefixes
 from edgeclf.export.int8.qdq_writer import QuantizedLayer, smallest_scales
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import quantize_rows
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.progress import Progress
 
 # Inputs that second moments are estimated from, as a multiple of the weights of a row; at least and at most so many.
@@ -120,7 +119,7 @@ def _by_inputs(
     return QuantizedLayer(layer, codes, scales, layer.bias)
 
 
-def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> npt.NDArray[np.float64]:
+def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> Float64Array:
     """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units; `central`: less its mean.
 
     From output positions drawn at random, fewer where every channel is a group of its own.
@@ -150,8 +149,8 @@ def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> 
 
 def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixes: Prefixes) -> QuantizedLayer:
     """The layer with the bias that brings its outputs, behind the activation function, closest to the float network's."""
-    wanted: list[npt.NDArray[np.float32]] = []
-    got: list[npt.NDArray[np.float32]] = []
+    wanted: list[FloatArray] = []
+    got: list[FloatArray] = []
     batches = prefixes.outputs_before_activation(step, quantized)
     each = max(1, _BIAS_POSITIONS // len(batches))
     for number, (reference, candidate) in enumerate(batches):
@@ -166,9 +165,7 @@ def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixe
     return quantized.with_bias(quantized.bias + shift)
 
 
-def bias_shift(
-    wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32], low: float, high: float
-) -> npt.NDArray[np.float64]:
+def bias_shift(wanted: FloatArray, got: FloatArray, low: float, high: float) -> Float64Array:
     """What to add to each channel so that outputs clipped to low..high come closest in least squares.
 
     Where both are clipped alike an error costs nothing, and taking it back would only disturb the rest: a channel that

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
 from edgeclf.export.int8.ranges import ValueHistogram
+from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
@@ -31,7 +30,7 @@ class Observed:
     """
 
     histograms: dict[str, ValueHistogram]
-    channel_peaks: dict[str, npt.NDArray[np.float64]]
+    channel_peaks: dict[str, Float64Array]
 
 
 def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, progress: Progress) -> Observed:
@@ -50,12 +49,12 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
     if not names:
         return Observed({}, {})
     session = session_with_outputs(graph, names)
-    peaks: dict[str, npt.NDArray[np.float64]] = {}
+    peaks: dict[str, Float64Array] = {}
 
-    def run(batch_rgb: UInt8Array) -> dict[str, npt.NDArray[np.float32]]:
+    def run(batch_rgb: UInt8Array) -> dict[str, FloatArray]:
         return dict(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
 
-    def look(name: str, values: npt.NDArray[np.float32]) -> None:
+    def look(name: str, values: FloatArray) -> None:
         peak = np.abs(values).max(axis=_other_axes(values)).astype(np.float64)
         peaks[name] = np.maximum(peaks.get(name, peak), peak)
 
@@ -63,11 +62,11 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
 
 
 def count_values(
-    run: Callable[[UInt8Array], Mapping[str, npt.NDArray[np.float32]]],
+    run: Callable[[UInt8Array], Mapping[str, FloatArray]],
     images_rgb: UInt8Array,
     progress: Progress,
     *,
-    look: Callable[[str, npt.NDArray[np.float32]], None] = lambda *_: None,
+    look: Callable[[str, FloatArray], None] = lambda *_: None,
 ) -> dict[str, ValueHistogram]:
     """Histograms of a network's values, from running it twice: for the extremes, then for what lies between them.
 
@@ -108,7 +107,7 @@ def count_values(
     return histograms
 
 
-def _other_axes(values: npt.NDArray[np.float32]) -> tuple[int, ...]:
+def _other_axes(values: FloatArray) -> tuple[int, ...]:
     """All axes but that of the channels: the second of (N, C, H, W), the last of anything else."""
     channel = 1 if values.ndim == 4 else values.ndim - 1
     return tuple(axis for axis in range(values.ndim) if axis != channel)

@@ -6,10 +6,8 @@ costs one pass through either network. Values are dropped as soon as no later st
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
@@ -17,12 +15,12 @@ from edgeclf.export.graph.pixel_normalisation import Stem
 from edgeclf.export.int8.partition import Step, StepPlan
 from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
 BATCH = 16
-Values = dict[str, npt.NDArray[Any]]
+Values = dict[str, AnyArray]
 
 
 class Prefixes:
@@ -46,23 +44,21 @@ class Prefixes:
         if plan.stem is not None:
             self._run_stem(plan.stem, images_rgb)
 
-    def codes(self, value: str) -> npt.NDArray[np.uint8]:
+    def codes(self, value: str) -> UInt8Array:
         """(N, ...) uint8: a value in the int8 network."""
         return self._quantized[in_bytes(value)]
 
-    def real(self, value: str, rows: slice) -> npt.NDArray[np.float32]:
+    def real(self, value: str, rows: slice) -> FloatArray:
         """(n, ...) float32: what these codes stand for."""
         given = self._params[value]
         codes = self._quantized[in_bytes(value)][rows]
         return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
 
-    def float_of(self, value: str) -> npt.NDArray[np.float32]:
+    def float_of(self, value: str) -> FloatArray:
         """(N, ...) float32: a value in the float network."""
         return self._float[value]
 
-    def outputs_before_activation(
-        self, step: Step, layer: QuantizedLayer
-    ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    def outputs_before_activation(self, step: Step, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
         """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
         cut = Step(step.nodes[:1], step.inputs, step.before_activation, step.layer, quantized=True)
         emitter = Emitter(self._graph, self._params, {step.name: layer})
@@ -109,7 +105,7 @@ class Prefixes:
 
     def _run(
         self, emitter: Emitter, inputs: tuple[str, ...], output: str, values: Values, *, as_float: bool
-    ) -> list[npt.NDArray[Any]]:
+    ) -> list[AnyArray]:
         """The output of a small model for all images, in batches."""
         names = [name if as_float or name not in self._params else in_bytes(name) for name in inputs]
         kinds = onnx.helper.np_dtype_to_tensor_dtype

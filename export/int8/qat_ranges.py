@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.graph.float_graph import FloatGraph
 from edgeclf.export.int8.observe import session_with_outputs
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 
 # The largest difference of two values that are the same, as a share of the largest of them.
 _SAME = 1e-3
@@ -31,7 +30,7 @@ class TrainedRanges:
     """
 
     images_rgb: UInt8Array
-    values: tuple[npt.NDArray[np.float32], ...]
+    values: tuple[FloatArray, ...]
     params: tuple[QuantParams, ...]
 
     def locate(self, graph: FloatGraph, names: Iterable[str]) -> dict[str, QuantParams]:
@@ -77,7 +76,7 @@ def trained_ranges(network: Any, ranges: Mapping[str, Mapping[str, float]], imag
     )
 
 
-def _distance(theirs: npt.NDArray[np.float32], mine: npt.NDArray[np.float32]) -> float:
+def _distance(theirs: FloatArray, mine: FloatArray) -> float:
     """The largest difference as a share of the largest value; infinite where shapes differ."""
     if mine.ndim == 4 and theirs.ndim == 4:
         # (N, H, W, C), as Keras has it, to (N, C, H, W).

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator
@@ -21,7 +20,7 @@ from edgeclf.export.int8.qat_ranges import TrainedRanges
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.trial_cache import Trials
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, parity_failures
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
@@ -288,11 +287,11 @@ def rank_layers(network: QuantizedNetwork, images_rgb: UInt8Array, progress: Pro
     return sorted(harms, key=lambda item: -item[1])
 
 
-def _squared_error(reference: npt.NDArray[np.float64], model: onnx.ModelProto, images_rgb: UInt8Array) -> float:
+def _squared_error(reference: Float64Array, model: onnx.ModelProto, images_rgb: UInt8Array) -> float:
     return float(np.square(_log_probabilities(model, images_rgb) - reference).mean())
 
 
-def _log_probabilities(model: onnx.ModelProto, images_rgb: UInt8Array) -> npt.NDArray[np.float64]:
+def _log_probabilities(model: onnx.ModelProto, images_rgb: UInt8Array) -> Float64Array:
     """(N, C) float64 logarithms of the probabilities, less their mean: the logits up to what a softmax ignores."""
     session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=1)
     name = session.get_inputs()[0].name

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
 from edgeclf.export.int8.network import Quantized
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
 from edgeclf.export.verify.recommend import Candidate
+from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.batch.pipeline import ProbabilityModel
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
@@ -50,7 +49,7 @@ class HeldOutImages:
 
     part: str
     images_rgb: ImageRows
-    true_indices: npt.NDArray[np.int64]
+    true_indices: IntArray
     decides: bool
 
 
@@ -71,18 +70,18 @@ class Gate:
     def __init__(
         self,
         parts: Sequence[HeldOutImages],
-        references: Sequence[npt.NDArray[np.float32]],
+        references: Sequence[FloatArray],
         folder: Path,
         progress: Progress,
         *,
-        int8_references: Sequence[npt.NDArray[np.float32]] | None = None,
+        int8_references: Sequence[FloatArray] | None = None,
     ) -> None:
         self._parts = parts
         self._references = references
         self._int8_references = references if int8_references is None else int8_references
         self._folder = folder
         self._progress = progress
-        self.first_rows: dict[str, npt.NDArray[np.float32]] = {}
+        self.first_rows: dict[str, FloatArray] = {}
 
     def digest(self) -> str:
         """Differs whenever int8 candidates would be compared on other images or with other references."""
@@ -152,16 +151,14 @@ class Gate:
             self.path_of(f"timed-{number}").unlink()
         return [figures.ratio for figures in compare_latency(sessions, rounds=_ROUNDS).values()]
 
-    def _compare(
-        self, session: ModelSession, part: HeldOutImages, reference: npt.NDArray[np.float32], name: str
-    ) -> ParityFacts:
+    def _compare(self, session: ModelSession, part: HeldOutImages, reference: FloatArray, name: str) -> ParityFacts:
         probabilities = probabilities_of(session, part.images_rgb, f"{name} on {part.part}", self._progress)
         return compare_probabilities(reference, probabilities, part.part, part.true_indices)
 
 
 def probabilities_of(
     model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
-) -> npt.NDArray[np.float32]:
+) -> FloatArray:
     """A model's probabilities for preprocessed images.
 
     Args:

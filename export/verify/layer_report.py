@@ -11,8 +11,8 @@ from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_gra
 from edgeclf.export.graph.pixel_normalisation import find_stem
 from edgeclf.export.int8.layers import Layer
 from edgeclf.export.int8.partition import WEIGHTED_OPS, Step, plan_steps
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
@@ -118,7 +118,7 @@ def worst_first(facts: tuple[LayerFacts, ...]) -> tuple[LayerFacts, ...]:
     return tuple(sorted(facts, key=lambda item: -(item.lost_db if item.lost_db is not None else -1e9)))
 
 
-def sqnr_db(signal: npt.NDArray[Any], noisy: npt.NDArray[Any]) -> float | None:
+def sqnr_db(signal: AnyArray, noisy: AnyArray) -> float | None:
     """10 log10 of the signal's energy over that of the difference, in decibels; None where they are equal."""
     wide = signal.astype(np.float64)
     return _decibels(float(np.square(wide).sum()), float(np.square(noisy.astype(np.float64) - wide).sum()))
@@ -196,7 +196,7 @@ def _final_value(graph: FloatGraph, node: Any, nodes: int) -> tuple[str, bool]: 
     return value, False
 
 
-def _real(graph: FloatGraph, values: npt.NDArray[Any], name: str, quantized: bool) -> npt.NDArray[np.float32]:  # noqa: FBT001
+def _real(graph: FloatGraph, values: AnyArray, name: str, quantized: bool) -> FloatArray:  # noqa: FBT001
     if not quantized:
         return np.asarray(values, np.float32)
     _, scale, zero = graph.producers[name].input
@@ -204,7 +204,7 @@ def _real(graph: FloatGraph, values: npt.NDArray[Any], name: str, quantized: boo
     return np.asarray(centred * np.float32(graph.constants[scale]), np.float32)
 
 
-def _aligned(reference: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _aligned(reference: FloatArray, values: FloatArray) -> FloatArray:
     """Each channel times the factor that brings it closest to the reference."""
     channel = 1 if values.ndim == 4 else values.ndim - 1
     axes = tuple(axis for axis in range(values.ndim) if axis != channel)
@@ -221,7 +221,7 @@ def _session(model: onnx.ModelProto, outputs: dict[str, int]) -> Any:  # noqa: A
     return open_session_from_bytes(copy.SerializeToString(), "cpu", threads=1)
 
 
-def _weights(graph: FloatGraph, node: Any) -> npt.NDArray[Any] | None:  # noqa: ANN401
+def _weights(graph: FloatGraph, node: Any) -> AnyArray | None:  # noqa: ANN401
     """A layer's weights as they stand in the file, codes or floats; None for another node."""
     if node.op_type not in WEIGHTED_OPS:
         return None
@@ -236,7 +236,7 @@ def _codes(graph: FloatGraph, node: Any) -> npt.NDArray[np.int8] | None:  # noqa
     return graph.constants.get(producer.input[0])
 
 
-def _rows_shape(weights: npt.NDArray[Any] | None, node: Any) -> tuple[int, ...]:  # noqa: ANN401
+def _rows_shape(weights: AnyArray | None, node: Any) -> tuple[int, ...]:  # noqa: ANN401
     if weights is None:
         return ()
     if node.op_type == "Conv":

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import EdgeclfError
-from edgeclf.runtime.images.preprocess import UInt8Array, preprocess_bgr
+from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
@@ -24,7 +24,7 @@ class ProbabilityModel(Protocol):
     def spec(self) -> ModelSpec:
         """Labels and preprocessing."""
 
-    def run(self, images_rgb: UInt8Array) -> npt.NDArray[np.float32]:
+    def run(self, images_rgb: UInt8Array) -> FloatArray:
         """(N, H, W, 3) uint8 RGB to (N, C) float32 probabilities."""
 
 

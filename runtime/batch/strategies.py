@@ -7,10 +7,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.batch.jobs import Job, Loaded, Outcome, ProbabilityModel, classify_group, load_job, run_loaded
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Fed:
         pool: "ThreadPoolExecutor",
         workers: int,
         spec: ModelSpec,
-        run: Callable[[UInt8Array], npt.NDArray[np.float32]],
+        run: Callable[[UInt8Array], FloatArray],
         batch_size: int,
     ) -> None:
         self._pool = pool
@@ -131,7 +130,7 @@ class Fed:
 class _Runnable:
     """A model's spec with another way to run it."""
 
-    def __init__(self, spec: ModelSpec, run: Callable[[UInt8Array], npt.NDArray[np.float32]]) -> None:
+    def __init__(self, spec: ModelSpec, run: Callable[[UInt8Array], FloatArray]) -> None:
         self.spec = spec
         self.run = run
 

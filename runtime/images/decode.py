@@ -3,15 +3,11 @@
 `edgeclf.runtime.images.preprocess` calls this after it has looked at the header; nothing else does.
 """
 
-from typing import Any, TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, UInt8Array
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.header import ImageHeader
-
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 
 _COLOUR_FLAGS = {
     1: cv2.IMREAD_COLOR,
@@ -47,7 +43,7 @@ def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8
     return image_bgr if header.format == "tiff" else _orient(image_bgr, header.orientation)
 
 
-def _to_bgr8(pixels: npt.NDArray[Any], header: ImageHeader) -> UInt8Array:
+def _to_bgr8(pixels: AnyArray, header: ImageHeader) -> UInt8Array:
     """Brings decoded pixels to 8-bit BGR, transparency laid on white.
 
     Args:
@@ -78,7 +74,7 @@ def _to_bgr8(pixels: npt.NDArray[Any], header: ImageHeader) -> UInt8Array:
     return _to_uint8(pixels)
 
 
-def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
+def _to_uint8(pixels: AnyArray) -> UInt8Array:
     if pixels.dtype == np.uint16:
         # The high byte, as image viewers and OpenCV's own 16-to-8-bit reading take it.
         return (pixels >> 8).astype(np.uint8)

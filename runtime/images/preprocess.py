@@ -7,11 +7,10 @@ cheaper than turning the large one and gives the same numbers, since every step 
 
 import threading
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.decode import decode_pixels
@@ -19,8 +18,6 @@ from edgeclf.runtime.images.fit_modes import filled_size, kept_region
 from edgeclf.runtime.images.header import begins_like_image, read_image_header
 from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction, lay_on_input
 from edgeclf.runtime.spec import Preprocess
-
-UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 
 # 200 million pixels are 600 MB as 8-bit BGR; the largest phone sensors stay just below.
 MAX_PIXELS = 200_000_000

@@ -18,8 +18,8 @@ A half with 2.1 pixels left, of 1.6 megapixels: laid 0.37, 0.010, 0.996, where t
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.fit_modes import filled_size, kept_region
 from edgeclf.runtime.images.header import ImageHeader
@@ -58,9 +58,7 @@ def jpeg_reduction(header: ImageHeader, preprocess: Preprocess) -> int:
     return next((reduction for reduction, left in _PIXELS_LEFT.items() if pixels >= left * reduction), 1)
 
 
-def lay_on_input(
-    reduced_bgr: npt.NDArray[np.uint8], header: ImageHeader, reduction: int, preprocess: Preprocess
-) -> npt.NDArray[np.uint8]:
+def lay_on_input(reduced_bgr: UInt8Array, header: ImageHeader, reduction: int, preprocess: Preprocess) -> UInt8Array:
     """Resamples a reduced image so that `preprocess_bgr` cuts the same region as of the full one, in whole pixels.
 
     Args:

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import OutputError, SourceError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 
 # Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
 VIDEO_SUFFIXES = frozenset((

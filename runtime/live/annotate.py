@@ -1,7 +1,7 @@
 """A classification drawn into a frame."""
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.prediction import Prediction
 
 

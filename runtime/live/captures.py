@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.images.video import open_video, usable_fps
 
 URL_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://")

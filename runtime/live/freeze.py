@@ -2,7 +2,7 @@
 
 import threading
 
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import UInt8Array
 
 # Two pictures that agree to the bit at every sixteenth pixel of every sixteenth row are one: a sensor has noise.
 _STEP = 16

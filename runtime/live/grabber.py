@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.live.captures import Capture, CaptureEndedError
 
 # The source gives up so much sooner than whoever waits for it: a thread that has ended cannot be in the way of what follows.

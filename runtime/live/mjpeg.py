@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
-from edgeclf.runtime.images.preprocess import UInt8Array, decode_image
+from edgeclf.runtime.images.preprocess import decode_image
 from edgeclf.runtime.live.captures import CaptureEndedError
 
 # Longer than any frame, short enough for a stream that never comes to a boundary.

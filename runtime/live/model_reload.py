@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.pipeline import Job, classify_job
 from edgeclf.runtime.errors import EdgeclfError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.session.session import ModelSession
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import UNKNOWN_LABEL
 
@@ -60,7 +61,7 @@ class LabelState:
         challenger_since_s: Since when.
     """
 
-    mean: npt.NDArray[np.float64]
+    mean: Float64Array
     at_s: float
     index: int
     challenger: int | None = None
@@ -113,12 +114,12 @@ def smooth(
     return LabelState(mean, at_s, state.index, best, since_s)
 
 
-def _best(mean: npt.NDArray[np.float64], threshold: float | None) -> int:
+def _best(mean: Float64Array, threshold: float | None) -> int:
     index = int(mean.argmax())
     return UNKNOWN_INDEX if threshold is not None and mean[index] < threshold else index
 
 
-def _leads(mean: npt.NDArray[np.float64], best: int, index: int, margin: float, threshold: float | None) -> bool:
+def _leads(mean: Float64Array, best: int, index: int, margin: float, threshold: float | None) -> bool:
     """Whether `best` may take the place of `index`."""
     if best == UNKNOWN_INDEX:
         return True

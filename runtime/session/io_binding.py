@@ -4,8 +4,8 @@ import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.session._onnxruntime import onnxruntime
 
 # Where a provider's memory is, in ONNX Runtime's words. DirectML takes its inputs from the CPU's memory.
@@ -36,7 +36,7 @@ class BoundRuns:
         self._output_name = session.get_outputs()[0].name
         self._local = threading.local()
 
-    def run(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def run(self, tensor: AnyArray) -> AnyArray:
         """One inference.
 
         Args:
@@ -56,7 +56,7 @@ class BoundRuns:
         # ONNX Runtime writes the next output to the same place.
         return np.array(binding.copy_outputs_to_cpu()[0])
 
-    def _bind(self, tensor: npt.NDArray[Any]) -> tuple[Any, Any]:
+    def _bind(self, tensor: AnyArray) -> tuple[Any, Any]:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(np.array(tensor), self._memory, 0)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input_name, value)

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
 from edgeclf.runtime.files import file_identity
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.session.devices import DeviceChoice, check_placement, check_provider, node_placement
 from edgeclf.runtime.session.io_binding import FIXED_SHAPE_PROVIDERS, BoundRuns
 from edgeclf.runtime.session.opening import open_session
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, Preprocess, spec_from_json
 
-FloatArray = npt.NDArray[np.float32]
 _FLOAT, _UINT8 = "tensor(float)", "tensor(uint8)"
 
 
@@ -188,7 +186,7 @@ class ModelSession:
         return np.concatenate(rows)
 
     def _run_exact(self, images_rgb: UInt8Array) -> FloatArray:
-        tensor: npt.NDArray[Any] = images_rgb
+        tensor: AnyArray = images_rgb
         if self._input.is_float:
             tensor = images_rgb.astype(np.float32)
             if self._scale is not None:
@@ -291,7 +289,7 @@ class ModelSession:
         return ModelSpec(labels=tuple(labels), preprocess=Preprocess(self._input.size_hw), architecture="foreign")
 
 
-def softmax(logits: npt.NDArray[Any]) -> FloatArray:
+def softmax(logits: AnyArray) -> FloatArray:
     """Softmax along the last axis, shifted by the maximum so that it cannot overflow.
 
     Args:

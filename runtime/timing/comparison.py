@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.timing.durations import Distribution, distribution
@@ -166,7 +166,7 @@ def compare_models(
     ]
 
 
-def ratio_of_rounds(times_ms: npt.NDArray[np.float64], first_ms: npt.NDArray[np.float64]) -> Ratio:
+def ratio_of_rounds(times_ms: Float64Array, first_ms: Float64Array) -> Ratio:
     """The ratio of two models' times, from the rounds in which both ran twice.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 
 _PERCENTS = (50, 90, 95, 99)
@@ -70,5 +71,5 @@ def distribution(durations_ms: npt.ArrayLike) -> Distribution:
     )
 
 
-def _nearest_rank(ordered: npt.NDArray[np.float64], percent: int) -> float:
+def _nearest_rank(ordered: Float64Array, percent: int) -> float:
     return float(ordered[math.ceil(percent * ordered.size / 100) - 1])

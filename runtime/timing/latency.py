@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.images.preprocess import UInt8Array, preprocess_bgr
+from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.timing.durations import Distribution, distribution

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array, check_image, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import check_image, load_image, preprocess_bgr
 from edgeclf.runtime.prediction import predictions_from
 from edgeclf.runtime.session.session import ModelSession
 
-DurationsMs = npt.NDArray[np.float64]
 SYNTHETIC_SIZE_HW = (480, 640)
 
 
@@ -29,12 +28,12 @@ class QueryTimes:
         postprocess_ms: From probabilities to predictions.
     """
 
-    preprocess_ms: DurationsMs
-    infer_ms: DurationsMs
-    postprocess_ms: DurationsMs
+    preprocess_ms: Float64Array
+    infer_ms: Float64Array
+    postprocess_ms: Float64Array
 
     @property
-    def query_ms(self) -> DurationsMs:
+    def query_ms(self) -> Float64Array:
         """Durations of whole queries."""
         return self.preprocess_ms + self.infer_ms + self.postprocess_ms
 

@@ -12,9 +12,7 @@ from edgeclf.runtime.errors import DatasetError, EdgeclfError
 from edgeclf.training.cache.pixels import cached_images
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.arrays import IntArray, UInt8Array
     from edgeclf.runtime.progress import Progress
     from edgeclf.training.cache.array_file import RowFile
     from edgeclf.training.run.folder import Run
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 class RowsOf:
     """Some rows of a file, copied only as they are asked for."""
 
-    def __init__(self, images: "RowFile", rows: "npt.NDArray[np.int64]") -> None:
+    def __init__(self, images: "RowFile", rows: "IntArray") -> None:
         self._images = images
         self._rows = rows
 
@@ -33,7 +31,7 @@ class RowsOf:
     def __getitem__(self, rows: slice, /) -> "UInt8Array":
         return self._images.take(self._rows[rows])
 
-    def chosen(self, positions: "npt.NDArray[np.int64]") -> "RowsOf":
+    def chosen(self, positions: "IntArray") -> "RowsOf":
         """Some of these rows."""
         return RowsOf(self._images, self._rows[positions])
 
@@ -51,7 +49,7 @@ class RunImages:
 
     held_out: tuple[HeldOutImages, ...]
     images: "RowFile"
-    training_rows: "npt.NDArray[np.int64]"
+    training_rows: "IntArray"
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
 
     @property

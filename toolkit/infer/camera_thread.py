@@ -17,7 +17,7 @@ from edgeclf.runtime.live.smoothing import LabelState, smooth
 from edgeclf.toolkit.infer.figures import LiveFigures
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.arrays import UInt8Array
     from edgeclf.runtime.session.session import ModelSession
     from edgeclf.toolkit.infer.options import LiveOptions
     from edgeclf.toolkit.infer.recording import LiveRecording

@@ -20,8 +20,8 @@ from edgeclf.toolkit.infer.records import Delivery, RecordWriter, check_targets,
 from edgeclf.toolkit.infer.status_line import LiveLine
 
 if TYPE_CHECKING:
+    from edgeclf.runtime.arrays import UInt8Array
     from edgeclf.runtime.batch.pipeline import Outcome
-    from edgeclf.runtime.images.preprocess import UInt8Array
     from edgeclf.runtime.live.results import LiveResult
     from edgeclf.runtime.live.smoothing import LabelState
     from edgeclf.runtime.session.session import ModelSession

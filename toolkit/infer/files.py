@@ -12,7 +12,7 @@ from edgeclf.toolkit.console import note, progress_bar, warn
 from edgeclf.toolkit.infer.records import Delivery, check_targets, frame_view, make_writer, record_output
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.arrays import UInt8Array
     from edgeclf.runtime.session.session import ModelSession
 
 

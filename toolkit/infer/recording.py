@@ -13,7 +13,7 @@ from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images.video import VideoRecorder, usable_fps
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.arrays import UInt8Array
 
 # What must be left on the disk, so that the file can be completed: its index, and what is written between two looks.
 _RESERVE_BYTES = 16 << 20

@@ -13,7 +13,7 @@ from edgeclf.runtime.images.video import VideoRecorder, usable_fps
 from edgeclf.runtime.live.annotate import annotate
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.images.preprocess import UInt8Array
+    from edgeclf.runtime.arrays import UInt8Array
     from edgeclf.runtime.prediction import Prediction
 
 _WINDOW = "edgeclf (q closes)"

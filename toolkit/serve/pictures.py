@@ -4,8 +4,8 @@ import asyncio
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
 from edgeclf.toolkit.serve.wait import wait_until
 

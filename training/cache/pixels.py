@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError, InputError
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.images.preprocess import UInt8Array, load_image, preprocess_bgr
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.array_file import RowFile

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import UInt8Array
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def augment_batch(images_rgb: UInt8Array, augmentation: Augmentation, rng: np.ra
 
 
 def mix_up(
-    images_rgb: UInt8Array, targets: npt.NDArray[np.float32], alpha: float, rng: np.random.Generator
-) -> tuple[UInt8Array, npt.NDArray[np.float32]]:
+    images_rgb: UInt8Array, targets: FloatArray, alpha: float, rng: np.random.Generator
+) -> tuple[UInt8Array, FloatArray]:
     """Blends each image and its target with those of another image of the batch (Zhang et al. 2018, arXiv 1710.09412).
 
     Args:
@@ -153,7 +152,7 @@ class _Hole(NamedTuple):
 
 def _affine_matrices(
     augmentation: Augmentation, count: int, size_hw: tuple[int, int], rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+) -> Float64Array:
     """(N, 2, 3) float64: for each image, output to source pixel coordinates inverted, as `cv2.warpAffine` takes them."""
     height, width = size_hw
     angle = np.deg2rad(rng.uniform(-1, 1, count) * augmentation.rotate_degrees)
@@ -174,7 +173,7 @@ def _affine_matrices(
 
 def _draw_tones(
     augmentation: Augmentation, count: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """(N,) each: what is added to 0..255, and the factors of contrast and saturation."""
     brightness, contrast, saturation = rng.uniform(-1, 1, (3, count))
     return (

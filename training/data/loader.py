@@ -4,13 +4,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.images.preprocess import UInt8Array, resize
+from edgeclf.runtime.images.preprocess import resize
 from edgeclf.training.cache.array_file import RowFile
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
 from edgeclf.training.prefetch import map_ahead
@@ -27,17 +27,17 @@ class LabelledRows:
         true_indices: (N,) int64, the class of each.
     """
 
-    inputs: RowFile | npt.NDArray[Any]
-    rows: npt.NDArray[np.int64]
-    true_indices: npt.NDArray[np.int64]
+    inputs: RowFile | AnyArray
+    rows: IntArray
+    true_indices: IntArray
 
-    def read(self, positions: npt.NDArray[np.int64] | slice) -> npt.NDArray[Any]:
+    def read(self, positions: IntArray | slice) -> AnyArray:
         """Copies the inputs at positions 0..N-1 into memory, (len, ...)."""
         rows = self.rows[positions]
         return self.inputs.take(rows) if isinstance(self.inputs, RowFile) else self.inputs[rows]
 
 
-def class_weights(true_indices: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float32]:
+def class_weights(true_indices: IntArray, classes: int) -> FloatArray:
     """(C,) float32: what an image of each class counts so that all classes count alike and the mean is 1.
 
     N / (C n_c), scikit-learn's "balanced" weights; 0 for a class without images.
@@ -47,9 +47,7 @@ def class_weights(true_indices: npt.NDArray[np.int64], classes: int) -> npt.NDAr
     return np.where(counts > 0, weights, 0.0).astype(np.float32)
 
 
-def epoch_order(
-    true_indices: npt.NDArray[np.int64], epoch: int, options: FitOptions, classes: int
-) -> npt.NDArray[np.int64]:
+def epoch_order(true_indices: IntArray, epoch: int, options: FitOptions, classes: int) -> IntArray:
     """The positions of the images of one epoch, (N,) int64: all of them shuffled, or drawn so that classes are even.
 
     Args:
@@ -62,7 +60,7 @@ def epoch_order(
     if options.balance != "sampling":
         return rng.permutation(len(true_indices))
     present = np.flatnonzero(np.bincount(true_indices, minlength=classes))
-    drawn: list[npt.NDArray[np.int64]] = []
+    drawn: list[IntArray] = []
     # Every class gives the same number of images (to within one): each of its images equally often (to within one).
     for place, label in enumerate(rng.permutation(present)):
         wanted = len(true_indices) // len(present) + (place < len(true_indices) % len(present))
@@ -72,7 +70,7 @@ def epoch_order(
     return rng.permutation(np.concatenate(drawn))
 
 
-Batch: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Batch: TypeAlias = tuple[AnyArray, FloatArray, FloatArray]
 
 
 class TrainingBatches:
@@ -126,7 +124,7 @@ class TrainingBatches:
         for epoch in itertools.count():
             yield from self.epoch(epoch)
 
-    def _batch(self, order: npt.NDArray[np.int64], epoch: int, index: int) -> Batch:
+    def _batch(self, order: IntArray, epoch: int, index: int) -> Batch:
         size = self._options.batch_size
         chosen = order[index * size : (index + 1) * size]
         inputs = self._data.read(chosen)

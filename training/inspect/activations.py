@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.keras_backend import import_tensorflow
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
 _BATCH = 16
@@ -98,7 +97,7 @@ def probe_network(model: Any, images_rgb: UInt8Array, progress: Progress = no_pr
         return found, [tensorflow.reduce_max(value, axis=list(range(value.shape.rank - 1))) for value in values[at:]]
 
     moments: list[list[Any]] = []
-    highest: list[npt.NDArray[np.float32]] | None = None
+    highest: list[FloatArray] | None = None
     for start in range(0, len(images_rgb), _BATCH):
         found, tops = look(tensorflow.constant(images_rgb[start : start + _BATCH]))
         moments.append([[np.asarray(part, np.float64) for part in item] for item in found])
@@ -152,7 +151,7 @@ def _moments(tensorflow: Any, value: Any, *, keep: bool) -> list[Any]:  # noqa: 
     ]
 
 
-def _combine(parts: list[list[npt.NDArray[np.float64]]]) -> tuple[Any, Any, Any, Any]:
+def _combine(parts: list[list[Float64Array]]) -> tuple[Any, Any, Any, Any]:
     total, squares, count = (sum(part[position] for part in parts) for position in range(3))
     mean = total / count
     return mean, np.maximum(squares / count - mean**2, 0.0), min(p[3] for p in parts), max(p[4] for p in parts)
@@ -173,5 +172,5 @@ def _bias_to_kernel(model: Any) -> float | None:  # noqa: ANN401
     return float(np.median(ratios)) if ratios else None
 
 
-def _rms(values: npt.NDArray[np.float64]) -> float:
+def _rms(values: Float64Array) -> float:
     return float(np.sqrt((values**2).mean()))

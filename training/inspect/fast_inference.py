@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.keras_backend import Inference, inference_of
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.features import FrozenBackbone, freeze_backbone
 from edgeclf.training.networks.registry import get_architecture
@@ -73,11 +72,11 @@ def _with_head(frozen: FrozenBackbone, model: Any) -> Inference:  # noqa: ANN401
     scale = np.float32(model.get_layer("temperature").scale)
     name = frozen.session.get_inputs()[0].name
 
-    def features(group: UInt8Array) -> npt.NDArray[np.float32]:
+    def features(group: UInt8Array) -> FloatArray:
         (found,) = frozen.session.run(None, {name: group})
         return np.asarray(found, np.float32)
 
-    def run(images_rgb: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(images_rgb: AnyArray) -> FloatArray:
         groups = [images_rgb[start : start + _TOGETHER] for start in range(0, len(images_rgb), _TOGETHER)]
         threads = usable_cpus()
         found = list(map_ahead(features, groups, threads=threads, ahead=4 * threads, name="edgeclf-infer"))

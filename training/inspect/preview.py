@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.export.keras_backend import check_training_packages
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import replacing
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
 from edgeclf.training.data.dataset import Dataset

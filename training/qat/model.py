@@ -15,8 +15,8 @@ import numpy as np
 from edgeclf.export.int8.observe import count_values
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.images.preprocess import UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclf.runtime.images.preprocess import UInt8Array, preprocess_bgr
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
+from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.prediction import predictions_from
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.bench.loadgen.scenario_rules import Scenario
@@ -61,8 +61,8 @@ class RunRecord:
         samples: Images that were classified.
     """
 
-    start_s: npt.NDArray[np.float64]
-    end_s: npt.NDArray[np.float64]
+    start_s: Float64Array
+    end_s: Float64Array
     samples: int
 
 

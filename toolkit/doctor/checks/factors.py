@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import ImageTable
-
-Floats = npt.NDArray[np.float64]
 
 # Steps across JPEG's blocks are seen from here on, log2 of their size over that of the steps inside.
 _SEEN_BLOCKS = 0.2
@@ -27,7 +25,7 @@ class Factor:
         unit: Of that property.
     """
 
-    values: Callable[[ImageTable], Floats]
+    values: Callable[[ImageTable], Float64Array]
     margin: float
     less: str
     more: str
@@ -35,35 +33,35 @@ class Factor:
     unit: str = ""
 
 
-def _column(name: str) -> Callable[[ImageTable], Floats]:
+def _column(name: str) -> Callable[[ImageTable], Float64Array]:
     return lambda images: np.asarray(images.properties[name], np.float64)
 
 
-def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[ImageTable], Floats]:
+def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[ImageTable], Float64Array]:
     return lambda images: share * np.log2(np.maximum(images.properties[name] + offset, 1e-9))
 
 
-def share_of_light(channel: str) -> Callable[[ImageTable], Floats]:
+def share_of_light(channel: str) -> Callable[[ImageTable], Float64Array]:
     """A channel's share of the three, a third for grey pictures, however bright."""
 
-    def share(images: ImageTable) -> Floats:
+    def share(images: ImageTable) -> Float64Array:
         total = images.properties["red"] + images.properties["green"] + images.properties["blue"]
         return np.asarray(np.round((images.properties[channel] + 1.0) / (total + 3.0), 4), np.float64)
 
     return share
 
 
-def relative_spread(images: ImageTable) -> Floats:
+def relative_spread(images: ImageTable) -> Float64Array:
     """How colourful, however bright: about 0 for grey pictures."""
     return np.asarray(images.properties["channel_spread"] / (images.properties["brightness"] + 8.0), np.float64)
 
 
-def visible_blocks(images: ImageTable) -> Floats:
+def visible_blocks(images: ImageTable) -> Float64Array:
     """Blockiness as far as it is seen: pictures that show none are alike, whatever they were saved with."""
     return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _SEEN_BLOCKS)
 
 
-def _is_jpeg(images: ImageTable) -> Floats:
+def _is_jpeg(images: ImageTable) -> Float64Array:
     return np.array([format_ == "jpeg" for format_ in images.formats], np.float64)
 
 

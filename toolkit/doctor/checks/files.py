@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 
@@ -17,9 +17,6 @@ _FAR_OUT = 3.0
 _OUT = 1.5
 # Pictures of the rarer formats that are named: nothing is wrong with them.
 _MOST_OF_OTHER_FORMATS = 100
-
-Values = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 
 def find_blank(facts: Facts) -> list[Finding]:
@@ -38,7 +35,7 @@ def find_blank(facts: Facts) -> list[Finding]:
 def find_blurred(facts: Facts) -> list[Finding]:
     """Pictures that are far less sharp than the others."""
 
-    def rows(images: ImageTable) -> npt.NDArray[np.bool_]:
+    def rows(images: ImageTable) -> BoolArray:
         sharpness = _relative_sharpness(images)
         # A decade less than the median: about a Gaussian blur of two pixels, on a picture of 256.
         return (
@@ -62,7 +59,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
 def find_exposure(facts: Facts) -> list[Finding]:
     """Pictures that are mostly black or mostly white among others that are not."""
 
-    def rows(images: ImageTable) -> npt.NDArray[np.bool_]:
+    def rows(images: ImageTable) -> BoolArray:
         wrong = np.zeros(len(images), np.bool_)
         for name in ("dark_share", "bright_share"):
             share = images.properties[name]
@@ -105,7 +102,7 @@ def find_grey(facts: Facts) -> list[Finding]:
 def find_odd_size(facts: Facts) -> list[Finding]:
     """Pictures whose size or shape is far from that of the others."""
 
-    def rows(images: ImageTable) -> npt.NDArray[np.bool_]:
+    def rows(images: ImageTable) -> BoolArray:
         aspect = np.log2(images.properties["aspect"])
         side = np.log2(np.minimum(images.properties["width"], images.properties["height"]))
         # Far out, and by more than a factor: where all have one size the quartiles say nothing.
@@ -160,12 +157,12 @@ def find_mixed_formats(facts: Facts) -> list[Finding]:
     ]
 
 
-def _relative_sharpness(images: ImageTable) -> Values:
+def _relative_sharpness(images: ImageTable) -> Float64Array:
     """Sharpness over contrast: a dark or a hazy picture need not be blurred."""
     return np.asarray(images.properties["sharpness"] - np.log10(images.properties["contrast"] ** 2 + 1.0))
 
 
-def _far_below(values: Values, ranges: float = _FAR_OUT) -> npt.NDArray[np.bool_]:
+def _far_below(values: Float64Array, ranges: float = _FAR_OUT) -> BoolArray:
     """Which values lie below the lower quartile by more than so many interquartile ranges."""
     low, high = np.quantile(values, (0.25, 0.75)) if len(values) else (0.0, 0.0)
     return np.asarray(values < low - ranges * (high - low))
@@ -174,12 +171,12 @@ def _far_below(values: Values, ranges: float = _FAR_OUT) -> npt.NDArray[np.bool_
 def _odd(
     facts: Facts,
     cause: str,
-    choose: Callable[[ImageTable], npt.NDArray[np.bool_]],
+    choose: Callable[[ImageTable], BoolArray],
     describe: Callable[[ImageTable, int], str],
     *,
     title: str,
     fix: str,
-    rank: Callable[[ImageTable], Values] | None = None,
+    rank: Callable[[ImageTable], Float64Array] | None = None,
     least: Severity = "note",
     most: Severity = "warning",
 ) -> list[Finding]:
@@ -227,7 +224,7 @@ def _odd(
     ]
 
 
-def _by_class(data: DataFacts, rows: Rows) -> dict[str, int]:
+def _by_class(data: DataFacts, rows: IntArray) -> dict[str, int]:
     return {
         label: count
         for position, label in enumerate(data.classes)

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
 from edgeclf.toolkit.doctor.facts import PARTS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # Nearest pictures whose mean distance says how unlike a picture is to all of a part.
 _NEIGHBOURS = 5
@@ -50,8 +47,8 @@ class Hidden:
 
     part: str
     other: str
-    rows: Ints
-    distances: Floats
+    rows: IntArray
+    distances: Float64Array
     expected: float
     surprise: float
     compared: tuple[int, int]
@@ -84,8 +81,8 @@ def hidden_kinds(data: DataFacts) -> tuple[Hidden, ...]:
 
 
 def find_hidden(
-    vectors: npt.NDArray[np.float32], labels: Ints, other_vectors: npt.NDArray[np.float32], other_labels: Ints
-) -> tuple[Ints, Floats, float, float] | None:
+    vectors: FloatArray, labels: IntArray, other_vectors: FloatArray, other_labels: IntArray
+) -> tuple[IntArray, Float64Array, float, float] | None:
     """Which pictures are unlike all of another part, as that part's pictures are not unlike each other; None for none.
 
     A picture lies out by its mean distance to its five nearest in the other part, and by how much nearer its like in its
@@ -138,7 +135,7 @@ def find_hidden(
     return None
 
 
-def _surprise(above: Ints, beyond: Ints, count: int, other_count: int) -> Floats:
+def _surprise(above: IntArray, beyond: IntArray, count: int, other_count: int) -> Float64Array:
     """Minus the logarithm of the bound on the chance that so many of the outermost are of the one part."""
     total = above + beyond
     fraction, share = above / total, count / (count + other_count)
@@ -147,16 +144,14 @@ def _surprise(above: Ints, beyond: Ints, count: int, other_count: int) -> Floats
     return np.where(fraction > share, total * (fraction * np.log(fraction / share) + rest), 0.0)
 
 
-def _unit(
-    vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _unit(vectors: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Both, measured from their common mean, at length one."""
     mean = np.concatenate([vectors, others]).mean(axis=0, dtype=np.float64).astype(np.float32)
     first, second = (values - mean for values in (vectors, others))
     return tuple(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6) for values in (first, second))
 
 
-def _nearest(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32], *, itself: bool) -> Floats:
+def _nearest(vectors: FloatArray, others: FloatArray, *, itself: bool) -> Float64Array:
     """(N,) logarithm of the mean distance to the nearest others; without itself where both are the same."""
     result = np.empty(len(vectors))
     count = min(_NEIGHBOURS, len(others) - int(itself))
@@ -170,7 +165,9 @@ def _nearest(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32], 
     return np.log(np.maximum(result, 0.02))
 
 
-def _standardized(values: Floats, labels: Ints, others: Floats, other_labels: Ints) -> tuple[Floats, Floats]:
+def _standardized(
+    values: Float64Array, labels: IntArray, others: Float64Array, other_labels: IntArray
+) -> tuple[Float64Array, Float64Array]:
     """Both from the others' median, in units of their own spread, after the classes' medians were made the same."""
     moved = np.array(values)
     for label in np.unique(labels):
@@ -183,7 +180,7 @@ def _standardized(values: Floats, labels: Ints, others: Floats, other_labels: In
     return (moved - middle) / _spread(moved), (others - middle) / _spread(others)
 
 
-def _spread(values: Floats) -> float:
+def _spread(values: Float64Array) -> float:
     """Standard deviation of the normal distribution with the same median absolute deviation."""
     return max(1.4826 * float(np.median(np.abs(values - np.median(values)))), 1e-3)
 

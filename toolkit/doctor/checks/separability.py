@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 # Directions of features that are looked at, and shuffles that chance is estimated from.
 _MAX_DIRECTIONS = 256
@@ -18,7 +16,7 @@ _RIDGE = 0.1
 _BINS = 10
 
 
-def principal(vectors: npt.NDArray[np.float32]) -> Floats:
+def principal(vectors: FloatArray) -> Float64Array:
     """(N, D) the same pictures by the directions in which they differ most: what is left out is what few differ in.
 
     Args:
@@ -49,10 +47,10 @@ class Told:
     accuracy: float
     chance_auc: float
     z: float
-    scores: Floats
+    scores: Float64Array
 
 
-def tell_apart(design: Floats, group: npt.NDArray[np.bool_], strata: Ints | None = None, *, seed: int = 0) -> Told:
+def tell_apart(design: Float64Array, group: BoolArray, strata: IntArray | None = None, *, seed: int = 0) -> Told:
     """How well a linear classifier tells two groups apart.
 
     Ridge regression, whose shuffled groups, which say what chance gives, cost no more than a column each.
@@ -83,7 +81,9 @@ def tell_apart(design: Floats, group: npt.NDArray[np.bool_], strata: Ints | None
     )
 
 
-def held_out_scores(design: Floats, targets: Floats, strata: Ints | None = None, *, seed: int = 0) -> Floats:
+def held_out_scores(
+    design: Float64Array, targets: Float64Array, strata: IntArray | None = None, *, seed: int = 0
+) -> Float64Array:
     """(N, T) predictions of ridge regression for each target, each picture's from four fifths that it is not in.
 
     Leaving single pictures out would order those that look alike by the answers they were not to know.
@@ -109,7 +109,7 @@ def held_out_scores(design: Floats, targets: Floats, strata: Ints | None = None,
 
 
 def head_accuracies(
-    vectors: Floats, labels: Ints, other_vectors: Floats, other_labels: Ints, *, seed: int = 0
+    vectors: Float64Array, labels: IntArray, other_vectors: Float64Array, other_labels: IntArray, *, seed: int = 0
 ) -> tuple[float, float, float]:
     """How a linear head that learned the one part does on that part, held out, and on the other; and the drop's z.
 
@@ -146,7 +146,7 @@ def head_accuracies(
     return own, other, (own - other) / max(float(np.sqrt(own_variance + other_variance)), 1e-9)
 
 
-def _mean_of_classes(right: npt.NDArray[np.bool_], labels: Ints, classes: Ints) -> tuple[float, float]:
+def _mean_of_classes(right: BoolArray, labels: IntArray, classes: IntArray) -> tuple[float, float]:
     """Mean of the classes' accuracies, and its variance (Agresti and Coull's, which is never nothing)."""
     shares, variances = [], []
     for label in classes:
@@ -157,7 +157,7 @@ def _mean_of_classes(right: npt.NDArray[np.bool_], labels: Ints, classes: Ints) 
     return float(np.mean(shares)), float(np.sum(variances)) / len(classes) ** 2
 
 
-def _directions(centred: Floats) -> tuple[Floats, float]:
+def _directions(centred: Float64Array) -> tuple[Float64Array, float]:
     """(N, D) the directions in which the pictures differ most, and how strongly regression on them is to be held back."""
     count = min(_MAX_DIRECTIONS, max(1, len(centred) // 4), centred.shape[1])
     values, vectors = np.linalg.eigh(centred.T @ centred)
@@ -168,7 +168,7 @@ def _directions(centred: Floats) -> tuple[Floats, float]:
     return centred @ vectors[:, kept], float(values[kept].mean()) * _RIDGE
 
 
-def stratified_auc(scores: Floats, groups: npt.NDArray[np.bool_], strata: Ints | None = None) -> Floats:
+def stratified_auc(scores: Float64Array, groups: BoolArray, strata: IntArray | None = None) -> Float64Array:
     """(T,) areas under the ROC curve within strata, averaged by the precision that each stratum gives.
 
     Args:
@@ -191,7 +191,7 @@ def stratified_auc(scores: Floats, groups: npt.NDArray[np.bool_], strata: Ints |
     return total / weight if weight else np.full(scores.shape[1], 0.5)
 
 
-def mid_ranks(values: Floats) -> Floats:
+def mid_ranks(values: Float64Array) -> Float64Array:
     """(N, T) ranks from 1 within each column, equal values sharing the mean of theirs."""
     order = np.argsort(values, axis=0, kind="stable")
     ranks = np.empty(values.shape)
@@ -204,7 +204,7 @@ def mid_ranks(values: Floats) -> Floats:
     return ranks
 
 
-def best_accuracy(scores: Floats, group: npt.NDArray[np.bool_]) -> float:
+def best_accuracy(scores: Float64Array, group: BoolArray) -> float:
     """Mean of both groups' shares on the right side of the best threshold."""
     order = np.argsort(scores, kind="stable")
     ordered, inside = scores[order], group[order]
@@ -214,7 +214,7 @@ def best_accuracy(scores: Floats, group: npt.NDArray[np.bool_]) -> float:
     return float(max(0.5, ((above + below) / 2.0)[last_of_equals].max()))
 
 
-def binned(columns: Floats) -> Floats:
+def binned(columns: Float64Array) -> Float64Array:
     """(N, B) one-hot bins of each property, at its deciles; values that are missing have a bin of their own.
 
     Args:
@@ -233,7 +233,7 @@ def binned(columns: Floats) -> Floats:
     return np.concatenate(parts, axis=1)
 
 
-def superiority(values: Floats, group: npt.NDArray[np.bool_], strata: Ints, margin: float) -> float:
+def superiority(values: Float64Array, group: BoolArray, strata: IntArray, margin: float) -> float:
     """How much oftener a picture of the group has more than one outside it, differences within the margin counting for none.
 
     Cliff's delta (Psychological Bulletin 114, 1993) with a margin, within strata: -1..1. Missing values are left out.
@@ -252,7 +252,7 @@ def superiority(values: Floats, group: npt.NDArray[np.bool_], strata: Ints, marg
     return total / weight if weight else 0.0
 
 
-def rank_z(values: Floats, group: npt.NDArray[np.bool_], strata: Ints) -> float:
+def rank_z(values: Float64Array, group: BoolArray, strata: IntArray) -> float:
     """Standard deviations by which the group's ranks within strata are above chance (van Elteren, 1960); ties are counted.
 
     0 where there is nothing to compare.
@@ -271,11 +271,11 @@ def rank_z(values: Floats, group: npt.NDArray[np.bool_], strata: Ints) -> float:
     return statistic / float(np.sqrt(variance)) if variance > 0 else 0.0
 
 
-def _members(strata: Ints) -> list[Ints]:
+def _members(strata: IntArray) -> list[IntArray]:
     return [np.flatnonzero(strata == value) for value in np.unique(strata)]
 
 
-def _centred(values: Floats, strata: Ints) -> Floats:
+def _centred(values: Float64Array, strata: IntArray) -> Float64Array:
     centred = np.array(values, np.float64)
     for rows in _members(strata):
         centred[rows] -= centred[rows].mean(axis=0)

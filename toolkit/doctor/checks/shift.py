@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
 from edgeclf.toolkit.doctor.checks.factors import FACTORS, UNSEEN, Factor
 from edgeclf.toolkit.doctor.checks.hidden import hidden_kinds
 from edgeclf.toolkit.doctor.checks.separability import (
@@ -19,10 +19,6 @@ from edgeclf.toolkit.doctor.checks.separability import (
 )
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 # A difference is believed beyond this many standard deviations of chance: one clean comparison of 14 properties in a
 # thousand has one, since 28 values are tried at 6e-5 each.
@@ -61,7 +57,7 @@ class Difference:
     medians: tuple[float, float]
 
 
-def differences(images: ImageTable, part: Ints, train: Ints) -> list[Difference]:
+def differences(images: ImageTable, part: IntArray, train: IntArray) -> list[Difference]:
     """What differs between two parts within classes, by cause and effect.
 
     Args:
@@ -92,7 +88,7 @@ def differences(images: ImageTable, part: Ints, train: Ints) -> list[Difference]
     return found
 
 
-def _from_median(values: Floats, group: Bools, labels: Ints) -> Floats:
+def _from_median(values: Float64Array, group: BoolArray, labels: IntArray) -> Float64Array:
     result = np.full(len(values), np.nan)
     for label in np.unique(labels):
         reference = values[(labels == label) & ~group]
@@ -101,7 +97,7 @@ def _from_median(values: Floats, group: Bools, labels: Ints) -> Floats:
     return result
 
 
-def _medians(values: Floats, group: Bools) -> tuple[float, float]:
+def _medians(values: Float64Array, group: BoolArray) -> tuple[float, float]:
     found = [values[rows & np.isfinite(values)] for rows in (~group, group)]
     return tuple(float(np.median(part)) if len(part) else float("nan") for part in found)  # type: ignore[return-value]
 
@@ -135,7 +131,7 @@ def _find(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _comparable(data: DataFacts, part: str) -> Ints:
+def _comparable(data: DataFacts, part: str) -> IntArray:
     """The part's pictures without those that are hidden among them."""
     hidden = [item.rows for item in hidden_kinds(data)]
     rows = data.images.rows_of(part)
@@ -154,7 +150,7 @@ class Seen:
         loss_z: Standard deviations of the loss.
     """
 
-    rows: Ints
+    rows: IntArray
     told: Told
     accuracy: float
     accuracy_part: float
@@ -179,11 +175,11 @@ class Seen:
 
 
 @lru_cache(maxsize=1)
-def _reduced(data: DataFacts) -> Floats:
+def _reduced(data: DataFacts) -> Float64Array:
     return principal(data.features.vectors) if data.features is not None else np.empty((0, 0))
 
 
-def _told_by_features(data: DataFacts, rows: Ints, train: Ints) -> Seen | None:
+def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen | None:
     if data.features is None:
         return None
     shown = np.isin(data.features.rows, np.concatenate([rows, train]))
@@ -196,7 +192,7 @@ def _told_by_features(data: DataFacts, rows: Ints, train: Ints) -> Seen | None:
     return Seen(table_rows, told, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group]))
 
 
-def _told_by_properties(images: ImageTable, rows: Ints, train: Ints) -> Told:
+def _told_by_properties(images: ImageTable, rows: IntArray, train: IntArray) -> Told:
     both = np.concatenate([rows, train])
     columns = [f.values(images)[both] for name, factors in FACTORS.items() if name not in UNSEEN for f in factors]
     return tell_apart(binned(np.stack(columns, axis=1)), np.arange(len(both)) < len(rows), images.labels[both])
@@ -206,7 +202,13 @@ _WORDS = {"val": "validation", "test": "test"}
 
 
 def _by_property(
-    data: DataFacts, part: str, rows: Ints, train: Ints, root: Difference, found: list[Difference], told: Seen | None
+    data: DataFacts,
+    part: str,
+    rows: IntArray,
+    train: IntArray,
+    root: Difference,
+    found: list[Difference],
+    told: Seen | None,
 ) -> Finding:
     images = data.images
     size = abs(root.delta)
@@ -249,7 +251,7 @@ def _by_property(
     )
 
 
-def _by_features(data: DataFacts, part: str, rows: Ints, train: Ints, seen: Seen) -> Finding:
+def _by_features(data: DataFacts, part: str, rows: IntArray, train: IntArray, seen: Seen) -> Finding:
     order = seen.rows[np.argsort(-seen.told.scores, kind="stable")]
     most = order[np.isin(order, rows)][:_SHOWN]
     loss = (

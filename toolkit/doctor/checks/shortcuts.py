@@ -4,15 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.toolkit.doctor.checks.factors import relative_spread, share_of_light, visible_blocks
 from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, stratified_auc, tell_apart
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # Mean of the shares of right answers inside and outside the class, 0.5 by guessing: from here on it is worth saying, and
 # from there on a network that looks at nothing else does well.
@@ -34,27 +31,27 @@ _FEWEST = 20
 _SHOWN = 24
 
 
-def _columns(*names: str) -> Callable[[ImageTable], Floats]:
+def _columns(*names: str) -> Callable[[ImageTable], Float64Array]:
     return lambda images: binned(np.stack([images.properties[name] for name in names], axis=1))
 
 
-def _formats(images: ImageTable) -> Floats:
+def _formats(images: ImageTable) -> Float64Array:
     kinds = sorted(set(images.formats))
     return np.array([[float(value == kind) for kind in kinds] for value in images.formats])
 
 
-def _compression(images: ImageTable) -> Floats:
+def _compression(images: ImageTable) -> Float64Array:
     return binned(np.stack([images.properties["jpeg_quality"], visible_blocks(images)], axis=1))
 
 
-def _colours(images: ImageTable) -> Floats:
+def _colours(images: ImageTable) -> Float64Array:
     values = [share_of_light("red")(images), share_of_light("blue")(images), np.round(relative_spread(images), 3)]
     return binned(np.stack(values, axis=1))
 
 
 # What the pictures' own content has no part in, in the order of cause and effect: a frame fills the corners; fewer pixels,
 # and another format, change the file's size.
-_FILE: Mapping[str, Callable[[ImageTable], Floats]] = {
+_FILE: Mapping[str, Callable[[ImageTable], Float64Array]] = {
     "border": _columns("border"),
     "resolution": _columns("width", "height"),
     "format": _formats,
@@ -63,7 +60,7 @@ _FILE: Mapping[str, Callable[[ImageTable], Floats]] = {
     "file-size": _columns("file_bytes"),
 }
 # What may well belong to the object.
-_SCENE: Mapping[str, Callable[[ImageTable], Floats]] = {
+_SCENE: Mapping[str, Callable[[ImageTable], Float64Array]] = {
     "brightness": _columns("brightness"),
     "colour": _colours,
     "blur": _columns("edge_sharpness"),
@@ -104,12 +101,12 @@ class Tell:
     accuracy: float
     auc: float
     z: float
-    scores: Floats
+    scores: Float64Array
     where: str | None = None
     elsewhere: float | None = None
 
 
-def best_tell(feature: str, design: Floats, labels: Ints, believed: float = _BELIEVED) -> Tell | None:
+def best_tell(feature: str, design: Float64Array, labels: IntArray, believed: float = _BELIEVED) -> Tell | None:
     """The class that a feature tells best, if it tells any.
 
     Args:
@@ -135,7 +132,7 @@ def best_tell(feature: str, design: Floats, labels: Ints, believed: float = _BEL
     return max((tell for tell in tells if tell.z >= believed), key=lambda tell: tell.accuracy, default=None)
 
 
-def corner_tell(thumbnails: npt.NDArray[np.uint8], labels: Ints) -> Tell | None:
+def corner_tell(thumbnails: UInt8Array, labels: IntArray) -> Tell | None:
     """The corner that tells a class best, where it tells more than patches that are no corners do.
 
     A linear classifier on pixels finds what is at the same place in many pictures, such as a logo, and little else; the
@@ -171,7 +168,7 @@ def corner_tell(thumbnails: npt.NDArray[np.uint8], labels: Ints) -> Tell | None:
     return Tell(best.feature, best.label, best.accuracy, best.auc, best.z, best.scores, where, elsewhere)
 
 
-def _patch(thumbnails: npt.NDArray[np.uint8], top: int, left: int) -> Floats:
+def _patch(thumbnails: UInt8Array, top: int, left: int) -> Float64Array:
     """(N, F) luma and colour of a patch, without their mean and slope, which the scene has a say in."""
     patch = thumbnails[:, top : top + _PATCH, left : left + _PATCH].astype(np.float32)
     half = _PATCH // 2
@@ -182,7 +179,7 @@ def _patch(thumbnails: npt.NDArray[np.uint8], top: int, left: int) -> Floats:
     return np.asarray(np.concatenate(rows, axis=1), np.float64)
 
 
-def _without_plane(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _without_plane(values: FloatArray) -> FloatArray:
     side = values.shape[1]
     along = np.linspace(-1, 1, side)
     plane = np.stack([np.ones((side, side)), np.tile(along, (side, 1)), np.tile(along[:, None], (1, side))]).reshape(
@@ -193,7 +190,7 @@ def _without_plane(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(flat - (flat @ basis) @ basis.T, np.float32)
 
 
-def find_shortcuts(images: ImageTable, rows: Ints) -> tuple[list[Tell], list[Tell]]:
+def find_shortcuts(images: ImageTable, rows: IntArray) -> tuple[list[Tell], list[Tell]]:
     """What tells a class: of the file, by cause and effect, and of the scene.
 
     Args:
@@ -209,7 +206,7 @@ def find_shortcuts(images: ImageTable, rows: Ints) -> tuple[list[Tell], list[Tel
     return [tell for name in order if (tell := found[name]) is not None], [tell for tell in scene if tell is not None]
 
 
-def looked_at(images: ImageTable, seed: int = 0) -> Ints:
+def looked_at(images: ImageTable, seed: int = 0) -> IntArray:
     """Rows of all images, or of a sample: what test has as well, no test accuracy gives away."""
     rows = np.arange(len(images))
     return rows if len(rows) <= _IMAGES else np.sort(np.random.default_rng(seed).permutation(rows)[:_IMAGES])
@@ -247,7 +244,7 @@ def _find(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _finding(data: DataFacts, rows: Ints, tell: Tell, severity: Severity, others: list[Tell]) -> Finding:
+def _finding(data: DataFacts, rows: IntArray, tell: Tell, severity: Severity, others: list[Tell]) -> Finding:
     name = data.classes[tell.label]
     rest = repr(data.classes[1 - tell.label]) if len(data.classes) == 2 else "the other classes"
     shown = rows[np.argsort(-tell.scores, kind="stable")]

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from math import erfc, sqrt
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import IntArray
 from edgeclf.toolkit.doctor.checks import hidden, shift
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-
-Counts = npt.NDArray[np.int64]
 
 # Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
 _BELIEVED, _HARDLY = 1e-3, 0.05
@@ -24,7 +22,7 @@ _ASSUMED_ACCURACY = 0.9
 _Z_95, _Z_POWER = 1.959964, 0.841621
 
 
-def mix_difference(first: Sequence[int] | Counts, second: Sequence[int] | Counts) -> tuple[float, float]:
+def mix_difference(first: Sequence[int] | IntArray, second: Sequence[int] | IntArray) -> tuple[float, float]:
     """Total variation distance (0..1) of two class mixes, and the chance of as large a difference by sampling.
 
     The chance is that of Pearson's chi-square, by the cube-root normal approximation (Wilson and Hilferty, PNAS 17, 1931).
@@ -74,7 +72,7 @@ def smallest_difference(accuracy: float, images: int) -> float:
     return high
 
 
-def _counts(data: DataFacts, part: str) -> Counts:
+def _counts(data: DataFacts, part: str) -> IntArray:
     return np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes))
 
 

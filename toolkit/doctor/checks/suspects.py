@@ -3,18 +3,13 @@
 import functools
 import warnings
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
 from edgeclf.toolkit.doctor.facts import DataFacts
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-IntArray: TypeAlias = npt.NDArray[np.int64]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 FOLDS = 5
 # An image is suspect only where another class has this probability: its own then has less than 0.3.
@@ -46,7 +41,7 @@ class Suspects:
 
     rows: IntArray
     classes: IntArray
-    probabilities: FloatArray
+    probabilities: Float64Array
     flagged: BoolArray
     undecided: int
     inseparable: tuple[tuple[int, int], ...]
@@ -86,7 +81,7 @@ def find_suspects(data: DataFacts) -> Suspects | None:
     )
 
 
-def out_of_sample(vectors: npt.NDArray[np.float32], targets: IntArray, groups: IntArray, seed: int = 0) -> FloatArray:
+def out_of_sample(vectors: FloatArray, targets: IntArray, groups: IntArray, seed: int = 0) -> Float64Array:
     """Class probabilities of each image by a logistic regression that has seen neither it nor its copies.
 
     The regularization is the one of the lowest out-of-sample log loss. The regression is then fitted once more without the
@@ -129,7 +124,7 @@ def out_of_sample(vectors: npt.NDArray[np.float32], targets: IntArray, groups: I
     return again[int(np.argmin(losses))]
 
 
-def judge_labels(probabilities: FloatArray, targets: IntArray) -> tuple[BoolArray, tuple[tuple[int, int], ...], int]:
+def judge_labels(probabilities: Float64Array, targets: IntArray) -> tuple[BoolArray, tuple[tuple[int, int], ...], int]:
     """Which labels are suspect, which classes cannot be told apart, and how many images are undecided.
 
     A label is suspect where confident learning counts it as an issue (cleanlab, `filter_by="both"`) and another class has a
@@ -161,7 +156,7 @@ def judge_labels(probabilities: FloatArray, targets: IntArray) -> tuple[BoolArra
     return flagged, inseparable, int((~decided).sum())
 
 
-def _confident_issues(probabilities: FloatArray, targets: IntArray) -> BoolArray:
+def _confident_issues(probabilities: Float64Array, targets: IntArray) -> BoolArray:
     try:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
@@ -197,7 +192,7 @@ def _complete(targets: IntArray, folds: IntArray, count: int) -> bool:
     return all(len(np.unique(targets[folds != fold])) == count for fold in range(FOLDS))
 
 
-def _projected(vectors: npt.NDArray[np.float32]) -> FloatArray:
+def _projected(vectors: FloatArray) -> Float64Array:
     """(M, at most 256): standardized, along the directions in which the features vary most; no label is looked at."""
     standard = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-6)
     if standard.shape[1] <= _DIRECTIONS:
@@ -207,8 +202,8 @@ def _projected(vectors: npt.NDArray[np.float32]) -> FloatArray:
 
 
 def _predicted(
-    features: FloatArray, targets: IntArray, folds: IntArray, used: BoolArray, strength: float
-) -> FloatArray:
+    features: Float64Array, targets: IntArray, folds: IntArray, used: BoolArray, strength: float
+) -> Float64Array:
     """(M, K): each fold by a regression on the used images of the others."""
     try:
         from sklearn.linear_model import LogisticRegression
@@ -228,5 +223,5 @@ def _predicted(
     return probabilities
 
 
-def _log_loss(probabilities: FloatArray, targets: IntArray) -> float:
+def _log_loss(probabilities: Float64Array, targets: IntArray) -> float:
     return float(-np.log(probabilities[np.arange(len(targets)), targets] + 1e-9).mean())

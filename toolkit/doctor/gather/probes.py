@@ -5,9 +5,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from edgeclf.runtime.images.preprocess import UInt8Array
+from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray, UInt8Array
 
 # Ridge strength next to the mean squared length of a feature vector: features of a pretrained network are many more than
 # the images here, and a head without it would fit any labels.
@@ -69,9 +68,7 @@ def change_images(images_rgb: UInt8Array, name: str, seed: int = 0) -> UInt8Arra
     return np.stack([np.asarray(CHANGES[name](image, rng), np.uint8) for image in images_rgb])
 
 
-def measure_yardstick(
-    vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], training: npt.NDArray[np.bool_], classes: int
-) -> dict[str, Any]:
+def measure_yardstick(vectors: FloatArray, labels: IntArray, training: BoolArray, classes: int) -> dict[str, Any]:
     """What a linear head on the features of a pretrained network makes of the same images and labels.
 
     The head is ridge regression to one-hot targets. Each training image is judged by the head fitted without it: the
@@ -100,7 +97,7 @@ def measure_yardstick(
     return found | _judge("validation", other @ own.T @ dual + mean, labels[~training])
 
 
-def _judge(part: str, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _judge(part: str, scores: Float64Array, labels: IntArray) -> dict[str, Any]:
     if not len(labels):
         return {}
     return {

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.images.header import ImageHeader
-from edgeclf.runtime.images.preprocess import UInt8Array, resize
+from edgeclf.runtime.images.preprocess import resize
 
 # Short side of the copy that what does not depend on resolution is measured on.
 _SHORT_SIDE = 256
@@ -112,7 +111,7 @@ def jpeg_quality(data: bytes) -> float:
     return float(np.clip(5000.0 / percent if percent > 100.0 else (200.0 - percent) / 2.0, 1.0, 100.0))
 
 
-def _luma_table(data: bytes) -> npt.NDArray[np.int64] | None:
+def _luma_table(data: bytes) -> IntArray | None:
     """The first quantization table, 64 values."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -133,18 +132,18 @@ def _luma_table(data: bytes) -> npt.NDArray[np.int64] | None:
     return None
 
 
-def _centre(image_bgr: UInt8Array) -> npt.NDArray[np.uint8]:
+def _centre(image_bgr: UInt8Array) -> UInt8Array:
     """The luma of the middle, at its own resolution, beginning at a multiple of eight pixels."""
     height, width = image_bgr.shape[:2]
     top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in (height, width))
     return np.asarray(cv2.cvtColor(image_bgr[top : top + _CENTRE, left : left + _CENTRE], cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _variance(values: npt.NDArray[Any]) -> float:
+def _variance(values: AnyArray) -> float:
     return float(cv2.meanStdDev(values)[1][0, 0]) ** 2
 
 
-def _fine(luma: npt.NDArray[np.uint8]) -> dict[str, float]:
+def _fine(luma: UInt8Array) -> dict[str, float]:
     laplacian = _variance(cv2.Laplacian(luma, cv2.CV_16S))
     return {
         "fine_sharpness": float(np.log10((laplacian + 1e-3) / (_variance(luma) + 1.0))),
@@ -155,7 +154,7 @@ def _fine(luma: npt.NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
-def _edge_sharpness(luma: npt.NDArray[np.uint8]) -> float:
+def _edge_sharpness(luma: UInt8Array) -> float:
     """Blur makes an edge steeper where it is shrunk; contrast, and mild noise, change both resolutions alike."""
     if min(luma.shape) < 16:
         return float("nan")
@@ -165,7 +164,7 @@ def _edge_sharpness(luma: npt.NDArray[np.uint8]) -> float:
     return float(np.log2(steepest[0] / steepest[1]))
 
 
-def _steepest(luma: npt.NDArray[np.uint8]) -> float:
+def _steepest(luma: UInt8Array) -> float:
     # A Sobel filter's response to a slope of one is eight.
     slopes = [cv2.Sobel(luma, cv2.CV_32F, *order).ravel() / 8.0 for order in ((1, 0), (0, 1))]
     squared = slopes[0] ** 2 + slopes[1] ** 2
@@ -173,7 +172,7 @@ def _steepest(luma: npt.NDArray[np.uint8]) -> float:
     return float(np.sqrt(np.partition(squared, position)[position]))
 
 
-def _noise(luma: npt.NDArray[np.uint8]) -> float:
+def _noise(luma: UInt8Array) -> float:
     """Standard deviation of Gaussian noise, by the filter of Immerkaer (CVIU 64, 1996), which gives nothing on planes."""
     if min(luma.shape) < 16:
         return float("nan")
@@ -182,7 +181,7 @@ def _noise(luma: npt.NDArray[np.uint8]) -> float:
     return float(np.percentile(blocks, 10))
 
 
-def _high_frequency(luma: npt.NDArray[np.uint8]) -> float:
+def _high_frequency(luma: UInt8Array) -> float:
     if min(luma.shape) < 16:
         return float("nan")
     window, counted, high = _spectrum_weights(luma.shape[0], luma.shape[1])
@@ -194,9 +193,7 @@ def _high_frequency(luma: npt.NDArray[np.uint8]) -> float:
 
 
 @lru_cache(maxsize=16)
-def _spectrum_weights(
-    height: int, width: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _spectrum_weights(height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """A window that keeps the picture's edges from looking like detail, and how often each packed number counts.
 
     Column 0 holds the rows' frequencies from 0 to the highest, real and imaginary parts in turn, as does the last column
@@ -217,7 +214,7 @@ def _spectrum_weights(
     return window, counted, counted * (frequency > 0.25)
 
 
-def _blockiness(luma: npt.NDArray[np.uint8]) -> float:
+def _blockiness(luma: UInt8Array) -> float:
     if min(luma.shape) < 24:
         return float("nan")
     ratios = []
@@ -231,7 +228,7 @@ def _blockiness(luma: npt.NDArray[np.uint8]) -> float:
     return float(np.mean(ratios))
 
 
-def _border_share(luma: npt.NDArray[np.uint8]) -> float:
+def _border_share(luma: UInt8Array) -> float:
     """Share of the area outside the rectangle that is left when lines of one colour are taken from all four sides."""
     height, width = luma.shape
     left_over = []
@@ -241,7 +238,7 @@ def _border_share(luma: npt.NDArray[np.uint8]) -> float:
     return float(1.0 - left_over[0] * left_over[1] / (height * width))
 
 
-def _corner_spread(luma: npt.NDArray[np.uint8]) -> float:
+def _corner_spread(luma: UInt8Array) -> float:
     """A mark in a corner stands out from what is beside it."""
     rows, columns = (max(2, round(_CORNER * side)) for side in luma.shape)
     found = []

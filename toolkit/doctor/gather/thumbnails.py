@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images.header import read_image_header
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.images.preprocess import UInt8Array, decode_image, load_image, resize
+from edgeclf.runtime.images.preprocess import decode_image, load_image, resize
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES, measure_properties
@@ -34,7 +34,7 @@ class Picture:
 
     digest: str
     format: str
-    properties: npt.NDArray[np.float64]
+    properties: Float64Array
     thumbnail: UInt8Array
 
 
@@ -48,7 +48,7 @@ class Memory:
     """
 
     pictures: dict[str, Picture] = field(default_factory=dict)
-    vectors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    vectors: dict[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +64,11 @@ class Looked:
         unreadable: Position and reason of each of the others.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: IntArray
     digests: tuple[str, ...]
     formats: tuple[str, ...]
-    properties: dict[str, npt.NDArray[np.float64]]
-    thumbnails: npt.NDArray[np.uint8]
+    properties: dict[str, Float64Array]
+    thumbnails: UInt8Array
     unreadable: tuple[tuple[int, str], ...]
 
 

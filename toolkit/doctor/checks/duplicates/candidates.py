@@ -8,17 +8,13 @@ products of such vectors and N x 144 floats; tiles keep the rest bounded.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.toolkit.doctor.checks.duplicates.same_picture import MIRRORED, ORIENTATIONS
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
-
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _GRID = 12
 # Correlation of two descriptions from which a pair is verified. Of unrelated photographs one pair in 10,000 reaches 0.47;
@@ -51,18 +47,18 @@ class Candidate:
     alike: float
 
 
-def luma(thumbnail: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def luma(thumbnail: UInt8Array) -> UInt8Array:
     """(H, W) of (H, W, 3) BGR."""
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(thumbnail), cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def crop_map(crop: int) -> npt.NDArray[np.float64]:
+def crop_map(crop: int) -> Float64Array:
     """(2, 3), from a crop to the picture it is taken from, in shares of the sides."""
     side, x, y = _CROPS[crop]
     return np.array([[side, 0.0, (1.0 - side) / 2 + x], [0.0, side, (1.0 - side) / 2 + y]])
 
 
-def _grids(thumbnails: npt.NDArray[np.uint8], rows: IntArray, crops: Sequence[int]) -> FloatArray:
+def _grids(thumbnails: UInt8Array, rows: IntArray, crops: Sequence[int]) -> FloatArray:
     """(crops, rows, grid, grid): the luma, without its mean, of unit length; zero for pictures without contrast."""
     grids = np.empty((len(crops), len(rows), _GRID, _GRID), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -123,7 +119,7 @@ _WAYS = tuple(
 )
 
 
-def find_alike(thumbnails: npt.NDArray[np.uint8], rows: IntArray, parts: IntArray) -> tuple[list[Candidate], int]:
+def find_alike(thumbnails: UInt8Array, rows: IntArray, parts: IntArray) -> tuple[list[Candidate], int]:
     """Pairs that look alike, the most alike first, and how many more there are than are verified."""
     if len(rows) < 2:
         return [], 0
@@ -158,7 +154,7 @@ def _nearest(
     """For each picture of the chunk the nearest ones of every part: position in the chunk, position in `whole`."""
     for part in np.unique(parts):
         first, last = np.searchsorted(parts, [part, part + 1])
-        kept: list[npt.NDArray[np.float64]] = []
+        kept: list[Float64Array] = []
         for at in range(int(first), int(last), _COLUMNS):
             columns = np.arange(at, min(at + _COLUMNS, int(last)))
             turned = [describe(_turned(whole[columns], orientation)) for orientation in range(ORIENTATIONS)]

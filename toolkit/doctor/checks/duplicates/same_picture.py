@@ -1,15 +1,13 @@
 """Whether two pictures are one: laid on each other by their content, then compared detail by detail."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime.images.preprocess import UInt8Array, resize
-
-FloatArray: TypeAlias = npt.NDArray[np.float32]
+from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
+from edgeclf.runtime.images.preprocess import resize
 
 # Quarter turns 0..3, then the same after swapping left and right.
 ORIENTATIONS = 8
@@ -45,7 +43,7 @@ class Match:
         kept: Area of the smaller one over that of the larger one.
     """
 
-    inner_in_outer: npt.NDArray[np.float64]
+    inner_in_outer: Float64Array
     orientation: int
     contained: bool
     overlap: float
@@ -70,9 +68,7 @@ def oriented(image: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np
     return np.ascontiguousarray(np.rot90(image, orientation % MIRRORED))
 
 
-def match(
-    outer_bgr: UInt8Array, inner_bgr: UInt8Array, start: npt.NDArray[np.float64], orientation: int
-) -> Match | None:
+def match(outer_bgr: UInt8Array, inner_bgr: UInt8Array, start: Float64Array, orientation: int) -> Match | None:
     """How `inner_bgr` lies in `outer_bgr`, None where they are not the same picture.
 
     The alignment maximizes the correlation of the two (Evangelidis and Psarakis 2008, ECC) over affine maps. They are the
@@ -95,9 +91,7 @@ def match(
     return Match(found, orientation, contained, overlap, kept) if contained or overlap >= _OVERLAP else None
 
 
-def might_match(
-    outer: npt.NDArray[np.uint8], inner: npt.NDArray[np.uint8], start: npt.NDArray[np.float64], orientation: int
-) -> npt.NDArray[np.float64] | None:
+def might_match(outer: UInt8Array, inner: UInt8Array, start: Float64Array, orientation: int) -> Float64Array | None:
     """A better `start` for `match` from small copies (S, S) uint8 luma, None where they cannot be brought to agree."""
     # Measured: copies cropped by 10 %, mirrored, halved and compressed at quality 50 reach 0.92 and more, of different
     # photographs that look alike one in ten reaches 0.88.
@@ -169,32 +163,32 @@ def _amplitude(detail: FloatArray) -> FloatArray:
 
 
 # Shares of a side run from the first pixel's outer edge to the last one's: pixel centres lie half a pixel inside.
-def _in_pixels(shares: npt.NDArray[np.float64], side: int) -> FloatArray:
+def _in_pixels(shares: Float64Array, side: int) -> FloatArray:
     linear = shares[:, :2]
     return np.column_stack([linear, shares[:, 2] * side + linear @ [0.5, 0.5] - 0.5]).astype(np.float32)
 
 
-def _in_shares(pixels: FloatArray, side: int) -> npt.NDArray[np.float64]:
+def _in_shares(pixels: FloatArray, side: int) -> Float64Array:
     linear = pixels[:, :2].astype(np.float64)
     return np.column_stack([linear, (pixels[:, 2] + 0.5 - linear @ [0.5, 0.5]) / side])
 
 
-def _inverse(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _inverse(shares: Float64Array) -> Float64Array:
     inverse = np.linalg.inv(shares[:, :2])
     return np.column_stack([inverse, -inverse @ shares[:, 2]])
 
 
-def _corners(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _corners(shares: Float64Array) -> Float64Array:
     """(4, 2), in order around the picture."""
     return np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ shares[:, :2].T + shares[:, 2]
 
 
-def _beyond(shares: npt.NDArray[np.float64]) -> float:
+def _beyond(shares: Float64Array) -> float:
     corners = _corners(shares)
     return float(max(0.0, -corners.min(), corners.max() - 1.0))
 
 
-def _shared_area(shares: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _shared_area(shares: Float64Array) -> tuple[float, float]:
     """The area that both show over that of the smaller picture, and the smaller picture's over the larger one's."""
     # Counted on a grid of points of the inner picture: clipping polygons errs where edges almost coincide, as they do here.
     middles = (np.arange(100) + 0.5) / 100

@@ -32,8 +32,8 @@ class LayerFacts:
             None where they are equal, or scaled by equalization.
         output_sqnr_db: The same of the outputs behind the activation function, errors of all layers before included;
             None where they are equal.
-        lost_db: By how much the outputs' ratio lies below the worst of the layer's inputs that come from layers: what this
-            layer itself loses; None for the first.
+        lost_db: By how much the outputs' ratio lies below the lowest ratio of the layers that feed this one: what this layer
+            itself loses. None where its inputs are exact, as those of the first layer are, or its outputs.
     """
 
     position: int
@@ -89,16 +89,16 @@ def compare_layers(
         )
     ratios = _output_ratios(prepared, quantized, steps, nodes, images_rgb, equalized=equalized, progress=progress)
     facts = []
-    best_before: dict[str, float | None] = {}
+    ratios_so_far: dict[str, float | None] = {}
     for number, (step, node) in enumerate(zip(steps, nodes, strict=True)):
         layer = step.layer
         if layer is None:
             continue
         codes = _codes(quantized, node)
         weights = None if codes is None or equalized else _weight_ratio(layer, codes, quantized, node)
-        before = _ratio_before(prepared, step, best_before)
+        before = _ratio_before(prepared, step, ratios_so_far)
         ratio = ratios[number]
-        best_before[step.output] = ratio
+        ratios_so_far[step.output] = ratio
         facts.append(
             LayerFacts(
                 number + 1,
@@ -114,8 +114,18 @@ def compare_layers(
 
 
 def worst_first(facts: tuple[LayerFacts, ...]) -> tuple[LayerFacts, ...]:
-    """The layers by what each loses by itself, the most first; the first layer by how noisy it is."""
-    return tuple(sorted(facts, key=lambda item: -(item.lost_db if item.lost_db is not None else -1e9)))
+    """The layers by the decibels that each loses by itself, the most first.
+
+    A layer whose inputs are exact has no ratio to fall from: all of its noise is its own. Such layers stand first, the
+    noisiest of them before the others; layers whose outputs are exact stand last.
+    """
+
+    def rank(item: LayerFacts) -> tuple[int, float]:
+        if item.output_sqnr_db is None:
+            return 2, 0.0
+        return (0, item.output_sqnr_db) if item.lost_db is None else (1, -item.lost_db)
+
+    return tuple(sorted(facts, key=rank))
 
 
 def sqnr_db(signal: AnyArray, noisy: AnyArray) -> float | None:

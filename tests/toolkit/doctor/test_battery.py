@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def faults(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import _faults
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.doctor.faults import base
 
-    return _faults
+    return base
 
 
 def run_battery(*arguments):
-    command = [sys.executable, BENCHMARKS / "doctor_battery.py", *map(str, arguments)]
+    command = [sys.executable, ROOT / "benchmarks" / "doctor" / "battery.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -51,7 +51,7 @@ def test_recall_and_precision_are_those_of_the_named_images(faults):
 
 
 def test_thinning_out_leaves_the_ratio_in_every_part(faults, write_folder, rng):
-    from _faults_classes import FAULTS
+    from benchmarks.doctor.faults.classes import FAULTS
 
     root = write_folder({"train/cat": 50, "train/dog": 50, "test/cat": 30, "test/dog": 30})
     (fault,) = [fault for fault in FAULTS if fault.name == "imbalance 10:1"]
@@ -63,7 +63,7 @@ def test_thinning_out_leaves_the_ratio_in_every_part(faults, write_folder, rng):
 
 
 def test_the_same_generator_injects_the_same(faults, write_folder):
-    from _faults_classes import FAULTS
+    from benchmarks.doctor.faults.classes import FAULTS
 
     left = []
     for name in ("one", "two"):

@@ -1,7 +1,6 @@
 """What the battery does to data and networks before it trains them."""
 
 import importlib
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,15 +10,13 @@ import pytest
 
 from edgeclf.training.networks.registry import ARCHITECTURES
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def faults(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("_faults_runs")
-    for name in ("_faults_runs", "_faults"):
-        sys.modules.pop(name, None)
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.doctor.faults.runs")
 
 
 def write_images(folder, per_class):

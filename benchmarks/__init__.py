@@ -1,0 +1,1 @@
+"""Measurements of edgeclf, one command each: see README.md."""

@@ -1,0 +1,1 @@
+"""Cameras: age of frames, broken streams, cost of the web preview."""

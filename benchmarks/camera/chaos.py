@@ -1,0 +1,168 @@
+"""Puts a camera through what networks do, and counts what is left behind.
+
+    python benchmarks/camera/chaos.py [--cuts 50] [--garbage 10000] [--json]
+
+A stream that is cut and restored `--cuts` times, with `--garbage` parts of random bytes among good pictures, then a camera
+whose process is killed and started again. `edgeclf infer` must not end, count every picture, every damaged part and every
+reconnect exactly, and hold no more threads, open files or memory after than after the first five cuts. Exit code 1 when
+any of this fails. Takes about six seconds a cut: the pauses before opening anew are those of a real run.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.camera.mjpeg_camera import MjpegCamera, jpeg_of
+from benchmarks.camera.slow_model import write_slow_model
+
+_GOOD_PER_CUT = 40
+_BEFORE_KILL = 100
+_AFTER_KILL = 300
+_PAUSE_S = 0.003
+_PATIENCE_S = 60.0
+# Pages that the allocator keeps, and what ONNX Runtime and OpenCV set up late.
+_ALLOWED_MB = 16.0
+
+
+def serve(port: int, cuts: int, garbage: int, marks: Path, *, is_second: bool) -> None:
+    """The camera, in a process of its own that can be killed."""
+    rng = np.random.default_rng()
+    good = jpeg_of(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8))
+    shares = [garbage // cuts + (number < garbage % cuts) for number in range(cuts)]
+
+    def parts(connection: int) -> Iterator[bytes]:
+        if not is_second and connection < cuts:
+            for is_good in rng.permutation([True] * _GOOD_PER_CUT + [False] * shares[connection]):
+                yield good if is_good else rng.bytes(int(rng.integers(0, 20_000)))
+                time.sleep(_PAUSE_S)
+            return
+        for _ in range(_AFTER_KILL if is_second else _BEFORE_KILL):
+            yield good
+            time.sleep(1 / 30)
+        time.sleep(0.5)
+        (marks / ("second" if is_second else "first")).touch()
+        time.sleep(60)
+
+    with MjpegCamera(parts, port) as camera:
+        (marks / "port").write_text(str(camera.port), encoding="utf-8")
+        signal.pause()
+
+
+def wait_for(path: Path, seconds: float) -> None:
+    """Waits until a file is there."""
+    deadline_s = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"nothing happened for {seconds:g} s: no {path.name}")
+        time.sleep(0.05)
+
+
+def held(pid: int) -> dict[str, float]:
+    """What a process holds now."""
+    process = Path(f"/proc/{pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    return {
+        "threads": len(list((process / "task").iterdir())),
+        "files": len(list((process / "fd").iterdir())),
+        "resident_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+    }
+
+
+def events_in(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind so far."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
+    """One run of everything."""
+    model, _ = write_slow_model(folder, 5.0)
+    events = folder / "events.jsonl"
+    server_command = [sys.executable, __file__, "--serve", str(folder), "--cuts", str(cuts), "--garbage", str(garbage)]
+    server = subprocess.Popen(server_command)
+    wait_for(folder / "port", _PATIENCE_S)
+    port = (folder / "port").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "edgeclf.toolkit", "infer", str(model), "--threads", "1"]
+    command += ["--camera", f"http://127.0.0.1:{port}/v.mjpg", "--reconnects", str(cuts + 50), "--events", str(events)]
+    infer = subprocess.Popen([*command, "--json", "--out", os.devnull], stderr=subprocess.PIPE, text=True)
+    try:
+        while len(events_in(events, "reconnected")) < min(5, cuts):
+            time.sleep(0.2)
+        before = held(infer.pid)
+        wait_for(folder / "first", cuts * 15 + _PATIENCE_S)
+        server.kill()
+        server.wait()
+        time.sleep(2)
+        server = subprocess.Popen([*server_command, "--port", port])
+        wait_for(folder / "second", _PATIENCE_S)
+        after = held(infer.pid)
+        infer.send_signal(signal.SIGTERM)
+        _, words = infer.communicate(timeout=_PATIENCE_S)
+    finally:
+        infer.kill()
+        server.kill()
+    (ended,) = events_in(events, "ended")
+    expected = {
+        "captured": cuts * _GOOD_PER_CUT + _BEFORE_KILL + _AFTER_KILL,
+        "unreadable": garbage,
+        "reconnects": cuts + 1,
+    }
+    return {
+        "expected": expected,
+        "counted": {name: ended[name] for name in expected},
+        "classified_and_dropped": ended["frames"] + ended["dropped"],
+        "before": before,
+        "after": after,
+        "exit_code": infer.returncode,
+        "last_words": words.splitlines()[-1],
+        "is_exact": all(ended[name] == value for name, value in expected.items())
+        and ended["frames"] + ended["dropped"] == ended["captured"],
+        "is_clean": infer.returncode == 0
+        and after["threads"] <= before["threads"]
+        and after["files"] <= before["files"]
+        and after["resident_mb"] - before["resident_mb"] <= _ALLOWED_MB,
+    }
+
+
+def main() -> int:
+    """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--cuts", type=int, default=50, help="cuts of the stream (default: %(default)s)")
+    parser.add_argument("--garbage", type=int, default=10_000, help="parts of random bytes (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cuts < 1 or options.garbage < 0:
+        parser.error("--cuts must be at least 1, --garbage at least 0")
+    if options.serve:
+        is_second = options.port is not None
+        serve(options.port or 0, options.cuts, options.garbage, options.serve, is_second=is_second)
+    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
+        figures = run(Path(name), options.cuts, options.garbage)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        for name, value in figures["expected"].items():
+            print(f"{name}: sent {value}, counted {figures['counted'][name]}")
+        print(f"classified + dropped: {figures['classified_and_dropped']}")
+        for name, value in figures["before"].items():
+            print(f"{name}: {value:g} after five cuts, {figures['after'][name]:g} at the end")
+        print(f"exit code {figures['exit_code']}; {figures['last_words']}")
+    return int(not (figures["is_exact"] and figures["is_clean"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""Measures how old a camera's frames are when their result is there.
+
+    python benchmarks/camera/frame_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting] [--json]
+
+A local MJPEG camera sends frames; `edgeclf infer` classifies them with a model made to take `--infer-ms`: a convolution
+repeated as often as that takes on this machine. The age runs from the arrival of a frame's last byte to its result.
+Whoever keeps the newest frame only is at most one frame interval and one inference behind, however long it runs: exit
+code 1 when the p95 of the first five seconds, or of the last five, is above interval + inference + 10 ms. The inference
+is that of the same run (p95 of `latency_ms`, which holds resizing too). With `--waiting` the model waits for that long, as
+for an accelerator, instead of computing: on a busy machine that leaves the camera's side to be measured.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.camera.mjpeg_camera import MjpegCamera, jpeg_of
+from benchmarks.camera.slow_model import write_slow_model
+
+_PART_S = 5.0
+_ALLOWED_MS = 10.0
+
+
+def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -> list[dict[str, Any]]:
+    """The results of a run as the library gives them: seconds since the first, age, latency."""
+    picture = jpeg_of(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    with MjpegCamera(lambda _: MjpegCamera.paced(picture, 1 / fps)) as camera:
+        out = folder / "ages.json"
+        subprocess.run(
+            [sys.executable, __file__, "--observe", str(model), camera.url, str(seconds), str(wait_ms), str(out)],
+            check=True,
+            env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
+        )
+    results: list[dict[str, Any]] = json.loads(out.read_text())
+    return results
+
+
+def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> None:
+    """In a process of its own, as a camera's user has it: `edgeclf infer` with an observer beside."""
+    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.infer.cameras import infer_camera
+    from edgeclf.toolkit.infer.options import LiveOptions
+    from edgeclf.toolkit.infer.records import Delivery
+
+    class Watcher:
+        """Keeps the ages."""
+
+        def __init__(self) -> None:
+            self.results: list[dict[str, float]] = []
+
+        def on_result(self, result: LiveResult) -> None:
+            """Takes a result."""
+            self.results.append(
+                {"at_s": time.monotonic(), "age_ms": result.age_ms, "latency_ms": result.outcome.latency_ms}
+            )
+
+        def on_event(self, event: object) -> None:
+            """Nothing."""
+
+    class Waiting(ModelSession):
+        """Takes at least so long, without the processor."""
+
+        def run(self, images_rgb: npt.NDArray[np.uint8], *, pad_to: int | None = None) -> npt.NDArray[np.float32]:
+            """See `ModelSession`."""
+            end_s = time.monotonic() + wait_ms / 1e3
+            probabilities = super().run(images_rgb, pad_to=pad_to)
+            time.sleep(max(0.0, end_s - time.monotonic()))
+            return probabilities
+
+    session = Waiting(model, threads=1)
+    watcher = Watcher()
+    delivery = Delivery("jsonl", 1, Path(os.devnull), show=False, save=None, max_frames=None, duration_s=seconds)
+    infer_camera(session, lambda: session, [url], delivery, LiveOptions(), [watcher])
+    Path(out).write_text(json.dumps(watcher.results), encoding="utf-8")
+
+
+def figures_of(results: list[dict[str, Any]], interval_ms: float) -> dict[str, Any]:
+    """Percentiles of ages and latencies of one part of a run."""
+    ages_ms = [result["age_ms"] for result in results]
+    latencies_ms = [result["latency_ms"] for result in results]
+    age_p50, age_p95 = np.percentile(ages_ms, (50, 95))
+    latency_p50, latency_p95 = np.percentile(latencies_ms, (50, 95))
+    # From a frame's arrival to the moment when the model takes it, decoding included.
+    wait_p95 = np.percentile(np.array(ages_ms) - np.array(latencies_ms), 95)
+    limit_ms = interval_ms + float(latency_p95) + _ALLOWED_MS
+    return {
+        "frames": len(results),
+        "age_p50_ms": float(age_p50),
+        "age_p95_ms": float(age_p95),
+        "latency_p50_ms": float(latency_p50),
+        "latency_p95_ms": float(latency_p95),
+        "wait_p95_ms": float(wait_p95),
+        "limit_ms": limit_ms,
+        "is_met": bool(age_p95 <= limit_ms),
+    }
+
+
+def main() -> int:
+    """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the run (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=30.0, help="frames the camera sends (default: %(default)s)")
+    parser.add_argument("--infer-ms", type=float, default=80.0, help="what the model takes (default: %(default)s)")
+    parser.add_argument("--waiting", action="store_true", help="a model that waits instead of computing")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--observe", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.observe:
+        model, url, seconds, wait_ms, out = options.observe
+        observe(model, url, float(seconds), float(wait_ms), out)
+        return 0
+    if options.seconds < 2 * _PART_S:
+        parser.error(f"--seconds must be at least {2 * _PART_S:g}")
+    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
+        wait_ms = options.infer_ms if options.waiting else 0.0
+        model_path, alone_ms = write_slow_model(Path(name), 1.0 if options.waiting else options.infer_ms)
+        results = run(model_path, options.seconds, options.fps, wait_ms, Path(name))
+    start_s, end_s = results[0]["at_s"], results[-1]["at_s"]
+    parts = {
+        "first 5 s": [result for result in results if result["at_s"] - start_s <= _PART_S],
+        "last 5 s": [result for result in results if end_s - result["at_s"] <= _PART_S],
+        "all": results,
+    }
+    figures = {part: figures_of(those, 1000 / options.fps) for part, those in parts.items()}
+    if options.json:
+        print(json.dumps({"model_alone_ms": max(alone_ms, wait_ms), "parts": figures}, indent=2))
+    else:
+        print(f"the model alone takes {max(alone_ms, wait_ms):.1f} ms; frame interval {1000 / options.fps:.1f} ms")
+        print(f"{'':12}{'frames':>8}{'age p50':>9}{'age p95':>9}{'limit':>8}{'inference p95':>15}{'wait p95':>10}")
+        for part, item in figures.items():
+            print(
+                f"{part:12}{item['frames']:8}{item['age_p50_ms']:9.1f}{item['age_p95_ms']:9.1f}"
+                f"{item['limit_ms']:8.1f}{item['latency_p95_ms']:15.1f}{item['wait_p95_ms']:10.1f}"
+            )
+    return int(not (figures["first 5 s"]["is_met"] and figures["last 5 s"]["is_met"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,205 @@
+"""Measures what the web preview costs the classification of frames, with nobody watching, one browser, and five.
+
+    python benchmarks/camera/serve.py MODEL.onnx [--rounds 5] [--seconds 2] [--size 1280x720] [--threads 1] [--json]
+
+Frames of noise and gradients are classified one after the other as fast as the model runs. In every round each way has its
+turn: without a preview, and with one that 0, 1 and 5 clients watch, each client with the stream of pictures and the stream
+of figures, in a process of its own. `publish` is the time that the classifying thread spends in the preview's call.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime.batch.pipeline import Job, classify_job
+from edgeclf.runtime.live.camera import CameraStatistics
+from edgeclf.runtime.live.grabber import CameraFrame
+from edgeclf.runtime.live.results import LiveResult
+from edgeclf.runtime.session.session import ModelSession
+from edgeclf.toolkit.serve.server import preview_server
+
+_CLIENTS = (0, 1, 5)
+# Reads both streams of every client, counts pictures, and says so when its input is closed.
+_CLIENT = """
+import selectors, socket, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+chosen = selectors.DefaultSelector()
+for number in range(count):
+    for path in ("/cameras/0/stream.mjpg", "/api/stream"):
+        client = socket.create_connection((host, port))
+        client.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+        client.recv(1)
+        chosen.register(client, selectors.EVENT_READ)
+chosen.register(sys.stdin, selectors.EVENT_READ)
+print("ready", flush=True)
+pictures = 0
+while True:
+    for key, _ in chosen.select():
+        if key.fileobj is sys.stdin:
+            print(pictures)
+            sys.exit()
+        pictures += key.fileobj.recv(1 << 20).count(b"Content-Type: image/jpeg")
+"""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One way in one round.
+
+    Attributes:
+        way: Its name.
+        frames_per_s: Frames classified per second.
+        publish_us: Median time of the preview's call, in microseconds; None without a preview.
+        publish_p99_us: Its 99th percentile.
+        pictures_per_s: Pictures that one client got per second; None without clients.
+    """
+
+    way: str
+    frames_per_s: float
+    publish_us: float | None = None
+    publish_p99_us: float | None = None
+    pictures_per_s: float | None = None
+
+
+def make_frames(width: int, height: int, count: int = 8) -> list[npt.NDArray[np.uint8]]:
+    """Frames that are neither flat nor pure noise, (H, W, 3) uint8."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 180, width, dtype=np.float32)[None, :, None]
+    return [
+        (np.roll(ramp, number * 50, axis=1) + rng.integers(0, 60, (height, width, 3))).astype(np.uint8)
+        for number in range(count)
+    ]
+
+
+def classify(
+    session: ModelSession,
+    frames: list[npt.NDArray[np.uint8]],
+    seconds: float,
+    publish: Callable[[LiveResult], None] | None,
+) -> tuple[float, list[float]]:
+    """Classifies for some seconds; gives frames per second and the time of every call of `publish` in microseconds."""
+    calls_us = []
+    started = time.perf_counter()
+    number = 0
+    while time.perf_counter() - started < seconds:
+        frame = CameraFrame(number, frames[number % len(frames)], time.monotonic())
+        outcome = classify_job(session, Job("0", partial(_image, frame), number))
+        if outcome.prediction is None:
+            raise SystemExit(f"the model cannot be used: {outcome.error}")
+        if publish is not None:
+            label, confidence = outcome.prediction.label, outcome.prediction.confidence
+            counts = CameraStatistics(number + 1, number + 1, 0)
+            result = LiveResult("0", frame, outcome, label, confidence, frame.age_ms, 25.0, counts)
+            before = time.perf_counter_ns()
+            publish(result)
+            calls_us.append((time.perf_counter_ns() - before) / 1e3)
+        number += 1
+    return number / (time.perf_counter() - started), calls_us
+
+
+def _image(frame: CameraFrame) -> npt.NDArray[np.uint8]:
+    return frame.image_bgr
+
+
+@contextlib.contextmanager
+def watching(url: str, clients: int) -> Iterator[Callable[[], int]]:
+    """Clients in a process of their own; yields what ends them and gives the pictures they got."""
+    host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
+    command = [sys.executable, "-c", _CLIENT, host, port, str(clients)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise SystemExit("the clients did not start")
+        yield lambda: int(process.communicate()[0])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(session: ModelSession, frames: list[npt.NDArray[np.uint8]], rounds: int, seconds: float) -> list[Turn]:
+    """Every way once a round, in another order each time."""
+    ways: list[int | None] = [None, *_CLIENTS]
+    order = [clients for number in range(rounds) for clients in (ways if number % 2 else reversed(ways))]
+    return [_turn(session, frames, seconds, clients) for clients in order]
+
+
+def _turn(session: ModelSession, frames: list[npt.NDArray[np.uint8]], seconds: float, clients: int | None) -> Turn:
+    if clients is None:
+        return Turn("no preview", classify(session, frames, seconds, None)[0])
+    # Where it serves is of no interest here.
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
+        feeds = stack.enter_context(preview_server(":0", None, model={}, cameras=["0"]))
+        pictures = stack.enter_context(watching(feeds.url, clients)) if clients else None
+        rate, calls_us = classify(session, frames, seconds, feeds.on_result)
+        return Turn(
+            f"{clients} clients",
+            rate,
+            statistics.median(calls_us),
+            float(np.percentile(calls_us, 99)),
+            pictures() / clients / seconds if pictures and clients else None,
+        )
+
+
+def main() -> int:
+    """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("model", type=Path, help="the .onnx file")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the frames (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one inference (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document with every turn")
+    options = parser.parse_args()
+    width, _, height = options.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()) or options.rounds < 1 or options.seconds <= 0:
+        parser.error("expected WIDTHxHEIGHT, at least one round, and a positive time")
+    session = ModelSession(options.model, threads=options.threads)
+    frames = make_frames(int(width), int(height))
+    classify(session, frames, 0.5, None)
+    turns = measure(session, frames, options.rounds, options.seconds)
+    if options.json:
+        print(json.dumps([asdict(turn) for turn in turns], indent=2))
+        return 0
+    print(f"{'':14}{'frames/s':>10}{'ratio':>8}{'publish us':>12}{'p99 us':>9}{'pictures/s a client':>21}")
+    ways = list(
+        dict.fromkeys(turn.way for turn in sorted(turns, key=lambda turn: (turn.publish_us is not None, turn.way)))
+    )
+    base = _median([turn.frames_per_s for turn in turns if turn.way == ways[0]])
+    for way in ways:
+        rates, calls, worst, pictures = zip(
+            *(
+                (turn.frames_per_s, turn.publish_us, turn.publish_p99_us, turn.pictures_per_s)
+                for turn in turns
+                if turn.way == way
+            ),
+            strict=True,
+        )
+        rate = _median(list(rates)) or 0.0
+        cells = [_cell(_median(list(column))) for column in (calls, worst, pictures)]
+        print(f"{way:14}{rate:10.1f}{rate / (base or rate):8.3f}{cells[0]:>12}{cells[1]:>9}{cells[2]:>21}")
+    return 0
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

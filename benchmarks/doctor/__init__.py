@@ -1,0 +1,1 @@
+"""`edgeclf doctor`: which of the injected faults are found."""

@@ -1,0 +1,1 @@
+"""Faults that the battery injects into clean data, by kind."""

@@ -1,0 +1,1 @@
+"""Quantization to int8: recipes, networks, other engines."""

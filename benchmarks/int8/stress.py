@@ -1,0 +1,191 @@
+"""Makes networks that break naive quantization, and compares ONNX Runtime's recipe with edgeclf's on each.
+
+    python benchmarks/int8/stress.py IMAGES [--arch efficientnet-lite0] [--images 300] [--calibration 128] [--json]
+
+IMAGES is a folder of photographs. Each case changes the pretrained network so that in float it computes the same, or
+nearly: agreement is with the changed network's float file, on photographs that calibration has not seen.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.int8.engines import onnxruntime_file
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.export.int8.calibrator import quantize_int8
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
+from edgeclf.runtime.cpus import cpu_info
+from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
+from edgeclf.runtime.session.opening import open_session_from_bytes
+from edgeclf.runtime.spec import Preprocess
+from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_classifier
+
+_SEED = 0
+_FACTOR = 1000.0
+
+
+class Weights:
+    """The convolutions of a model in order, their weights (O, I, kh, kw) and biases (O,) writable."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.layers = [node for node in model.graph.node if node.op_type == "Conv"]
+
+    def get(self, layer: int, operand: int) -> FloatArray:
+        """A copy of a layer's weights (operand 1) or biases (operand 2)."""
+        return numpy_helper.to_array(self._tensors[self.layers[layer].input[operand]]).copy()
+
+    def set(self, layer: int, operand: int, values: FloatArray) -> None:
+        """Replaces them, for this layer alone."""
+        node = self.layers[layer]
+        name = f"{node.input[operand]}_of_{layer}"
+        if name not in self._tensors:
+            self.model.graph.initializer.append(numpy_helper.from_array(values, name))
+            self._tensors[name] = self.model.graph.initializer[-1]
+            node.input[operand] = name
+        self._tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+
+    def depthwise(self) -> list[int]:
+        """Numbers of the depthwise layers that a pointwise layer with biases reads."""
+        return [n for n in range(len(self.layers) - 1) if self.get(n, 1).shape[1] == 1]
+
+
+def near_dead_channel(weights: Weights) -> None:
+    """One channel of every depthwise layer hardly depends on its input, and gives a constant."""
+    for layer in weights.depthwise():
+        kernel, bias = weights.get(layer, 1), weights.get(layer, 2)
+        kernel[0] *= 1e-7 / max(float(np.abs(kernel[0]).max()), 1e-30)
+        bias[0] = 3.0
+        weights.set(layer, 1, kernel)
+        weights.set(layer, 2, bias)
+        following = weights.get(layer + 1, 1)
+        # What reads it takes back what it adds, so that the rest of the network sees nothing new.
+        shift = weights.get(layer + 1, 2)
+        weights.set(layer + 1, 2, shift - 3.0 * following[:, 0, 0, 0])
+
+
+def uneven_channel(weights: Weights) -> None:
+    """One output of the first linear layer is 1,000 times larger, and read as many times smaller."""
+    layer = weights.depthwise()[0] + 1
+    kernel, bias, following = weights.get(layer, 1), weights.get(layer, 2), weights.get(layer + 1, 1)
+    kernel[0], bias[0] = kernel[0] * _FACTOR, bias[0] * _FACTOR
+    following[:, 0] /= _FACTOR
+    weights.set(layer, 1, kernel)
+    weights.set(layer, 2, bias)
+    weights.set(layer + 1, 1, following)
+
+
+def neighbours_add_up(weights: Weights) -> None:
+    """The channels between expansion and projection are ordered so that neighbours have weights of one sign."""
+    for layer in weights.depthwise()[1:]:
+        # Expansion (O, I, 1, 1), depthwise (O, 1, k, k) and projection (P, O, 1, 1) with their O channels.
+        order = _aligned(weights.get(layer + 1, 1)[:, :, 0, 0])
+        for number, operand in ((layer - 1, 1), (layer - 1, 2), (layer, 1), (layer, 2)):
+            weights.set(number, operand, weights.get(number, operand)[order])
+        weights.set(layer + 1, 1, weights.get(layer + 1, 1)[:, order])
+
+
+def _aligned(projection: FloatArray) -> IntArray:
+    """An order of the columns in which neighbours point the same way, those that point it furthest first."""
+    # Where the kernel saturates is where both are large with one sign: their elementwise product summed.
+    likeness = np.maximum(projection.T[:, None] * projection.T[None], 0).sum(axis=2)
+    np.fill_diagonal(likeness, -1.0)
+    order: list[int] = []
+    free = set(range(len(likeness)))
+    for first in np.argsort(-likeness.max(axis=1)):
+        if first in free:
+            free.remove(int(first))
+            order.append(int(first))
+            if free:
+                second = max(free, key=lambda other: likeness[first, other])
+                free.remove(second)
+                order.append(second)
+    return np.array(order)
+
+
+_CASES: dict[str, Callable[[Weights], None]] = {
+    "as trained": lambda _: None,
+    "a near-dead channel in each depthwise layer": near_dead_channel,
+    "one channel 1,000 times larger": uneven_channel,
+    "neighbouring weights that add up": neighbours_add_up,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one case.
+
+    Attributes:
+        case: Which.
+        changed: Largest change of a probability of the float network by the case itself.
+        naive: Agreement of ONNX Runtime's u8/s8 recipe with the changed float network.
+        edgeclf: Agreement of edgeclf's.
+        equalized: The same with channels equalized first, as the search of `edgeclf export` tries.
+    """
+
+    case: str
+    changed: float
+    naive: float
+    edgeclf: float
+    equalized: float
+
+
+def main() -> None:
+    """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args()
+    size = VARIANTS[given.arch].size
+    preprocess = Preprocess((size, size), "crop", crop_fraction=size / (size + 32))
+    files = sorted(path for path in given.photographs.iterdir() if path.is_file())
+    chosen = np.random.default_rng(_SEED).permutation(len(files))[: given.calibration + given.images]
+    images = np.stack([preprocess_bgr(load_image(files[number]), preprocess) for number in chosen])
+    calibration, held = images[: given.calibration], images[given.calibration :]
+    trained = prepare_model(onnx_from_keras(build_lite_classifier(given.arch, (size, size))))
+    original = _run(trained, held)
+    rows = []
+    for case, change in _CASES.items():
+        model = onnx.ModelProto.FromString(trained.SerializeToString())
+        change(Weights(model))
+        reference = _run(model, held)
+        agreements = [
+            float((_run(made, held).argmax(axis=1) == reference.argmax(axis=1)).mean())
+            for made in (
+                onnx.load_from_string(onnxruntime_file(model, calibration)),
+                quantize_int8(model, calibration).model,
+                quantize_int8(model, calibration, QuantizationRecipe(equalize=True)).model,
+            )
+        ]
+        rows.append(Row(case, float(np.abs(reference - original).max()), *agreements))
+        if not given.json:
+            figures = asdict(rows[-1])
+            print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in figures.items()), flush=True)
+    if given.json:
+        document = {"images": len(held), "cpu": cpu_info().to_json(), "rows": [asdict(row) for row in rows]}
+        print(json.dumps(document, indent=2))
+
+
+def _run(model: onnx.ModelProto, images: UInt8Array) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+    session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=2)
+    return np.concatenate([session.run(None, {"image": images[i : i + 8]})[0] for i in range(0, len(images), 8)])
+
+
+if __name__ == "__main__":
+    main()

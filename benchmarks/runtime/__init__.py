@@ -1,0 +1,1 @@
+"""Inference: start-up, one frame, a folder of photographs."""

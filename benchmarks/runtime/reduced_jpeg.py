@@ -1,0 +1,135 @@
+"""Measures what decoding large JPEGs at a reduced size changes in predictions and in time.
+
+    python benchmarks/runtime/reduced_jpeg.py IMAGES MODEL [MODEL ...] [--images 400] [--json]
+
+Photographs are enlarged to 12 megapixels (cv2, cubic) and encoded with quality 92, in memory. Each is decoded at full
+size, at the reduced size, and - for scale - at full size from a file of quality 95: a difference that nobody would call
+one. Agreement is the share of photographs with the same label as at full size.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgeclf.runtime import ModelSession, decode_image, load_image, preprocess_bgr
+from edgeclf.runtime.cpus import cpu_info
+from edgeclf.runtime.images.header import read_image_header
+from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
+from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction
+
+_PIXELS = 12_000_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one way of decoding changes next to decoding all pixels.
+
+    Attributes:
+        model: The model file.
+        way: How the photographs were decoded.
+        images: How many.
+        agreement: Share with the same label.
+        probability: Mean over the photographs of the largest change of a probability.
+        largest: The largest of them.
+        pixel: Mean difference of the model's input, 0..255.
+        decode_ms: Median time to decode and preprocess, on one thread; None where it is not meaningful.
+        full_ms: The same at full size.
+    """
+
+    model: str
+    way: str
+    images: int
+    agreement: float
+    probability: float
+    largest: float
+    pixel: float
+    decode_ms: float | None
+    full_ms: float
+
+
+def measure(model: Path, paths: list[Path]) -> list[Change]:
+    """Both ways, for one model."""
+    session = ModelSession(model)
+    preprocess = session.spec.preprocess
+    rows: dict[str, list[npt.NDArray[np.float32]]] = {"full": [], "reduced": [], "quality 95": []}
+    pixels: dict[str, list[float]] = {"reduced": [], "quality 95": []}
+    seconds: dict[str, list[float]] = {"full": [], "reduced": [], "quality 95": []}
+    reductions = set()
+    for path in paths:
+        image = load_image(path)
+        scale = (_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5
+        size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+        large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        data, other = (
+            cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for quality in (92, 95)
+        )
+        header = read_image_header(data)
+        reductions.add(1 if header is None else jpeg_reduction(header, preprocess))
+        inputs = {}
+        for way, content, reduce_for in (
+            ("full", data, None), ("reduced", data, preprocess), ("quality 95", other, None)
+        ):  # fmt: skip
+            start = time.perf_counter()
+            with opencv_threads_at_most(1):
+                inputs[way] = preprocess_bgr(decode_image(content, reduce_for=reduce_for), preprocess)
+            seconds[way].append(time.perf_counter() - start)
+            rows[way].append(session.run(inputs[way][None])[0])
+        for way, values in pixels.items():
+            values.append(float(np.abs(inputs[way].astype(np.int16) - inputs["full"]).mean()))
+    full = np.stack(rows["full"])
+    changes = []
+    for way, values in pixels.items():
+        found = np.stack(rows[way])
+        change = np.abs(found - full).max(axis=1)
+        name = f"reduced by {', '.join(map(str, sorted(reductions)))}" if way == "reduced" else way
+        changes.append(
+            Change(
+                model=model.name,
+                way=name,
+                images=len(paths),
+                agreement=float((found.argmax(axis=1) == full.argmax(axis=1)).mean()),
+                probability=float(change.mean()),
+                largest=float(change.max()),
+                pixel=statistics.mean(values),
+                decode_ms=statistics.median(seconds[way]) * 1e3 if way == "reduced" else None,
+                full_ms=statistics.median(seconds["full"]) * 1e3,
+            )
+        )
+    return changes
+
+
+def main() -> None:
+    """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", metavar="IMAGES", type=Path, help="folder of photographs, searched recursively")
+    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help=".onnx files with an edgeclf spec")
+    parser.add_argument("--images", type=int, default=400, help="photographs (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args()
+    paths = sorted(given.folder.rglob("*.jp*g"))
+    if not paths:
+        parser.error(f"{given.folder} holds no JPEG")
+    paths = paths[:: max(1, len(paths) // given.images)][: given.images]
+    changes = [change for model in given.models for change in measure(model, paths)]
+    if given.json:
+        print(json.dumps({"cpu": cpu_info().to_json(), "changes": [asdict(item) for item in changes]}, indent=2))
+        return
+    print(f"{'':34}{'agreement':>10}{'change':>9}{'largest':>9}{'pixels':>8}{'ms':>8}{'full ms':>9}")
+    for item in changes:
+        taken = "" if item.decode_ms is None else f"{item.decode_ms:.1f}"
+        print(
+            f"{item.model + ', ' + item.way:34}{item.agreement:10.4f}{item.probability:9.4f}{item.largest:9.3f}"
+            f"{item.pixel:8.2f}{taken:>8}{item.full_ms:9.1f}"
+        )
+    print(f"{len(paths)} photographs; {cpu_info().model}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training: accuracy, speed, memory, going on after a kill."""

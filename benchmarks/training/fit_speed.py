@@ -1,0 +1,116 @@
+"""Measures images/s of fitting a network, edgeclf against stock Keras: fresh processes by turns, medians.
+
+    python benchmarks/training/fit_speed.py [--arch seed-cnn] [--size 120] [--batch-size 16] [--images 960] [--rounds 5] [--json]
+
+Both sides fit the same network with the same optimizer to the same uint8 images without augmentation: one through
+edgeclf's loop, one through `keras.Model.fit` as it comes, with TensorFlow's own defaults. The first epoch, in which the
+network is traced, is not counted.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import median, stock_environment
+
+if TYPE_CHECKING:
+    from edgeclf.training.networks.registry import Architecture
+
+
+def fit_once(side: str, given: argparse.Namespace) -> float:
+    """Fits in this process and gives images/s of the second epoch."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (given.images, given.size, given.size, 3), dtype=np.uint8)
+    true = np.arange(given.images) % 2
+    if side == "stock":
+        # Before edgeclf's own import, which would turn oneDNN on.
+        import keras
+
+        from edgeclf.training.networks.registry import get_architecture
+
+        network = _build(get_architecture(given.arch), given.size)
+        network.compile("nadam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+        ends: list[float] = []
+        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+        network.fit(images, true, batch_size=given.batch_size, epochs=2, verbose=0, callbacks=[clock])
+        return float(given.images / (ends[1] - ends[0]))
+    from edgeclf.runtime.progress import no_progress
+    from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+    from edgeclf.training.fit.loop import fit
+    from edgeclf.training.networks.registry import get_architecture
+    from edgeclf.training.recipes import FitOptions
+
+    options = FitOptions(
+        epochs=2, batch_size=given.batch_size, optimizer="nadam", learning_rate=1e-3, patience=10, seed=0
+    )
+    data = LabelledRows(images, np.arange(given.images), true)
+    # One image validates, so that fitting is what is timed.
+    validation = LabelledRows(images, np.arange(1), true[:1])
+    result = fit(
+        _build(get_architecture(given.arch), given.size),
+        TrainingBatches(data, 2, options),
+        validation,
+        options,
+        progress=no_progress,
+    )
+    return float(given.images / result.seconds[1])
+
+
+def _build(architecture: "Architecture", size: int) -> Any:  # noqa: ANN401 - keras carries no types
+    if architecture.build is None:
+        raise SystemExit(f"{architecture.name} is not trained from scratch")
+    return architecture.build((size, size), 2)
+
+
+def main() -> None:
+    """Prints images/s of both and their ratio, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--arch", default="seed-cnn")
+    parser.add_argument("--size", type=int, default=120)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--images", type=int, default=960)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--onednn", choices=["default", "off"], default="default", help="oneDNN on the side of stock Keras"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--side", choices=["edgeclf", "stock"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(fit_once(given.side, given))
+        return
+    rates: dict[str, list[float]] = {"edgeclf": [], "stock": []}
+    environments = {"edgeclf": stock_environment("default"), "stock": stock_environment(given.onednn)}
+    for number in range(given.rounds):
+        for side in rates if number % 2 else reversed(list(rates)):
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--side", side],
+                check=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environments[side],
+            )
+            rates[side].append(float(done.stdout.split()[-1]))
+    figures = {side: median(values) for side, values in rates.items()}
+    figures["ratio"] = figures["edgeclf"] / figures["stock"]
+    if given.json:
+        print(json.dumps({"arch": given.arch, "images_per_second": rates, "medians": figures}, indent=2))
+    else:
+        print(
+            f"{given.arch}, {given.size} px, batch {given.batch_size}: edgeclf {figures['edgeclf']:.1f} images/s, "
+            f"stock Keras {figures['stock']:.1f}, ratio {figures['ratio']:.2f} (medians of {given.rounds} rounds)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,21 +1,83 @@
-"""Models and programs that the tests of several folders share."""
+"""Models and programs that the tests of several folders share; what holds for every test whatever ran before it."""
 
 import contextlib
 import http.server
+import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from .randomness import SEED_VARIABLE, fresh_rng
+
+# TensorFlow reads this once, when it is first imported, and rounds otherwise without it. Set before any test, every
+# process - this one, whichever test loads TensorFlow in it, and each that a test starts - computes alike; what was set
+# from outside stays.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Why a test may be skipped where everything that can be installed is installed (.ci/run): a pattern for the reason, and
+# why no machine can be asked to mend it. EDGECLF_STRICT_SKIPS=1 makes any other skip fail the run.
+ALLOWED_SKIPS = {
+    r"needs (onnxruntime-gpu|onnxruntime-openvino|a working NVIDIA GPU)": "an accelerator",
+    r"this ONNX Runtime has no \w+": "an accelerator",
+}
+_refused_skips: list[str] = []
 
 # A busy machine must not fail a test: no example is timed.
 settings.register_profile("edgeclf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgeclf")
 
 COLOURS = ("red", "green", "blue")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the seed of pytest-randomly, which its header names, that of every generator the tests make."""
+    seed = config.getoption("randomly_seed", 0)
+    os.environ[SEED_VARIABLE] = str(seed if isinstance(seed, int) else 0)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remembers a skip that `ALLOWED_SKIPS` does not allow."""
+    _remember_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remembers a skipped module that `ALLOWED_SKIPS` does not allow."""
+    _remember_skip(report)
+
+
+def _remember_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not any(re.match(pattern, reason) for pattern in ALLOWED_SKIPS):
+            _refused_skips.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a strict run in which something was skipped that is on no list."""
+    if os.environ.get("EDGECLF_STRICT_SKIPS") and _refused_skips and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the skips that fail a strict run."""
+    if os.environ.get("EDGECLF_STRICT_SKIPS") and _refused_skips:
+        terminalreporter.section("skipped, and not on the list in tests/conftest.py", red=True)
+        for line in _refused_skips:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """`fresh_rng()`: seeded by the run's seed and the test, whatever ran before."""
+    return fresh_rng()
 
 
 def write_colour_model(

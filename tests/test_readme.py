@@ -13,6 +13,8 @@ from skimage import data
 
 from edgeclf.runtime import Classifier, Preprocess
 
+from .randomness import fresh_rng
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
@@ -20,7 +22,7 @@ PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 @pytest.fixture
 def photographs(tmp_path):
     """Crops of real photographs of many sizes, larger and smaller than the input, tinted so that labels differ."""
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     paths = []
     for number, size in enumerate([(17, 40), (400, 300), (20, 300), (300, 20), (32, 32), (250, 333)] * 3):
         photo = data.astronaut()[..., ::-1]

@@ -12,11 +12,13 @@ from edgeclf.runtime.batch.pipeline import Job, classify_jobs
 from edgeclf.runtime.batch.strategies import GROUPS_AHEAD
 from edgeclf.runtime.errors import ImageError, UsageError
 
+from ..randomness import fresh_rng
+
 COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 
 
 def colour_image(label, size_hw=(40, 56)):
-    noise = np.random.default_rng().integers(0, 60, (*size_hw, 3))
+    noise = fresh_rng().integers(0, 60, (*size_hw, 3))
     return np.clip(np.array(COLOURS_BGR[label]) * 0.5 + noise, 0, 255).astype(np.uint8)
 
 
@@ -49,7 +51,7 @@ def test_a_frame_and_its_file_are_the_same(classifier, tmp_path, label):
 
 
 def test_batches_of_any_size_give_the_same_rows(classifier):
-    frames = [np.random.default_rng().integers(0, 256, (30 + i, 50, 3), dtype=np.uint8) for i in range(24)]
+    frames = [fresh_rng().integers(0, 256, (30 + i, 50, 3), dtype=np.uint8) for i in range(24)]
     alone = np.stack([classifier.predict(frame).probabilities for frame in frames])
     for size in (1, 3, 8):
         rows = [p.probabilities for i in range(0, 24, size) for p in classifier.predict_batch(frames[i : i + size])]

@@ -5,12 +5,14 @@ import json
 import cv2
 import numpy as np
 
+from ..randomness import fresh_rng
+
 COLOURS_BGR = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 
 
 def colour_image(label, size_hw=(48, 64)):
     """(H, W, 3) uint8 BGR: noise around a colour."""
-    noise = np.random.default_rng().integers(0, 60, (*size_hw, 3))
+    noise = fresh_rng().integers(0, 60, (*size_hw, 3))
     return np.clip(np.array(COLOURS_BGR[label]) * 0.6 + noise, 0, 255).astype(np.uint8)
 
 

@@ -8,6 +8,7 @@ from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
+from ...randomness import fresh_rng
 from ..conftest import LABELS, SIZE_HW, build_network
 
 SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW))
@@ -44,7 +45,7 @@ def test_it_computes_what_keras_computes_for_any_batch(fp32, trained, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(fp32.SerializeToString())
     session = ModelSession(path)
-    images = np.random.default_rng().integers(0, 256, (24, *SIZE_HW, 3), dtype=np.uint8)
+    images = fresh_rng().integers(0, 256, (24, *SIZE_HW, 3), dtype=np.uint8)
     wanted = trained.model.predict_on_batch(images)
     for batch in (1, 3, 8):
         rows = np.concatenate([session.run(images[i : i + batch]) for i in range(0, 24, batch)])

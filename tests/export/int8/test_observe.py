@@ -7,9 +7,11 @@ from edgeclf.export.int8.observe import count_values
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress
 
+from ...randomness import fresh_rng
+
 
 def rows(count):
-    return np.random.default_rng().integers(0, 256, (count, 2, 2, 3), np.uint8)
+    return fresh_rng().integers(0, 256, (count, 2, 2, 3), np.uint8)
 
 
 def test_histograms_reach_from_the_smallest_to_the_largest_value_of_all_batches():

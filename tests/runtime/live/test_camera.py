@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.live.camera import Camera, masked, parse_camera
 
+from ...randomness import fresh_rng
+
 
 def picture(number=0, size_hw=(48, 64)):
     """A JPEG whose grey value tells its number, 8 apart so that compression does not blur it."""
@@ -115,7 +117,7 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_rest_is_counted(stream_serv
 
 
 def test_random_bytes_between_pictures_are_counted_exactly(stream_server):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     kinds = rng.permutation([True] * 150 + [False] * 150).tolist()
     whole = picture(3)
 
@@ -133,7 +135,7 @@ def test_random_bytes_between_pictures_are_counted_exactly(stream_server):
 
 
 def test_a_stream_of_nothing_but_damage_is_no_camera(stream_server):
-    damage = np.random.default_rng().bytes(2000)
+    damage = fresh_rng().bytes(2000)
     with stream_server(lambda _: paced([damage] * 1000, 0.01)) as server:
         with pytest.raises(SourceError, match=r"cannot open camera .*no frame for 0\.6 s"):
             Camera(server.url, timeout_s=0.6)

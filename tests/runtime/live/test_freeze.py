@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.live.freeze import FreezeDetector
 
+from ...randomness import fresh_rng
+
 
 def noise():
-    return np.random.default_rng().integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    return fresh_rng().integers(0, 256, (64, 80, 3), dtype=np.uint8)
 
 
 def test_silence_and_a_still_picture_are_two_kinds_of_frozen():

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from edgeclf.runtime.live.captures import CaptureEndedError
 from edgeclf.runtime.live.mjpeg import MAX_PART_BYTES, PartReader, open_mjpeg
 
+from ...randomness import fresh_rng
+
 
 def jpeg(size_hw=(48, 64)):
-    return cv2.imencode(".jpg", np.random.default_rng().integers(0, 256, (*size_hw, 3), dtype=np.uint8))[1].tobytes()
+    return cv2.imencode(".jpg", fresh_rng().integers(0, 256, (*size_hw, 3), dtype=np.uint8))[1].tobytes()
 
 
 def as_part(body: bytes, *, with_length: bool, line_end: bytes = b"\r\n", boundary: bytes = b"frame") -> bytes:

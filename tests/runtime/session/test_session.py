@@ -10,6 +10,8 @@ from edgeclf.runtime.prediction import predictions_from
 from edgeclf.runtime.session.devices import check_provider, provider_requests
 from edgeclf.runtime.session.session import ModelSession, PixelScaling
 
+from ...randomness import fresh_rng
+
 LABELS = ("red", "green", "blue")
 IMAGENET = PixelScaling((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
@@ -38,7 +40,7 @@ def foreign_model(path, *, shape, elem_type=TensorProto.FLOAT, axes, classes=3, 
 
 
 def images(count=5, size=16):
-    return np.random.default_rng().integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return fresh_rng().integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def softmax(x):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.timing.early_stopping import estimate_rank, most_failures, percentile_estimate, smallest_count
 
+from ...randomness import fresh_rng
+
 PERCENTILES = st.sampled_from([0.5, 0.9, 0.95, 0.99])
 
 
@@ -24,7 +26,7 @@ def test_the_smallest_counts_of_the_rules(percentile, count):
 )
 def test_the_ranks_that_the_load_generator_reports(queries, percentile, rank):
     assert estimate_rank(queries, percentile) == rank
-    latencies = np.random.default_rng().permutation(queries)
+    latencies = fresh_rng().permutation(queries)
     assert percentile_estimate(latencies, percentile) == queries - rank
 
 

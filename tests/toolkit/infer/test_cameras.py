@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ...randomness import fresh_rng
 from ..colours import paced, picture, records, write_video
 
 
@@ -191,7 +192,7 @@ def test_a_replaced_model_is_tried_before_it_is_taken(make_colour_model, tmp_pat
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mp4"])
 def test_a_full_disk_ends_the_recording_and_not_the_run(colour_model, stream_server, tmp_path, suffix):
-    noise = np.random.default_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    noise = fresh_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
     whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
     limit = (16 << 20) + 1_500_000
     code = (
@@ -222,7 +223,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(colour_model, stream_ser
 
 
 def test_a_killed_run_leaves_a_recording_that_plays(colour_model, stream_server, tmp_path):
-    noise = np.random.default_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    noise = fresh_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
     whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
     saved = tmp_path / "saved.avi"
     with (
@@ -283,7 +284,7 @@ def threads(pid):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files and threads are counted in /proc")
 def test_cuts_and_garbage_leave_neither_files_nor_threads(colour_model, stream_server, tmp_path):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     good = picture("green")
     sent = {"good": 0, "bad": 0}
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.toolkit.serve import pictures
 
+from ...randomness import fresh_rng
 from .clients import CLIENT, LABELS, get, messages
 
 
@@ -82,7 +83,7 @@ def test_one_missing_camera_of_two_is_not_healthy(start_preview, make_result):
 
 def test_metrics_count_what_was_published(start_preview, make_result):
     feeds = start_preview(cameras=["silent"])
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     published = [(LABELS[rng.integers(3)], f"camera {rng.integers(2)}") for _ in range(60)]
     published += [("red", "camera 0"), ("red", "camera 1")]
     for number, (label, camera) in enumerate(published):
@@ -162,7 +163,7 @@ def test_a_picture_shows_the_newest_frame_and_waits_for_a_newer_one(start_previe
     ],
 )
 def test_pictures_are_no_larger_than_a_page_needs(decode, size_hw, expected_hw):
-    image_bgr = np.random.default_rng().integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    image_bgr = fresh_rng().integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     before = image_bgr.copy()
     assert decode(pictures.encode_jpeg(image_bgr)).shape[:2] == expected_hw
     assert (image_bgr == before).all()

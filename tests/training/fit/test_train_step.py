@@ -5,6 +5,8 @@ import numpy as np
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.training.fit.train_step import grouped, make_steps
 
+from ...randomness import fresh_rng
+
 import_tensorflow()
 import keras  # noqa: E402 - after the settings that TensorFlow reads when it loads
 
@@ -21,7 +23,7 @@ def network():
 
 
 def batches(sizes):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     return [
         (
             rng.normal(size=(size, 12)).astype(np.float32),

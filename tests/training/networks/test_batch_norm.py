@@ -6,6 +6,8 @@ import pytest
 from edgeclf.training.networks.batch_norm import fold_batch_norm, with_batch_norm
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
 
+from ...randomness import fresh_rng
+
 keras = pytest.importorskip("keras")
 
 
@@ -28,7 +30,7 @@ def norms(model):
 
 @pytest.mark.parametrize(("build", "count"), [(lambda: build_seed_cnn((89, 89), 3), 7), (residual, 3)])
 def test_the_folded_network_computes_what_was_trained(build, count):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     network = build()
     before, names = network.count_params(), [layer.name for layer in network.layers]
     trained = with_batch_norm(network)

@@ -5,6 +5,8 @@ import pytest
 
 from edgeclf.training.networks.dropout import scale_dropout
 
+from ...randomness import fresh_rng
+
 keras = pytest.importorskip("keras")
 
 
@@ -17,7 +19,7 @@ def network(rate=0.4):
 
 @pytest.mark.parametrize("scale", [0.0, 0.25, 1.0])
 def test_the_share_of_values_left_out_is_the_scaled_rate(scale):
-    rate = float(np.random.default_rng().uniform(0.2, 0.8))
+    rate = float(fresh_rng().uniform(0.2, 0.8))
     model = network(rate)
     scale_dropout(model, scale)
     values = np.asarray(model(np.ones((16, 2000), np.float32), training=True))

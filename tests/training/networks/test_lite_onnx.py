@@ -26,6 +26,8 @@ from edgeclf.training.networks.lite_onnx import lite_backbone_onnx
 from edgeclf.training.networks.lite_weights import lite_weights_path
 from edgeclf.training.networks.weights import weights_of
 
+from ...randomness import fresh_rng
+
 
 def photograph(size_hw):
     image_bgr = cv2.cvtColor(photographs.chelsea(), cv2.COLOR_RGB2BGR)
@@ -46,7 +48,7 @@ def test_it_computes_what_keras_does(name, size_hw):
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version <= MAX_OPSET
     assert model.ir_version <= MAX_IR_VERSION
-    pixels = np.stack([photograph(size_hw), np.random.default_rng().integers(0, 256, (*size_hw, 3), np.uint8)])
+    pixels = np.stack([photograph(size_hw), fresh_rng().integers(0, 256, (*size_hw, 3), np.uint8)])
     expected = build_lite_backbone(name, size_hw, "imagenet")(pixels, training=False).numpy()
     features = run(model, pixels)
     assert features.shape == (2, FEATURES)

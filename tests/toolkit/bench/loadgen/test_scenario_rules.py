@@ -14,6 +14,8 @@ from edgeclf.toolkit.bench.loadgen.scenario_rules import (
     within_bound,
 )
 
+from ....randomness import fresh_rng
+
 
 def run_of(scenario, latencies_ms, **arguments):
     latencies_s = np.asarray(latencies_ms, float) / 1e3
@@ -22,7 +24,7 @@ def run_of(scenario, latencies_ms, **arguments):
 
 
 def test_figures_of_queries_one_after_the_other():
-    figures = run_of("single-stream", np.random.default_rng().permutation(np.arange(1, 1025)))
+    figures = run_of("single-stream", fresh_rng().permutation(np.arange(1, 1025)))
     assert (figures.queries, figures.samples) == (1024, 1024)
     assert figures.duration_s == pytest.approx(524.8)
     assert figures.samples_per_s == pytest.approx(1024 / 524.8)

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeclf.runtime.errors import OutputError
 
@@ -78,13 +79,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def file_identity(path: Path) -> tuple[int, int, int, int] | None:
-    """What changes when a file is replaced or written to: device, number, size, time of change; None without a file."""
+class FileIdentity(NamedTuple):
+    """A file's identity: equal for as long as the file is neither replaced nor written to.
+
+    Attributes:
+        device: Number of the file system.
+        inode: The file's number there.
+        size: Bytes.
+        mtime_ns: Time of the last modification, which a program can set back.
+        ctime_ns: Time of the last change of content or status, which none can.
+    """
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileIdentity":
+        """The identity of the file that `os.stat` or `os.fstat` described."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def file_identity(path: Path) -> FileIdentity | None:
+    """The identity of the file at a path, links followed; None where there is none, or none that may be looked at."""
     try:
-        status = path.stat()
+        return FileIdentity.of(path.stat())
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

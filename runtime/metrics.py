@@ -1,5 +1,6 @@
 """What a classifier's probabilities are worth on labelled images: accuracy, per-class figures, confusion, calibration."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from edgeclf.runtime.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from edgeclf.runtime.errors import InputError
 
 CALIBRATION_BINS = 15
+# Quantile of the normal distribution for a two-sided interval of 95 %.
+Z_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,26 @@ def calibration_bins(confidences: AnyArray, correct: BoolArray) -> tuple[IntArra
         means = np.bincount(bins, weights=confidences.astype(np.float64), minlength=CALIBRATION_BINS) / counts
         shares = np.bincount(bins, weights=correct.astype(np.float64), minlength=CALIBRATION_BINS) / counts
     return counts, means, shares
+
+
+def wilson_interval(hits: float, count: int, *, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a binomial share, as its lower and upper end.
+
+    Unlike the normal approximation it holds near 0 and 1, and for few observations (E. B. Wilson, Probable inference,
+    the law of succession, and statistical inference, JASA 22, 1927).
+
+    Args:
+        hits: Successes; a fraction where the share is assumed and not counted.
+        count: Trials; 0 gives (0, 1).
+        z: Two-sided quantile of the normal distribution, such as `Z_95`.
+    """
+    if not count:
+        return 0.0, 1.0
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    # The ends are exact where nothing, or everything, is a hit; rounding must not put them inside.
+    return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < count else 1.0)
 
 
 def _bin_indices(confidences: AnyArray) -> IntArray:

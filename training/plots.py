@@ -13,9 +13,11 @@ import numpy.typing as npt
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.runtime.metrics import (
     CALIBRATION_BINS,
+    Z_95,
     ClassificationReport,
     calibration_bins,
     expected_calibration_error,
+    wilson_interval,
 )
 from edgeclf.training.fit.lr_finder import LrSweep
 
@@ -237,7 +239,11 @@ def plot_reliability(
         counts, means, shares = calibration_bins(confidences, correct)
         error = expected_calibration_error(confidences, correct)
         there = counts > 0
-        lows, highs = _wilson_interval(shares[there], counts[there])
+        intervals = [
+            wilson_interval(share * count, int(count), z=Z_95)
+            for share, count in zip(shares[there], counts[there], strict=True)
+        ]
+        lows, highs = np.transpose(intervals)
         upper.vlines(means[there], lows, highs, color=colour, linewidth=1.5, alpha=0.35)
         upper.plot(means[there], shares[there], color=colour, linewidth=1, alpha=0.6)
         upper.scatter(
@@ -270,18 +276,6 @@ def plot_reliability(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path, crop=False)
-
-
-def _wilson_interval(
-    shares: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Between which shares the true one lies with 95 %, given the share seen in so many images (Wilson 1927)."""
-    squared = 1.96**2
-    centres = (shares + squared / (2 * counts)) / (1 + squared / counts)
-    halves = (
-        np.sqrt(squared) / (1 + squared / counts) * np.sqrt(shares * (1 - shares) / counts + squared / (4 * counts**2))
-    )
-    return centres - halves, centres + halves
 
 
 def _wrapped(label: str) -> str:

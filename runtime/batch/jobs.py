@@ -42,6 +42,11 @@ class Job:
     load: Callable[[], UInt8Array]
     frame: int | None = None
 
+    @classmethod
+    def of_pixels(cls, source: str, image_bgr: UInt8Array, frame: int | None = None) -> "Job":
+        """A job whose image, (H, W, 3) uint8 BGR, is in memory already."""
+        return cls(source, lambda: image_bgr, frame)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -86,7 +86,7 @@ class SourceJobs:
         self.expected += announced - 1
         with video:
             for number, frame_bgr in enumerate(video):
-                yield Job(str(path), partial(_same, frame_bgr), number)
+                yield Job.of_pixels(str(path), frame_bgr, number)
         self.expected += video.frames_read - announced
         if video.ended_early:
             self.warnings.append(
@@ -96,10 +96,6 @@ class SourceJobs:
 
 def _raise(error: SourceError) -> UInt8Array:
     raise error
-
-
-def _same(frame_bgr: UInt8Array) -> UInt8Array:
-    return frame_bgr
 
 
 def is_video(path: Path) -> bool:

@@ -1,16 +1,14 @@
 """A model whose file may be replaced while it runs."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.pipeline import Job, classify_job
 from edgeclf.runtime.errors import EdgeclfError
+from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.session.session import ModelSession
 
 
@@ -45,7 +43,7 @@ class WatchedModel:
     def __init__(self, session: ModelSession, load: Callable[[], ModelSession]) -> None:
         self.session = session
         self._load = load
-        self._known = self._seen = _fingerprint(session.path)
+        self._known = self._seen = file_identity(session.path)
         self.reloads = self.rejections = 0
 
     def look(self, frame_bgr: UInt8Array | None = None) -> Replacement | None:
@@ -59,7 +57,7 @@ class WatchedModel:
         Returns:
             What became of a new file; None where there is none.
         """
-        before, self._seen = self._seen, _fingerprint(self.session.path)
+        before, self._seen = self._seen, file_identity(self.session.path)
         if self._seen != before or self._seen == self._known:
             return None
         self._known = self._seen
@@ -74,7 +72,7 @@ class WatchedModel:
         try:
             session = self._load()
             image_bgr = np.full((64, 64, 3), 128, np.uint8) if frame_bgr is None else frame_bgr
-            outcome = classify_job(session, Job("trial", partial(_same, image_bgr), 0))
+            outcome = classify_job(session, Job.of_pixels("trial", image_bgr, 0))
         except EdgeclfError as error:
             return Replacement(is_accepted=False, text=str(error).removesuffix("."))
         if outcome.error is not None:
@@ -92,15 +90,3 @@ def label_changes(before: Sequence[str], after: Sequence[str]) -> str:
     if not phrases and tuple(before) != tuple(after):
         phrases = ["the same labels in another order"]
     return "; ".join(phrases)
-
-
-def _same(image_bgr: UInt8Array) -> UInt8Array:
-    return image_bgr
-
-
-def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as Path.stat, and one call
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

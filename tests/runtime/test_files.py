@@ -2,12 +2,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from edgeclf.runtime.errors import OutputError
-from edgeclf.runtime.files import replacing, write_bytes, write_text
+from edgeclf.runtime.files import file_identity, replacing, write_bytes, write_text
 
 
 def names_in(folder):
@@ -75,7 +76,7 @@ def test_a_full_disk_is_an_output_error_and_keeps_the_old_file(tmp_path):
         import resource, signal, sys
         from pathlib import Path
         from edgeclf.runtime.errors import OutputError
-        from edgeclf.runtime.files import write_bytes
+        from edgeclf.runtime.files import file_identity, write_bytes
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -132,3 +133,26 @@ def test_a_link_stays_a_link_and_its_target_is_replaced(tmp_path):
         temporary.write_text("new")
     assert link.is_symlink()
     assert target.read_text() == "new"
+
+
+def test_a_file_keeps_its_identity_until_it_is_written_to_or_replaced_even_with_the_same_size_and_time(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path, text in ((first, "aa"), (second, "bb")):
+        path.write_text(text)
+        os.utime(path, ns=(10**18, 10**18))
+    before, other = file_identity(first), file_identity(second)
+    assert file_identity(first) == before != other
+    assert (before.size, before.mtime_ns) == (other.size, other.mtime_ns)
+    first.rename(tmp_path / "third")
+    second.rename(first)
+    assert file_identity(first).inode == other.inode != before.inode
+    before = file_identity(first)
+    # The kernel's clock for files goes in steps of some milliseconds.
+    while time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE) <= before.ctime_ns:
+        time.sleep(1e-3)
+    first.write_text("cc")
+    os.utime(first, ns=(10**18, 10**18))
+    after = file_identity(first)
+    assert after[:4] == before[:4]
+    assert after != before
+    assert file_identity(tmp_path / "nothing") is None

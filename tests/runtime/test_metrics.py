@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import (
     CALIBRATION_BINS,
+    Z_95,
     calibration_bins,
     classification_report,
     expected_calibration_error,
+    wilson_interval,
 )
 
 LABELS = ("ant", "bee", "cat")
@@ -160,3 +162,29 @@ def test_the_bins_of_a_reliability_diagram_give_the_calibration_error(case):
     assert (means[there] >= edges[:-1][there] - 1e-6).all()
     gap = (counts * np.abs(shares - means))[there].sum() / len(true)
     assert expected_calibration_error(confidences, correct) == pytest.approx(gap, abs=1e-9)
+
+
+# Wilson's interval for 0 of 10 and 90 of 100, from Brown, Cai and DasGupta (Statistical Science 16, 2001).
+@pytest.mark.parametrize(
+    ("accuracy", "images", "low", "high"), [(0.0, 10, 0.0, 0.2775), (0.9, 100, 0.8256, 0.9448), (1.0, 10, 0.7225, 1.0)]
+)
+def test_wilson_interval_by_published_values(accuracy, images, low, high):
+    assert wilson_interval(accuracy * images, images, z=Z_95) == pytest.approx((low, high), abs=1e-3)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_holds_the_share_and_shrinks(pair):
+    hits, count = pair
+    low, high = wilson_interval(hits, count, z=Z_95)
+    assert 0 <= low <= hits / count <= high <= 1
+    assert low < high
+    wider = wilson_interval(hits * 2, count * 2, z=Z_95)
+    assert wider[1] - wider[0] < high - low
+
+
+def test_wilson_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = [
+        low <= 0.9 <= high for low, high in (wilson_interval(int(k), 80, z=Z_95) for k in rng.binomial(80, 0.9, 4000))
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.025)

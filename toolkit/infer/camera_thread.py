@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeclf.runtime.batch.pipeline import Job, Outcome, classify_job
@@ -230,7 +229,7 @@ class CameraRun:
     def _classify(self, frame: CameraFrame, camera: Camera, sinks: Sinks) -> None:
         session = self._model.session
         image_bgr = self.newest_bgr = frame.image_bgr
-        outcome = classify_job(session, Job(self.name, partial(_same, image_bgr), frame.number))
+        outcome = classify_job(session, Job.of_pixels(self.name, image_bgr, frame.number))
         age_ms = frame.age_ms
         self.figures.add(age_ms, is_error=outcome.error is not None)
         if self.freeze is not None:
@@ -279,7 +278,3 @@ class CameraRun:
                 frame=frame.number,
                 age_ms=round(frame.age_ms, 1),
             )
-
-
-def _same(image_bgr: "UInt8Array") -> "UInt8Array":
-    return image_bgr

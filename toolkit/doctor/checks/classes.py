@@ -4,9 +4,9 @@ import shlex
 
 import numpy as np
 
+from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.statistics import wilson_interval
 from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
 
 # Below this ratio of the most to the least frequent class there is nothing to say, from the second on it is a warning:
@@ -93,7 +93,7 @@ def _suffering(facts: Facts, rare: str) -> dict[str, object] | None:
         return None
     hits, count = int(right[is_rare].sum()), int(is_rare.sum())
     others, of_others = int(right[~is_rare].sum()), int((~is_rare).sum())
-    interval, against = wilson_interval(hits, count), wilson_interval(others, of_others)
+    interval, against = wilson_interval(hits, count, z=Z_95), wilson_interval(others, of_others, z=Z_95)
     # Intervals that do not meet: stricter than a test of the difference, so nothing is said too early.
     if interval[1] >= against[0]:
         return None

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 
+from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspects
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -35,7 +36,7 @@ def suspect_labels(facts: Facts) -> list[Finding]:
     own = found.probabilities[np.arange(len(targets)), targets]
     ranked = flagged[np.argsort(own[flagged], kind="stable")]
     count, looked_at = len(flagged), len(found.rows)
-    low, high = _interval(count, looked_at)
+    low, high = wilson_interval(count, looked_at, z=Z_95)
     significant = count >= TIMES_UNDECIDED * found.undecided and _poisson_tail(count, found.undecided) < SIGNIFICANCE
     severity: Severity = "note" if not significant else "problem" if low > PROBLEM else "warning"
     likes = found.probabilities[ranked].argmax(axis=1)
@@ -100,14 +101,6 @@ def _not_looked_at(data: DataFacts) -> Finding:
         f'Run `pip install "edgeclf[train,doctor]"` and `edgeclf doctor {data.given}` again',
         evidence={"kind": "not-looked-at"},
     )
-
-
-def _interval(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    z, share = 1.96, successes / trials
-    middle = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (middle - spread) / (1 + z * z / trials), (middle + spread) / (1 + z * z / trials)
 
 
 def _poisson_tail(count: int, mean: float) -> float:

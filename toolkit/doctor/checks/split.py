@@ -6,6 +6,7 @@ from math import erfc, sqrt
 import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
+from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.checks import hidden, shift
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -18,8 +19,8 @@ _MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
 _WIDE, _TOO_WIDE = 0.05, 0.15
 # What is assumed where no model was tested yet.
 _ASSUMED_ACCURACY = 0.9
-# Normal quantiles: 95 % two-sided, and 80 % power.
-_Z_95, _Z_POWER = 1.959964, 0.841621
+# Normal quantile of 80 % power.
+_Z_POWER = 0.841621
 
 
 def mix_difference(first: Sequence[int] | IntArray, second: Sequence[int] | IntArray) -> tuple[float, float]:
@@ -43,14 +44,6 @@ def mix_difference(first: Sequence[int] | IntArray, second: Sequence[int] | IntA
     return 0.5 * float(np.abs(shares[0] - shares[1]).sum()), 0.5 * erfc(z / sqrt(2))
 
 
-def wilson_interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was measured on so many images (Wilson, JASA 22, 1927)."""
-    squared = _Z_95**2 / images
-    middle = (accuracy + squared / 2) / (1 + squared)
-    half = _Z_95 / (1 + squared) * sqrt(accuracy * (1 - accuracy) / images + squared / (4 * images))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def smallest_difference(accuracy: float, images: int) -> float:
     """The difference in accuracy that McNemar's test on the same images finds four times in five, at 5 %.
 
@@ -61,7 +54,7 @@ def smallest_difference(accuracy: float, images: int) -> float:
 
     def needed(difference: float) -> float:
         rest = max(0.0, discordant - difference**2)
-        return ((_Z_95 * sqrt(discordant) + _Z_POWER * sqrt(rest)) / difference) ** 2
+        return ((Z_95 * sqrt(discordant) + _Z_POWER * sqrt(rest)) / difference) ** 2
 
     low, high = 1e-6, discordant
     if needed(high) > images:
@@ -133,7 +126,7 @@ def _find_few(facts: Facts) -> list[Finding]:
         images = len(data.images.rows_of(part))
     if not images:
         return []
-    low, high = wilson_interval(accuracy, images)
+    low, high = wilson_interval(accuracy * images, images, z=Z_95)
     half, difference = (high - low) / 2, smallest_difference(accuracy, images)
     severity: Severity = "problem" if half > _TOO_WIDE else "warning" if half > _WIDE else "note"
     measured = "measured" if field is not None else "assumed"

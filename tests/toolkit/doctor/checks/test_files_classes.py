@@ -14,7 +14,6 @@ from edgeclf.toolkit.doctor.checks.classes import find_imbalance, find_too_few, 
 from edgeclf.toolkit.doctor.facts import Facts, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.registry import all_checks, checks_for, examine
-from edgeclf.toolkit.doctor.statistics import wilson_interval
 
 
 def by_cause(facts):
@@ -240,18 +239,3 @@ def test_a_finding_must_be_known(wrong):
 def test_a_sentence_is_split_at_its_remedy():
     assert split_remedy("bad: got a; b, expected c; mend it.") == ("bad: got a; b, expected c", "Mend it")
     assert split_remedy("bad.") == ("bad", "")
-
-
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_holds_the_share_and_shrinks(pair):
-    hits, count = pair
-    low, high = wilson_interval(hits, count)
-    assert 0 <= low <= hits / count <= high <= 1
-    assert low < high
-    wider = wilson_interval(hits * 2, count * 2)
-    assert wider[1] - wider[0] < high - low
-
-
-def test_the_interval_covers_as_often_as_it_says(rng):
-    covered = [low <= 0.9 <= high for low, high in (wilson_interval(int(k), 80) for k in rng.binomial(80, 0.9, 4000))]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.025)

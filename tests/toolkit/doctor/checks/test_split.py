@@ -262,14 +262,6 @@ def test_nothing_is_asked_of_nothing():
     assert [f for check in (*split.CHECKS, *shortcuts.CHECKS) for f in check.find(Facts())] == []
 
 
-# Wilson's interval for 0 of 10 and 90 of 100, from Brown, Cai and DasGupta (Statistical Science 16, 2001).
-@pytest.mark.parametrize(
-    ("accuracy", "images", "low", "high"), [(0.0, 10, 0.0, 0.2775), (0.9, 100, 0.8256, 0.9448), (1.0, 10, 0.7225, 1.0)]
-)
-def test_wilson_interval(accuracy, images, low, high):
-    assert split.wilson_interval(accuracy, images) == pytest.approx((low, high), abs=1e-3)
-
-
 def test_the_smallest_difference_is_found_four_times_in_five():
     generator = np.random.default_rng(0)
     accuracy, images = 0.85, 600

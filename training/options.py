@@ -6,10 +6,9 @@ from typing import Any
 
 from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
-from edgeclf.training.data.augmentation import get_augmentation
 from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE, Architecture, get_architecture
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
-from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe
+from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe, check_augmentation
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def work_out(options: TrainOptions) -> Settings:
         UsageError: An option is out of range, names something that does not exist, or contradicts another.
     """
     architecture = get_architecture(options.architecture)
-    get_augmentation(options.augment or "none")
+    check_augmentation(options.augment or "none")
     weights = _weights(architecture, options)
     freezes = architecture.pretrained and weights != RANDOM and not options.qat
     _check_stages(options, freezes=freezes)

@@ -4,12 +4,22 @@ import math
 from dataclasses import dataclass, replace
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.training.data.augmentation import get_augmentation
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine")
 BALANCES = ("none", "weights", "sampling")
+AUGMENTATIONS = ("none", "light", "strong")
 MONITORS = {"val_loss": "lowest", "val_accuracy": "highest", "val_macro_f1": "highest"}
+
+
+def check_augmentation(name: str) -> None:
+    """Checks the name of an augmentation.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in AUGMENTATIONS:
+        raise UsageError(f"unknown augmentation {name!r}", expected=" or ".join(AUGMENTATIONS), do="choose one of them")
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class FitOptions(Recipe):
             )
         if not 0 <= self.dropout_scale <= 1:
             raise UsageError("bad dropout scale", got=f"{self.dropout_scale:g}", expected="0 to 1")
-        get_augmentation(self.augment)
+        check_augmentation(self.augment)
         for what, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),

@@ -4,59 +4,27 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeclf.export.keras_backend import check_training_packages
-from edgeclf.runtime.errors import EdgeclfError, RunFolderError, UsageError
-from edgeclf.runtime.metrics import ClassificationReport, classification_report
+from edgeclf.runtime.errors import RunFolderError, UsageError
+from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec
-from edgeclf.training.calibration.report import CalibrationResult, calibrate
+from edgeclf.training.calibration.report import calibrate
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.split import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
-from edgeclf.training.fit.divergence import DivergedError
-from edgeclf.training.fit.loop import FitResult, FitState
+from edgeclf.training.fit.loop import DivergedError, FitState
 from edgeclf.training.fit.stages import FINE_TUNE, Stages, Trained, with_temperature_layer
-from edgeclf.training.inputs import Plan, plan_training
-from edgeclf.training.load import Loaded, load
+from edgeclf.training.inputs import Loaded, Plan, load, plan_training
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run import folder as run_folder
-from edgeclf.training.run.results import package_versions, training_summary, write_result, write_start
+from edgeclf.training.run.results import TrainResult, package_versions, training_summary, write_result, write_start
 from edgeclf.training.run.tensorboard import check_tensorboard, tensorboard_log
-from edgeclf.training.run.transfer import Transfer
 from edgeclf.training.run.writer import RunWriter, writing_run
-
-
-@dataclass(frozen=True, eq=False)
-class TrainResult:
-    """What a training did.
-
-    Attributes:
-        folder: The run folder.
-        spec: What the model is.
-        parameters: Number of parameters of the whole network.
-        fit: Epochs, and how they ended.
-        validation: Figures on the images that chose the weights.
-        test: Figures on the images that chose nothing; None where there are none.
-        calibration: Temperature, rejection threshold, and what they change.
-        transfer: What an earlier run gave; None where there was none.
-        unreadable: Images that were left out, and why.
-        seconds: How long all of it took, in this process.
-    """
-
-    folder: Path
-    spec: ModelSpec
-    parameters: int
-    fit: FitResult
-    validation: ClassificationReport
-    test: ClassificationReport | None
-    calibration: CalibrationResult
-    transfer: Transfer | None
-    unreadable: tuple[tuple[Path, EdgeclfError], ...]
-    seconds: float
 
 
 def train(

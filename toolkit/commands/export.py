@@ -150,7 +150,7 @@ def export(
         except ParityGateError as error:
             report, failure = error.report, error
     if plot is not None:
-        from edgeclf.training.plots import plot_recipes
+        from edgeclf.toolkit.reports.plots import plot_recipes
 
         plot_recipes(_points(report), min_agreement, plot)
     _show(report, as_json=as_json)

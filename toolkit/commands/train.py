@@ -10,7 +10,7 @@ from edgeclf.toolkit.options import CacheFolderOption, IgnoreUnreadableOption, J
 
 if TYPE_CHECKING:
     from edgeclf.training.options import TrainOptions
-    from edgeclf.training.trainer import TrainResult
+    from edgeclf.training.run.results import TrainResult
 
 _GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "ignore_unreadable", "as_json"}
 

@@ -181,7 +181,7 @@ def _verify_against(
         if compared:
             print_layers(compared)
     if plot is not None:
-        from edgeclf.training.plots import plot_layers
+        from edgeclf.toolkit.reports.plots import plot_layers
 
         plot_layers([(item.position, item.weight_sqnr_db, item.output_sqnr_db) for item in compared], plot)
     if failures:

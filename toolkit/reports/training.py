@@ -7,7 +7,7 @@ from edgeclf.toolkit.console import note, print_json, print_result, print_table
 
 if TYPE_CHECKING:
     from edgeclf.training.fit.lr_finder import LrSweep
-    from edgeclf.training.trainer import TrainResult
+    from edgeclf.training.run.results import TrainResult
 
 
 def print_architectures(*, as_json: bool) -> None:

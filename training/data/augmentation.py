@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
-from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.images._opencv import cv2
 
 
@@ -51,7 +50,7 @@ class Augmentation:
         return self == Augmentation(self.name)
 
 
-AUGMENTATIONS = {
+_AUGMENTATIONS = {
     item.name: item
     for item in (
         Augmentation("none"),
@@ -79,14 +78,8 @@ _ERASED_ASPECT = (0.4, 2.5)
 
 
 def get_augmentation(name: str) -> Augmentation:
-    """Looks an augmentation up.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    if name not in AUGMENTATIONS:
-        raise UsageError(f"unknown augmentation {name!r}", expected=" or ".join(AUGMENTATIONS), do="choose one of them")
-    return AUGMENTATIONS[name]
+    """The augmentation of a name of `recipes.AUGMENTATIONS`."""
+    return _AUGMENTATIONS[name]
 
 
 def augment_batch(images_rgb: UInt8Array, augmentation: Augmentation, rng: np.random.Generator) -> UInt8Array:

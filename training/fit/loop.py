@@ -3,18 +3,19 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
+from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.loader import LabelledRows, TrainingBatches
-from edgeclf.training.fit.divergence import DivergedError
 from edgeclf.training.fit.train_step import grouped, make_steps
 from edgeclf.training.recipes import MONITORS, FitOptions
 
@@ -25,6 +26,29 @@ _PREDICT_IMAGES, _PREDICT_FEATURES = 64, 1024
 _MEASURED_IMAGES = 512
 # The end of the cosine schedule as a share of its learning rate, and the start of its warm-up.
 _LAST_SHARE, _FIRST_SHARE = 0.002, 0.05
+
+
+class DivergedError(InputError):
+    """The loss stopped being a number in the first epoch of a training.
+
+    Attributes:
+        facts: `stage`, `steps` that were finished, of how many in an `epoch_steps`, and the mean `loss` until then, None
+            where there was none.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], learning_rate: float, *, more: str = "") -> None:
+        self.facts = facts
+        self._learning_rate = learning_rate
+        super().__init__(
+            "training diverged in its first epoch",
+            got=f"a loss that is not a number after {facts['steps']} of {facts['epoch_steps']} steps",
+            expected="a finite loss",
+            do=f"use a --learning-rate below {learning_rate:g} (edgeclf train --find-lr suggests one){more}",
+        )
+
+    def with_run(self, folder: Path) -> "DivergedError":
+        """The same error with the folder that holds what is known."""
+        return DivergedError(self.facts, self._learning_rate, more=f", or see edgeclf doctor {folder}")
 
 
 class Best(NamedTuple):

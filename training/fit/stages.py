@@ -14,7 +14,7 @@ from edgeclf.training.data.dataset import Split
 from edgeclf.training.data.loader import LabelledRows, TrainingBatches
 from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import Best, FitResult, FitState, fit, predict, validate
-from edgeclf.training.load import Loaded
+from edgeclf.training.inputs import Loaded
 from edgeclf.training.networks.batch_norm import fold_batch_norm, with_batch_norm
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.dropout import scale_dropout

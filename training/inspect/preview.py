@@ -14,13 +14,14 @@ from edgeclf.training.data.augmentation import augment_batch, get_augmentation, 
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.loader import TrainingBatches
 from edgeclf.training.data.training_data import prepare_data
+from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.loop import make_optimizer
 from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
+from edgeclf.training.fit.lr_plot import plot_find_lr
 from edgeclf.training.fit.stages import Stages
-from edgeclf.training.inputs import plan_training
-from edgeclf.training.load import load
+from edgeclf.training.inputs import load, plan_training
 from edgeclf.training.options import TrainOptions
-from edgeclf.training.plots import import_figure, plot_find_lr
+from edgeclf.training.recipes import check_augmentation
 
 _SHOWN_IMAGES, _SHOWN_VARIATIONS = 8, 5
 
@@ -49,6 +50,7 @@ def draw_augmentation(
     settings = plan_training(dataset, replace(options, augment=None, mixup=None), cache_folder).settings
     fit = settings.fine_tune or settings.fit
     name, mixup = options.augment or fit.augment, fit.mixup if options.mixup is None else options.mixup
+    check_augmentation(name)
     augmentation = get_augmentation(name)
     if augmentation.is_none and not mixup:
         raise UsageError(

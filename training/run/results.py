@@ -3,24 +3,56 @@
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import replacing, write_text
 from edgeclf.runtime.metrics import ClassificationReport
+from edgeclf.runtime.spec import ModelSpec
+from edgeclf.training.calibration.plot import plot_reliability
+from edgeclf.training.calibration.report import CalibrationResult
 from edgeclf.training.data.dataset import Dataset, Sample, Split
 from edgeclf.training.data.split import split_to_csv
+from edgeclf.training.fit.loop import FitResult
 from edgeclf.training.options import Settings, TrainOptions
-from edgeclf.training.plots import plot_confusion, plot_reliability
 from edgeclf.training.run import folder as run_folder
+from edgeclf.training.run.plots import plot_confusion
+from edgeclf.training.run.transfer import Transfer
 from edgeclf.training.run.writer import RunWriter, history_csv
 
-if TYPE_CHECKING:
-    from edgeclf.training.trainer import TrainResult
-
 NO_TEST_PART = "no test part: the validation figures chose this model and are therefore too good by a little"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What a training did.
+
+    Attributes:
+        folder: The run folder.
+        spec: What the model is.
+        parameters: Number of parameters of the whole network.
+        fit: Epochs, and how they ended.
+        validation: Figures on the images that chose the weights.
+        test: Figures on the images that chose nothing; None where there are none.
+        calibration: Temperature, rejection threshold, and what they change.
+        transfer: What an earlier run gave; None where there was none.
+        unreadable: Images that were left out, and why.
+        seconds: How long all of it took, in this process.
+    """
+
+    folder: Path
+    spec: ModelSpec
+    parameters: int
+    fit: FitResult
+    validation: ClassificationReport
+    test: ClassificationReport | None
+    calibration: CalibrationResult
+    transfer: Transfer | None
+    unreadable: tuple[tuple[Path, EdgeclfError], ...]
+    seconds: float
 
 
 def training_summary(
@@ -111,7 +143,7 @@ def write_start(
     writer.write_json(run_folder.RUN_FILE, document)
 
 
-def write_result(writer: RunWriter, result: "TrainResult", model: Any) -> None:  # noqa: ANN401 - keras carries no types
+def write_result(writer: RunWriter, result: TrainResult, model: Any) -> None:  # noqa: ANN401 - keras carries no types
     """Writes what a finished or interrupted training came to; the spec last, so that a run that has one has the rest.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 
 from edgeclf.runtime.files import output_error, replacing, write_text
 from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
-from edgeclf.training.plots import plot_curves
 from edgeclf.training.run import folder as run_folder
+from edgeclf.training.run.plots import plot_curves
 
 # Curves are drawn after an epoch only when that costs at most a tenth of the epochs since they were last drawn.
 _DRAWING_SHARE = 0.1

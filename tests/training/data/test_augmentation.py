@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.training.data.augmentation import AUGMENTATIONS, Augmentation, augment_batch, get_augmentation, mix_up
+from edgeclf.training.data.augmentation import Augmentation, augment_batch, get_augmentation, mix_up
+from edgeclf.training.recipes import AUGMENTATIONS, check_augmentation
 
 COFFEE = photographs.coffee()
 
@@ -25,18 +26,18 @@ def vary(images, seed=0, **amounts):
 
 def test_none_changes_no_pixel():
     images = crops()
-    assert np.array_equal(augment_batch(images, AUGMENTATIONS["none"], np.random.default_rng(0)), images)
-    assert AUGMENTATIONS["none"].is_none
-    assert not AUGMENTATIONS["light"].is_none
+    assert np.array_equal(augment_batch(images, get_augmentation("none"), np.random.default_rng(0)), images)
+    assert get_augmentation("none").is_none
+    assert not get_augmentation("light").is_none
 
 
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["light", "strong"]))
 def test_a_batch_depends_on_the_generator_alone_and_its_input_stays(seed, name):
     images = crops()
     before = images.copy()
-    first = augment_batch(images, AUGMENTATIONS[name], np.random.default_rng(seed))
-    again = augment_batch(images, AUGMENTATIONS[name], np.random.default_rng(seed))
-    other = augment_batch(images, AUGMENTATIONS[name], np.random.default_rng(seed + 1))
+    first = augment_batch(images, get_augmentation(name), np.random.default_rng(seed))
+    again = augment_batch(images, get_augmentation(name), np.random.default_rng(seed))
+    other = augment_batch(images, get_augmentation(name), np.random.default_rng(seed + 1))
     assert first.dtype == np.uint8
     assert first.shape == images.shape
     assert np.array_equal(first, again)
@@ -126,4 +127,8 @@ def test_mixup_blends_images_and_targets_by_the_same_share():
 
 def test_unknown_name_lists_those_that_exist():
     with pytest.raises(UsageError, match="none or light or strong"):
-        get_augmentation("heavy")
+        check_augmentation("heavy")
+
+
+def test_every_name_has_its_amounts():
+    assert [get_augmentation(name).name for name in AUGMENTATIONS] == list(AUGMENTATIONS)

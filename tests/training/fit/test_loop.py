@@ -8,8 +8,7 @@ from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.data.loader import LabelledRows, TrainingBatches
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgeclf.training.fit.divergence import DivergedError
-from edgeclf.training.fit.loop import Best, FitState, cross_entropy, fit, make_optimizer
+from edgeclf.training.fit.loop import Best, DivergedError, FitState, cross_entropy, fit, make_optimizer
 from edgeclf.training.recipes import OPTIMIZERS, FitOptions
 
 import_tensorflow()

@@ -1,0 +1,52 @@
+"""What every picture of a training is drawn with: matplotlib without a display, two colours, saving."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from edgeclf.runtime.errors import MissingPackageError
+
+TRAINING_COLOUR, VALIDATION_COLOUR = "#7a8ba3", "#c2410c"
+
+
+def import_figure() -> Any:  # noqa: ANN401 - matplotlib's class, used only here
+    """Imports what the pictures are drawn with, so that a missing package is known before there is anything to draw.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "matplotlib cannot be loaded",
+            got=str(error),
+            expected="the packages of the extra [train]",
+            do='run pip install "edgeclf[headless,train]"',
+        ) from error
+    return Figure
+
+
+def new_figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401
+    """An empty figure, (width, height) in inches.
+
+    A Figure without pyplot draws with the Agg backend, needs no display, and leaves no global state.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    return import_figure()(figsize=size_inches, layout="constrained")
+
+
+def save_figure(figure: Any, path: Path, *, crop: bool = True) -> None:  # noqa: ANN401
+    """Writes a figure as PNG.
+
+    Args:
+        figure: The figure.
+        path: The file.
+        crop: Whether white margins are cut off, which draws the figure twice.
+    """
+    with warnings.catch_warnings():
+        # A character that matplotlib's font lacks becomes a box, which is nothing to stop or to tell a user about.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=120, **({"bbox_inches": "tight", "pad_inches": 0.12} if crop else {}))

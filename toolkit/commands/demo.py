@@ -4,11 +4,17 @@ import contextlib
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgeclf.toolkit.commands.bench import bench
+from edgeclf.toolkit.commands.export import export
+from edgeclf.toolkit.commands.infer import infer
+from edgeclf.toolkit.commands.train import train
+from edgeclf.toolkit.commands.verify import verify
 from edgeclf.toolkit.console import note, print_json, print_result, print_table
 from edgeclf.toolkit.options import JsonOption
 
@@ -35,11 +41,11 @@ def demo(
     )
     # With --json, stdout belongs to the one document at the end.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        _run(["train", str(photographs), "--run", str(run)])
-        _run(["export", str(run), "--precision", "int8", "--effort", "quick", "--out", str(model)])
-        _run(["verify", str(model), str(photographs), "--against", str(run)])
-        _run(["infer", str(model), *_one_of_each(photographs / "test")])
-        _run(["bench", str(model), "--duration", "1", "--batch-sizes", "1"])
+        _run(train, [str(photographs), "--run", str(run)])
+        _run(export, [str(run), "--precision", "int8", "--effort", "quick", "--out", str(model)])
+        _run(verify, [str(model), str(photographs), "--against", str(run)])
+        _run(infer, [str(model), *_one_of_each(photographs / "test")])
+        _run(bench, [str(model), "--duration", "1", "--batch-sizes", "1"])
     summary = _summary(run, model, time.perf_counter() - started)
     if as_json:
         print_json(summary)
@@ -87,11 +93,11 @@ def _prepare_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _run(arguments: list[str]) -> None:
-    """Runs an edgeclf command in this process, after showing it as one would type it."""
-    from edgeclf.toolkit.cli import app
-
-    note(f"\n$ edgeclf {shlex.join(arguments)}")
+def _run(command: Callable[..., None], arguments: list[str]) -> None:
+    """Runs one sub-command in this process, its arguments parsed as from the shell, and prints the command line first."""
+    note(f"\n$ edgeclf {shlex.join([command.__name__, *arguments])}")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(command.__name__)(command)
     app(arguments, standalone_mode=False)
 
 

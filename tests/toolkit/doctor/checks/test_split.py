@@ -67,14 +67,15 @@ def found_by(checks: tuple, data: DataFacts, cause: str) -> list[Finding]:
     return [finding for check in checks for finding in check.find(facts) if finding.cause == cause]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def generator() -> np.random.Generator:
+    """A generator for each test, so that no test depends on which ran before it."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory, generator) -> DataFacts:
-    return facts_of(write(tmp_path_factory.mktemp("clean"), generator))
+def clean(tmp_path_factory) -> DataFacts:
+    return facts_of(write(tmp_path_factory.mktemp("clean"), np.random.default_rng(0)))
 
 
 def test_clean_parts_have_no_problem(clean):

@@ -1,13 +1,39 @@
-"""The commands that mend a run: its own `edgeclf train`, with something changed."""
+"""Command lines that fix a finding, quoted for a POSIX shell."""
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from edgeclf.toolkit.doctor.facts import RunFacts
+from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
 from edgeclf.training.options import TrainOptions
 
 _FLAGS = {"architecture": "--arch", "from_run": "--from"}
+
+
+def command_line(*words: str | Path) -> str:
+    """`edgeclf` with arguments, to be pasted into a POSIX shell: every word is quoted that needs it.
+
+    Args:
+        words: Sub-command, options and paths, unquoted.
+    """
+    return shlex.join(["edgeclf", *map(str, words)])
+
+
+def list_images(data: DataFacts) -> str:
+    """`edgeclf doctor --json` of a data set: the findings with the paths of all their images."""
+    return command_line("doctor", data.given, "--json")
+
+
+def train_data(facts: Facts, *options: str) -> str:
+    """`edgeclf train` of the examined data with the default recipe and some options.
+
+    Args:
+        facts: Of a data set or of a run, whose data is taken.
+        options: Further words of the command.
+    """
+    data = facts.run.data if facts.run is not None else facts.data.given if facts.data is not None else "DATA"
+    return command_line("train", data, "--run", "RUN", *options)
 
 
 def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values of options
@@ -17,7 +43,7 @@ def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values 
         run: The run.
         changes: By field of `TrainOptions`; None takes an option away.
     """
-    words = ["edgeclf", "train", run.data]
+    words: list[str] = ["train", run.data]
     options = {item.name: run.options.get(item.name, item.default) for item in fields(TrainOptions)}
     if options["from_run"] is not None:
         # Decided by the earlier run, and refused beside it.
@@ -31,29 +57,28 @@ def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values 
             words.append(flag if value else flag.replace("--", "--no-", 1))
         else:
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    words += ["--run", f"{run.folder}-again"]
-    return shlex.join(words)
+    return command_line(*words, "--run", f"{run.folder}-again")
 
 
 def train_pretrained(run: RunFacts) -> str:
     """`edgeclf train` of the same data with the default: a pretrained network whose head alone is trained."""
-    return shlex.join(["edgeclf", "train", run.data, "--arch", "efficientnet-lite0", "--run", f"{run.folder}-again"])
+    return command_line("train", run.data, "--arch", "efficientnet-lite0", "--run", f"{run.folder}-again")
 
 
 def find_rate(run: RunFacts) -> str:
     """`edgeclf train --find-lr` for the same training, into a picture beside the run."""
-    command = shlex.split(train_again(run, learning_rate=None))
-    return shlex.join([*command[: command.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
+    words = shlex.split(train_again(run, learning_rate=None))
+    return shlex.join([*words[: words.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
 
 
 def look_at_labels(run: RunFacts) -> str:
     """`edgeclf doctor` of the data."""
-    return shlex.join(["edgeclf", "doctor", run.data])
+    return command_line("doctor", run.data)
 
 
 def resume(run: RunFacts) -> str:
     """`edgeclf train --resume` of the run."""
-    return shlex.join(["edgeclf", "train", "--resume", str(run.folder)])
+    return command_line("train", "--resume", run.folder)
 
 
 def more_validation(run: RunFacts, fraction: float) -> str:
@@ -65,5 +90,4 @@ def more_validation(run: RunFacts, fraction: float) -> str:
 
 def export_carefully(run: RunFacts) -> str:
     """`edgeclf export` to int8 with every recipe tried."""
-    words = ["edgeclf", "export", str(run.folder), "--precision", "int8", "--effort", "max", "--out", "model.onnx"]
-    return shlex.join(words)
+    return command_line("export", run.folder, "--precision", "int8", "--effort", "max", "--out", "model.onnx")

@@ -1,12 +1,11 @@
 """Class mix: how uneven it is, which class suffers by it, and whether there is enough of each to learn from."""
 
-import shlex
-
 import numpy as np
 
 from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import train_data
 from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
 
 # Below this ratio of the most to the least frequent class there is nothing to say, from the second on it is a warning:
@@ -74,7 +73,7 @@ def find_imbalance(facts: Facts) -> list[Finding]:
             title=title,
             fix=f"Collect more of {rare!r}"
             if balanced
-            else f"Try `{_train(facts)} --balance weights --monitor val_macro_f1`, or collect more of {rare!r}",
+            else f"Try `{train_data(facts, '--balance', 'weights', '--monitor', 'val_macro_f1')}`, or collect more of {rare!r}",
             evidence=evidence,
             weight=1.0 - 1.0 / ratio,
         )
@@ -126,16 +125,11 @@ def find_too_few(facts: Facts) -> list[Finding]:
             severity="problem" if few[rarest] < _TOO_FEW_IMAGES else "warning",
             title=f"Class {rarest!r} has only {few[rarest]} image{'' if few[rarest] == 1 else 's'} to learn from{others}",
             fix=f"Collect at least {_WARNING_IMAGES} of every class; until then keep to a frozen, pretrained network: "
-            f"`{_train(facts)} --arch {DEFAULT_ARCHITECTURE}`",
+            f"`{train_data(facts, '--arch', DEFAULT_ARCHITECTURE)}`",
             evidence={"counts": few, "wanted": _WARNING_IMAGES, "of": "training"},
             weight=1.0 - few[rarest] / _WARNING_IMAGES,
         )
     ]
-
-
-def _train(facts: Facts) -> str:
-    data = facts.run.data if facts.run is not None else facts.data.given if facts.data is not None else "DATA"
-    return f"edgeclf train {shlex.quote(data)} --run RUN"
 
 
 CHECKS: tuple[Check, ...] = (

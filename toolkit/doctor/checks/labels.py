@@ -9,6 +9,7 @@ from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspects
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import command_line, list_images, train_data
 
 # A share of wrong labels that is certainly higher than this costs accuracy, and makes test figures untrue by as much.
 PROBLEM = 0.02
@@ -51,7 +52,7 @@ def suspect_labels(facts: Facts) -> list[Finding]:
             "label-noise",
             severity,
             title,
-            f"Look at them, most suspect first (`edgeclf doctor {data.given} --json` lists them), and move those that are "
+            f"Look at them, most suspect first (`{list_images(data)}` lists them), and move those that are "
             "wrong to their class",
             evidence={
                 "kind": "suspects",
@@ -87,7 +88,7 @@ def _inseparable(data: DataFacts, found: Suspects) -> list[Finding]:
             "note",
             f"Wrong labels cannot be told from right ones between {shown}{' and others' if len(pairs) > 5 else ''}: the "
             "pretrained features hardly separate them",
-            f"Train with `edgeclf train {data.given} --run RUN --fine-tune` and look at the per-class errors",
+            f"Train with `{train_data(Facts(data), '--fine-tune')}` and look at the per-class errors",
             evidence={"kind": "inseparable", "pairs": [list(pair) for pair in pairs]},
         )
     ]
@@ -98,7 +99,7 @@ def _not_looked_at(data: DataFacts) -> Finding:
         "label-noise",
         "note",
         "Labels were not looked at: that needs the pretrained network",
-        f'Run `pip install "edgeclf[train,doctor]"` and `edgeclf doctor {data.given}` again',
+        f'Run `pip install "edgeclf[train,doctor]"` and `{command_line("doctor", data.given)}` again',
         evidence={"kind": "not-looked-at"},
     )
 

@@ -19,6 +19,7 @@ from edgeclf.toolkit.doctor.checks.separability import (
 )
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
+from edgeclf.toolkit.doctor.remedies import command_line
 
 # A difference is believed beyond this many standard deviations of chance: one clean comparison of 14 properties in a
 # thousand has one, since 28 values are tried at 6e-5 each.
@@ -277,7 +278,7 @@ def _fix(data: DataFacts, name: str) -> str:
     if name in {"brightness", "contrast", "colour"}:
         return (
             "Prepare both parts alike; if the field looks like both, put images like these into train/, or let training see "
-            f"more of the kind: edgeclf train {data.given} --augment strong --run RUN"
+            f"more of the kind: `{command_line('train', data.given, '--augment', 'strong', '--run', 'RUN')}`"
         )
     if name in {"format", "encoding", "orientation"}:
         return "Save both parts by the same program, and look at where they come from"

@@ -10,6 +10,7 @@ from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.checks import hidden, shift
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import command_line
 
 # Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
 _BELIEVED, _HARDLY = 1e-3, 0.05
@@ -98,7 +99,7 @@ def _find_mix(facts: Facts) -> list[Finding]:
                 ),
                 fix=(
                     "Divide all images class by class (edgeclf train does, given one folder of class folders), or train with "
-                    f"the classes in balance: edgeclf train {data.given} --balance weights --run RUN"
+                    f"the classes in balance: `{command_line('train', data.given, '--balance', 'weights', '--run', 'RUN')}`"
                 ),
                 evidence={
                     "part": part,

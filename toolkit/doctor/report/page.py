@@ -12,6 +12,7 @@ from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.preprocess import load_image, resize
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding
+from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.report.terminal import looked_at, printable, value_text
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ _MOST_PICTURES, _MOST_GROUPS, _MOST_IN_GROUP = 24, 12, 6
 _PICTURE_SIDE = 240
 _QUALITY = 80
 _CODE = re.compile(r"`([^`]+)`")
-# A command that stands without backticks goes on to the end of its clause.
-_COMMAND = re.compile(r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) [^,;]*[^,;. ]")
+# A command that stands without backticks goes on to the end of its clause; quoted arguments may hold any punctuation.
+_COMMAND = re.compile(
+    r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|[^,;'\"])*(?:['\"]|[^,;'\". ])"
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2127; --dim: #5c6570; --page: #f6f7f9; --card: #ffffff; --line: #d9dee5;
@@ -78,7 +81,7 @@ def page(examination: "Examination") -> str:
         f'<p class="dim">{_text(looked_at(examination))}</p>',
         _contents(ordered),
         *(_article(number, finding, pictures) for number, finding in ordered),
-        f'<p class="dim">edgeclf doctor {_text(examination.subject)}. Checks: {_text(", ".join(examination.checks))}.</p>',
+        f'<p class="dim">{_text(command_line("doctor", examination.subject))}. Checks: {_text(", ".join(examination.checks))}.</p>',
         "</main></body></html>",
     ]
     return "\n".join(parts) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from edgeclf.toolkit.doctor.checks.duplicates.copies import Pair, find_copies
 from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.remedies import list_images
 
 # Test accuracy can be wrong by the share of its images that were seen in training: from one point on, that is a problem.
 LEAKAGE_PROBLEM = 0.01
@@ -44,7 +45,7 @@ def leakage(facts: Facts) -> list[Finding]:
             "leakage",
             severity,
             f"{text} {'is' if len(rows) == 1 else 'are'} in {' and '.join(where)} as well",
-            f"Delete their copies from {' and '.join(where)} (listed by `edgeclf doctor {data.given} --json`) and train again",
+            f"Delete their copies from {' and '.join(where)} (listed by `{list_images(data)}`) and train again",
             evidence={
                 "images": len(rows),
                 "share": {part: round(share, 4) for part, share in shares.items()},
@@ -79,7 +80,7 @@ def contradictions(facts: Facts) -> list[Finding]:
             "problem" if share >= CONTRADICTION_PROBLEM else "warning",
             f"{_count(len(groups), 'picture')} {'lies' if len(groups) == 1 else 'lie'} under two classes, "
             f"{'as' if len(names) == 1 else 'most often'} {most}",
-            f"Look at them (`edgeclf doctor {data.given} --json` lists them) and keep each under one class",
+            f"Look at them (`{list_images(data)}` lists them) and keep each under one class",
             evidence={
                 "kind": "contradicting-copies",
                 "pictures": len(groups),
@@ -122,7 +123,7 @@ def repeated(facts: Facts) -> list[Finding]:
             "warning" if share >= SURPLUS_WARNING or not data.parts_given else "note",
             f"{_count(len(surplus), 'image')} ({share:.1%}) {'repeats' if len(surplus) == 1 else 'repeat'} "
             f"another one of the same class",
-            f"{advice} (`edgeclf doctor {data.given} --json` lists them)",
+            f"{advice} (`{list_images(data)}` lists them)",
             evidence={
                 "kind": "repeated",
                 "images": len(surplus),

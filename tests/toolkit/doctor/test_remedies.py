@@ -1,0 +1,109 @@
+"""Command lines in findings: a POSIX shell gets the folder as one argument, whatever its name."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeclf.toolkit.doctor.checks import labels, shift
+from edgeclf.toolkit.doctor.checks.suspects import Suspects
+from edgeclf.toolkit.doctor.facts import Facts
+from edgeclf.toolkit.doctor.registry import examine
+from edgeclf.toolkit.doctor.remedies import command_line
+
+from .checks.histories import learned_by_heart, run_facts
+
+NAME = "my photographs, $(touch hacked); `touch hacked` 'n' \"all\""
+# A shell function instead of the program: an argument a line.
+SHELL = 'edgeclf() {{ for word in "$@"; do printf \'%s\\0\' "$word"; done; }}; {command}'
+
+
+def arguments_in_a_shell(command, folder):
+    done = subprocess.run(["sh", "-c", SHELL.format(command=command)], cwd=folder, capture_output=True, check=True)
+    assert not (folder / "hacked").exists()
+    return done.stdout.decode().split("\0")[:-1]
+
+
+def commands_of(finding):
+    """The commands in a finding's remedy: in backticks, or from the program's name to the end."""
+    quoted = re.findall(r"`(edgeclf (?:'[^']*'|\"[^\"]*\"|[^`'\"])*)`", finding.fix)
+    return quoted or re.findall(r"edgeclf (?:train|doctor|export) '?[a-z/'].*", finding.fix)
+
+
+@pytest.fixture
+def oddly_named(write_folder):
+    root = write_folder({"train/cat": 60, "train/dog": 8, "test/cat": 10, "test/dog": 60}, name=NAME)
+    shutil.copy(root / "train/cat/0001.jpg", root / "test/cat/leaked.jpg")
+    shutil.copy(root / "train/cat/0002.jpg", root / "train/cat/twice.jpg")
+    shutil.copy(root / "train/cat/0003.jpg", root / "train/dog/contradiction.jpg")
+    return root
+
+
+def test_commands_about_a_data_set_survive_a_shell(gather, oddly_named, tmp_path):
+    findings = {
+        f"{finding.cause} {finding.evidence.get('kind', '')}".strip(): finding
+        for finding in examine(gather(oddly_named))
+        if commands_of(finding)
+    }
+    assert set(findings) == {
+        "imbalance",
+        "prior-shift",
+        "leakage",
+        "label-noise contradicting-copies",
+        "label-noise not-looked-at",
+        "duplicates repeated",
+    }
+    for finding in findings.values():
+        for command in commands_of(finding):
+            sub_command, *arguments = arguments_in_a_shell(command, tmp_path)
+            assert sub_command in {"train", "doctor"}
+            assert arguments[0] == str(oddly_named)
+
+
+def test_commands_about_labels_and_light_survive_a_shell(gather, oddly_named, tmp_path, rng):
+    data = gather(oddly_named).data
+    pair = Suspects(
+        rows=np.arange(2),
+        classes=np.arange(2),
+        probabilities=np.full((2, 2), 0.5),
+        flagged=np.zeros(2, bool),
+        undecided=2,
+        inseparable=((0, 1),),
+        too_small=(),
+    )
+    brightness = np.where(data.images.parts == 0, 40.0, 160.0) + rng.normal(0, 2, len(data.images))
+    images = replace(data.images, properties={**data.images.properties, "brightness": brightness})
+    (shifted,) = shift.CHECK.find(Facts(replace(data, images=images)))
+    for finding in (*labels._inseparable(data, pair), shifted):
+        (command,) = commands_of(finding)
+        assert arguments_in_a_shell(command, tmp_path)[:2] == ["train", str(oddly_named)]
+
+
+def test_commands_about_a_run_survive_a_shell(tmp_path):
+    run = replace(run_facts(learned_by_heart()), data=NAME, folder=Path("runs", NAME))
+    findings = [finding for finding in examine(Facts(run=run)) if commands_of(finding)]
+    assert findings
+    for finding in findings:
+        for command in commands_of(finding):
+            words = arguments_in_a_shell(command, tmp_path)
+            assert words[:2] == ["train", NAME]
+            assert words[-2:] == ["--run", f"runs/{NAME}-again"]
+
+
+def test_plain_words_are_not_quoted():
+    assert command_line("doctor", Path("photographs"), "--json") == "edgeclf doctor photographs --json"
+
+
+def test_a_quoted_command_is_set_as_code_on_the_page():
+    from edgeclf.toolkit.doctor.examination import Examination
+    from edgeclf.toolkit.doctor.findings import Finding
+    from edgeclf.toolkit.doctor.report.page import page
+
+    command = command_line("train", "a; b, c. d", "--run", "RUN")
+    finding = Finding("blank", "note", "t", f"Try it again: {command}, or not")
+    text = page(Examination("it", "data", Facts(), (finding,), ()))
+    assert "again: <code>edgeclf train &#x27;a; b, c. d&#x27; --run RUN</code>, or not" in text

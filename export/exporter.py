@@ -18,8 +18,10 @@ from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.qat_ranges import trained_ranges
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.keras_backend import KerasClassifier
-from edgeclf.export.search.search import Effort, Trial, search
-from edgeclf.export.search.trial_cache import Subject, Trials
+from edgeclf.export.search.recipes import Effort
+from edgeclf.export.search.search import search
+from edgeclf.export.search.trial_cache import TrialCache, TrialKey
+from edgeclf.export.search.trials import Trial
 from edgeclf.export.verify.gate import Gate, HeldOutImages, probabilities_of
 from edgeclf.export.verify.parity import FP32_LIMITS, ParityFacts, ParityLimits
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
@@ -152,8 +154,9 @@ def export_classifier(
         reused = 0
         if precision == "int8" and not candidates[0].failures:
             ranges = (spec.training or {}).get("ranges_8bit") or {}
-            subject = Subject(fp32, calibration_rgb, gate.digest(), ranges)
-            kept = Trials(kept_folder, None if kept_folder is None else subject)
+            cache = None
+            if kept_folder is not None:
+                cache = TrialCache(kept_folder, TrialKey(fp32, calibration_rgb, gate.digest(), ranges))
             trials = search(
                 fp32,
                 calibration_rgb,
@@ -164,10 +167,10 @@ def export_classifier(
                 budget_s=budget_s,
                 progress=progress,
                 stopwatch=partial(gate.latencies, spec=spec) if float_entrance else None,
-                kept=kept,
+                cache=cache,
                 trained=trained_ranges(model, ranges, calibration_rgb[:_COMPARED_IMAGES]) if ranges else None,
             )
-            reused = kept.reused
+            reused = 0 if cache is None else cache.reused
             recipes = [_as_candidate(trial) for trial in trials]
             best = trials[0].quantized
             protos["int8"] = best.model

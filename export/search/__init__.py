@@ -1,1 +1,1 @@
-"""Quantization recipes tried one after the other until one passes the gate."""
+"""The search for an int8 recipe: candidates, trials and their cache, sensitive layers back in float."""

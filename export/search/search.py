@@ -1,16 +1,12 @@
-"""Which int8 recipe to ship: candidates measured on held-out images, the sensitive layers put back into float where needed.
+"""The search for an int8 recipe, by trial on held-out images.
 
-Nothing here knows what a good recipe is; it only tries some and keeps what was measured.
+Where no recipe meets the limits, the most sensitive layers of the best one go back into float. Nothing here knows what makes a recipe good; the search tries some and reports what it measured.
 """
 
-import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
-
-import numpy as np
+from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator
@@ -18,75 +14,22 @@ from edgeclf.export.int8.float_prefix import Stopwatch
 from edgeclf.export.int8.network import Quantized, QuantizedNetwork
 from edgeclf.export.int8.qat_ranges import TrainedRanges
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.search.trial_cache import Trials
+from edgeclf.export.search.recipes import Effort, candidate_recipes
+from edgeclf.export.search.sensitivity import rank_layers
+from edgeclf.export.search.trial_cache import TrialCache
+from edgeclf.export.search.trials import Trial, best_first
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, parity_failures
-from edgeclf.runtime.arrays import Float64Array, UInt8Array
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session.opening import open_session_from_bytes
 
-Effort: TypeAlias = Literal["quick", "normal", "max"]
-EFFORTS: tuple[Effort, ...] = get_args(Effort)
 # Images that the quick effort fits rounding and biases to.
 _QUICK_SEQUENTIAL_IMAGES = 64
 # Images that layers are ranked on.
 _RANKING_IMAGES = 48
-# Layers put back into float at most, as a share of all: a network that needs more is a float network.
-_MOST_IN_FLOAT = 0.34
+# The search gives up where more than this share of the layers would stay in float.
+_MAX_FLOAT_SHARE = 0.34
 
 Judge: TypeAlias = Callable[[Quantized], tuple[ParityFacts, ...]]
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A recipe that was tried.
-
-    Attributes:
-        name: What sets it apart, for tables.
-        quantized: The model it gave.
-        parity: Its comparisons with the reference; the first decides.
-        failures: What it misses of its limits.
-        seconds: What making and judging it took.
-    """
-
-    name: str
-    quantized: Quantized
-    parity: tuple[ParityFacts, ...]
-    failures: tuple[str, ...]
-    seconds: float
-
-
-def candidate_recipes(
-    effort: Effort, base: QuantizationRecipe, *, trained: bool = False
-) -> list[tuple[str, QuantizationRecipe]]:
-    """The recipes that an effort tries, the most promising first.
-
-    Args:
-        effort: `quick` takes two, of which `search` leaves the second out where the first will do, `normal` four, `max`
-            eight; `search` leaves out those that equalize where there is nothing to.
-        base: What is common to all of them: the pair constraint, layers kept in float.
-        trained: Whether the network was trained with ranges of its own; another recipe then comes before the others.
-    """
-    variants: list[tuple[str, dict[str, Any]]] = []
-    if trained:
-        # Weights are on their grid and biases have been fitted with it already.
-        variants = [("as trained", {"trained_ranges": True, "learn_rounding": False, "correct_bias": False})]
-    variants += [
-        ("learned rounding", {}),
-        ("learned rounding, equalized", {"equalize": True}),
-    ]
-    if effort != "quick":
-        variants += [
-            ("learned rounding, ranges by extremes", {"ranges": "extremes"}),
-            ("nearest rounding", {"learn_rounding": False}),
-        ]
-    if effort == "max":
-        variants += [
-            ("learned rounding, ranges by extremes, equalized", {"ranges": "extremes", "equalize": True}),
-            ("nearest rounding, equalized", {"learn_rounding": False, "equalize": True}),
-            ("nearest rounding, ranges by extremes", {"learn_rounding": False, "ranges": "extremes"}),
-            ("learned rounding, biases as trained", {"correct_bias": False}),
-        ]
-    return [(name, replace(base, **changes)) for name, changes in variants]
 
 
 def search(
@@ -100,7 +43,7 @@ def search(
     budget_s: float,
     progress: Progress,
     stopwatch: Stopwatch | None = None,
-    kept: Trials | None = None,
+    cache: TrialCache | None = None,
     trained: TrainedRanges | None = None,
 ) -> list[Trial]:
     """Tries recipes, and puts layers of the best one back into float where none meets the limits.
@@ -108,193 +51,143 @@ def search(
     Args:
         model: The float model.
         calibration_rgb: (N, H, W, 3) uint8 RGB calibration images.
-        judge: Compares a model with the reference on held-out images; the first comparison decides.
-        limits: What a model must keep.
-        effort: How many recipes.
-        base: What is common to all of them.
-        budget_s: Seconds after which nothing new is begun; one recipe is always tried.
-        progress: Told of each.
-        stopwatch: Times models side by side, to find the first layers that are no slower in float; None leaves none of
-            them in float. Nor are they where ranges were trained: what was trained is a network all in 8 bits.
-        kept: Trials of the same network and images from earlier; what is tried is added. None keeps nothing.
-        trained: Ranges that quantization-aware training has learned; None where there was none.
+        judge: Compares an int8 model with the reference on held-out images; the first comparison decides.
+        limits: What an int8 model must keep.
+        effort: How many recipes, see `candidate_recipes`.
+        base: The fields that all recipes share.
+        budget_s: Seconds after which no further trial begins; one recipe is always tried.
+        progress: Called at each trial.
+        stopwatch: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
+            were trained, because that training was of a network all in 8 bits.
+        cache: Trials of earlier exports of the same network and images; new ones are added. None stores nothing.
+        trained: Activation ranges from quantization-aware training; None where there was none.
 
     Returns:
-        What was tried, the best first, see `best_first`.
+        The trials, the best first, see `best_first`.
 
     Raises:
         EdgeclfError: As `Calibrator`.
     """
     begun = time.perf_counter()
-    trials: list[tuple[Trial, QuantizationRecipe]] = []
-    few = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
-    calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=few, trained=trained)
-    kept = kept or Trials(None)
+    sequential_images = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
+    calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=sequential_images, trained=trained)
+    runner = _TrialRunner(judge, limits, cache, f"fitted to {sequential_images}")
     if stopwatch is not None and trained is None:
         progress("time the first layers", 0, 1)
-        found_entrance = kept.texts("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
-        base = replace(base, float_entrance=found_entrance)
+        prefix = runner.names("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
+        base = replace(base, float_entrance=prefix)
         progress("time the first layers", 1, 1)
-    # From a network that is calibrated, files with other layers in float are written at once.
-    network_of = functools.cache(calibrator.network)
-    workshop = _Workshop(judge, limits, kept, f"fitted to {few}")
     recipes = candidate_recipes(effort, base, trained=trained is not None)
-    # Without uneven channels these would come out as the recipes without; an earlier export may have seen to that.
-    if not kept.texts("uneven channels", base, lambda: _uneven(calibrator)):
+    # With even channels an equalized recipe gives the same model as the recipe without.
+    if not runner.names("uneven channels", base, lambda: ["uneven"] if calibrator.evens_channels else []):
         recipes = [(name, recipe) for name, recipe in recipes if not recipe.equalize]
+    networks = _Networks(calibrator)
+    trials: list[Trial] = []
     for number, (name, recipe) in enumerate(recipes):
-        if trials and time.perf_counter() - begun + trials[0][0].seconds > budget_s:
+        if trials and time.perf_counter() - begun + trials[0].seconds > budget_s:
             break
-        if trials and effort == "quick" and not trials[-1][0].failures:
+        if trials and effort == "quick" and not trials[-1].failures:
             break
         progress(f"recipe {number + 1} of {len(recipes)}: {name}", number, len(recipes))
-        trials.append((workshop.trial(name, recipe, lambda recipe=recipe: network_of(recipe).write()), recipe))  # type: ignore[misc]
-    found = best_first([trial for trial, _ in trials])
-    best = found[0]
-    recipe = next(recipe for trial, recipe in trials if trial is best)
-    # What was trained in 8 bits is compared with 8-bit arithmetic, and layers in float would lead away from it.
-    if best.failures and not recipe.trained_ranges:
-        left = budget_s - (time.perf_counter() - begun)
-        found += _fall_back(
+        trials.append(runner.run(name, recipe, lambda recipe=recipe: networks.of(recipe).write()))  # type: ignore[misc]  # the default binds the loop's value
+        networks.keep_only(best_first(trials)[0].recipe)
+    best = best_first(trials)[0]
+    # A network trained in 8 bits is compared with 8-bit arithmetic; layers in float would lead away from it.
+    if best.failures and not best.recipe.trained_ranges:
+        trials += _fall_back(
             best,
-            recipe,
-            lambda: network_of(recipe),
-            workshop,
+            lambda: networks.of(best.recipe),
+            runner,
             images_rgb=calibration_rgb[:_RANKING_IMAGES],
-            budget_s=left,
+            budget_s=budget_s - (time.perf_counter() - begun),
             progress=progress,
         )
-    return best_first(found)
+    return best_first(trials)
 
 
-def _uneven(calibrator: Calibrator) -> list[str]:
-    return ["uneven"] if calibrator.evens_channels else []
+class _Networks:
+    """Calibrated networks by recipe: files with other layers in float are written from one without calibrating again."""
+
+    def __init__(self, calibrator: Calibrator) -> None:
+        self._calibrator = calibrator
+        self._by_recipe: dict[QuantizationRecipe, QuantizedNetwork] = {}
+
+    def of(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
+        """The network of a recipe, calibrated now where it is not held."""
+        if recipe not in self._by_recipe:
+            self._by_recipe[recipe] = self._calibrator.network(recipe)
+        return self._by_recipe[recipe]
+
+    def keep_only(self, recipe: QuantizationRecipe) -> None:
+        """Drops the networks of other recipes: each holds all weights twice."""
+        self._by_recipe = {known: network for known, network in self._by_recipe.items() if known == recipe}
 
 
 @dataclass(frozen=True)
-class _Workshop:
-    """What every trial needs.
+class _TrialRunner:
+    """Runs trials, or takes them from the cache.
 
     Attributes:
         judge: See `search`.
         limits: See `search`.
-        kept: See `search`.
-        images: What the recipes were fitted to, in words.
+        cache: See `search`.
+        fitted_to: The images that rounding and biases are fitted to, in words: part of a trial's key in the cache.
     """
 
     judge: Judge
     limits: ParityLimits
-    kept: Trials
-    images: str
+    cache: TrialCache | None
+    fitted_to: str
 
-    def trial(self, name: str, recipe: QuantizationRecipe, quantize: Callable[[], Quantized]) -> Trial:
-        """One trial, made and judged, or as it was kept."""
+    def run(self, name: str, recipe: QuantizationRecipe, quantize: Callable[[], Quantized]) -> Trial:
+        """Runs one trial."""
         started = time.perf_counter()
 
-        def try_it() -> tuple[Quantized, tuple[ParityFacts, ...]]:
+        def measure() -> tuple[Quantized, tuple[ParityFacts, ...]]:
             quantized = quantize()
             return quantized, self.judge(quantized)
 
-        quantized, parity = self.kept.judged(f"{name}, {self.images}", recipe, try_it)
+        kind = f"{name}, {self.fitted_to}"
+        quantized, parity = measure() if self.cache is None else self.cache.trial(kind, recipe, measure)
         failures = tuple(parity_failures(parity[0], self.limits))
-        return Trial(name, quantized, parity, failures, time.perf_counter() - started)
+        return Trial(name, recipe, quantized, parity, failures, time.perf_counter() - started)
 
-
-def best_first(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials in the order of preference.
-
-    Those within the limits come first, and of these the ones with the fewest layers in float. Among them, and among those
-    that fail, agreement decides where it differs by more than chance - a handful of images on the border between two
-    classes falls one way or the other - and the mean error of the probabilities, which counts every image, where not.
-    """
-    remaining = list(trials)
-    ordered: list[Trial] = []
-    while remaining:
-        group = [trial for trial in remaining if _class_of(trial) == min(map(_class_of, remaining))]
-        fewest = min(map(_disagreements, group))
-        # The standard deviation of a count of rare events is its root.
-        alike = [trial for trial in group if _disagreements(trial) <= fewest + 2 * math.sqrt(fewest + 1)]
-        best = min(alike, key=lambda trial: (trial.parity[0].mean_error, _disagreements(trial)))
-        ordered.append(best)
-        remaining.remove(best)
-    return ordered
-
-
-def _class_of(trial: Trial) -> tuple[bool, int]:
-    return bool(trial.failures), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
-
-
-def _disagreements(trial: Trial) -> int:
-    return round((1 - trial.parity[0].agreement) * trial.parity[0].images)
+    def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+        """Some names that `find` gives, such as those of layers."""
+        return tuple(find()) if self.cache is None else self.cache.names(kind, recipe, find)
 
 
 def _fall_back(
     best: Trial,
-    recipe: QuantizationRecipe,
     network: Callable[[], QuantizedNetwork],
-    workshop: _Workshop,
+    runner: _TrialRunner,
     *,
     images_rgb: UInt8Array,
     budget_s: float,
     progress: Progress,
 ) -> list[Trial]:
-    """Puts the most harmful layers back into float, 1, 2, 4, ... at a time, until the limits hold."""
+    """Puts the most sensitive layers back into float, 1, 2, 4, ... of them, until the limits hold."""
     if budget_s <= 0:
         return []
     begun = time.perf_counter()
-    ranked = workshop.kept.texts(
-        f"ranking, {workshop.images}",
-        recipe,
+    ranked = runner.names(
+        f"ranking, {runner.fitted_to}",
+        best.recipe,
         lambda: [name for name, _ in rank_layers(network(), images_rgb, progress)],
     )
     trials: list[Trial] = []
     count = 1
-    while count <= max(1, int(_MOST_IN_FLOAT * len(ranked))) and time.perf_counter() - begun < budget_s:
+    while count <= max(1, int(_MAX_FLOAT_SHARE * len(ranked))) and time.perf_counter() - begun < budget_s:
         progress(f"{count} layers in float", count, len(ranked))
         in_float = ranked[:count]
         trials.append(
-            workshop.trial(
+            runner.run(
                 f"{best.name}, {count} in float",
-                recipe,
-                lambda in_float=in_float: network().write(in_float),  # type: ignore[misc]
+                best.recipe,
+                lambda in_float=in_float: network().write(in_float),  # type: ignore[misc]  # the default binds the loop's value
             )
         )
         if not trials[-1].failures:
             break
         count *= 2
     return trials
-
-
-def rank_layers(network: QuantizedNetwork, images_rgb: UInt8Array, progress: Progress) -> list[tuple[str, float]]:
-    """The layers by the harm that their quantization does, the worst first.
-
-    Args:
-        network: The network, calibrated.
-        images_rgb: (N, H, W, 3) uint8 RGB images; those of the calibration will do.
-        progress: Told how many layers have been tried.
-
-    Returns:
-        Name and harm: by how much the mean squared error of the logarithms of the probabilities falls when this layer
-        alone is kept in float; negative where its error happens to undo others'.
-    """
-    whole = network.write()
-    reference = _log_probabilities(network.graph.model, images_rgb)
-    error = _squared_error(reference, whole.model, images_rgb)
-    harms = []
-    for number, name in enumerate(whole.layers):
-        harms.append((name, error - _squared_error(reference, network.write([name]).model, images_rgb)))
-        progress("rank layers", number + 1, len(whole.layers))
-    return sorted(harms, key=lambda item: -item[1])
-
-
-def _squared_error(reference: Float64Array, model: onnx.ModelProto, images_rgb: UInt8Array) -> float:
-    return float(np.square(_log_probabilities(model, images_rgb) - reference).mean())
-
-
-def _log_probabilities(model: onnx.ModelProto, images_rgb: UInt8Array) -> Float64Array:
-    """(N, C) float64 logarithms of the probabilities, less their mean: the logits up to what a softmax ignores."""
-    session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=1)
-    name = session.get_inputs()[0].name
-    rows = [session.run(None, {name: images_rgb[i : i + 1]})[0] for i in range(len(images_rgb))]
-    logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-12))
-    return np.asarray(logs - logs.mean(axis=1, keepdims=True))

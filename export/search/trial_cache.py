@@ -1,8 +1,8 @@
-"""Recipes that were tried before, kept from one export to the next.
+"""Cache of int8 models and their parity figures, so that a repeated export does not quantize again.
 
-Another `--min-agreement`, `--effort` or `--out` asks the same recipes of the same network and images again, and a budget
-that ended early leaves the rest for the next time. A kept trial is one `.onnx` file: the quantized model, with what it was
-judged to be in its metadata, named by all that its figures depend on.
+Another `--min-agreement`, `--effort` or `--out` tries the same recipes on the same network and images, and a budget that
+ended early leaves the rest to the next export. A cached trial is one `.onnx` file, named by a digest of all that its figures
+depend on: the int8 model, with its figures in the metadata.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ _PREFIX = "int8-"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What recipes are tried on.
+class TrialKey:
+    """Everything but the recipe that a trial's model and figures depend on.
 
     Attributes:
         model: The float model.
         calibration_rgb: (N, H, W, 3) uint8 RGB calibration images.
         judged_by: Digest of the images and reference probabilities that candidates are compared with.
-        ranges: What quantization-aware training has learned, as in the spec.
+        ranges: Activation ranges from quantization-aware training, as in the spec; empty where there was none.
     """
 
     model: onnx.ModelProto
@@ -48,7 +48,7 @@ class Subject:
 
     @property
     def digest(self) -> str:
-        """Differs whenever a recipe would give another model, or other figures, here."""
+        """Hexadecimal digest, also of the CPU, the package versions and the source of this floor."""
         cpu = cpu_info()
         # Kernels are chosen by the CPU and the versions, and round differently.
         here = [cpu.model, cpu.architecture, cpu.isa_flags, onnx.__version__, onnxruntime.__version__, np.__version__]
@@ -62,43 +62,41 @@ class Subject:
         return digest.hexdigest()
 
 
-class Trials:
-    """The kept trials of one subject.
+class TrialCache:
+    """The cached trials of one key.
 
     Args:
-        folder: Where they are kept.
-        subject: What they are of. Without a folder or a subject nothing is kept.
+        folder: Where the files lie; made when the first one is written.
+        key: What the trials are of.
 
     Attributes:
-        reused: How many trials came from there.
+        reused: How many trials were read instead of made.
     """
 
-    def __init__(self, folder: Path | None, subject: Subject | None = None) -> None:
-        self._folder = folder if subject is not None else None
-        self._digest = "" if subject is None else subject.digest
+    def __init__(self, folder: Path, key: TrialKey) -> None:
+        self._folder = folder
+        self._digest = key.digest
         self.reused = 0
 
-    def judged(
-        self, kind: str, recipe: QuantizationRecipe, try_it: Callable[[], tuple[Quantized, tuple[ParityFacts, ...]]]
+    def trial(
+        self, kind: str, recipe: QuantizationRecipe, make: Callable[[], tuple[Quantized, tuple[ParityFacts, ...]]]
     ) -> tuple[Quantized, tuple[ParityFacts, ...]]:
-        """A trial as it was kept, else what `try_it` gives, which is kept.
+        """The cached int8 model of a recipe with its comparisons; where there is none, `make` gives them, and they are stored.
 
         Args:
             kind: What the recipe alone does not say: how many images it was fitted to, how many layers fell back.
             recipe: The recipe.
-            try_it: Quantizes and compares.
+            make: Quantizes and compares.
         """
-        if self._folder is None:
-            return try_it()
         path = self._path(kind, recipe, ".onnx")
-        kept = _read(path)
-        if kept is not None:
+        cached = _read(path)
+        if cached is not None:
             self.reused += 1
-            return kept
-        quantized, parity = try_it()
+            return cached
+        quantized, parity = make()
         model = onnx.ModelProto()
         model.CopyFrom(quantized.model)
-        # The spec that it was judged with is not the one it will be written with.
+        # The spec of the comparison is not the one that the final file gets.
         del model.metadata_props[:]
         document = {
             "recipe": quantized.recipe,
@@ -108,34 +106,30 @@ class Trials:
         }
         entry = model.metadata_props.add()
         entry.key, entry.value = _METADATA_KEY, json.dumps(document)
-        self._keep(path, model.SerializeToString())
+        _store(path, model.SerializeToString())
         return quantized, parity
 
-    def texts(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
-        """Some texts, such as names of layers, as they were kept, else what `find` gives, which is kept."""
-        if self._folder is None:
-            return tuple(find())
+    def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+        """Cached names, such as those of layers in an order; where there are none, `find` gives them, and they are stored."""
         path = self._path(kind, recipe, ".names")
         try:
             return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             found = tuple(find())
-        self._keep(path, json.dumps(found).encode())
+        _store(path, json.dumps(found).encode())
         return found
 
     def _path(self, kind: str, recipe: QuantizationRecipe, suffix: str) -> Path:
         text = json.dumps([self._digest, kind, asdict(recipe)], sort_keys=True)
-        return (
-            self._folder or Path()
-        ) / f"{_PREFIX}{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}{suffix}"
+        return self._folder / f"{_PREFIX}{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}{suffix}"
 
-    @staticmethod
-    def _keep(path: Path, data: bytes) -> None:
-        # A full disk costs the next export its short cut, not this one its result.
-        try:
-            write_bytes(path, data)
-        except OutputError:
-            return
+
+def _store(path: Path, data: bytes) -> None:
+    # A full disk costs the next export its short cut, not this one its result.
+    try:
+        write_bytes(path, data)
+    except OutputError:
+        return
 
 
 def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
@@ -149,9 +143,9 @@ def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
         model.metadata_props.remove(entry)
         left = tuple((str(name), str(operator)) for name, operator in document["left_in_float"])
         quantized = Quantized(model, document["recipe"], tuple(document["layers"]), left)
-        # What was used last is what pruning keeps.
+        # Pruning removes the least recently used files.
         os.utime(path)
-    # Whatever is wrong with a kept file, the trial can be made again.
+    # Whatever is wrong with a cached file, the trial can be made again.
     except (OSError, ValueError, KeyError, TypeError, DecodeError):
         return None
     return quantized, parity

@@ -82,7 +82,7 @@ def export(
     """Write one .onnx file, verified on held-out images against the trained network; nothing if it differs."""
     from edgeclf.export.exporter import PRECISIONS, ParityGateError, export_classifier
     from edgeclf.export.int8.recipe import QuantizationRecipe
-    from edgeclf.export.search.search import EFFORTS
+    from edgeclf.export.search.recipes import EFFORTS
     from edgeclf.export.targets import resolve_target, target_of
     from edgeclf.export.verify.parity import int8_limits
     from edgeclf.runtime.cpus import cpu_info

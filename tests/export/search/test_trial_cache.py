@@ -5,7 +5,7 @@ import pytest
 
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.search import search
-from edgeclf.export.search.trial_cache import Subject, Trials
+from edgeclf.export.search.trial_cache import TrialCache, TrialKey
 from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
@@ -27,10 +27,10 @@ def searched(fp32, trained, tmp_path):
             judged.append(quantized)
             return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
 
-        kept = Trials(tmp_path / "cache", Subject(fp32, images, judged_by))
+        cache = TrialCache(tmp_path / "cache", TrialKey(fp32, images, judged_by))
         options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), **changes}
-        trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, kept=kept, **options)
-        return trials, len(judged), kept.reused
+        trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, cache=cache, **options)
+        return trials, len(judged), cache.reused
 
     start.folder = tmp_path / "cache"
     return start
@@ -53,7 +53,7 @@ def test_the_same_search_again_tries_nothing_and_gives_the_same(searched, traine
 
 def test_other_limits_judge_what_was_kept(searched):
     _, judged, _ = searched()
-    stricter, judged_again, reused = searched(limits=ParityLimits(1.1 - 0.1, max_error=0.0))
+    stricter, judged_again, reused = searched(limits=ParityLimits(1.0, max_error=0.0))
     # Nothing meets a limit of no error at all, so layers went back into float besides.
     assert all(trial.failures for trial in stricter)
     assert reused == judged
@@ -101,10 +101,23 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_itself(searched):
     assert not trials[0].failures
 
 
-def test_without_a_folder_nothing_is_kept(fp32, trained):
-    kept = Trials(None, Subject(fp32, trained.train_rgb, "these"))
-    calls = []
-    for _ in range(2):
-        kept.judged("kind", QuantizationRecipe(), lambda: calls.append(1))
-    assert len(calls) == 2
-    assert kept.reused == 0
+def test_without_a_cache_every_trial_is_made(fp32, trained):
+    reference = run(fp32, trained.held_out_rgb)
+    judged = []
+
+    def judge(quantized):
+        judged.append(quantized)
+        return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
+
+    for count in (1, 2):
+        search(
+            fp32,
+            trained.train_rgb[::4],
+            judge,
+            limits=ParityLimits(0.9),
+            effort="quick",
+            base=QuantizationRecipe(),
+            budget_s=np.inf,
+            progress=no_progress,
+        )
+        assert len(judged) == count

@@ -1,0 +1,59 @@
+"""A tried recipe with its figures, and the order of preference among several."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeclf.export.int8.network import Quantized
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.verify.parity import ParityFacts
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One recipe, carried out and compared with the reference.
+
+    Attributes:
+        name: What sets the recipe apart, for tables.
+        recipe: The recipe that calibrated the network; layers that were put back into float later are in `quantized.recipe`.
+        quantized: The int8 model.
+        parity: Its comparisons with the reference, one for each split that decides; the first is the one that counts.
+        failures: The limits that it misses, a phrase each.
+        seconds: Duration of quantization and comparison; of reading, where an earlier export had stored them.
+    """
+
+    name: str
+    recipe: QuantizationRecipe
+    quantized: Quantized
+    parity: tuple[ParityFacts, ...]
+    failures: tuple[str, ...]
+    seconds: float
+
+
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
+    """Sorts trials by preference.
+
+    Trials within the limits come first, and of these the ones with the fewest layers in float. Among equals, and among
+    those that fail, agreement decides where it differs by more than chance - a handful of images on the border between
+    two classes falls one way or the other - and where it does not, the mean error of the probabilities, to which every
+    image contributes.
+    """
+    remaining = list(trials)
+    ordered: list[Trial] = []
+    while remaining:
+        group = [trial for trial in remaining if _class_of(trial) == min(map(_class_of, remaining))]
+        fewest = min(map(_disagreements, group))
+        # The standard deviation of a count of rare events is its root.
+        alike = [trial for trial in group if _disagreements(trial) <= fewest + 2 * math.sqrt(fewest + 1)]
+        best = min(alike, key=lambda trial: (trial.parity[0].mean_error, _disagreements(trial)))
+        ordered.append(best)
+        remaining.remove(best)
+    return ordered
+
+
+def _class_of(trial: Trial) -> tuple[bool, int]:
+    return bool(trial.failures), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
+
+
+def _disagreements(trial: Trial) -> int:
+    return round((1 - trial.parity[0].agreement) * trial.parity[0].images)

@@ -11,13 +11,23 @@ _WITHOUT_LABELS = frozenset({"files"})
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which they run."""
-    from edgeclf.toolkit.doctor.checks import classes, files, labels, shortcuts, split, unusable
-    from edgeclf.toolkit.doctor.checks import model as field
+    from edgeclf.toolkit.doctor.checks import (
+        classes,
+        files,
+        hidden_class,
+        labels,
+        model,
+        shortcuts,
+        split,
+        split_shift,
+        unusable,
+    )
     from edgeclf.toolkit.doctor.checks.duplicates import checks as duplicates
-    from edgeclf.toolkit.doctor.checks.training import stuck as run
+    from edgeclf.toolkit.doctor.checks.training import failures, fit, reliability
 
-    themes = (unusable, files, classes, labels, duplicates, split, shortcuts, run, field)
-    return tuple(check for theme in themes for check in theme.CHECKS)
+    data_checks = (unusable, files, classes, labels, duplicates, hidden_class, split_shift, split, shortcuts)
+    run_checks = (failures, fit, reliability, model)
+    return tuple(check for module in (*data_checks, *run_checks) for check in module.CHECKS)
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:

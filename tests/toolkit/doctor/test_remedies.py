@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeclf.toolkit.doctor.checks import labels, shift
+from edgeclf.toolkit.doctor.checks import labels, split_shift
 from edgeclf.toolkit.doctor.checks.suspects import Suspects
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.registry import examine
@@ -77,7 +77,7 @@ def test_commands_about_labels_and_light_survive_a_shell(gather, oddly_named, tm
     )
     brightness = np.where(data.images.parts == 0, 40.0, 160.0) + rng.normal(0, 2, len(data.images))
     images = replace(data.images, properties={**data.images.properties, "brightness": brightness})
-    (shifted,) = shift.CHECK.find(Facts(replace(data, images=images)))
+    (shifted,) = split_shift.CHECKS[0].find(Facts(replace(data, images=images)))
     for finding in (*labels._inseparable(data, pair), shifted):
         (command,) = commands_of(finding)
         assert arguments_in_a_shell(command, tmp_path)[:2] == ["train", str(oddly_named)]

@@ -7,7 +7,6 @@ import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.metrics import Z_95, wilson_interval
-from edgeclf.toolkit.doctor.checks import hidden, shift
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
@@ -159,8 +158,6 @@ def _find_few(facts: Facts) -> list[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    hidden.CHECK,
-    shift.CHECK,
     Check(
         name="prior-shift",
         theme="split",

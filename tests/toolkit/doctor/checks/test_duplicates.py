@@ -14,7 +14,7 @@ from edgeclf.runtime.images.preprocess import resize
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.doctor.checks.duplicates.checks import contradictions, leakage, overlapping, repeated
 from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
-from edgeclf.toolkit.doctor.checks.duplicates.same_picture import ORIENTATIONS, match, might_match, oriented, square
+from edgeclf.toolkit.doctor.checks.duplicates.same_image import ORIENTATIONS, match, might_match, oriented, square
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data

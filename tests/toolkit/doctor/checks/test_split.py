@@ -7,12 +7,13 @@ import pytest
 from skimage import data as photographs
 
 from edgeclf.runtime.progress import no_progress
-from edgeclf.toolkit.doctor.checks import hidden, shift, shortcuts, split
+from edgeclf.toolkit.doctor.checks import hidden_class, shortcuts, split, split_shift
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, Features, FieldFacts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
 
 Change = Callable[[np.ndarray], np.ndarray]
+SPLIT_CHECKS = (*hidden_class.CHECKS, *split_shift.CHECKS, *split.CHECKS)
 COUNTS = {"train": 50, "test": 30}
 
 
@@ -79,7 +80,7 @@ def clean(tmp_path_factory) -> DataFacts:
 
 
 def test_clean_parts_have_no_problem(clean):
-    findings = [f for check in (*split.CHECKS, *shortcuts.CHECKS) for f in check.find(Facts(data=clean))]
+    findings = [f for check in (*SPLIT_CHECKS, *shortcuts.CHECKS) for f in check.find(Facts(data=clean))]
     assert [f for f in findings if f.severity == "problem"] == []
     assert not [
         f for f in findings if f.cause in {"split-shift", "prior-shift", "hidden-class"} and f.severity != "note"
@@ -106,7 +107,7 @@ def test_clean_parts_have_no_problem(clean):
 )
 def test_the_property_that_differs_is_named(tmp_path, generator, name, change):
     data = facts_of(write(tmp_path, generator, test=change))
-    (finding,) = found_by(split.CHECKS, data, "split-shift")
+    (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
     # A weaker blue is not much in a picture that has little of it.
     assert finding.severity == "problem" or (name, finding.severity) == ("colour", "warning")
     assert finding.evidence["property"] == name
@@ -116,10 +117,10 @@ def test_the_property_that_differs_is_named(tmp_path, generator, name, change):
 
 def test_strong_compression_is_named_but_not_a_change_of_the_encoder(tmp_path, generator):
     data = facts_of(write(tmp_path / "q20", generator, quality=lambda part: 20 if part == "test" else 92))
-    (finding,) = found_by(split.CHECKS, data, "split-shift")
+    (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
     assert (finding.evidence["property"], finding.severity) == ("compression", "problem")
     data = facts_of(write(tmp_path / "q98", generator, quality=lambda part: 98 if part == "test" else 85))
-    (finding,) = found_by(split.CHECKS, data, "split-shift")
+    (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
     assert finding.evidence["property"] in {"encoding", "compression"}
     assert finding.severity == "note"
 
@@ -128,10 +129,10 @@ def test_a_shift_is_looked_for_within_classes(tmp_path, generator):
     # Coffee is brighter than the astronaut; more of it in test is another mix and nothing else.
     counts = {("train", "astronaut"): 80, ("train", "coffee"): 20, ("test", "astronaut"): 12, ("test", "coffee"): 48}
     data = facts_of(write(tmp_path, generator, counts=counts))
-    (finding,) = found_by(split.CHECKS, data, "prior-shift")
+    (finding,) = found_by(SPLIT_CHECKS, data, "prior-shift")
     assert finding.severity == "problem"
     assert "coffee" in finding.title or "astronaut" in finding.title
-    assert [f for f in found_by(split.CHECKS, data, "split-shift") if f.severity != "note"] == []
+    assert [f for f in found_by(SPLIT_CHECKS, data, "split-shift") if f.severity != "note"] == []
 
 
 def frame(image: np.ndarray) -> np.ndarray:
@@ -175,7 +176,7 @@ def test_a_format_for_each_class_is_a_shortcut(tmp_path, generator):
 
 def test_a_format_for_one_part_is_worth_a_warning(tmp_path, generator):
     data = facts_of(write(tmp_path, generator, suffix=lambda part, _label: ".png" if part == "test" else ".jpg"))
-    (finding,) = found_by(split.CHECKS, data, "split-shift")
+    (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
     assert (finding.evidence["property"], finding.severity) == ("format", "warning")
 
 
@@ -196,7 +197,7 @@ def test_a_kind_that_one_part_alone_has_is_found(clean, generator, part):
     chosen = generator.permutation(rows[clean.images.labels[rows] == 1])[:6]
     vectors[chosen] = generator.normal(size=40) * 4 + generator.normal(size=(6, 40))
     data = with_features(clean, vectors)
-    (finding,) = found_by((hidden.CHECK,), data, "hidden-class")
+    (finding,) = found_by(hidden_class.CHECKS, data, "hidden-class")
     assert finding.severity == "problem"
     assert set(finding.items) == {clean.images.paths[row] for row in chosen}
     assert (finding.evidence["part"], finding.evidence["class"]) == (part, "coffee")
@@ -209,7 +210,7 @@ def test_a_kind_that_both_parts_have_is_not_hidden(clean, generator):
         rows = clean.images.rows_of(part)
         chosen = generator.permutation(rows)[:count]
         vectors[chosen] = centre + generator.normal(size=(count, 40))
-    assert found_by((hidden.CHECK,), with_features(clean, vectors), "hidden-class") == []
+    assert found_by(hidden_class.CHECKS, with_features(clean, vectors), "hidden-class") == []
 
 
 def test_nothing_is_hidden_in_clean_parts_even_if_one_is_farther_away_as_a_whole(clean, generator):
@@ -217,7 +218,7 @@ def test_nothing_is_hidden_in_clean_parts_even_if_one_is_farther_away_as_a_whole
     for trial in range(12):
         vectors = spread_vectors(clean, generator)
         vectors[clean.images.rows_of("test"), :5] += 3.0 * (trial % 2)
-        found += len(found_by((hidden.CHECK,), with_features(clean, vectors), "hidden-class"))
+        found += len(found_by(hidden_class.CHECKS, with_features(clean, vectors), "hidden-class"))
     # So few pictures have one by chance about once in a hundred times.
     assert found <= 1
 
@@ -231,11 +232,11 @@ def test_what_features_alone_tell_apart_matters_only_where_a_head_suffers(clean,
     between = centres[1] - centres[0]
     across -= across @ between / (between @ between) * between
     harmless[rows] += 5.0 * across / np.linalg.norm(across)
-    (finding,) = found_by((shift.CHECK,), with_features(clean, harmless), "split-shift")
+    (finding,) = found_by(split_shift.CHECKS, with_features(clean, harmless), "split-shift")
     assert (finding.severity, finding.evidence["property"]) == ("note", "content")
     harmful = vectors.copy()
     harmful[rows] += 0.8 * between
-    (finding,) = found_by((shift.CHECK,), with_features(clean, harmful), "split-shift")
+    (finding,) = found_by(split_shift.CHECKS, with_features(clean, harmful), "split-shift")
     assert (finding.severity, finding.evidence["property"]) == ("problem", "content")
     assert finding.evidence["head_accuracy_train"] > finding.evidence["head_accuracy_part"] + 0.2
 
@@ -244,7 +245,7 @@ def test_a_class_that_one_part_lacks_is_a_problem(tmp_path, generator):
     root = write(tmp_path, generator)
     for path in (root / "train" / "coffee").iterdir():
         path.unlink()
-    findings = found_by(split.CHECKS, facts_of(root), "hidden-class")
+    findings = found_by(SPLIT_CHECKS, facts_of(root), "hidden-class")
     assert [f.severity for f in findings] == ["problem"]
     assert "'coffee'" in findings[0].title
 
@@ -255,12 +256,12 @@ def test_data_without_parts_is_asked_for_shortcuts_alone(tmp_path, generator):
         for number, crop in enumerate(crops(label, 30, generator)):
             cv2.imwrite(str(tmp_path / label / f"{number}.jpg"), frame(crop) if label == "coffee" else crop)
     data = facts_of(tmp_path)
-    assert [f for check in split.CHECKS for f in check.find(Facts(data=data))] == []
+    assert [f for check in SPLIT_CHECKS for f in check.find(Facts(data=data))] == []
     assert found_by(shortcuts.CHECKS, data, "shortcut")[0].evidence["feature"] == "border"
 
 
 def test_nothing_is_asked_of_nothing():
-    assert [f for check in (*split.CHECKS, *shortcuts.CHECKS) for f in check.find(Facts())] == []
+    assert [f for check in (*SPLIT_CHECKS, *shortcuts.CHECKS) for f in check.find(Facts())] == []
 
 
 def test_the_smallest_difference_is_found_four_times_in_five():
@@ -290,12 +291,12 @@ def test_the_chance_of_a_mix_is_that_of_sampling():
 
 
 def test_how_much_a_test_part_can_tell_goes_by_its_size(clean):
-    (finding,) = found_by(split.CHECKS, clean, "too-few")
+    (finding,) = found_by(SPLIT_CHECKS, clean, "too-few")
     assert (finding.severity, finding.evidence["images"], finding.evidence["accuracy_is"]) == ("warning", 60, "assumed")
     for images, severity in ((12, "problem"), (2000, "note")):
         true = np.arange(images) % 2
         right = np.where(np.arange(images) % 10 == 0, 1 - true, true)
         field = FieldFacts("test", ("a",) * images, true, np.eye(2, dtype=np.float32)[right], {}, None)
-        findings = [f for check in split.CHECKS for f in check.find(Facts(field=field)) if f.cause == "too-few"]
+        findings = [f for check in SPLIT_CHECKS for f in check.find(Facts(field=field)) if f.cause == "too-few"]
         assert [f.severity for f in findings] == [severity]
         assert findings[0].evidence["accuracy_is"] == "measured"

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeclf.toolkit.doctor.checks.training import failures, fit, reliability
 from edgeclf.toolkit.doctor.checks.training.causes import chance_of_so_few_rises
 from edgeclf.toolkit.doctor.checks.training.curves import is_above, read_curves
 from edgeclf.toolkit.doctor.checks.training.fit import overfit_begin
-from edgeclf.toolkit.doctor.checks.training.stuck import CHECKS
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import most_important_first
 from edgeclf.training.options import TrainOptions
 
 from .histories import healthy, learned_by_heart, network_probe, rows, run_facts, stuck, yardstick
+
+CHECKS = (*failures.CHECKS, *fit.CHECKS, *reliability.CHECKS)
 
 
 def examine(run):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
-from edgeclf.toolkit.doctor.checks.duplicates.same_picture import MIRRORED, ORIENTATIONS
+from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, ORIENTATIONS
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 
 _GRID = 12

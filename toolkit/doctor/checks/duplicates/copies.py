@@ -1,6 +1,6 @@
 """Which pictures of a data set are copies of each other: the same file, or re-encoded, resized, cropped, mirrored, turned.
 
-Candidates look alike on thumbnails (`alike.py`); each is then verified on the pictures themselves (`same_picture.py`).
+Candidates look alike on thumbnails (`alike.py`); each is then verified on the pictures themselves (`same_image.py`).
 """
 
 import functools
@@ -18,7 +18,7 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.images.preprocess import load_image
 from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_alike, luma
-from edgeclf.toolkit.doctor.checks.duplicates.same_picture import MIRRORED, Match, match, might_match, square
+from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, might_match, square
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts
 from edgeclf.training.prefetch import map_ahead
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, is_short, is_still_falling
 from edgeclf.toolkit.doctor.checks.training.curves import Curves, binomial_error, read_curves
-from edgeclf.toolkit.doctor.checks.training.words import accuracy_evidence, finite, percent
+from edgeclf.toolkit.doctor.checks.training.evidence import accuracy_evidence, finite, percent
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_again, train_pretrained
@@ -214,7 +214,7 @@ def _held_back(run: RunFacts, curves: Curves) -> bool:
     return inference - while_training > max(0.05, 3 * noise) or while_training < curves.chance + 4 * noise
 
 
-FIT_CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check, ...] = (
     Check(
         "overfitting",
         "run",

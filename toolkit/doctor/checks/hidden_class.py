@@ -262,14 +262,16 @@ def _missing_classes(data: DataFacts) -> list[Finding]:
     return findings
 
 
-CHECK = Check(
-    name="hidden-class",
-    theme="split",
-    causes=("hidden-class",),
-    condition=(
-        "a class is in one part only; or more images of a part lie far from all images of another than that part's own do "
-        f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_FAR[0][3]:g} times as "
-        f"far out as any, {_FAR[-1][3]:g} times together; a problem from {_PROBLEM_SHARE:.0%} of a class on"
+CHECKS: tuple[Check, ...] = (
+    Check(
+        name="hidden-class",
+        theme="split",
+        causes=("hidden-class",),
+        condition=(
+            "a class is in one part only; or more images of a part lie far from all images of another than that part's own do "
+            f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_FAR[0][3]:g} times as "
+            f"far out as any, {_FAR[-1][3]:g} times together; a problem from {_PROBLEM_SHARE:.0%} of a class on"
+        ),
+        find=_find,
     ),
-    find=_find,
 )

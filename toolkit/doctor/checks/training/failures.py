@@ -28,9 +28,7 @@ from edgeclf.toolkit.doctor.checks.training.causes import (
     rate_ratio,
 )
 from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
-from edgeclf.toolkit.doctor.checks.training.fit import FIT_CHECKS
-from edgeclf.toolkit.doctor.checks.training.kept import KEPT_CHECKS
-from edgeclf.toolkit.doctor.checks.training.words import (
+from edgeclf.toolkit.doctor.checks.training.evidence import (
     accuracy_evidence,
     finite,
     in_epochs,
@@ -316,6 +314,4 @@ CHECKS: tuple[Check, ...] = (
         "the above being the case",
         check_stuck,
     ),
-    *FIT_CHECKS,
-    *KEPT_CHECKS,
 )

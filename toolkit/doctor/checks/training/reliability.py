@@ -141,7 +141,7 @@ def check_dead_units(facts: Facts) -> list[Finding]:
     ]
 
 
-KEPT_CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check, ...] = (
     Check(
         "kept-weights",
         "run",

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
 from edgeclf.toolkit.doctor.checks.factors import FACTORS, UNSEEN, Factor
-from edgeclf.toolkit.doctor.checks.hidden import hidden_kinds
+from edgeclf.toolkit.doctor.checks.hidden_class import hidden_kinds
 from edgeclf.toolkit.doctor.checks.separability import (
     Told,
     binned,
@@ -285,14 +285,16 @@ def _fix(data: DataFacts, name: str) -> str:
     return "Prepare both parts alike, or mix the images of both and divide them anew at random"
 
 
-CHECK = Check(
-    name="split-shift",
-    theme="split",
-    causes=("split-shift",),
-    condition=(
-        f"within classes, a property of one part's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
-        f"than smaller (a problem from {_PROBLEM:.0%} on) and {_BELIEVED:g} standard deviations beyond chance; or the features of "
-        f"a pretrained network tell them apart and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
+CHECKS: tuple[Check, ...] = (
+    Check(
+        name="split-shift",
+        theme="split",
+        causes=("split-shift",),
+        condition=(
+            f"within classes, a property of one part's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
+            f"than smaller (a problem from {_PROBLEM:.0%} on) and {_BELIEVED:g} standard deviations beyond chance; or the features of "
+            f"a pretrained network tell them apart and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
+        ),
+        find=_find,
     ),
-    find=_find,
 )

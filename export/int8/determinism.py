@@ -1,19 +1,23 @@
-"""Residual sums that come out the same on every CPU: scales with which no sum lies halfway between two codes.
+"""The same int8 results on every CPU: no residual add with rounding ties, no 16-bit sum that saturates.
 
-The int8 kernel of a sum computes a * (scale_a / scale_c) + b * (scale_b / scale_c) + a constant in float32 and rounds to
-the nearest code: on ARM with fused multiply-adds, on x86 without, and halves not everywhere to the same side. So a sum
-that lies halfway, or within a rounding error of it, may differ by a code, and one code grows through the layers that
+The int8 kernel of an add computes a * (scale_a / scale_c) + b * (scale_b / scale_c) + a constant in float32 and rounds to
+the nearest code: on ARM with fused multiply-adds, on x86 without, and ties not everywhere to the same side. So a sum
+at a tie, or within a rounding error of one, may differ by a code, and one code grows through the layers that
 follow. When both ratios are multiples of 1 / q with an odd q, every sum of codes is a multiple of 1 / q away from an
-integer, and so at least 1 / (2 q) away from a half: far more than float32 can err.
+integer, and so at least 1 / (2 q) away from a tie: far more than float32 can err.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from edgeclf.export._onnx import onnx
+from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, read_graph
 from edgeclf.export.int8.partition import Step
 from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair
 
 # 1 / (2 * 1023) is 4.9e-4; with ratios up to 4, values stay below 2^11, and a handful of operations err by 1.5e-4 at most.
 _DENOMINATOR = 1023
@@ -110,3 +114,79 @@ def _shared_scales(steps: Iterable[Step]) -> dict[str, set[str]]:
             group.add(step.output)
             groups[step.output] = group
     return groups
+
+
+@dataclass(frozen=True)
+class SaturationProof:
+    """What was found of the weights of a QDQ file.
+
+    Attributes:
+        layers: Layers whose kernels add neighbouring products in 16 bits.
+        depthwise_layers: Those whose kernels do not.
+        largest_pair: The largest sum of two neighbouring weights' magnitudes of one sign, over the former.
+        bound: What it must not exceed: 255 * 128 + 255 * 0 fits into 16 bits with sign, 255 * 129 does not.
+        violating: Names of the layers' weights that exceed it.
+    """
+
+    layers: int
+    depthwise_layers: int
+    largest_pair: int
+    bound: int
+    violating: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no layer exceeds the bound."""
+        return not self.violating
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {**asdict(self), "violating": list(self.violating), "holds": self.holds}
+
+
+def prove_no_saturation(model: onnx.ModelProto) -> SaturationProof:
+    """Examines every layer of a QDQ model that has 8-bit weights, as they stand in the file.
+
+    Weights are put into the order in which the kernels reduce: kernel height, kernel width, input channels innermost;
+    of a dense layer, its inputs.
+
+    Args:
+        model: A model in QDQ format with uint8 activations and int8 weights.
+    """
+    graph = read_graph(model)
+    layers = depthwise = 0
+    largest = 0
+    violating = []
+    for node in graph.nodes:
+        found = _weight_codes(graph, node)
+        if found is None:
+            continue
+        name, rows, is_depthwise = found
+        if is_depthwise:
+            depthwise += 1
+            continue
+        layers += 1
+        pair = largest_pair(rows)
+        largest = max(largest, pair)
+        if pair > PAIR_BOUND:
+            violating.append(name)
+    return SaturationProof(layers, depthwise, largest, PAIR_BOUND, tuple(violating))
+
+
+def _weight_codes(graph: FloatGraph, node: Any) -> tuple[str, Any, bool] | None:  # noqa: ANN401
+    """Name, (O, K) codes in the kernels' order, and whether the layer is depthwise; None for another node."""
+    if node.op_type not in {"Conv", "Gemm", "MatMul"}:
+        return None
+    dequantize = graph.producers.get(node.input[1])
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    codes = graph.constants.get(dequantize.input[0])
+    if codes is None or codes.dtype != np.int8:
+        return None
+    options = attributes_of(node)
+    if node.op_type == "Conv":
+        groups = int(options.get("group", 1))
+        # (O, I, kh, kw) to (O, kh, kw, I).
+        rows = codes.transpose(0, 2, 3, 1).reshape(len(codes), -1)
+        return dequantize.input[0], rows, codes.shape[1] == 1 and groups == len(codes)
+    return dequantize.input[0], codes if options.get("transB", 0) else codes.T, False

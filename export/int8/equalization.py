@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of
-from edgeclf.export.int8.layers import Layer, read_layer
+from edgeclf.export.int8.partition import Layer, read_layer
 
 # f(s x) = s f(x) for every positive s, channel by channel.
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool"})

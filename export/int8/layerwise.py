@@ -1,31 +1,138 @@
 """Layers quantized one after the other, each on what the quantized layers before it really give.
 
-A layer's rounding is learned on the inputs it will meet; its bias takes back the mean of the errors that have gathered up
-to its activation function.
+A layer's rounding is fitted to the inputs it will meet; its bias takes back the mean of the errors that have gathered up
+to its activation function. The calibration images pass through the float network and the growing int8 network side by
+side: each unit is a small model of its own, run by ONNX Runtime on the values its predecessors left, so that all of it
+costs one pass through either network. Values are dropped as soon as no later unit reads them.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
+from edgeclf.export.graph.pixel_normalisation import Stem
 from edgeclf.export.int8.gptq import learn_rounding
-from edgeclf.export.int8.layers import Layer, patches
-from edgeclf.export.int8.partition import Step, StepPlan
-from edgeclf.export.int8.prefix import BATCH, Prefixes
-from edgeclf.export.int8.qdq_writer import QuantizedLayer, smallest_scales
+from edgeclf.export.int8.partition import Layer, Step, StepPlan, patches
+from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of, smallest_scales
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import quantize_rows
-from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
+from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
+from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session.opening import open_session_from_bytes
 
+BATCH = 16
 # Inputs that second moments are estimated from, as a multiple of the weights of a row; at least and at most so many.
 _POSITIONS_PER_WEIGHT, _FEWEST_POSITIONS, _MOST_POSITIONS = 8, 1024, 8192
 # Positions of a layer's output that its bias is corrected on.
 _BIAS_POSITIONS = 4096
 # Positions at which a channel must be active before its correction counts for half.
 _HALF_TRUSTED = 32
+Values = dict[str, AnyArray]
+
+
+class Prefixes:
+    """The values of both networks that later steps still read.
+
+    Args:
+        graph: The float graph.
+        plan: Its steps.
+        params: Of every value that exists in 8 bits.
+        images_rgb: (N, H, W, 3) uint8 RGB calibration images.
+    """
+
+    def __init__(
+        self, graph: FloatGraph, plan: StepPlan, params: Mapping[str, QuantParams], images_rgb: UInt8Array
+    ) -> None:
+        self._graph = graph
+        self._params = params
+        self._reads = Counter(name for step in plan.steps for name in step.inputs)
+        self._float: Values = {graph.input: images_rgb}
+        self._quantized: Values = {graph.input: images_rgb}
+        if plan.stem is not None:
+            self._run_stem(plan.stem, images_rgb)
+
+    def codes(self, value: str) -> UInt8Array:
+        """(N, ...) uint8: a value in the int8 network."""
+        return self._quantized[in_bytes(value)]
+
+    def real(self, value: str, rows: slice) -> FloatArray:
+        """(n, ...) float32: what these codes stand for."""
+        given = self._params[value]
+        codes = self._quantized[in_bytes(value)][rows]
+        return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
+
+    def float_of(self, value: str) -> FloatArray:
+        """(N, ...) float32: a value in the float network."""
+        return self._float[value]
+
+    def outputs_before_activation(self, step: Step, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
+        """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
+        cut = Step(step.nodes[:1], step.inputs, step.before_activation, step.layer, quantized=True)
+        emitter = Emitter(self._graph, self._params, {step.name: layer})
+        emitter.step(cut, quantize_output=False)
+        wanted = self._run(self._float_emitter(cut), cut.inputs, cut.output, self._float, as_float=True)
+        got = self._run(emitter, cut.inputs, cut.output, self._quantized, as_float=False)
+        return list(zip(wanted, got, strict=True))
+
+    def advance(self, step: Step, layers: Mapping[str, QuantizedLayer]) -> None:
+        """Runs a step in both networks, and forgets what it was the last to read."""
+        emitter = Emitter(self._graph, self._params, layers)
+        emitter.step(step)
+        key = in_bytes(step.output) if step.output in self._params else step.output
+        self._quantized[key] = np.concatenate(self._run(emitter, step.inputs, key, self._quantized, as_float=False))
+        self._float[step.output] = np.concatenate(
+            self._run(self._float_emitter(step), step.inputs, step.output, self._float, as_float=True)
+        )
+        for name in step.inputs:
+            self._reads[name] -= 1
+            if self._reads[name] == 0:
+                for values, key in ((self._float, name), (self._quantized, name), (self._quantized, in_bytes(name))):
+                    values.pop(key, None)
+
+    def _float_emitter(self, step: Step) -> Emitter:
+        emitter = Emitter(self._graph, {}, {})
+        for node in step.nodes:
+            emitter.copy(node)
+        return emitter
+
+    def _run_stem(self, stem: Stem, images_rgb: UInt8Array) -> None:
+        for values, quantized in ((self._float, False), (self._quantized, True)):
+            emitter = Emitter(self._graph, self._params, {})
+            for node in self._graph.nodes:
+                if node.name in stem.nodes:
+                    emitter.copy(node)
+            output = stem.output
+            if quantized and output in self._params:
+                emitter.quantize(output)
+                output = in_bytes(output)
+            source = {self._graph.input: images_rgb}
+            values[output] = np.concatenate(
+                self._run(emitter, (self._graph.input,), output, source, as_float=not quantized)
+            )
+
+    def _run(
+        self, emitter: Emitter, inputs: tuple[str, ...], output: str, values: Values, *, as_float: bool
+    ) -> list[AnyArray]:
+        """The output of a small model for all images, in batches."""
+        names = [name if as_float or name not in self._params else in_bytes(name) for name in inputs]
+        kinds = onnx.helper.np_dtype_to_tensor_dtype
+        infos = [onnx.helper.make_tensor_value_info(name, kinds(values[name].dtype), None) for name in names]
+        # Codes come out of a QuantizeLinear, or are handed on as they are.
+        quantized = not as_float and output.endswith(in_bytes(""))
+        kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
+        info = onnx.helper.make_tensor_value_info(output, kind, None)
+        model = model_of(emitter, infos, [info], self._graph.model)
+        session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=usable_cpus())
+        count = len(values[names[0]])
+        return [
+            session.run(None, {name: values[name][start : start + BATCH] for name in names})[0]
+            for start in range(0, count, BATCH)
+        ]
 
 
 @dataclass(frozen=True)

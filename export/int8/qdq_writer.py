@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
-from edgeclf.export.int8.layers import Layer
-from edgeclf.export.int8.partition import Step
+from edgeclf.export.int8.partition import Layer, Step
 from edgeclf.export.int8.ranges import QuantParams, params_of_range
 from edgeclf.export.int8.weights import Codes
 

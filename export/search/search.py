@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator
+from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator, Quantized, QuantizedNetwork
 from edgeclf.export.int8.float_prefix import Stopwatch
-from edgeclf.export.int8.network import Quantized, QuantizedNetwork
 from edgeclf.export.int8.qat_ranges import TrainedRanges
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.recipes import Effort, candidate_recipes

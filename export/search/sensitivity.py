@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.network import QuantizedNetwork
+from edgeclf.export.int8.calibrator import QuantizedNetwork
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.opening import open_session_from_bytes

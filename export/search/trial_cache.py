@@ -18,7 +18,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.int8.network import Quantized
+from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
 from edgeclf.runtime.cpus import cpu_info

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeclf.export.int8.network import Quantized
+from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
-from edgeclf.export.int8.network import Quantized
+from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
 from edgeclf.export.verify.recommend import Candidate
 from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.graph.pixel_normalisation import find_stem
-from edgeclf.export.int8.layers import Layer
-from edgeclf.export.int8.partition import WEIGHTED_OPS, Step, plan_steps
+from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, Step, plan_steps
 from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.progress import Progress, no_progress

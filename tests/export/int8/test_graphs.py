@@ -6,9 +6,9 @@ from onnx import numpy_helper
 
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
 from edgeclf.export.int8.calibrator import quantize_int8
-from edgeclf.export.int8.layers import patches, read_layer
+from edgeclf.export.int8.determinism import prove_no_saturation
+from edgeclf.export.int8.partition import patches, read_layer
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.runtime.errors import InputError, UsageError
 
 from .networks import Builder, kinds_run, plain, relative_error, residual_depthwise, run

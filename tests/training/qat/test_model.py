@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as hnp
 
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator, quantize_int8
+from edgeclf.export.int8.determinism import prove_no_saturation
 from edgeclf.export.int8.qat_ranges import trained_ranges
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.export.int8.saturation import prove_no_saturation
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress

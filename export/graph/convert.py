@@ -7,6 +7,7 @@ from typing import Any
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.export.graph.fuse_clips import fuse_clips
+from edgeclf.export.graph.layer_names import name_after_layers, trace_by_layer
 from edgeclf.export.keras_backend import import_tensorflow, import_tf2onnx
 from edgeclf.runtime.errors import InputError, ModelFileError
 
@@ -70,9 +71,10 @@ def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     tensorflow = import_tensorflow()
     tf2onnx = import_tf2onnx()
     signature = (tensorflow.TensorSpec((None, *model.inputs[0].shape[1:]), tensorflow.uint8, name=INPUT_NAME),)
+    scoped, operations = trace_by_layer(model)
     # tf2onnx.convert.from_keras does not know Keras 3; a traced function is what both sides understand.
     function = tensorflow.function(
-        lambda image: model(image, training=False), input_signature=signature, autograph=False
+        lambda image: scoped(image, training=False), input_signature=signature, autograph=False
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,6 +93,7 @@ def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
     proto.CopyFrom(converted)
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "edgeclf", "", ""
+    name_after_layers(proto, operations)
     fuse_clips(proto)
     keep_used_opsets(proto)
     return proto

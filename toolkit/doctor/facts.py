@@ -4,9 +4,9 @@ Checks are pure functions of these; nothing here is computed by a check, and not
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from edgeclf.toolkit.doctor.findings import Finding
 THUMBNAIL = 64
 PARTS = ("train", "val", "test")
 NO_PART = -1
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,18 @@ class DataFacts:
     parts_given: bool
     listed: int | None = None
     without_features: str | None = None
+    _derived: dict[Callable[["DataFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def derived(self, analysis: "Callable[[DataFacts], Result]") -> "Result":
+        """The result of an analysis that several checks share, computed once and kept as long as these facts.
+
+        Args:
+            analysis: A pure function of the facts, the same object in every call.
+        """
+        if analysis not in self._derived:
+            self._derived[analysis] = analysis(self)
+        result: Result = self._derived[analysis]
+        return result
 
 
 @dataclass(frozen=True, eq=False)

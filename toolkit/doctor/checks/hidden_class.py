@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -54,7 +53,6 @@ class Hidden:
     compared: tuple[int, int]
 
 
-@lru_cache(maxsize=1)
 def hidden_kinds(data: DataFacts) -> tuple[Hidden, ...]:
     """What is hidden in train and in test or, without test images, in validation."""
     if data.features is None or not data.parts_given:
@@ -188,7 +186,10 @@ def _spread(values: Float64Array) -> float:
 def _find(facts: Facts) -> list[Finding]:
     if facts.data is None:
         return []
-    return [*_missing_classes(facts.data), *(_finding(facts.data, hidden) for hidden in hidden_kinds(facts.data))]
+    return [
+        *_missing_classes(facts.data),
+        *(_finding(facts.data, hidden) for hidden in facts.data.derived(hidden_kinds)),
+    ]
 
 
 _PART_WORDS = {"train": "training", "val": "validation", "test": "test"}

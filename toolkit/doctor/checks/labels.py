@@ -1,6 +1,5 @@
 """Labels that the pictures contradict: ranked, with what the pictures look like instead. Nothing is deleted or relabelled."""
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -10,6 +9,7 @@ from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspect
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line, list_images, train_data
+from edgeclf.toolkit.doctor.statistics import poisson_tail
 
 # A share of wrong labels that is certainly higher than this costs accuracy, and makes test figures untrue by as much.
 PROBLEM = 0.02
@@ -26,7 +26,7 @@ def suspect_labels(facts: Facts) -> list[Finding]:
         return []
     if data.features is None:
         return [_not_looked_at(data)]
-    found = find_suspects(data)
+    found = data.derived(find_suspects)
     if found is None:
         return []
     flagged = np.flatnonzero(found.flagged)
@@ -38,7 +38,7 @@ def suspect_labels(facts: Facts) -> list[Finding]:
     ranked = flagged[np.argsort(own[flagged], kind="stable")]
     count, looked_at = len(flagged), len(found.rows)
     low, high = wilson_interval(count, looked_at, z=Z_95)
-    significant = count >= TIMES_UNDECIDED * found.undecided and _poisson_tail(count, found.undecided) < SIGNIFICANCE
+    significant = count >= TIMES_UNDECIDED * found.undecided and poisson_tail(count, found.undecided) < SIGNIFICANCE
     severity: Severity = "note" if not significant else "problem" if low > PROBLEM else "warning"
     likes = found.probabilities[ranked].argmax(axis=1)
     classes = [data.classes[number] for number in found.classes]
@@ -102,14 +102,6 @@ def _not_looked_at(data: DataFacts) -> Finding:
         f'Run `pip install "edgeclf[train,doctor]"` and `{command_line("doctor", data.given)}` again',
         evidence={"kind": "not-looked-at"},
     )
-
-
-def _poisson_tail(count: int, mean: float) -> float:
-    """Probability of `count` or more events where `mean` are expected."""
-    if mean <= 0.0:
-        return 0.0 if count else 1.0
-    below = sum(math.exp(number * math.log(mean) - mean - math.lgamma(number + 1)) for number in range(count))
-    return max(0.0, 1.0 - below)
 
 
 CHECKS: tuple[Check, ...] = (

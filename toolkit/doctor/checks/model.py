@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.toolkit.doctor.checks.training.curves import ERROR_RATE
 from edgeclf.toolkit.doctor.facts import Check, Facts, FieldFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import export_carefully, more_validation, train_again
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, paired_drop
 
 # Drops of accuracy under a mild change that matter, and that are a problem.
 _DROP_WARNING, _DROP_PROBLEM = 0.05, 0.2
@@ -31,22 +31,6 @@ def most_confident_errors(probabilities: npt.NDArray[np.float32], true: npt.NDAr
     """Positions of the images given a wrong label, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != true)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
-
-
-def paired_drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """By how much accuracy fell on the same images, and how probable such a fall is by chance.
-
-    The probability is that of McNemar's exact test, one-sided: of the images whose answer changed between right and wrong,
-    each way is as likely (McNemar 1947).
-
-    Args:
-        before: (N,) whether each image is right.
-        after: (N,) the same afterwards.
-    """
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    changed = lost + won
-    tail = sum(math.comb(changed, k) for k in range(lost, changed + 1)) / 2**changed if changed else 1.0
-    return (lost - won) / max(1, len(before)), min(1.0, tail)
 
 
 def calibration_gap(confidences: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -175,7 +159,7 @@ def check_fragility(facts: Facts) -> list[Finding]:
     drops = {}
     for name, probabilities in field.changed.items():
         drops[name] = paired_drop(right, probabilities.argmax(axis=1) == field.true)
-    bound = ERROR_RATE / len(drops)
+    bound = FALSE_ALARM_RATE / len(drops)
     clear = {name: drop for name, (drop, chance) in drops.items() if drop > _DROP_WARNING and chance < bound}
     if not clear:
         return []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from edgeclf.toolkit.doctor.statistics import best_balanced_accuracy, centred_within, rows_by_stratum, stratified_auc
 
 # Directions of features that are looked at, and shuffles that chance is estimated from.
 _MAX_DIRECTIONS = 256
@@ -66,7 +67,7 @@ def tell_apart(design: Float64Array, group: BoolArray, strata: IntArray | None =
     generator = np.random.default_rng(seed)
     targets = np.empty((len(group), 1 + _SHUFFLES), np.float64)
     targets[:, 0] = group
-    for rows in _members(strata):
+    for rows in rows_by_stratum(strata):
         for column in range(1, targets.shape[1]):
             targets[rows, column] = group[generator.permutation(rows)]
     scores = held_out_scores(design, targets, strata)
@@ -74,7 +75,7 @@ def tell_apart(design: Float64Array, group: BoolArray, strata: IntArray | None =
     spread = max(float(aucs[1:].std()), 1e-6)
     return Told(
         auc=float(aucs[0]),
-        accuracy=best_accuracy(_centred(scores[:, :1], strata)[:, 0], group),
+        accuracy=best_balanced_accuracy(centred_within(scores[:, :1], strata)[:, 0], group),
         chance_auc=float(aucs[1:].mean()),
         z=float((aucs[0] - aucs[1:].mean()) / spread),
         scores=scores[:, 0],
@@ -95,8 +96,8 @@ def held_out_scores(
         seed: Of the fifths.
     """
     strata = np.zeros(len(design), np.int64) if strata is None else strata
-    directions, ridge = _directions(_centred(design, strata))
-    wanted = _centred(targets, strata)
+    directions, ridge = _directions(centred_within(design, strata))
+    wanted = centred_within(targets, strata)
     fold = np.random.default_rng(seed).permutation(len(design)) % _FOLDS
     scores = np.zeros(wanted.shape)
     whole, answers = directions.T @ directions, directions.T @ wanted
@@ -168,52 +169,6 @@ def _directions(centred: Float64Array) -> tuple[Float64Array, float]:
     return centred @ vectors[:, kept], float(values[kept].mean()) * _RIDGE
 
 
-def stratified_auc(scores: Float64Array, groups: BoolArray, strata: IntArray | None = None) -> Float64Array:
-    """(T,) areas under the ROC curve within strata, averaged by the precision that each stratum gives.
-
-    Args:
-        scores: (N, T).
-        groups: (N, T) which of the two groups each picture is in, a column each.
-        strata: (N,), None for one.
-    """
-    strata = np.zeros(len(scores), np.int64) if strata is None else strata
-    total, weight = np.zeros(scores.shape[1]), 0.0
-    for rows in _members(strata):
-        inside = groups[rows]
-        ones = inside.sum(axis=0)
-        zeros = len(rows) - ones
-        if not (ones.all() and zeros.all()):
-            continue
-        ranks = mid_ranks(scores[rows])
-        areas = ((ranks * inside).sum(axis=0) - ones * (ones + 1) / 2) / (ones * zeros)
-        share = float(ones[0] * zeros[0] / len(rows))
-        total, weight = total + share * areas, weight + share
-    return total / weight if weight else np.full(scores.shape[1], 0.5)
-
-
-def mid_ranks(values: Float64Array) -> Float64Array:
-    """(N, T) ranks from 1 within each column, equal values sharing the mean of theirs."""
-    order = np.argsort(values, axis=0, kind="stable")
-    ranks = np.empty(values.shape)
-    for column in range(values.shape[1]):
-        ordered = values[order[:, column], column]
-        first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-        number = np.cumsum(first) - 1
-        bounds = np.append(np.flatnonzero(first), len(ordered))
-        ranks[order[:, column], column] = ((bounds[:-1] + bounds[1:] + 1) / 2.0)[number]
-    return ranks
-
-
-def best_accuracy(scores: Float64Array, group: BoolArray) -> float:
-    """Mean of both groups' shares on the right side of the best threshold."""
-    order = np.argsort(scores, kind="stable")
-    ordered, inside = scores[order], group[order]
-    above = 1.0 - np.cumsum(inside) / inside.sum()
-    below = np.cumsum(~inside) / (~inside).sum()
-    last_of_equals = np.append(ordered[1:] != ordered[:-1], True)
-    return float(max(0.5, ((above + below) / 2.0)[last_of_equals].max()))
-
-
 def binned(columns: Float64Array) -> Float64Array:
     """(N, B) one-hot bins of each property, at its deciles; values that are missing have a bin of their own.
 
@@ -231,52 +186,3 @@ def binned(columns: Float64Array) -> Float64Array:
         found = np.unique(bins)
         parts.append((bins[:, None] == found[None, :]).astype(np.float64))
     return np.concatenate(parts, axis=1)
-
-
-def superiority(values: Float64Array, group: BoolArray, strata: IntArray, margin: float) -> float:
-    """How much oftener a picture of the group has more than one outside it, differences within the margin counting for none.
-
-    Cliff's delta (Psychological Bulletin 114, 1993) with a margin, within strata: -1..1. Missing values are left out.
-    """
-    total, weight = 0.0, 0.0
-    for rows in _members(strata):
-        ones, zeros = (
-            np.sort(found[~np.isnan(found)]) for found in (values[rows[group[rows]]], values[rows[~group[rows]]])
-        )
-        if not len(ones) or not len(zeros):
-            continue
-        above = np.searchsorted(zeros, ones - margin, side="left").mean() / len(zeros)
-        below = 1.0 - np.searchsorted(zeros, ones + margin, side="right").mean() / len(zeros)
-        share = len(ones) * len(zeros) / (len(ones) + len(zeros))
-        total, weight = total + share * float(above - below), weight + share
-    return total / weight if weight else 0.0
-
-
-def rank_z(values: Float64Array, group: BoolArray, strata: IntArray) -> float:
-    """Standard deviations by which the group's ranks within strata are above chance (van Elteren, 1960); ties are counted.
-
-    0 where there is nothing to compare.
-    """
-    statistic, variance = 0.0, 0.0
-    for members in _members(strata):
-        rows = members[~np.isnan(values[members])]
-        ones = int(group[rows].sum())
-        zeros = len(rows) - ones
-        if not ones or not zeros:
-            continue
-        ranks = mid_ranks(values[rows][:, None])[:, 0]
-        share = 1.0 / (len(rows) + 1)
-        statistic += share * (ranks[group[rows]].sum() - ones * (len(rows) + 1) / 2)
-        variance += share**2 * ones * zeros / len(rows) * float(ranks.var()) * len(rows) / max(1, len(rows) - 1)
-    return statistic / float(np.sqrt(variance)) if variance > 0 else 0.0
-
-
-def _members(strata: IntArray) -> list[IntArray]:
-    return [np.flatnonzero(strata == value) for value in np.unique(strata)]
-
-
-def _centred(values: Float64Array, strata: IntArray) -> Float64Array:
-    centred = np.array(values, np.float64)
-    for rows in _members(strata):
-        centred[rows] -= centred[rows].mean(axis=0)
-    return centred

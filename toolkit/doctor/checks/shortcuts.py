@@ -7,9 +7,10 @@ import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.toolkit.doctor.checks.factors import relative_spread, share_of_light, visible_blocks
-from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, stratified_auc, tell_apart
+from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, tell_apart
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
+from edgeclf.toolkit.doctor.statistics import stratified_auc
 
 # Mean of the shares of right answers inside and outside the class, 0.5 by guessing: from here on it is worth saying, and
 # from there on a network that looks at nothing else does well.

@@ -1,8 +1,5 @@
 """Do train, validation and test belong together, and is the test part large enough to say anything?"""
 
-from collections.abc import Sequence
-from math import erfc, sqrt
-
 import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
@@ -10,6 +7,7 @@ from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
+from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference
 
 # Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
 _BELIEVED, _HARDLY = 1e-3, 0.05
@@ -19,50 +17,6 @@ _MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
 _WIDE, _TOO_WIDE = 0.05, 0.15
 # What is assumed where no model was tested yet.
 _ASSUMED_ACCURACY = 0.9
-# Normal quantile of 80 % power.
-_Z_POWER = 0.841621
-
-
-def mix_difference(first: Sequence[int] | IntArray, second: Sequence[int] | IntArray) -> tuple[float, float]:
-    """Total variation distance (0..1) of two class mixes, and the chance of as large a difference by sampling.
-
-    The chance is that of Pearson's chi-square, by the cube-root normal approximation (Wilson and Hilferty, PNAS 17, 1931).
-
-    Args:
-        first: Images of each class in one part.
-        second: In the other, same order.
-    """
-    table = np.array([first, second], np.float64)
-    table = table[:, table.sum(axis=0) > 0]
-    totals = table.sum(axis=1, keepdims=True)
-    if not totals.all() or table.shape[1] < 2:
-        return 0.0, 1.0
-    expected = totals * table.sum(axis=0, keepdims=True) / table.sum()
-    statistic, freedom = float(((table - expected) ** 2 / expected).sum()), table.shape[1] - 1
-    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / sqrt(2 / (9 * freedom))
-    shares = table / totals
-    return 0.5 * float(np.abs(shares[0] - shares[1]).sum()), 0.5 * erfc(z / sqrt(2))
-
-
-def smallest_difference(accuracy: float, images: int) -> float:
-    """The difference in accuracy that McNemar's test on the same images finds four times in five, at 5 %.
-
-    By Connor's formula (Biometrics 43, 1987) solved for the difference, where as many images are answered differently as
-    by two models with independent errors, 2 p (1 - p): related models differ in fewer, so they need less.
-    """
-    discordant = max(2 * accuracy * (1 - accuracy), 1.0 / images)
-
-    def needed(difference: float) -> float:
-        rest = max(0.0, discordant - difference**2)
-        return ((Z_95 * sqrt(discordant) + _Z_POWER * sqrt(rest)) / difference) ** 2
-
-    low, high = 1e-6, discordant
-    if needed(high) > images:
-        return min(1.0, high * sqrt(needed(high) / images))
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if needed(middle) > images else (low, middle)
-    return high
 
 
 def _counts(data: DataFacts, part: str) -> IntArray:
@@ -79,7 +33,7 @@ def _find_mix(facts: Facts) -> list[Finding]:
         other = _counts(data, part)
         # Classes that only one of them has are a finding of their own.
         both = (train > 0) & (other > 0)
-        distance, chance = mix_difference(train[both], other[both])
+        distance, chance = class_mix_difference(train[both], other[both])
         accident = _HARDLY if distance >= _MIX_LARGE else _BELIEVED
         if chance >= accident or distance < _MIX_WARNING / 2:
             continue
@@ -127,7 +81,7 @@ def _find_few(facts: Facts) -> list[Finding]:
     if not images:
         return []
     low, high = wilson_interval(accuracy * images, images, z=Z_95)
-    half, difference = (high - low) / 2, smallest_difference(accuracy, images)
+    half, difference = (high - low) / 2, detectable_difference(accuracy, images)
     severity: Severity = "problem" if half > _TOO_WIDE else "warning" if half > _WIDE else "note"
     measured = "measured" if field is not None else "assumed"
     word = "test" if part == "test" else "validation"

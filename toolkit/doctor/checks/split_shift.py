@@ -1,7 +1,6 @@
 """Were the parts photographed, and prepared, alike? What differs between them within the classes, most fundamental first."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -13,13 +12,12 @@ from edgeclf.toolkit.doctor.checks.separability import (
     binned,
     head_accuracies,
     principal,
-    rank_z,
-    superiority,
     tell_apart,
 )
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
+from edgeclf.toolkit.doctor.statistics import cliffs_delta, van_elteren_z
 
 # A difference is believed beyond this many standard deviations of chance: one clean comparison of 14 properties in a
 # thousand has one, since 28 values are tried at 6e-5 each.
@@ -76,7 +74,7 @@ def differences(images: ImageTable, part: IntArray, train: IntArray) -> list[Dif
             medians = _medians(images.properties[factor.shown][rows], group)
             for spread in (False, True):
                 compared = _from_median(values, group, labels) if spread else values
-                delta, z = superiority(compared, group, labels, factor.margin), rank_z(compared, group, labels)
+                delta, z = cliffs_delta(compared, group, labels, factor.margin), van_elteren_z(compared, group, labels)
                 # Parts of which one is more varied differ in both, and more clearly in the plain values if they moved.
                 if (
                     abs(z) >= _BELIEVED
@@ -134,7 +132,7 @@ def _find(facts: Facts) -> list[Finding]:
 
 def _comparable(data: DataFacts, part: str) -> IntArray:
     """The part's pictures without those that are hidden among them."""
-    hidden = [item.rows for item in hidden_kinds(data)]
+    hidden = [item.rows for item in data.derived(hidden_kinds)]
     rows = data.images.rows_of(part)
     return np.setdiff1d(rows, np.concatenate(hidden)) if hidden else rows
 
@@ -175,7 +173,6 @@ class Seen:
         }
 
 
-@lru_cache(maxsize=1)
 def _reduced(data: DataFacts) -> Float64Array:
     return principal(data.features.vectors) if data.features is not None else np.empty((0, 0))
 
@@ -188,7 +185,7 @@ def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen 
     group, labels = np.isin(table_rows, rows), data.images.labels[table_rows]
     if min(group.sum(), (~group).sum()) < _FEWEST:
         return None
-    vectors = _reduced(data)[shown]
+    vectors = data.derived(_reduced)[shown]
     told = tell_apart(vectors, group, labels)
     return Seen(table_rows, told, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group]))
 

@@ -1,6 +1,5 @@
 """Which labels the pictures contradict, by what a model says that has not seen them: confident learning on frozen features."""
 
-import functools
 import warnings
 from dataclasses import dataclass
 
@@ -48,7 +47,6 @@ class Suspects:
     too_small: tuple[int, ...]
 
 
-@functools.lru_cache(maxsize=1)
 def find_suspects(data: DataFacts) -> Suspects | None:
     """The images whose labels are suspect; computed once. None where there are no features, or no two classes to compare.
 
@@ -60,7 +58,7 @@ def find_suspects(data: DataFacts) -> Suspects | None:
     if data.features is None:
         return None
     rows, vectors = data.features.rows, data.features.vectors
-    copies = find_copies(data)
+    copies = data.derived(find_copies)
     groups = copies.group_of(len(data.images))
     for pair in copies.overlapping:
         first, second = groups[list(pair.rows)]

@@ -1,6 +1,9 @@
 """Copies of real pictures are found whatever was done to them; pictures that only look alike are not called copies."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -235,7 +238,12 @@ def test_thumbnails_do_where_a_file_went_away(tmp_path: Path):
 def test_copies_are_looked_for_once(tmp_path: Path):
     known = facts(write_tiles(tmp_path)).data
     assert isinstance(known, DataFacts)
-    assert find_copies(known) is find_copies(known)
+    assert known.derived(find_copies) is known.derived(find_copies)
+    # What was derived goes with the facts.
+    copies = weakref.ref(known.derived(find_copies))
+    del known
+    gc.collect()
+    assert copies() is None
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -244,20 +252,17 @@ def test_no_pictures_have_no_copies(tmp_path: Path, count: int):
     known = facts(tmp_path).data
     assert isinstance(known, DataFacts)
     table = known.images
-    few = DataFacts(
-        **{
-            **vars(known),
-            "images": type(table)(
-                table.paths[:count],
-                table.labels[:count],
-                table.parts[:count],
-                table.digests[:count],
-                table.formats[:count],
-                {},
-                table.thumbnails[:count],
-            ),
-        }
+    first = replace(
+        table,
+        paths=table.paths[:count],
+        labels=table.labels[:count],
+        parts=table.parts[:count],
+        digests=table.digests[:count],
+        formats=table.formats[:count],
+        properties={},
+        thumbnails=table.thumbnails[:count],
     )
+    few = replace(known, images=first)
     assert find_copies(few).groups == ()
 
 

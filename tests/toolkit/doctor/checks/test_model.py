@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors, paired_drop
+from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors
 from edgeclf.toolkit.doctor.facts import Facts, FieldFacts
 
 COUNT = 400
@@ -128,18 +128,6 @@ def test_the_calibration_bound_holds_for_honest_confidences_and_not_for_others(s
     assert error < honest + 0.03
     boasting, bound = calibration_gap(np.minimum(1.0, confidences + 0.15), rng.random(600) < confidences)
     assert boasting > bound
-
-
-def test_the_paired_test_counts_only_images_that_changed():
-    before = np.array([True] * 90 + [False] * 10)
-    assert paired_drop(before, before) == (0.0, 1.0)
-    after = before.copy()
-    after[:10] = False
-    drop, chance = paired_drop(before, after)
-    assert drop == pytest.approx(0.1)
-    assert chance == pytest.approx(2**-10)
-    better, certain = paired_drop(after, before)
-    assert (better, certain) == (pytest.approx(-0.1), 1.0)
 
 
 def test_errors_are_ordered_by_their_confidence():

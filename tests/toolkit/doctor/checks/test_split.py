@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -182,7 +183,7 @@ def test_a_format_for_one_part_is_worth_a_warning(tmp_path, generator):
 
 def with_features(data: DataFacts, vectors: np.ndarray) -> DataFacts:
     features = Features(np.arange(len(data.images)), vectors.astype(np.float32), "test")
-    return DataFacts(**{**vars(data), "features": features})
+    return replace(data, features=features)
 
 
 def spread_vectors(data: DataFacts, generator: np.random.Generator) -> np.ndarray:
@@ -262,32 +263,6 @@ def test_data_without_parts_is_asked_for_shortcuts_alone(tmp_path, generator):
 
 def test_nothing_is_asked_of_nothing():
     assert [f for check in (*SPLIT_CHECKS, *shortcuts.CHECKS) for f in check.find(Facts())] == []
-
-
-def test_the_smallest_difference_is_found_four_times_in_five():
-    generator = np.random.default_rng(0)
-    accuracy, images = 0.85, 600
-    difference = split.smallest_difference(accuracy, images)
-    discordant = 2 * accuracy * (1 - accuracy)
-    better, worse = (discordant + difference) / 2, (discordant - difference) / 2
-    draws = generator.multinomial(images, [better, worse, 1 - discordant], size=4000)
-    z = (draws[:, 0] - draws[:, 1]) / np.sqrt(draws[:, 0] + draws[:, 1])
-    assert 0.76 < (np.abs(z) > 1.96).mean() < 0.84
-    assert split.smallest_difference(accuracy, 4 * images) == pytest.approx(difference / 2, rel=0.03)
-    assert split.smallest_difference(1.0, 5) <= 1.0
-
-
-def test_the_chance_of_a_mix_is_that_of_sampling():
-    generator = np.random.default_rng(0)
-    train = np.array([400, 300, 300])
-    chances = [split.mix_difference(train, generator.multinomial(200, train / 1000))[1] for _ in range(1500)]
-    # Sampling against known shares of a finite train part: a little more cautious than uniform.
-    assert 0.01 < np.mean(np.array(chances) < 0.05) < 0.08
-    distance, chance = split.mix_difference([600, 400], [400, 600])
-    assert distance == pytest.approx(0.2)
-    assert chance < 1e-6
-    assert split.mix_difference([10, 20], [5, 10]) == (0.0, pytest.approx(1.0, abs=0.1))
-    assert split.mix_difference([10, 20], [0, 0]) == (0.0, 1.0)
 
 
 def test_how_much_a_test_part_can_tell_goes_by_its_size(clean):

@@ -1,6 +1,5 @@
 """What the doctor says of trainings, on histories of known kinds: the cause first, and nothing where nothing is wrong."""
 
-import itertools
 import json
 import math
 import shlex
@@ -11,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclf.toolkit.doctor.checks.training import failures, fit, reliability
-from edgeclf.toolkit.doctor.checks.training.causes import chance_of_so_few_rises
-from edgeclf.toolkit.doctor.checks.training.curves import is_above, read_curves
+from edgeclf.toolkit.doctor.checks.training.curves import read_curves
 from edgeclf.toolkit.doctor.checks.training.fit import overfit_begin
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import most_important_first
@@ -267,19 +265,3 @@ def test_every_command_that_is_suggested_is_one():
     onwards = TrainOptions(architecture="seed-cnn", image_size=96, weights="none", from_run="runs/zero")
     command = train_again(run_facts([], options=onwards.to_json()))
     assert command == "edgeclf train photographs --from runs/zero --run runs/first-again"
-
-
-@settings(derandomize=True)
-@given(images=st.integers(20, 5000), trials=st.integers(1, 100), seed=st.integers(0, 1 << 30))
-def test_guessing_is_rarely_called_learning(images, trials, seed):
-    best = np.random.default_rng(seed).binomial(images, 0.5, trials).max() / images
-    # One in a thousand for all trials together; the normal approximation is a little off with few images.
-    assert not is_above(best, 0.5, images, trials=trials * 50)
-
-
-@pytest.mark.parametrize("count", [2, 5, 6])
-def test_the_chance_of_a_trend_is_that_of_counting_orders(count):
-    orders = list(itertools.permutations(range(count)))
-    rises = [sum(b > a for a, b in itertools.combinations(order, 2)) for order in orders]
-    for most in range(max(rises) + 1):
-        assert chance_of_so_few_rises(count, most) == pytest.approx(np.mean(np.array(rises) <= most))

@@ -22,7 +22,7 @@ def leakage(facts: Facts) -> list[Finding]:
     data = facts.data
     if data is None or not data.parts_given:
         return []
-    copies = find_copies(data)
+    copies = data.derived(find_copies)
     parts = data.images.parts
     # Test is held out from train and val, val from train.
     leaked: dict[int, tuple[int, ...]] = {}
@@ -65,7 +65,7 @@ def contradictions(facts: Facts) -> list[Finding]:
     data = facts.data
     if data is None:
         return []
-    copies = find_copies(data)
+    copies = data.derived(find_copies)
     labels = data.images.labels
     groups = [group for group in copies.groups if len({int(labels[row]) for row in group}) > 1]
     if not groups:
@@ -101,7 +101,7 @@ def repeated(facts: Facts) -> list[Finding]:
     data = facts.data
     if data is None:
         return []
-    copies = find_copies(data)
+    copies = data.derived(find_copies)
     groups = []
     for group in copies.groups:
         by_place: dict[tuple[int, int], list[int]] = {}
@@ -143,7 +143,7 @@ def overlapping(facts: Facts) -> list[Finding]:
     if data is None:
         return []
     parts = data.images.parts
-    pairs = sorted(find_copies(data).overlapping, key=lambda pair: (-pair.overlap, pair.rows))
+    pairs = sorted(data.derived(find_copies).overlapping, key=lambda pair: (-pair.overlap, pair.rows))
     across = [pair for pair in pairs if len({int(parts[row]) for row in pair.rows}) > 1]
     held_out = {max(pair.rows, key=lambda row: int(parts[row])) for pair in across}
     if not pairs:

@@ -3,7 +3,6 @@
 Candidates look alike on thumbnails (`alike.py`); each is then verified on the pictures themselves (`same_image.py`).
 """
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +75,6 @@ class Copies:
         return numbers
 
 
-@functools.lru_cache(maxsize=1)
 def find_copies(data: DataFacts) -> Copies:
     """The copies in a data set; computed once for all checks that need them."""
     same_files: defaultdict[str, list[int]] = defaultdict(list)

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.curves import Curves, is_above, last_learning_rates
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, last_learning_rates
 from edgeclf.toolkit.doctor.facts import RunFacts
+from edgeclf.toolkit.doctor.statistics import is_above_chance, mann_tail
 
 # Pixels are 0..255, with or without a mean taken off; no convention spreads them further.
 LARGEST_INPUT = 300.0
@@ -129,16 +130,7 @@ def is_still_falling(curves: Curves) -> bool:
     later = tail[None, :] > tail[:, None]
     rises = int(np.triu(later, 1).sum())
     # What it still lost over these epochs: a twentieth of what is left.
-    return chance_of_so_few_rises(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
-
-
-def chance_of_so_few_rises(count: int, rises: int) -> float:
-    """Probability that of all pairs of `count` numbers in random order so few rise, or fewer (Mann 1945, exact)."""
-    ways = [1]
-    for number in range(2, count + 1):
-        # The number-th value may rise above 0..number - 1 of those before it, each equally often.
-        ways = [sum(ways[max(0, total - number + 1) : total + 1]) for total in range(len(ways) + number - 1)]
-    return sum(ways[: rises + 1]) / math.factorial(count)
+    return mann_tail(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
 
 
 def labels_are_off(run: RunFacts, curves: Curves) -> bool:
@@ -148,7 +140,7 @@ def labels_are_off(run: RunFacts, curves: Curves) -> bool:
     yardstick = run.probes.get("yardstick")
     if yardstick:
         images, chance = int(yardstick["training_images"]), float(yardstick["training_chance"])
-        return images >= 60 and not is_above(float(yardstick["training_accuracy"]), chance, images)
+        return images >= 60 and not is_above_chance(float(yardstick["training_accuracy"]), chance, images)
     # Without them: everything was learned by heart and nothing of it holds, where a little learning would show.
     return curves.train_end > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
 

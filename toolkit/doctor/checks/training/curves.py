@@ -3,16 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.toolkit.doctor.facts import RunFacts
+from edgeclf.toolkit.doctor.statistics import binomial_standard_error, is_above_chance
 
-# How sure to be that a figure is not chance: false alarms in a thousand trainings, over all of their epochs together.
-ERROR_RATE = 0.001
 _NAMES = {
     "loss": ("loss",),
     "accuracy": ("accuracy", "acc", "categorical_accuracy", "sparse_categorical_accuracy", "binary_accuracy"),
@@ -69,7 +67,7 @@ class Curves:
     @property
     def learned(self) -> bool:
         """Whether the kept weights are better than guessing on images they were not fitted to."""
-        return is_above(self.val_kept, self.chance, self.val_images, trials=self.epochs) or is_above(
+        return is_above_chance(self.val_kept, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
             self.test, self.chance, self.test_images
         )
 
@@ -77,16 +75,18 @@ class Curves:
     def fitted(self) -> bool:
         """Whether the network is better than guessing on its training images."""
         best = max((value for value in (self.train_end, self.train_kept) if math.isfinite(value)), default=math.nan)
-        if math.isfinite(best) and is_above(best, self.chance, min(self.train_images, 256), trials=2):
+        if math.isfinite(best) and is_above_chance(best, self.chance, min(self.train_images, 256), trials=2):
             return True
-        return is_above(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
+        return is_above_chance(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
 
     @property
     def shortfall(self) -> float:
         """How far the kept weights are below the yardstick, beyond what so few images leave open; 0 where they are not."""
         if not (math.isfinite(self.val_kept) and math.isfinite(self.yardstick)):
             return 0.0
-        noise = binomial_error(self.val_kept, self.val_images) + binomial_error(self.yardstick, self.yardstick_images)
+        noise = binomial_standard_error(self.val_kept, self.val_images) + binomial_standard_error(
+            self.yardstick, self.yardstick_images
+        )
         gap = self.yardstick - self.val_kept
         return gap if gap > max(0.0, 2 * noise) else 0.0
 
@@ -130,20 +130,6 @@ def read_curves(run: RunFacts) -> Curves:
         yardstick=_number(yardstick.get("validation_accuracy"), _number(yardstick.get("training_accuracy"))),
         yardstick_images=int(yardstick.get("validation_images") or yardstick.get("training_images") or 0),
     )
-
-
-def binomial_error(share: float, images: int) -> float:
-    """Standard error of a share of so many images, add-two (Agresti & Coull 1998), so that 0 and 1 have one as well."""
-    share = (share * images + 2) / (images + 4)
-    return math.sqrt(share * (1 - share) / (images + 4))
-
-
-def is_above(value: float, chance: float, images: int, *, trials: int = 1) -> bool:
-    """Whether an accuracy - the best of several trials - is better than guessing, one error in `1 / ERROR_RATE`."""
-    if not math.isfinite(value) or images < 1 or chance >= 1:
-        return False
-    z = NormalDist().inv_cdf(1 - ERROR_RATE / max(1, trials))
-    return value > chance + z * math.sqrt(chance * (1 - chance) / images)
 
 
 def _highest(values: npt.NDArray[np.float64]) -> float:

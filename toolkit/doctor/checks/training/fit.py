@@ -5,11 +5,12 @@ import math
 import numpy as np
 
 from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, is_short, is_still_falling
-from edgeclf.toolkit.doctor.checks.training.curves import Curves, binomial_error, read_curves
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.checks.training.evidence import accuracy_evidence, finite, percent
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_again, train_pretrained
+from edgeclf.toolkit.doctor.statistics import binomial_standard_error
 
 # A gap between training and validation accuracy is worth a word from here on, and a problem from there on.
 _GAP_WARNING, _GAP_PROBLEM = 0.05, 0.15
@@ -36,7 +37,9 @@ def gap_of(curves: Curves) -> tuple[float, float]:
         return math.nan, math.nan
     train, validation = (curves.train_kept, curves.val_kept) if kept >= end else (curves.train_end, float(last))
     seen = min(curves.train_images, 256) or 256
-    return max(kept, end), math.hypot(binomial_error(train, seen), binomial_error(validation, curves.val_images))
+    return max(kept, end), math.hypot(
+        binomial_standard_error(train, seen), binomial_standard_error(validation, curves.val_images)
+    )
 
 
 def overfit_begin(curves: Curves) -> int | None:
@@ -135,7 +138,7 @@ def check_underfit(facts: Facts) -> list[Finding]:
     reached = max((v for v in (curves.train_end, curves.train_kept) if math.isfinite(v)), default=math.nan)
     aim = curves.yardstick if math.isfinite(curves.yardstick) else 0.5 + 0.5 * curves.chance + _UNFIT
     missing = aim - reached
-    noise = binomial_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
+    noise = binomial_standard_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
     if not missing > max(_UNFIT, 3 * noise) or is_still_falling(curves):
         return []
     strong = _strong_regularization(run)
@@ -210,7 +213,7 @@ def _held_back(run: RunFacts, curves: Curves) -> bool:
     inference = curves.train_end if run.metrics.get("training_after_last_epoch") else curves.train_kept
     if not (math.isfinite(while_training) and math.isfinite(inference)):
         return False
-    noise = binomial_error(while_training, curves.train_images)
+    noise = binomial_standard_error(while_training, curves.train_images)
     return inference - while_training > max(0.05, 3 * noise) or while_training < curves.chance + 4 * noise
 
 

@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from edgeclf.toolkit.doctor.checks.training.causes import FEW_EPOCHS, has_other_cause
-from edgeclf.toolkit.doctor.checks.training.curves import binomial_error, read_curves
+from edgeclf.toolkit.doctor.checks.training.curves import read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import more_validation, train_again
+from edgeclf.toolkit.doctor.statistics import binomial_standard_error
 
 # Validation accuracy that moves by more than this between epochs, and by twice what its number of images explains.
 _SWING = 0.03
@@ -41,7 +42,7 @@ def check_kept_weights(facts: Facts) -> list[Finding]:
         )
     else:
         what = f"{measured:.1%} on the validation images were kept, where epoch {best + 1} had {expected:.1%}"
-    if not expected - float(measured) > binomial_error(expected, curves.val_images):
+    if not expected - float(measured) > binomial_standard_error(expected, curves.val_images):
         return []
     return [
         Finding(
@@ -64,11 +65,11 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
     values = curves.val_accuracy[np.isfinite(curves.val_accuracy)]
     if not len(values) or not curves.val_images or has_other_cause(run, curves):
         return []
-    half = 1.96 * binomial_error(float(values.max()), curves.val_images)
+    half = 1.96 * binomial_standard_error(float(values.max()), curves.val_images)
     later = values[len(values) // 2 :]
     # Of neighbours, so that what training still adds does not count: var(a - b) = 2 var(a).
     swing = float(np.median(np.abs(np.diff(later)))) / 0.6745 / math.sqrt(2) if len(later) > FEW_EPOCHS else 0.0
-    explained = binomial_error(float(np.median(later)), curves.val_images)
+    explained = binomial_standard_error(float(np.median(later)), curves.val_images)
     evidence = {
         "validation_images": curves.val_images,
         "interval_half_width": half,

@@ -1,0 +1,129 @@
+"""Tests and effect sizes against their definitions, by enumeration and by simulation."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgeclf.toolkit.doctor.statistics import (
+    best_balanced_accuracy,
+    binomial_standard_error,
+    class_mix_difference,
+    cliffs_delta,
+    detectable_difference,
+    is_above_chance,
+    mann_tail,
+    mid_ranks,
+    paired_drop,
+    poisson_tail,
+    stratified_auc,
+    van_elteren_z,
+)
+
+
+@given(hnp.arrays(np.int64, st.integers(2, 30), elements=st.integers(0, 5)))
+def test_ranks_of_equal_values_are_shared(values):
+    ranks = mid_ranks(values[:, None].astype(float))[:, 0]
+    expected = [(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values]
+    assert ranks == pytest.approx(expected)
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_areas_and_deltas_are_those_of_all_pairs(data):
+    count = data.draw(st.integers(4, 25))
+    values = data.draw(hnp.arrays(np.float64, count, elements=st.integers(-3, 3).map(float)))
+    group = data.draw(hnp.arrays(np.bool_, count).filter(lambda g: g.any() and not g.all()))
+    pairs = values[group][:, None] - values[~group][None, :]
+    area = (pairs > 0).mean() + 0.5 * (pairs == 0).mean()
+    assert stratified_auc(values[:, None], group[:, None])[0] == pytest.approx(area)
+    one = np.zeros(count, np.int64)
+    assert cliffs_delta(values, group, one, 0.0) == pytest.approx((pairs > 0).mean() - (pairs < 0).mean())
+    assert cliffs_delta(values, group, one, 1.5) == pytest.approx((pairs > 1.5).mean() - (pairs < -1.5).mean())
+    assert cliffs_delta(-values, group, one, 1.5) == pytest.approx(-cliffs_delta(values, group, one, 1.5))
+    assert best_balanced_accuracy(values, group) >= max(0.5, area / 2)
+
+
+def test_missing_values_are_left_out(rng):
+    values = rng.normal(size=50)
+    group, strata = np.arange(50) < 20, np.zeros(50, np.int64)
+    with_holes = np.concatenate([values, np.full(10, np.nan)])
+    more_group, more_strata = np.concatenate([group, np.arange(10) < 5]), np.zeros(60, np.int64)
+    assert cliffs_delta(with_holes, more_group, more_strata, 0.1) == cliffs_delta(values, group, strata, 0.1)
+    assert van_elteren_z(with_holes, more_group, more_strata) == pytest.approx(van_elteren_z(values, group, strata))
+
+
+def test_rank_z_is_a_standard_normal_where_nothing_differs(rng):
+    group, strata = np.arange(120) < 40, np.arange(120) % 3
+    found = [van_elteren_z(np.round(rng.normal(size=120), 1), group, strata) for _ in range(300)]
+    assert abs(np.mean(found)) < 0.25
+    assert 0.8 < np.std(found) < 1.2
+    assert van_elteren_z(np.zeros(120), group, strata) == 0.0
+
+
+def test_the_detectable_difference_is_found_four_times_in_five(rng):
+    accuracy, images = 0.85, 600
+    difference = detectable_difference(accuracy, images)
+    discordant = 2 * accuracy * (1 - accuracy)
+    better, worse = (discordant + difference) / 2, (discordant - difference) / 2
+    draws = rng.multinomial(images, [better, worse, 1 - discordant], size=4000)
+    z = (draws[:, 0] - draws[:, 1]) / np.sqrt(draws[:, 0] + draws[:, 1])
+    assert 0.76 < (np.abs(z) > 1.96).mean() < 0.84
+    assert detectable_difference(accuracy, 4 * images) == pytest.approx(difference / 2, rel=0.03)
+    assert detectable_difference(1.0, 5) <= 1.0
+
+
+def test_the_chance_of_a_class_mix_is_that_of_sampling(rng):
+    train = np.array([400, 300, 300])
+    chances = [class_mix_difference(train, rng.multinomial(200, train / 1000))[1] for _ in range(1500)]
+    # Sampling against known shares of a finite train part: a little more cautious than uniform.
+    assert 0.01 < np.mean(np.array(chances) < 0.05) < 0.08
+    distance, chance = class_mix_difference([600, 400], [400, 600])
+    assert distance == pytest.approx(0.2)
+    assert chance < 1e-6
+    assert class_mix_difference([10, 20], [5, 10]) == (0.0, pytest.approx(1.0, abs=0.1))
+    assert class_mix_difference([10, 20], [0, 0]) == (0.0, 1.0)
+
+
+@settings(derandomize=True)
+@given(images=st.integers(20, 5000), trials=st.integers(1, 100), seed=st.integers(0, 1 << 30))
+def test_guessing_is_rarely_called_learning(images, trials, seed):
+    best = np.random.default_rng(seed).binomial(images, 0.5, trials).max() / images
+    # One in a thousand for all trials together; the normal approximation is a little off with few images.
+    assert not is_above_chance(best, 0.5, images, trials=trials * 50)
+
+
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_the_chance_of_a_trend_is_that_of_counting_orders(count):
+    orders = list(itertools.permutations(range(count)))
+    rises = [sum(b > a for a, b in itertools.combinations(order, 2)) for order in orders]
+    for most in range(max(rises) + 1):
+        assert mann_tail(count, most) == pytest.approx(np.mean(np.array(rises) <= most))
+
+
+def test_the_paired_test_counts_only_images_that_changed():
+    before = np.array([True] * 90 + [False] * 10)
+    assert paired_drop(before, before) == (0.0, 1.0)
+    after = before.copy()
+    after[:10] = False
+    drop, chance = paired_drop(before, after)
+    assert drop == pytest.approx(0.1)
+    assert chance == pytest.approx(2**-10)
+    better, certain = paired_drop(after, before)
+    assert (better, certain) == (pytest.approx(-0.1), 1.0)
+
+
+def test_a_fraction_of_none_or_all_has_a_standard_error():
+    assert binomial_standard_error(0.0, 20) > 0.03
+    assert binomial_standard_error(1.0, 20) == pytest.approx(binomial_standard_error(0.0, 20))
+    assert binomial_standard_error(0.5, 10_000) == pytest.approx(0.005, rel=0.01)
+
+
+def test_the_tail_of_a_poisson_distribution_is_that_of_draws(rng):
+    draws = rng.poisson(3.2, 200_000)
+    for count in (1, 4, 8):
+        assert poisson_tail(count, 3.2) == pytest.approx((draws >= count).mean(), abs=0.005)
+    assert (poisson_tail(0, 0.0), poisson_tail(1, 0.0)) == (1.0, 0.0)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeclf.runtime.progress import Progress
 
+_QUIET_LEVELS = frozenset(("0", "OFF", "SILENT"))
+
 
 def print_result(text: str) -> None:
     """Writes a line (or lines) of the command's result to stdout."""
@@ -114,3 +116,35 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
             bars.update(tasks[key], completed=done, total=total, remark=remark.strip())
 
         yield report
+
+
+@contextlib.contextmanager
+def silenced_decoders() -> Iterator[None]:
+    """Context manager that discards what native image decoders write to stderr; Python's own stderr goes on.
+
+    libpng and libjpeg write to file descriptor 2 ("Corrupt JPEG data", "known incorrect sRGB profile") whatever OpenCV's
+    log level is. An unusable file gets a record of its own; for the others there is nothing to fix. Does nothing when
+    `OPENCV_LOG_LEVEL` asks for OpenCV's log, such as `INFO`, or when `sys.stderr` is not descriptor 2.
+    """
+    level = os.environ.get("OPENCV_LOG_LEVEL", "SILENT").upper()
+    try:
+        is_descriptor_2 = sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        is_descriptor_2 = False
+    if level not in _QUIET_LEVELS or not is_descriptor_2:
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        with open(saved, "w", encoding=before.encoding, errors=before.errors, buffering=1, closefd=False) as ours:
+            sys.stderr = ours
+            yield
+    finally:
+        sys.stderr = before
+        os.dup2(saved, 2)
+        os.close(saved)

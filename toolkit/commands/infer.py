@@ -193,10 +193,10 @@ def infer(
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.live.smoothing import Smoothing
     from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.toolkit.console import silenced_decoders
     from edgeclf.toolkit.infer.cameras import infer_camera
     from edgeclf.toolkit.infer.files import infer_files
     from edgeclf.toolkit.infer.options import LiveOptions
-    from edgeclf.toolkit.infer.quiet_decoders import silenced_decoders
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format)

@@ -220,7 +220,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
 def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
     """Decoded images, as many as there are or may be, and what was wrong with others on the way."""
     from edgeclf.runtime.images.preprocess import load_image
-    from edgeclf.toolkit.infer.quiet_decoders import silenced_decoders
+    from edgeclf.toolkit.console import silenced_decoders
 
     frames_bgr: list[Any] = []
     errors: list[EdgeclfError] = []

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
@@ -145,8 +146,8 @@ class Classifier:
         Args:
             paths: Image files; pulled lazily.
             batch_size: Images in one inference; None takes 4 on the CPU and 8 elsewhere.
-            workers: Threads that decode, and infer where that is faster, which is measured on the first images; None
-                takes the CPUs this process may use. OpenCV's own pool is limited, process-wide, meanwhile.
+            workers: Threads that decode, and on the CPU infer as well; None takes the CPUs this process may use. OpenCV's
+                own pool is limited, process-wide, meanwhile.
             on_error: What an unreadable image does: `raise` its ImageError, or `yield` it in the prediction's place.
 
         Yields:

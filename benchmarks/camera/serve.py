@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime.batch.pipeline import Job, classify_job
+from edgeclf.runtime.batch.jobs import Job, classify_job
 from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.runtime.live.grabber import CameraFrame
 from edgeclf.runtime.live.results import LiveResult

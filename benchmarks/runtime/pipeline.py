@@ -30,7 +30,8 @@ import numpy as np
 import onnxruntime
 
 from edgeclf.runtime import Classifier, ModelSession, preprocess_bgr
-from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.images.preprocess import load_image
@@ -63,7 +64,7 @@ class Rates:
         cpu_of_alone: Median over the rounds of the CPU time of an image in the stream, all threads together, to that of
             the three stages alone.
         kept_busy: Median over the rounds of the threads that ran or waited for a CPU during the stream, to the CPUs.
-        schedule: How the stream shared the CPUs.
+        strategy: How the stream shared the CPUs.
     """
 
     name: str
@@ -81,14 +82,14 @@ class Rates:
     least_of_plain: float
     cpu_of_alone: float
     kept_busy: float
-    schedule: str
+    strategy: str
 
 
 def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of_plain: float) -> Rates:
     """Takes the stages alone, the stream and the plain loop in turns."""
     classifier, alone = Classifier(model), ModelSession(model, threads=1)
     plain = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    # Measures the two schedules and opens what the chosen one needs.
+    # Opens what the strategy needs, and warms up.
     for _ in classifier.stream(itertools.islice(itertools.cycle(paths), 150 * usable_cpus())):
         pass
     stages: list[tuple[float, float, float]] = []
@@ -106,7 +107,7 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         busy.append(threads_busy / usable_cpus())
         figures.append((usable_cpus() / sum(stages[-1]) * 1e3, stream, loop))
     jobs = (Job(str(path), lambda path=path: load_image(path)) for path in paths[:1])  # type: ignore[misc]
-    schedule = str(classify_jobs(classifier.session, jobs).schedule)
+    strategy = str(classify_jobs(classifier.session, jobs).strategy)
     decode_ms, preprocess_ms, infer_ms = (statistics.median(values) for values in zip(*stages, strict=True))
     ideal, streamed, looped = (statistics.median(values) for values in zip(*figures, strict=True))
     return Rates(
@@ -125,7 +126,7 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         least_of_plain=least_of_plain,
         cpu_of_alone=statistics.median(cpu),
         kept_busy=statistics.median(busy),
-        schedule=schedule,
+        strategy=strategy,
     )
 
 
@@ -268,7 +269,7 @@ def _print(rates: Sequence[Rates], peaks: dict[int, float]) -> None:
             f"{item.name:16}{item.decode_ms:8.2f}{item.preprocess_ms:7.2f}{item.infer_ms:7.2f}   "
             f"{item.ideal:9.1f}{item.stream:8.1f}{item.plain:8.1f}   "
             f"{item.of_ideal:7.3f} (>= {item.least_of_ideal}){item.of_plain:6.2f} (>= {item.least_of_plain})"
-            f"{item.cpu_of_alone:8.3f}{item.kept_busy:7.3f}  {item.schedule}"
+            f"{item.cpu_of_alone:8.3f}{item.kept_busy:7.3f}  {item.strategy}"
         )
     for length, peak in peaks.items():
         print(f"peak memory of {length:,} images: {peak:.1f} MB")

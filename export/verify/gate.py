@@ -14,7 +14,7 @@ from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
 from edgeclf.export.verify.recommend import Candidate
 from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
-from edgeclf.runtime.batch.pipeline import ProbabilityModel
+from edgeclf.runtime.batch.jobs import ProbabilityModel
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec

@@ -123,12 +123,19 @@ def run_loaded(model: ProbabilityModel, loaded: Sequence[Loaded], batch_rgb: UIn
     ]
 
 
-def classify_group(model: ProbabilityModel, group: "deque[Job]", batch_rgb: UInt8Array) -> list[Outcome]:
+def classify_job(model: ProbabilityModel, job: Job) -> Outcome:
+    """Classifies one job at once, in the calling thread: the path of a live camera, where waiting makes frames stale."""
+    loaded = load_job(job, model.spec.preprocess)
+    (outcome,) = run_loaded(model, [loaded], None if loaded.input_rgb is None else loaded.input_rgb[None])
+    return outcome
+
+
+def classify_batch(model: ProbabilityModel, batch: "deque[Job]", batch_rgb: UInt8Array) -> list[Outcome]:
     """Classifies a few jobs in one inference, in the calling thread.
 
     Args:
         model: The model.
-        group: The jobs; emptied as their images are loaded, so that no frame is held longer than it is needed.
+        batch: The jobs; emptied as their images are loaded, so that no frame is held longer than it is needed.
         batch_rgb: (N, height, width, 3) uint8 with room for all of them; overwritten.
 
     Returns:
@@ -137,7 +144,7 @@ def classify_group(model: ProbabilityModel, group: "deque[Job]", batch_rgb: UInt
     preprocess = model.spec.preprocess
     loaded: list[Loaded] = []
     rows = 0
-    while group:
-        loaded.append(load_job(group.popleft(), preprocess, batch_rgb[rows]))
+    while batch:
+        loaded.append(load_job(batch.popleft(), preprocess, batch_rgb[rows]))
         rows += loaded[-1].error is None
     return run_loaded(model, loaded, batch_rgb[:rows])

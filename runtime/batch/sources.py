@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.batch.pipeline import Job
+from edgeclf.runtime.batch.jobs import Job
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.images.preprocess import IMAGE_SUFFIXES, load_image
 from edgeclf.runtime.images.video import VIDEO_SUFFIXES, VideoFile, begins_like_video

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.batch.pipeline import Job, classify_job
+from edgeclf.runtime.batch.jobs import Job, classify_job
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.session.session import ModelSession

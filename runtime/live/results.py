@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from edgeclf.runtime.batch.pipeline import Outcome
+from edgeclf.runtime.batch.jobs import Outcome
 from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.runtime.live.grabber import CameraFrame
 

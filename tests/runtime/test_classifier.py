@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgeclf.runtime import Classifier
-from edgeclf.runtime.batch.pipeline import Job, classify_jobs
-from edgeclf.runtime.batch.strategies import GROUPS_AHEAD
+from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.pipeline import classify_jobs
+from edgeclf.runtime.batch.strategies import BATCHES_AHEAD
 from edgeclf.runtime.errors import ImageError, UsageError
 
 from ..randomness import fresh_rng
@@ -115,7 +116,7 @@ def test_stream_pulls_no_more_than_it_can_hold(classifier, files):
     for _ in range(40):
         next(stream)
     # Groups that wait behind a slow one, and what is pulled to share the last jobs evenly.
-    assert len(pulled) <= 40 + (GROUPS_AHEAD + 1) * 4 * 2
+    assert len(pulled) <= 40 + (BATCHES_AHEAD + 1) * 4 * 2
     stream.close()
 
 

@@ -22,7 +22,7 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.batch.pipeline import ProbabilityModel
+    from edgeclf.runtime.batch.jobs import ProbabilityModel
 
 
 def evaluate(

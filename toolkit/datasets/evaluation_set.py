@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgeclf.runtime.batch.pipeline import ProbabilityModel
+    from edgeclf.runtime.batch.jobs import ProbabilityModel
     from edgeclf.runtime.progress import Progress
 
 SPLIT_CHOICES = ("auto", "train", "val", "test", "all")
@@ -115,7 +115,8 @@ def classify_files(
     """
     import numpy as np
 
-    from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+    from edgeclf.runtime.batch.jobs import Job
+    from edgeclf.runtime.batch.pipeline import classify_jobs
     from edgeclf.runtime.images.preprocess import load_image
 
     jobs: Iterator[Job] = (Job(str(path), partial(load_image, path)) for path in paths)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeclf.runtime.batch.pipeline import Job, Outcome, classify_job
+from edgeclf.runtime.batch.jobs import Job, Outcome, classify_job
 from edgeclf.runtime.errors import OutputError, SourceError
 from edgeclf.runtime.live.annotate import annotate
 from edgeclf.runtime.live.camera import Camera, CameraFrame, masked

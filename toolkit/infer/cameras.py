@@ -21,7 +21,7 @@ from edgeclf.toolkit.infer.status_line import LiveLine
 
 if TYPE_CHECKING:
     from edgeclf.runtime.arrays import UInt8Array
-    from edgeclf.runtime.batch.pipeline import Outcome
+    from edgeclf.runtime.batch.jobs import Outcome
     from edgeclf.runtime.live.results import LiveResult
     from edgeclf.runtime.live.smoothing import LabelState
     from edgeclf.runtime.session.session import ModelSession

@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.batch.sources import source_jobs
 from edgeclf.runtime.errors import UsageError
 from edgeclf.toolkit.console import note, progress_bar, warn
@@ -73,8 +74,7 @@ def infer_files(
     for text in jobs.warnings:
         warn(text)
     seconds = time.perf_counter() - started
-    schedule = outcomes.schedule
-    note(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s) on {session.provider}, {schedule}")
+    note(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s) on {session.provider}, {outcomes.strategy}")
     return errors
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.batch.pipeline import Outcome
+    from edgeclf.runtime.batch.jobs import Outcome
     from edgeclf.runtime.prediction import LabelConfidence
 
 OutputFormat = Literal["table", "jsonl", "csv"]

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.runtime.batch.pipeline import Job, classify_job, classify_jobs
+from edgeclf.runtime.batch.jobs import Job, classify_job
+from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.errors import ImageError, UsageError
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.images.preprocess import load_image
@@ -39,9 +40,9 @@ def image(number):
     return pixels
 
 
-def jobs(count, *, failing=(), slow=()):
+def jobs(count, *, failing=()):
     def load(number):
-        time.sleep(0.2 if number in slow else random.random() * 2e-3)
+        time.sleep(random.Random(number).random() * 2e-3)
         if number in failing:
             raise ImageError(f"no {number}")
         return image(number)
@@ -57,12 +58,12 @@ def two_cpus(monkeypatch):
 
 
 def sessions(path):
-    """One of each: measured, side by side, fed, and a model from elsewhere."""
+    """By strategy: on a second session or on its own, prefetch, and a model from elsewhere."""
     return {
-        "measured": ModelSession(path),
-        "side-by-side": ModelSession(path, threads=1),
-        "fed": ModelSession(path, threads=2),
-        "elsewhere": Elsewhere(ModelSession(path, threads=1)),
+        "data-parallel": ModelSession(path),
+        "data-parallel on one thread": ModelSession(path, threads=1),
+        "prefetch": ModelSession(path, threads=2),
+        "prefetch elsewhere": Elsewhere(ModelSession(path, threads=1)),
     }
 
 
@@ -79,37 +80,28 @@ def test_every_way_gives_the_same_results_in_the_order_of_the_jobs(colour_model,
         assert [outcome.prediction.label for outcome in good] == [LABELS[int(o.source) % 3] for o in good]
         assert all(outcome.latency_ms > 0 for outcome in good)
         found[name] = np.stack([outcome.prediction.probabilities for outcome in good])
-        if name == "measured":
-            assert stream.schedule.measured.keys() == {"fed", "side-by-side"}
-            again = classify_jobs(session, jobs(1))
-            assert again.schedule == stream.schedule
-            assert [outcome.source for outcome in again] == ["0"]
-            assert again.schedule == stream.schedule
-        else:
-            assert stream.schedule.scheme == {"elsewhere": "fed"}.get(name, name)
+        assert stream.strategy.name == name.split()[0]
     for name, probabilities in found.items():
-        np.testing.assert_allclose(probabilities, found["fed"], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(probabilities, found["prefetch"], atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 9, 17])
-def test_a_few_images_are_not_measured(colour_model, two_cpus, count):
-    stream = classify_jobs(ModelSession(colour_model), jobs(count))
+@pytest.mark.parametrize(("count", "strategy"), [(0, "prefetch"), (7, "prefetch"), (8, "data-parallel")])
+def test_the_model_is_opened_once_more_only_where_every_worker_has_a_batch(colour_model, two_cpus, count, strategy):
+    session = ModelSession(colour_model)
+    stream = classify_jobs(session, jobs(count))
     assert [outcome.source for outcome in stream] == [str(number) for number in range(count)]
-    assert (stream.schedule.measured, stream.schedule.why) == ({}, "too few images to measure")
+    assert stream.strategy.name == strategy
+    assert stream.strategy.threads == (session.threads if strategy == "prefetch" else 1)
+    assert ("too few images" in stream.strategy.why) == (strategy == "prefetch")
 
 
 @pytest.mark.parametrize("frames", [1, 10, 101])
-def test_photographs_behind_a_videos_frames_are_measured_no_longer(colour_model, two_cpus, frames):
-    """Frames come one by one, so that groups of photographs behind them do not end where rounds of trials do."""
+def test_photographs_behind_a_videos_frames_keep_their_order(colour_model, two_cpus, frames):
     mixed = [
-        Job(job.source, job.load, frame=number if number < frames else None) for number, job in enumerate(jobs(700))
+        Job(job.source, job.load, frame=number if number < frames else None) for number, job in enumerate(jobs(200))
     ]
-    stream = classify_jobs(ModelSession(colour_model), mixed)
-    # A warm-up and four trials of 64 images at most, and what is pulled ahead of them.
-    taken = [next(stream).source for _ in range(500)]
-    assert taken == [str(number) for number in range(500)]
-    assert stream.schedule.why == "measured on the first images"
-    assert len(list(stream)) == 200
+    outcomes = list(classify_jobs(ModelSession(colour_model), mixed))
+    assert [(outcome.source, outcome.frame) for outcome in outcomes] == [(job.source, job.frame) for job in mixed]
 
 
 def test_a_model_from_elsewhere_runs_in_the_calling_thread(colour_model):
@@ -118,12 +110,12 @@ def test_a_model_from_elsewhere_runs_in_the_calling_thread(colour_model):
     assert model.threads == {threading.get_ident()}
 
 
-def test_side_by_side_uses_all_workers_and_a_slow_image_stops_only_its_own(colour_model):
+def test_data_parallel_uses_all_workers_and_a_slow_image_stops_only_its_own(colour_model):
     loading = set()
     far_ahead = threading.Event()
 
     def first():
-        # As slow as it takes the other worker to be six groups on.
+        # As slow as it takes the other worker to be six batches on.
         assert far_ahead.wait(60)
         return image(0)
 
@@ -142,12 +134,34 @@ def test_side_by_side_uses_all_workers_and_a_slow_image_stops_only_its_own(colou
     assert len(loading) == 2
 
 
-def test_latency_is_of_the_image_and_its_inference_not_of_waiting(colour_model):
-    for session in (ModelSession(colour_model, threads=1), ModelSession(colour_model, threads=2)):
-        outcomes = list(classify_jobs(session, jobs(8, slow={1, 5}), batch_size=4, workers=2))
-        latencies = [outcome.latency_ms for outcome in outcomes]
-        assert min(latencies[1], latencies[5]) >= 200
-        assert min(latencies[0], latencies[2], latencies[3]) < 200
+class Clock:
+    """In place of `time`: every thread has a clock of its own that only `sleep` moves."""
+
+    def __init__(self):
+        self._local = threading.local()
+
+    def perf_counter(self):
+        return getattr(self._local, "now_s", 0.0)
+
+    def sleep(self, seconds):
+        self._local.now_s = self.perf_counter() + seconds
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_latency_is_of_the_image_and_its_inference_not_of_waiting(colour_model, monkeypatch, threads):
+    clock = Clock()
+    monkeypatch.setattr("edgeclf.runtime.batch.jobs.time", clock)
+    session = ModelSession(colour_model, threads=threads)
+    run = session.run
+    monkeypatch.setattr(session, "run", lambda images_rgb: clock.sleep(0.05) or run(images_rgb))
+
+    def load(number):
+        clock.sleep(0.2 if number in {1, 5} else 0.01)
+        return image(number)
+
+    timed = [Job(str(number), partial(load, number)) for number in range(8)]
+    latencies = [outcome.latency_ms for outcome in classify_jobs(session, timed, batch_size=4, workers=2)]
+    assert latencies == pytest.approx([60, 250, 60, 60, 60, 250, 60, 60])
 
 
 def test_a_bug_in_a_loader_comes_in_its_place(colour_model):
@@ -199,7 +213,7 @@ def test_what_is_pulled_and_open_stays_bounded_over_thousands_of_files(colour_mo
         if done > 500 and done % 50 == 0:
             open_files.add(len(list(Path("/proc/self/fd").iterdir())))
     stream.close()
-    # 8 groups of 4 for each worker can wait for a slower one before them, 4 a worker are not yet in a group.
+    # 8 batches of 4 for each worker can wait for a slower one before them, 4 a worker are not yet in a batch.
     assert max(ahead) <= 9 * 4 * 2
     assert max(open_files) - min(open_files) <= 3  # the files the two workers read at that moment
 
@@ -211,8 +225,8 @@ def test_a_file_that_was_replaced_is_not_opened_a_second_time(colour_model, make
     make_colour_model(tmp_path / "other.onnx", spec_changes={"labels": ("a", "b", "c")}).replace(path)
     stream = classify_jobs(session, jobs(100))
     assert [outcome.prediction.label for outcome in stream] == [LABELS[number % 3] for number in range(100)]
-    assert "changed since" in stream.schedule.why
-    assert stream.schedule.scheme == "fed"
+    assert "changed since" in stream.strategy.why
+    assert stream.strategy.name == "prefetch"
 
 
 def test_one_job_at_once(colour_model):

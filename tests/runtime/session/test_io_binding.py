@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from edgeclf.runtime.batch.pipeline import Job, classify_jobs
+from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.errors import DeviceUnavailableError
 from edgeclf.runtime.session._onnxruntime import onnxruntime
 from edgeclf.runtime.session.io_binding import FIXED_SHAPE_PROVIDERS, BoundRuns
@@ -70,7 +71,7 @@ def test_a_gpus_pipeline_asks_for_one_shape_only(colour_model, monkeypatch):
     stream = classify_jobs(session, [Job(str(i), lambda: batch(1)[0]) for i in range(21)])
     assert len(list(stream)) == 21
     assert set(shapes) == {8}
-    assert stream.schedule.scheme == "fed"
+    assert stream.strategy.name == "prefetch"
 
 
 @pytest.mark.gpu

@@ -103,7 +103,7 @@ def test_csv_and_table_say_the_same_as_json_lines(run_edgeclf, colour_model, ima
 
 def test_the_summary_says_how_the_cpus_were_shared(run_edgeclf, colour_model, images):
     for options, words in (
-        (("--threads", 1, "--workers", 3), "3 workers side by side, one thread each"),
+        (("--threads", 1, "--workers", 3), "3 data-parallel workers, one thread each"),
         (("--threads", 2, "--workers", 1), "1 worker decoding for one inference of 2 threads"),
     ):
         done = run_edgeclf("infer", colour_model, images, "--json", *options)

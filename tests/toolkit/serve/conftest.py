@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.runtime.batch.pipeline import Outcome
+from edgeclf.runtime.batch.jobs import Outcome
 from edgeclf.runtime.errors import ImageError
 from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.runtime.live.grabber import CameraFrame

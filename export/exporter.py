@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.graph.convert import onnx_from_keras
@@ -97,7 +98,7 @@ def export_classifier(
     recipe: QuantizationRecipe | None = None,
     float_entrance: bool = False,
     budget_s: float = math.inf,
-    kept_folder: Path | None = None,
+    kept_folder: CacheFolder | None = None,
     simulated: Any = None,  # noqa: ANN401
     progress: Progress = no_progress,
 ) -> ExportReport:

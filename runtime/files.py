@@ -106,8 +106,17 @@ def file_identity(path: Path) -> FileIdentity | None:
     """The identity of the file at a path, links followed; None where there is none, or none that may be looked at."""
     try:
         return FileIdentity.of(path.stat())
-    except OSError:
+    except (OSError, ValueError):
+        # A name with a NUL is a ValueError.
         return None
+
+
+def default_cache_folder() -> Path:
+    """`$EDGECLF_CACHE`, else `$XDG_CACHE_HOME/edgeclf`, else `~/.cache/edgeclf`."""
+    if os.environ.get("EDGECLF_CACHE"):
+        return Path(os.environ["EDGECLF_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeclf"
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

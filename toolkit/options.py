@@ -65,6 +65,14 @@ CacheFolderOption = Annotated[
     Path | None,
     typer.Option("--cache-folder", help="Where preprocessed images are kept (~/.cache/edgeclf).", show_default=False),
 ]
+CacheSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-size",
+        help="Size the cache folder is kept to, such as 500MB (20GB); what was not used for longest goes.",
+        show_default=False,
+    ),
+]
 SplitOption = Annotated[
     str,
     typer.Option(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import DatasetError, UsageError
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.training_data import TrainingData, prepare_data
@@ -41,10 +42,12 @@ class Plan:
     options: TrainOptions
     settings: Settings
     earlier: run_folder.Run | None
-    cache_folder: Path | None
+    cache_folder: CacheFolder | None
 
 
-def plan_training(dataset: Dataset, options: TrainOptions, cache_folder: Path | None, *, resumed: bool = False) -> Plan:
+def plan_training(
+    dataset: Dataset, options: TrainOptions, cache_folder: CacheFolder | None, *, resumed: bool = False
+) -> Plan:
     """Works a training out.
 
     Args:
@@ -114,7 +117,7 @@ class Loaded:
     data: TrainingData
     transfer: Transfer | None
     backbone: Any
-    features: RowFile | npt.NDArray[np.float32] | None
+    features: ArrayFile | npt.NDArray[np.float32] | None
 
 
 def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loaded:
@@ -152,9 +155,8 @@ def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loade
         backbone = settings.build_backbone()
     frozen = _freeze(settings, weights, backbone, plan.cache_folder, progress)
 
-    def features_of(report: Progress) -> RowFile:
-        key = settings.preprocess.key
-        return backbone_features(frozen, data.cached, key, cache_folder=plan.cache_folder, progress=report)
+    def features_of(report: Progress) -> ArrayFile:
+        return backbone_features(frozen, data.cached, cache_folder=plan.cache_folder, progress=report)
 
     with working_ahead(features_of, progress, name="edgeclf-ahead") as features:
         # Seconds, where nothing has needed TensorFlow yet.
@@ -163,7 +165,7 @@ def load(plan: Plan, progress: Progress, *, with_features: bool = True) -> Loade
         return Loaded(data, transfer, backbone, _in_memory(features.result()))
 
 
-def _in_memory(features: RowFile) -> RowFile | npt.NDArray[np.float32]:
+def _in_memory(features: ArrayFile) -> ArrayFile | npt.NDArray[np.float32]:
     """All of them, where they are few: a head reads them once an epoch, in another order each time."""
     return features[:] if math.prod(features.shape) * features.dtype.itemsize <= _FEATURES_IN_MEMORY_BYTES else features
 
@@ -184,7 +186,7 @@ def _freeze(
     settings: Settings,
     weights: LayerWeights | None,
     backbone: Any,  # noqa: ANN401 - keras carries no types
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> FrozenBackbone:
     architecture, size_hw = settings.architecture, settings.preprocess.size_hw

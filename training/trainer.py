@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import check_training_packages
 from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.metrics import classification_report
@@ -34,7 +35,7 @@ def train(
     *,
     overwrite: bool = False,
     tensorboard: bool = False,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> TrainResult:
     """Trains a classifier and writes its run folder.
@@ -76,7 +77,7 @@ def resume(
     *,
     data_root: Path | None = None,
     tensorboard: bool = False,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> TrainResult:
     """Goes on with a training that was killed, crashed or interrupted, from its last finished epoch.

@@ -31,6 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.doctor.faults.base import Fault, judge
+from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.datasets.demo_data import write_demo_data
@@ -133,14 +134,14 @@ class Battery:
         cache_folder: For the features of clean pictures; None takes the default.
     """
 
-    def __init__(self, folder: Path, cache_folder: Path | None) -> None:
+    def __init__(self, folder: Path, cache_folder: CacheFolder | None) -> None:
         self._folder = folder
         self._cache_folder = cache_folder
         self._memory = Memory()
 
     def examine(self, path: Path, *, clean: bool) -> tuple[list[dict[str, Any]], float]:
         """The doctor's findings, as its JSON, and the seconds it took."""
-        settings = Settings(cache_folder=self._cache_folder if clean else self._folder / "cache")
+        settings = Settings(cache_folder=self._cache_folder if clean else CacheFolder(self._folder / "cache"))
         started = time.perf_counter()
         examination = examine_path(path, settings, no_progress, self._memory)
         return [finding.to_json() for finding in examination.findings], time.perf_counter() - started
@@ -304,7 +305,7 @@ def main() -> None:
     tried: list[Tried] = []
     with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
         folder = Path(name)
-        battery = Battery(folder, given.cache_folder)
+        battery = Battery(folder, chosen_cache_folder(given.cache_folder))
         for seed in given.seeds:
             clean = folder / f"clean-{seed}"
             if given.demo:

@@ -5,6 +5,7 @@ ended early leaves the rest to the next export. A cached trial is one `.onnx` fi
 depend on: the int8 model, with its figures in the metadata.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
@@ -66,14 +68,14 @@ class TrialCache:
     """The cached trials of one key.
 
     Args:
-        folder: Where the files lie; made when the first one is written.
+        folder: Where the files lie; made when the first one is written, and kept to its size.
         key: What the trials are of.
 
     Attributes:
         reused: How many trials were read instead of made.
     """
 
-    def __init__(self, folder: Path, key: TrialKey) -> None:
+    def __init__(self, folder: CacheFolder, key: TrialKey) -> None:
         self._folder = folder
         self._digest = key.digest
         self.reused = 0
@@ -106,30 +108,31 @@ class TrialCache:
         }
         entry = model.metadata_props.add()
         entry.key, entry.value = _METADATA_KEY, json.dumps(document)
-        _store(path, model.SerializeToString())
+        self._store(path, model.SerializeToString())
         return quantized, parity
 
     def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
         """Cached names, such as those of layers in an order; where there are none, `find` gives them, and they are stored."""
         path = self._path(kind, recipe, ".names")
         try:
-            return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+            names = tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+            os.utime(path)
         except (OSError, ValueError, TypeError):
-            found = tuple(find())
-        _store(path, json.dumps(found).encode())
-        return found
+            names = tuple(find())
+        else:
+            return names
+        self._store(path, json.dumps(names).encode())
+        return names
 
     def _path(self, kind: str, recipe: QuantizationRecipe, suffix: str) -> Path:
         text = json.dumps([self._digest, kind, asdict(recipe)], sort_keys=True)
-        return self._folder / f"{_PREFIX}{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}{suffix}"
+        return self._folder.path / f"{_PREFIX}{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}{suffix}"
 
-
-def _store(path: Path, data: bytes) -> None:
-    # A full disk costs the next export its short cut, not this one its result.
-    try:
-        write_bytes(path, data)
-    except OutputError:
-        return
+    def _store(self, path: Path, data: bytes) -> None:
+        # A full disk costs the next export its short cut, not this one its result.
+        with contextlib.suppress(OutputError):
+            self._folder.make_room(len(data))
+            write_bytes(path, data)
 
 
 def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
@@ -143,7 +146,7 @@ def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
         model.metadata_props.remove(entry)
         left = tuple((str(name), str(operator)) for name, operator in document["left_in_float"])
         quantized = Quantized(model, document["recipe"], tuple(document["layers"]), left)
-        # Pruning removes the least recently used files.
+        # The least recently used files go first.
         os.utime(path)
     # Whatever is wrong with a cached file, the trial can be made again.
     except (OSError, ValueError, KeyError, TypeError, DecodeError):

@@ -1,13 +1,12 @@
 """From the device a user names to the ONNX Runtime provider that really runs."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from edgeclf.runtime.errors import DeviceUnavailableError, OutputError, UsageError
-from edgeclf.runtime.files import output_error
+from edgeclf.runtime.files import default_cache_folder, output_error
 from edgeclf.runtime.session._onnxruntime import onnxruntime
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "qnn", "xnnpack"]
@@ -167,9 +166,7 @@ def _request(facts: DeviceFacts, options: Mapping[str, str]) -> ProviderRequest:
 def _engine_folder(choice: DeviceChoice) -> Path:
     folder = choice.engine_cache
     if folder is None:
-        # The user's cache folder, as for preprocessed images.
-        own, base = os.environ.get("EDGECLF_CACHE"), os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "edgeclf") / "engines"
+        folder = default_cache_folder() / "engines"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar
-from edgeclf.toolkit.options import CacheFolderOption, JsonOption
+from edgeclf.toolkit.options import CacheFolderOption, CacheSizeOption, JsonOption
 
 
 def doctor(
@@ -44,6 +44,7 @@ def doctor(
         typer.Option("--int8", help="An int8 file of the run, to compare where errors gather.", show_default=False),
     ] = None,
     cache_folder: CacheFolderOption = None,
+    cache_size: CacheSizeOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of samples and folds.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,6 +58,7 @@ def doctor(
 
     if subject is None:
         raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
+    from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.toolkit.doctor.examination import Settings, examine_path, is_run
     from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES
     from edgeclf.toolkit.doctor.report.terminal import print_examination
@@ -64,7 +66,8 @@ def doctor(
     for option, value in (("--data", data), ("--int8", int8)):
         if value is not None and not is_run(subject):
             raise UsageError(f"{option} is for runs", got=f"{subject}, which is none", expected="a run folder")
-    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache_folder, data, int8)
+    cache = chosen_cache_folder(cache_folder, cache_size)
+    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache, data, int8)
     with progress_bar() as progress:
         examination = examine_path(subject, settings, progress)
     if html is not None:

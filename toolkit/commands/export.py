@@ -9,6 +9,7 @@ import typer
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
 from edgeclf.toolkit.options import (
     CacheFolderOption,
+    CacheSizeOption,
     IgnoreUnreadableOption,
     JsonOption,
     MaxAccuracyDropOption,
@@ -76,10 +77,12 @@ def export(
         typer.Option("--fresh", help="int8: try every recipe anew, also those that an earlier export has tried."),
     ] = False,
     cache_folder: CacheFolderOption = None,
+    cache_size: CacheSizeOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one .onnx file, verified on held-out images against the trained network; nothing if it differs."""
+    from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.export.exporter import PRECISIONS, ParityGateError, export_classifier
     from edgeclf.export.int8.recipe import QuantizationRecipe
     from edgeclf.export.search.recipes import EFFORTS
@@ -89,7 +92,6 @@ def export(
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
     from edgeclf.toolkit.datasets.run_images import load_run_images, sample_held_out
-    from edgeclf.training.cache.pixels import default_cache_folder
     from edgeclf.training.qat.model import simulated_network
     from edgeclf.training.run.folder import load_run
 
@@ -116,9 +118,10 @@ def export(
         )
     if given and precision != "int8":
         raise UsageError(f"{given[0]} is about int8", got=f"--precision {precision}", expected="--precision int8")
+    cache = chosen_cache_folder(cache_folder, cache_size)
     loaded = load_run(run)
     with progress_bar(enabled=not as_json) as progress:
-        images = load_run_images(loaded, data, cache_folder, progress)
+        images = load_run_images(loaded, data, cache, progress)
         network = loaded.load_model()
         is_quick = precision == "int8" and chosen_effort == "quick"
         wanted = min(calibration_images, _QUICK_CALIBRATION) if is_quick else calibration_images
@@ -143,7 +146,7 @@ def export(
                 # different on each, which a file for any CPU must not.
                 float_entrance=entrance == "auto" and recipe.target == target_of(cpu_info()),
                 budget_s=math.inf if budget_s is None else budget_s,
-                kept_folder=None if fresh else cache_folder or default_cache_folder(),
+                kept_folder=None if fresh else cache,
                 simulated=simulated_network(network, loaded.spec) if precision == "int8" else None,
                 progress=progress,
             )

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
-from edgeclf.toolkit.options import CacheFolderOption, IgnoreUnreadableOption, JsonOption
+from edgeclf.toolkit.options import CacheFolderOption, CacheSizeOption, IgnoreUnreadableOption, JsonOption
 
 if TYPE_CHECKING:
+    from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.training.options import TrainOptions
     from edgeclf.training.run.results import TrainResult
 
-_GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "ignore_unreadable", "as_json"}
+_GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
 
 
 def train(
@@ -179,6 +180,7 @@ def train(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     cache_folder: CacheFolderOption = None,
+    cache_size: CacheSizeOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -188,9 +190,12 @@ def train(
     if list_architectures:
         print_architectures(as_json=as_json)
         return
+    from edgeclf.export.cache_folder import chosen_cache_folder
+
+    cache = chosen_cache_folder(cache_folder, cache_size)
     if resume is not None:
         _refuse_options(context)
-        result = _resume(resume, data, tensorboard=tensorboard, cache_folder=cache_folder, as_json=as_json)
+        result = _resume(resume, data, tensorboard=tensorboard, cache_folder=cache, as_json=as_json)
         _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
         return
     from edgeclf.training.options import TrainOptions
@@ -232,7 +237,7 @@ def train(
     if data is None:
         raise AssertionError("checked above")
     if find_lr is not None or show_augmentation is not None:
-        _look(data, options, find_lr, show_augmentation, cache_folder, as_json=as_json)
+        _look(data, options, find_lr, show_augmentation, cache, as_json=as_json)
         return
     if run is None:
         raise AssertionError("checked above")
@@ -247,7 +252,7 @@ def train(
             run,
             overwrite=overwrite,
             tensorboard=tensorboard,
-            cache_folder=cache_folder,
+            cache_folder=cache,
             progress=progress,
         )
     _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
@@ -285,7 +290,7 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 def _resume(
-    folder: Path, data: Path | None, *, tensorboard: bool, cache_folder: Path | None, as_json: bool
+    folder: Path, data: Path | None, *, tensorboard: bool, cache_folder: "CacheFolder | None", as_json: bool
 ) -> "TrainResult":
     from edgeclf.training.trainer import resume
 
@@ -299,7 +304,7 @@ def _look(
     options: "TrainOptions",
     find_lr: Path | None,
     show_augmentation: Path | None,
-    cache_folder: Path | None,
+    cache_folder: "CacheFolder | None",
     *,
     as_json: bool,
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 from edgeclf.toolkit.console import note, print_json, progress_bar
 from edgeclf.toolkit.options import (
     CacheFolderOption,
+    CacheSizeOption,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -62,6 +63,7 @@ def verify(
         int, typer.Option("--emulate-images", min=1, help="With --emulate: images, one to ten seconds each.")
     ] = 40,
     cache_folder: CacheFolderOption = None,
+    cache_size: CacheSizeOption = None,
     split: SplitOption = "auto",
     layers: Annotated[
         bool, typer.Option("--layers", help="int8: compare layer by layer, and say where precision is lost.")
@@ -85,6 +87,7 @@ def verify(
         raise UsageError("--plot without --layers", expected="both", do="add --layers")
     limits = (min_agreement, max_accuracy_drop)
     if emulate is not None:
+        from edgeclf.export.cache_folder import chosen_cache_folder
         from edgeclf.toolkit.datasets.emulated import verify_emulated
 
         if against is not None or layers:
@@ -98,7 +101,7 @@ def verify(
             cores=cores,
             most_images=emulate_images,
             limits=limits,
-            cache_folder=cache_folder,
+            cache_folder=chosen_cache_folder(cache_folder, cache_size),
             as_json=as_json,
         )
         return

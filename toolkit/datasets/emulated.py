@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeclf.toolkit.console import note, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
+    from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.export.emulation.arm64 import EmulationFacts
 
 
@@ -19,7 +20,7 @@ def verify_emulated(
     cores: Sequence[str],
     most_images: int,
     limits: tuple[float, float],
-    cache_folder: Path | None,
+    cache_folder: "CacheFolder | None",
     as_json: bool,
 ) -> None:
     """Runs a file on emulated cores and prints how its results differ.
@@ -43,6 +44,7 @@ def verify_emulated(
     """
     import numpy as np
 
+    from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.export.emulation.arm64 import compare_with_here, get_core, run_emulated
     from edgeclf.export.emulation.sysroot import prepare_sysroot
     from edgeclf.export.verify.parity import parity_failures
@@ -52,7 +54,6 @@ def verify_emulated(
     from edgeclf.runtime.session.session import ModelSession
     from edgeclf.toolkit.datasets.evaluation_set import list_images
     from edgeclf.toolkit.reports.parity import PARITY_COLUMNS, limits_for
-    from edgeclf.training.cache.pixels import default_cache_folder
 
     if architecture != "arm64":
         raise UsageError(
@@ -64,7 +65,7 @@ def verify_emulated(
     rows = np.unique(np.linspace(0, len(images.paths) - 1, min(most_images, len(images.paths))).astype(int))
     true = None if images.true_indices is None else [images.true_indices[row] for row in rows]
     with progress_bar(enabled=not as_json) as progress:
-        sysroot = prepare_sysroot(cache_folder or default_cache_folder(), progress)
+        sysroot = prepare_sysroot((cache_folder or chosen_cache_folder()).path, progress)
         pixels = np.stack([preprocess_bgr(load_image(images.paths[row]), session.spec.preprocess) for row in rows])
         here = np.concatenate([session.run(pixels[row : row + 1]) for row in range(len(rows))])
         facts = [

@@ -9,31 +9,14 @@ import numpy as np
 
 from edgeclf.export.verify.gate import HeldOutImages
 from edgeclf.runtime.errors import DatasetError, EdgeclfError
+from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.pixels import cached_images
 
 if TYPE_CHECKING:
+    from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.runtime.arrays import IntArray, UInt8Array
     from edgeclf.runtime.progress import Progress
-    from edgeclf.training.cache.array_file import RowFile
     from edgeclf.training.run.folder import Run
-
-
-class RowsOf:
-    """Some rows of a file, copied only as they are asked for."""
-
-    def __init__(self, images: "RowFile", rows: "IntArray") -> None:
-        self._images = images
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: slice, /) -> "UInt8Array":
-        return self._images.take(self._rows[rows])
-
-    def chosen(self, positions: "IntArray") -> "RowsOf":
-        """Some of these rows."""
-        return RowsOf(self._images, self._rows[positions])
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +31,7 @@ class RunImages:
     """
 
     held_out: tuple[HeldOutImages, ...]
-    images: "RowFile"
+    images: ArrayFile
     training_rows: "IntArray"
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
 
@@ -68,12 +51,14 @@ def sample_held_out(parts: Sequence[HeldOutImages], count: int, seed: int = 0) -
     sampled = []
     for part in parts:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(part.images_rgb))[:count])
-        rows = part.images_rgb.chosen(chosen) if isinstance(part.images_rgb, RowsOf) else part.images_rgb[:][chosen]
+        rows = part.images_rgb.select(chosen) if isinstance(part.images_rgb, ArrayFile) else part.images_rgb[:][chosen]
         sampled.append(replace(part, images_rgb=rows, true_indices=part.true_indices[chosen]))
     return tuple(sampled)
 
 
-def load_run_images(run: "Run", data: Path | None, cache_folder: Path | None, progress: "Progress") -> RunImages:
+def load_run_images(
+    run: "Run", data: Path | None, cache_folder: "CacheFolder | None", progress: "Progress"
+) -> RunImages:
     """Finds the images of a run, in the cache or where they lie.
 
     Args:
@@ -103,7 +88,7 @@ def load_run_images(run: "Run", data: Path | None, cache_folder: Path | None, pr
         rows = np.array([i for i, sample in enumerate(samples) if sample.split == split], np.int64)
         true = np.array([index[samples[row].label] for row in rows], np.int64)
         if len(rows):
-            held_out.append(HeldOutImages(part, RowsOf(cached.images, rows), true, decides=split == "val"))
+            held_out.append(HeldOutImages(part, cached.images.select(rows), true, decides=split == "val"))
     if not any(part.decides for part in held_out):
         raise DatasetError(
             f"no validation image of {run.folder} can be read",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import PARTS, DataFacts, Facts, FieldFacts, RunFacts
@@ -35,7 +36,7 @@ class Settings:
     max_images: int | None = None
     max_features: int = MAX_FEATURES
     seed: int = 0
-    cache_folder: Path | None = None
+    cache_folder: CacheFolder | None = None
     data: Path | None = None
     int8: Path | None = None
 

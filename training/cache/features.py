@@ -1,30 +1,30 @@
-"""What a frozen backbone makes of images: computed once by ONNX Runtime, which is several times faster than Keras, and kept."""
+"""Features of a frozen backbone, computed once per image by ONNX Runtime, which is several times faster than Keras."""
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
+from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session._onnxruntime import onnxruntime
 from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
-from edgeclf.training.cache.array_file import RowFile
-from edgeclf.training.cache.pixels import CachedImages, default_cache_folder
-from edgeclf.training.cache.store import Configuration, Entry, open_cache, prune
+from edgeclf.training.cache.array_file import ArrayFile
+from edgeclf.training.cache.pixels import CachedImages
+from edgeclf.training.cache.store import Configuration, cached_rows
 from edgeclf.training.networks.weights import LayerWeights, WriteBackbone, weights_of
 from edgeclf.training.prefetch import map_ahead
 
-# Part of every key: a change of what features mean must make old entries miss.
+# Part of every key: a change of what features mean must make old rows miss.
 _FORMAT = "edgeclf-features-1"
 _TOGETHER = 4
 
@@ -67,7 +67,7 @@ def freeze_backbone(
     size_hw: tuple[int, int],
     write: WriteBackbone | None,
     *,
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> FrozenBackbone:
     """A backbone in Keras, its ONNX written from its weights where that gives the same network, else converted.
@@ -98,7 +98,7 @@ def _has_learned_ceilings(backbone: Any) -> bool:  # noqa: ANN401
 def freeze_converted(
     model: Any,  # noqa: ANN401 - keras carries no types
     *,
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> FrozenBackbone:
     """A backbone converted from Keras, or converted by an earlier run.
@@ -113,23 +113,22 @@ def freeze_converted(
         MissingPackageError: A package of the extra [train] is not installed.
         OutputError: The cache cannot be written.
     """
-    folder = cache_folder or default_cache_folder()
-    open_cache(folder)
+    folder = cache_folder or chosen_cache_folder()
+    folder.make()
     digest = backbone_digest(model)
     return FrozenBackbone(digest, _open_converted(model, digest, folder, progress), int(model.output_shape[-1]))
 
 
 def backbone_features(
-    backbone: FrozenBackbone, cached: CachedImages, pixels_key: str, *, cache_folder: Path | None, progress: Progress
-) -> RowFile:
-    """The features of every image, or of those that no earlier run has computed with the same backbone.
+    backbone: FrozenBackbone, cached: CachedImages, *, cache_folder: CacheFolder | None, progress: Progress
+) -> ArrayFile:
+    """The features of every image, computed where no earlier run has, with the same backbone.
 
     Args:
         backbone: What computes them.
         cached: The preprocessed images.
-        pixels_key: Of their preprocessing, see `Preprocess.key`.
         cache_folder: Where features are kept; None takes the default.
-        progress: Told how many images are done.
+        progress: Told how many of the missing features are computed.
 
     Returns:
         (N, F) float32, in the order of the images.
@@ -137,16 +136,16 @@ def backbone_features(
     Raises:
         OutputError: The cache cannot be written.
     """
-    folder = cache_folder or default_cache_folder()
-    open_cache(folder)
+    folder = cache_folder or chosen_cache_folder()
     # Another version of ONNX Runtime may round otherwise.
-    key = f"{_FORMAT} {backbone.digest} {pixels_key} onnxruntime {onnxruntime.__version__}"
-    entry = Entry(folder, Configuration("features", key, (backbone.feature_count,), "<f4"), cached.digests)
-    found = entry.open(progress)
-    if found is None:
-        found = entry.write(lambda positions: _compute(backbone.session, cached, positions), "features", progress)
-    rows, _ = found
-    return rows
+    key = f"{_FORMAT} {backbone.digest} {cached.key} onnxruntime {onnxruntime.__version__}"
+    configuration = Configuration("features", key, (backbone.feature_count,), "<f4")
+
+    def compute(positions: Sequence[int]) -> Generator[FloatArray, None, None]:
+        return _compute(backbone, cached, positions)
+
+    features, _ = cached_rows(folder, configuration, cached.digests, compute, stage="features", progress=progress)
+    return features
 
 
 def backbone_digest(backbone: Any) -> str:  # noqa: ANN401
@@ -162,38 +161,40 @@ def backbone_digest(backbone: Any) -> str:  # noqa: ANN401
     return digest.hexdigest()
 
 
-def _open_converted(backbone: Any, identity: str, folder: Path, progress: Progress) -> Any:  # noqa: ANN401
+def _open_converted(backbone: Any, identity: str, folder: CacheFolder, progress: Progress) -> Any:  # noqa: ANN401
     """An ONNX Runtime session of the backbone, converted unless it lies in the cache."""
     from edgeclf.export.graph.convert import OPSET, backbone_onnx_from_keras
 
-    path = folder / f"{identity}-{OPSET}.onnx"
+    path = folder.path / f"{identity}-{OPSET}.onnx"
     with contextlib.suppress(ModelFileError, OSError):
         session = open_session(path, "cpu", threads=1)
-        # The time of the last use is what pruning goes by.
+        # The time of the last use is what removal goes by.
         os.utime(path)
         return session
     progress("convert", 0, 1)
-    write_bytes(path, backbone_onnx_from_keras(backbone).SerializeToString())
+    data = backbone_onnx_from_keras(backbone).SerializeToString()
+    folder.make_room(len(data))
+    write_bytes(path, data)
     progress("convert", 1, 1)
-    session = open_session(path, "cpu", threads=1)
-    prune(folder, keep=path)
-    return session
+    return open_session(path, "cpu", threads=1)
 
 
-def _compute(session: Any, cached: CachedImages, positions: list[int]) -> Iterator[npt.NDArray[np.float32]]:  # noqa: ANN401
+def _compute(
+    backbone: FrozenBackbone, cached: CachedImages, positions: Sequence[int]
+) -> Generator[FloatArray, None, None]:
     """Features of the images at the positions, in their order.
 
     A few images are run at a time, on one thread, as often at once as there are CPUs: that uses them better than several
     threads inside one inference do. The threads need Python's lock between two runs, and whoever holds it - TensorFlow,
     while it is imported beside them - has them wait: on two CPUs four images at a time took 6 % less time than one.
     """
+    session, threads = backbone.session, usable_cpus()
     name = session.get_inputs()[0].name
-    threads = usable_cpus()
     groups = [positions[start : start + _TOGETHER] for start in range(0, len(positions), _TOGETHER)]
 
-    def run(group: list[int]) -> npt.NDArray[np.float32]:
+    def run(group: Sequence[int]) -> FloatArray:
         (features,) = session.run(None, {name: cached.images.take(np.array(group))})
-        given: npt.NDArray[np.float32] = features
+        given: FloatArray = features
         return given
 
     for rows in map_ahead(run, groups, threads=threads, ahead=4 * threads, name="edgeclf-features"):

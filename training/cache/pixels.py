@@ -1,27 +1,25 @@
-"""Images decoded and resized once, in parallel, into a file of raw pixels that later runs read from.
+"""Images decoded and resized once, in parallel, into a file of raw pixels that later runs read from."""
 
-What is read to learn the contents of the images is remembered by path, size and modification time, so that a second run
-reads no image at all.
-"""
-
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError, InputError
+from edgeclf.runtime.files import file_identity
+from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.file_digests import digest_files
-from edgeclf.training.cache.store import Configuration, Entry, open_cache
+from edgeclf.training.cache.store import Configuration, cached_rows
 from edgeclf.training.prefetch import map_ahead
 
-# Part of every key: a change of what the pixels of an entry mean must make old entries miss.
+# Part of every key: a change of what edgeclf's own preprocessing computes must make old rows miss.
 _FORMAT = "edgeclf-pixels-3"
 
 
@@ -34,27 +32,21 @@ class CachedImages:
         rows: (N,) position in the given paths of each image.
         digests: (N,) digest of each image file's bytes.
         unreadable: The paths that are not among the images, and why.
+        key: What the pixels depend on besides the files: preprocessing and the version of OpenCV.
     """
 
-    images: RowFile
+    images: ArrayFile
     rows: tuple[int, ...]
     digests: tuple[str, ...]
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
-
-
-def default_cache_folder() -> Path:
-    """`$EDGECLF_CACHE`, else `$XDG_CACHE_HOME/edgeclf`, else `~/.cache/edgeclf`."""
-    if os.environ.get("EDGECLF_CACHE"):
-        return Path(os.environ["EDGECLF_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgeclf"
+    key: str
 
 
 def cached_images(
     paths: Sequence[Path],
     preprocess: Preprocess,
     *,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
     workers: int | None = None,
 ) -> CachedImages:
@@ -63,75 +55,45 @@ def cached_images(
     Args:
         paths: The files, in the order wanted.
         preprocess: Input size and fit mode.
-        cache_folder: Where entries are kept; None takes `default_cache_folder()`. Entries that were not used for
-            longest are removed when all together exceed `$EDGECLF_CACHE_GB` (20) gigabytes.
+        cache_folder: Where pixels are kept; None takes the default.
         progress: Told how many files have been read and decoded.
         workers: Threads; None takes the CPUs this process may use.
 
     Raises:
         InputError: None of the files is a readable image.
-        OutputError: The cache cannot be written, for example because the disk is full; nothing is left half-written.
-        UsageError: `$EDGECLF_CACHE_GB` is not a number.
+        OutputError: The cache cannot be written, for example because the disk is full.
+        UsageError: `$EDGECLF_CACHE_SIZE` is not a size.
     """
-    folder = cache_folder or default_cache_folder()
-    open_cache(folder)
+    folder = cache_folder or chosen_cache_folder()
+    folder.make()
     threads = workers or usable_cpus()
-    digests = digest_files(paths, folder / "digests.sqlite3", threads, progress)
-    entry = Entry(
-        folder, Configuration("pixels", f"{_FORMAT} {preprocess.key}", (*preprocess.size_hw, 3), "|u1"), digests
-    )
-    found = entry.open(progress)
-    if found is not None:
-        images, rows = found
-        unreadable, passing = _unreadable(paths, rows)
-    if found is None or passing:
-        images, rows = entry.write(
-            lambda positions: _preprocessed([paths[position] for position in positions], preprocess, threads),
-            "decode",
-            progress,
-        )
-        unreadable, passing = _unreadable(paths, rows)
-        if not rows:
-            (_, error), *_ = unreadable
-            raise InputError(
-                f"none of the {len(paths)} images can be read", got=f"the first with: {error.what}, {error.got}"
-            )
-        if passing:
-            entry.forget()
-    return CachedImages(images, rows, tuple(digests[row] or "" for row in rows), unreadable)
+    files = digest_files(paths, folder.path / "file-digests.sqlite3", threads, progress)
+    errors: dict[int, EdgeclfError] = {}
 
-
-def _preprocessed(paths: Sequence[Path], preprocess: Preprocess, threads: int) -> Iterator[UInt8Array | None]:
-    """The images in order, None where one is unreadable; a bounded number is ever in memory."""
-
-    def load(path: Path) -> UInt8Array | None:
+    def load(position: int) -> UInt8Array | None:
+        path, file = paths[position], files[position]
         try:
-            return preprocess_bgr(load_image(path), preprocess)
-        except EdgeclfError:
+            pixels = preprocess_bgr(load_image(path), preprocess)
+            if file.digest is None or file_identity(path) != file.identity:
+                raise InputError(f"{path} changed while it was read", do="run the command again")
+        except EdgeclfError as error:
+            errors[position] = error
             return None
+        return pixels
 
-    # Every CPU already has a decoding thread.
-    with opencv_threads_at_most(1):
-        yield from map_ahead(load, paths, threads=threads, ahead=8 * threads, name="edgeclf-decode")
+    def compute(positions: Sequence[int]) -> Generator[UInt8Array | None, None, None]:
+        # Every CPU already has a decoding thread.
+        with opencv_threads_at_most(1):
+            yield from map_ahead(load, positions, threads=threads, ahead=8 * threads, name="edgeclf-decode")
 
-
-def _unreadable(paths: Sequence[Path], rows: Sequence[int]) -> tuple[tuple[tuple[Path, EdgeclfError], ...], bool]:
-    """Reads the files that have no row again, for the error that each ends in: they fail early, so this is quick.
-
-    Returns:
-        The files and their errors, and whether one of them can be read now, so that its error was a passing one.
-    """
-    readable = set(rows)
-    errors: list[tuple[Path, EdgeclfError]] = []
-    passing = False
-    for position, path in enumerate(paths):
-        if position not in readable:
-            try:
-                load_image(path)
-            except EdgeclfError as error:
-                errors.append((path, error))
-            else:
-                passing = True
-                changed = InputError(f"{path} changed while it was read", do="run the command again")
-                errors.append((path, changed))
-    return tuple(errors), passing
+    key = f"{_FORMAT} {preprocess.key} OpenCV {cv2.__version__}"
+    configuration = Configuration("pixels", key, (*preprocess.size_hw, 3), "|u1")
+    digests = [file.digest for file in files]
+    images, rows = cached_rows(folder, configuration, digests, compute, stage="decode", progress=progress)
+    unreadable = tuple((paths[position], errors[position]) for position in sorted(errors))
+    if not rows:
+        (_, error), *_ = unreadable
+        raise InputError(
+            f"none of the {len(paths)} images can be read", got=f"the first with: {error.what}, {error.got}"
+        )
+    return CachedImages(images, rows, tuple(digests[row] or "" for row in rows), unreadable, key)

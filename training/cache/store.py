@@ -1,260 +1,321 @@
-"""Files of rows that were computed from images, kept from one run to the next and shared by several processes.
+"""Content-addressed rows on disk: an append-only array file per configuration, and an index from image digest to row.
 
-An entry is what one computation - its configuration - gave for a list of images, named by their contents and their order:
-moving a data set changes nothing, changing one pixel makes a new entry. A new entry takes the rows of images that an
-earlier one of the same configuration has, so that another class or photograph costs no more than itself.
+`KIND-NAME.array` holds nothing but rows, `KIND-NAME.index` one record for each: the digest of the image, the CRC-32 of
+the row, and the CRC-32 of the record itself. A row counts once its record is whole, so that a process may be killed, or a
+disk may fill up, at any moment. Every process that uses an array holds a shared lock (flock) on the array file, and an
+exclusive one on the index while it appends.
 """
 
 import contextlib
+import fcntl
 import hashlib
-import json
-import math
 import os
-import time
+import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.files import output_error, replacing, write_text
+from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.runtime.arrays import AnyArray
+from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.files import output_error
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.array_file import ArrayFile
 
-DEFAULT_LIMIT_GB = 20.0
-# Converted backbones lie among the rows.
-_PRUNED = ("*.pixels", "*.features", "*.onnx")
-# An unfinished file older than this belongs to a process that was killed.
-_ABANDONED_AFTER_S = 24 * 3600.0
-_CHECKED_AT_ONCE = 64
+_DIGEST_BYTES = 16
+_RECORD_BYTES = _DIGEST_BYTES + 4 + 4
+# Rows are appended some at a time: what a killed process loses.
+_APPENDED_BYTES = 4 << 20
 
-Computed = Iterator[npt.NDArray[Any] | None]
+Compute = Callable[[Sequence[int]], Generator[AnyArray | None, None, None]]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A computation that makes rows of images.
+    """A computation of one row per image.
 
     Attributes:
-        suffix: What its files end in: `pixels` or `features`.
-        key: Text that differs whenever its results would.
+        kind: `pixels` or `features`.
+        key: Text that differs whenever results would.
         row_shape: Shape of one row.
         dtype: Type of the elements.
     """
 
-    suffix: str
+    kind: str
     key: str
     row_shape: tuple[int, ...]
     dtype: str
 
     @property
     def name(self) -> str:
-        """What the names of its entries begin with."""
-        return _digest([self.suffix, self.key, str(self.row_shape), self.dtype])[:16]
+        """File name of its array, without a suffix."""
+        text = f"{self.key}\n{self.row_shape}\n{self.dtype}"
+        return f"{self.kind}-{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return int(np.prod(self.row_shape)) * np.dtype(self.dtype).itemsize
 
 
-class Entry:
-    """The rows of some images: `NAME.pixels` or `NAME.features`, and `NAME.json` with what they are, written last.
+def cached_rows(
+    folder: CacheFolder,
+    configuration: Configuration,
+    digests: Sequence[str | None],
+    compute: Compute,
+    *,
+    stage: str,
+    progress: Progress,
+) -> tuple[ArrayFile, tuple[int, ...]]:
+    """One row per image, computed only for images that the cache has no row of.
 
     Args:
         folder: The cache.
-        configuration: What makes the rows.
-        digests: (N,) of each image's file, None where it cannot be read.
-    """
+        configuration: What `compute` computes.
+        digests: (N,) of each image's file, 32 hexadecimal digits; None where it cannot be read.
+        compute: Gives the rows of the images at the given positions, in their order, None for an image without one.
+        stage: Name of the work, for `progress`.
+        progress: Told how many of the missing rows are computed.
 
-    def __init__(self, folder: Path, configuration: Configuration, digests: Sequence[str | None]) -> None:
-        self._folder = folder
-        self._configuration = configuration
-        self._digests = digests
-        name = f"{configuration.name}-{_digest(map(str, digests))}"
-        self.file = folder / f"{name}.{configuration.suffix}"
-        self.facts = folder / f"{name}.json"
-
-    def open(self, progress: Progress) -> tuple[RowFile, tuple[int, ...]] | None:
-        """Opens the entry.
-
-        Args:
-            progress: Told how many rows have been checked.
-
-        Returns:
-            Its rows and the positions of their images among the digests; None when there is no such entry, or it is
-            damaged, or another process removes it.
-        """
-        opened = self._open(self.file, self.facts, progress)
-        if opened is None:
-            return None
-        rows, positions, _ = opened
-        count = len(self._digests)
-        if not positions or any(a >= b for a, b in zip((-1, *positions), (*positions, count), strict=True)):
-            return None
-        return rows, positions
-
-    def _open(
-        self, file: Path, facts: Path, progress: Progress
-    ) -> tuple[RowFile, tuple[int, ...], list[str | None]] | None:
-        try:
-            document = json.loads(facts.read_text(encoding="utf-8"))
-            positions = tuple(int(position) for position in document["rows"])
-            digests = list(document["digests"])
-            rows = RowFile(file, self._configuration.row_shape, self._configuration.dtype)
-            if not len(rows) == len(positions) == len(digests) or _checksum(rows, progress) != document["crc32"]:
-                return None
-            # The time of the last use is what pruning goes by.
-            os.utime(file)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return rows, positions, digests
-
-    def write(
-        self, compute: Callable[[list[int]], Computed], stage: str, progress: Progress
-    ) -> tuple[RowFile, tuple[int, ...]]:
-        """Makes the entry, from rows of earlier entries as far as they go.
-
-        Args:
-            compute: Gives the rows of the images at the given positions, in their order, None for an image without one.
-            stage: What to call the work.
-            progress: Told how many images are done.
-
-        Returns:
-            As `open`; no positions where no image has a row, and then nothing is kept.
-
-        Raises:
-            OutputError: The cache cannot be written.
-        """
-        found = self._earlier(progress)
-        missing = [position for position, digest in enumerate(self._digests) if digest not in found]
-        computed = compute(missing)
-        lacking = set(missing)
-        positions: list[int] = []
-        checksum = 0
-        done = 0
-        with contextlib.suppress(_NothingError), replacing(self.file) as temporary:
-            with temporary.open("wb") as file:
-                for position, digest in enumerate(self._digests):
-                    if position in lacking:
-                        row = next(computed)
-                        done += 1
-                        progress(stage, done, len(missing))
-                    else:
-                        source, index = found[digest]
-                        row = source[index]
-                    if row is not None:
-                        data = np.ascontiguousarray(row, self._configuration.dtype).data.cast("B")
-                        file.write(data)
-                        checksum = zlib.crc32(data, checksum)
-                        positions.append(position)
-            if not positions:
-                raise _NothingError
-            # Opened under its own name: under the entry's another process may replace or prune it.
-            rows = RowFile(temporary, self._configuration.row_shape, self._configuration.dtype)
-        if not positions:
-            return self._empty(), ()
-        digests = [self._digests[position] for position in positions]
-        write_text(self.facts, json.dumps({"rows": positions, "digests": digests, "crc32": checksum}))
-        prune(self._folder, keep=self.file)
-        return rows, tuple(positions)
-
-    def _empty(self) -> RowFile:
-        return RowFile(Path(os.devnull), self._configuration.row_shape, self._configuration.dtype)
-
-    def _earlier(self, progress: Progress) -> dict[str | None, tuple[RowFile, int]]:
-        """Where earlier entries of the same configuration have rows of these images."""
-        wanted = {digest for digest in self._digests if digest is not None}
-        found: dict[str | None, tuple[RowFile, int]] = {}
-        for facts in sorted(self._folder.glob(f"{self._configuration.name}-*.json"), key=_last_change, reverse=True):
-            if not wanted:
-                break
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                if not wanted.intersection(json.loads(facts.read_text(encoding="utf-8"))["digests"]):
-                    continue
-            opened = self._open(facts.with_suffix(f".{self._configuration.suffix}"), facts, progress)
-            if opened is not None:
-                rows, _, digests = opened
-                found.update({digest: (rows, n) for n, digest in enumerate(digests) if digest in wanted})
-                wanted.difference_update(digests)
-        return found
-
-    def forget(self) -> None:
-        """Makes the next look miss."""
-        self.facts.unlink(missing_ok=True)
-
-
-class _NothingError(Exception):
-    """No image has a row: what was begun is removed."""
-
-
-def _digest(parts: Iterator[str] | Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(f"{part}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _last_change(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _checksum(rows: RowFile, progress: Progress) -> int:
-    """CRC-32 of the rows, read once from start to end: some 2 GB/s, against 0.1 for decoding images."""
-    checksum = 0
-    for start in range(0, len(rows), _CHECKED_AT_ONCE):
-        part = rows[start : start + _CHECKED_AT_ONCE]
-        checksum = zlib.crc32(part.data.cast("B"), checksum)
-        progress("check", start + len(part), len(rows))
-    return checksum
-
-
-def open_cache(folder: Path) -> None:
-    """Makes the cache's folder.
+    Returns:
+        The rows, and the position of the image of each among the digests, ascending.
 
     Raises:
-        OutputError: It cannot be made.
-        UsageError: `$EDGECLF_CACHE_GB` is not a number.
+        OutputError: The cache cannot be written.
     """
-    _limit_bytes()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    folder.make()
+    keys = [None if digest is None else bytes.fromhex(digest) for digest in digests]
+    store = OpenRows(folder.path, configuration)
+    wanted = set(keys)
+    if folder.make_room(len(store.missing(keys)) * configuration.row_bytes) and store.rows.keys() - wanted:
+        store.drop_all_but(wanted)
+    missing = store.missing(keys)
+    pending: list[tuple[bytes, bytes]] = []
+    most = max(1, _APPENDED_BYTES // configuration.row_bytes)
+    with contextlib.closing(compute(missing)) as computed:
+        for done, (position, row) in enumerate(zip(missing, computed, strict=True), start=1):
+            key = keys[position]
+            if row is not None and key is not None:
+                pending.append((key, np.ascontiguousarray(row, configuration.dtype).tobytes()))
+            if len(pending) == most or done == len(missing):
+                store.append(pending)
+                pending.clear()
+            progress(stage, done, len(missing))
+    positions = tuple(position for position, key in enumerate(keys) if key in store.rows)
+    return store.array(keys, positions, compute), positions
 
 
-def _limit_bytes() -> float:
-    text = os.environ.get("EDGECLF_CACHE_GB") or str(DEFAULT_LIMIT_GB)
-    try:
-        limit_gb = float(text)
-    except ValueError:
-        limit_gb = math.nan
-    if not limit_gb >= 0:
-        raise UsageError("bad EDGECLF_CACHE_GB", got=repr(text), expected="a number of gigabytes")
-    return limit_gb * 1e9
+class OpenRows:
+    """The array file of one configuration, locked against removal for as long as this object lives.
+
+    Args:
+        folder: The cache.
+        configuration: What its rows are.
+
+    Attributes:
+        rows: Row number by digest.
+
+    Raises:
+        OutputError: A file cannot be opened or written.
+    """
+
+    def __init__(self, folder: Path, configuration: Configuration) -> None:
+        self.rows: dict[bytes, int] = {}
+        # By row number, also where the record is damaged.
+        self._checksums: list[int] = []
+        self._configuration = configuration
+        self._path = folder / f"{configuration.name}.array"
+        with self._reporting():
+            self._array = _open_locked(self._path)
+            weakref.finalize(self, os.close, self._array)
+            self._index = os.open(self._path.with_suffix(".index"), os.O_RDWR | os.O_CREAT, 0o666)
+            weakref.finalize(self, os.close, self._index)
+            # The time of the last use is what removal goes by.
+            os.utime(self._path)
+            self._refresh()
+
+    def missing(self, keys: Sequence[bytes | None]) -> list[int]:
+        """Positions of the digests without a row, None counted."""
+        return [position for position, key in enumerate(keys) if key is None or key not in self.rows]
+
+    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Appends rows, except those that another process has appended meanwhile.
+
+        Args:
+            rows: Digest of the image and bytes of each row.
+
+        Raises:
+            OutputError: The rows cannot be written; none of them counts.
+        """
+        with self._appending():
+            new = {key: data for key, data in rows if key not in self.rows}
+            first = len(self._checksums)
+            records = [_record(first + n, key, zlib.crc32(data)) for n, (key, data) in enumerate(new.items())]
+            _write(self._array, b"".join(new.values()), first * self._configuration.row_bytes)
+            _write(self._index, b"".join(records), first * _RECORD_BYTES)
+            self._refresh()
+
+    def drop_all_but(self, keep: Collection[bytes | None]) -> None:
+        """Drops the rows of all other images, unless another process, or another object of this one, uses the array.
+
+        Args:
+            keep: Digests of images.
+
+        Raises:
+            OutputError: The array cannot be written.
+        """
+        with self._reporting():
+            try:
+                fcntl.flock(self._array, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                self._reload()
+                self._move_to_front(sorted((number, key) for key, number in self.rows.items() if key in keep))
+            fcntl.flock(self._array, fcntl.LOCK_SH)
+            # Changing a lock first gives it up: another process may have done the same in between.
+            self._reload()
+
+    def _move_to_front(self, kept: Sequence[tuple[int, bytes]]) -> None:
+        row_bytes = self._configuration.row_bytes
+        # A process that is killed from here on leaves an empty array.
+        os.ftruncate(self._index, 0)
+        records = []
+        for target, (number, key) in enumerate(kept):
+            _write(self._array, os.pread(self._array, row_bytes, number * row_bytes), target * row_bytes)
+            records.append(_record(target, key, self._checksums[number]))
+        _write(self._index, b"".join(records), 0)
+        os.ftruncate(self._array, len(kept) * row_bytes)
+
+    def _reload(self) -> None:
+        self.rows.clear()
+        self._checksums.clear()
+        self._refresh()
+
+    def array(self, keys: Sequence[bytes | None], positions: Sequence[int], compute: Compute) -> ArrayFile:
+        """The rows of some images.
+
+        Args:
+            keys: (N,) digests of images.
+            positions: (n,) which of them, all with a row.
+            compute: As for `cached_rows`; gives damaged rows again.
+        """
+        chosen = [(position, key) for position in positions if (key := keys[position]) is not None]
+        rows = [self.rows[key] for _, key in chosen]
+        origin = dict(zip(rows, chosen, strict=True))
+
+        def recompute(numbers: Sequence[int]) -> list[AnyArray]:
+            images = [origin[number] for number in numbers]
+            with contextlib.closing(compute([position for position, _ in images])) as computed:
+                return [
+                    self._replace(number, key, row)
+                    for number, (_, key), row in zip(numbers, images, computed, strict=True)
+                ]
+
+        return ArrayFile(
+            self._read_into,
+            self._configuration.row_shape,
+            self._configuration.dtype,
+            rows=np.array(rows, np.int64),
+            checksums=np.array(self._checksums, np.uint32),
+            recompute=recompute,
+        )
+
+    def _replace(self, number: int, key: bytes, row: AnyArray | None) -> AnyArray:
+        if row is None:
+            raise InputError(
+                f"a row of {self._path} is damaged",
+                got="an image that cannot be read any more",
+                expected="the image, to compute the row again",
+                do="run the command again",
+            )
+        data = np.ascontiguousarray(row, self._configuration.dtype).tobytes()
+        with self._appending():
+            _write(self._array, data, number * self._configuration.row_bytes)
+            _write(self._index, _record(number, key, zlib.crc32(data)), number * _RECORD_BYTES)
+        return row
+
+    def _read_into(self, buffer: memoryview, offset: int) -> None:
+        while buffer:
+            read = os.preadv(self._array, [buffer], offset)
+            if read == 0:
+                raise OSError("a file of the cache became shorter while it was read")
+            buffer, offset = buffer[read:], offset + read
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[None]:
+        """Excludes other processes that append, and cuts off what a killed one has left unfinished."""
+        with self._reporting():
+            fcntl.flock(self._index, fcntl.LOCK_EX)
+            try:
+                self._refresh()
+                self._cut_off()
+                try:
+                    yield
+                except OSError:
+                    self._cut_off()
+                    raise
+            finally:
+                fcntl.flock(self._index, fcntl.LOCK_UN)
+
+    def _cut_off(self) -> None:
+        for descriptor, size in ((self._index, _RECORD_BYTES), (self._array, self._configuration.row_bytes)):
+            if os.fstat(descriptor).st_size != len(self._checksums) * size:
+                os.ftruncate(descriptor, len(self._checksums) * size)
+
+    def _refresh(self) -> None:
+        """Reads the records that were appended since the last time."""
+        known = len(self._checksums)
+        there = min(
+            os.fstat(self._index).st_size // _RECORD_BYTES,
+            os.fstat(self._array).st_size // self._configuration.row_bytes,
+        )
+        if there < known:
+            raise OSError(f"{self._path} became shorter while it was used")
+        records = os.pread(self._index, (there - known) * _RECORD_BYTES, known * _RECORD_BYTES)
+        for number, start in enumerate(range(0, len(records), _RECORD_BYTES), start=known):
+            record = records[start : start + _RECORD_BYTES]
+            key, checksum = record[:_DIGEST_BYTES], int.from_bytes(record[_DIGEST_BYTES:-4], "little")
+            self._checksums.append(checksum)
+            # A damaged record leaves its row unused.
+            if record == _record(number, key, checksum):
+                self.rows[key] = number
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise output_error(self._path, error) from error
 
 
-def prune(folder: Path, keep: Path) -> None:
-    """Removes what killed processes left, and the files not used for longest until the rest fits `$EDGECLF_CACHE_GB`."""
-    limit_bytes = _limit_bytes()
-    files = []
-    for pattern in _PRUNED:
-        for path in folder.glob(pattern):
-            # Another process may remove it between the listing and the look.
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                if not path.name.startswith("."):
-                    files.append((status.st_mtime_ns, status.st_size, path))
-                elif time.time() - status.st_mtime > _ABANDONED_AFTER_S:
-                    path.unlink()
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= limit_bytes:
-            return
-        if path != keep:
-            # The facts first, so that no entry is ever found without its rows.
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            total -= size
+def _open_locked(path: Path) -> int:
+    """Opens an array file with a shared lock, which keeps it from being removed."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            # Another process may have removed it between the two calls.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _record(number: int, key: bytes, checksum: int) -> bytes:
+    """The index's entry of a row: digest, CRC-32 of the row, CRC-32 of both and of the row number."""
+    record = key + checksum.to_bytes(4, "little")
+    return record + zlib.crc32(record, number).to_bytes(4, "little")
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

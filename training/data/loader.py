@@ -11,7 +11,7 @@ import numpy as np
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.images.preprocess import resize
-from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
 from edgeclf.training.prefetch import map_ahead
 from edgeclf.training.recipes import FitOptions, training_side_px
@@ -27,14 +27,14 @@ class LabelledRows:
         true_indices: (N,) int64, the class of each.
     """
 
-    inputs: RowFile | AnyArray
+    inputs: ArrayFile | AnyArray
     rows: IntArray
     true_indices: IntArray
 
     def read(self, positions: IntArray | slice) -> AnyArray:
         """Copies the inputs at positions 0..N-1 into memory, (len, ...)."""
         rows = self.rows[positions]
-        return self.inputs.take(rows) if isinstance(self.inputs, RowFile) else self.inputs[rows]
+        return self.inputs.take(rows) if isinstance(self.inputs, ArrayFile) else self.inputs[rows]
 
 
 def class_weights(true_indices: IntArray, classes: int) -> FloatArray:

@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.array_file import RowFile
+from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.pixels import CachedImages, cached_images
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample, Split, fingerprint
 from edgeclf.training.data.loader import LabelledRows
@@ -49,7 +49,7 @@ class TrainingData:
         used = np.concatenate([self.rows["train"], self.rows["val"]])
         return fingerprint((self.labels[self.true_indices[row]], self.cached.digests[row]) for row in used)
 
-    def part(self, part: Split, inputs: RowFile | npt.NDArray[Any] | None = None) -> LabelledRows:
+    def part(self, part: Split, inputs: ArrayFile | npt.NDArray[Any] | None = None) -> LabelledRows:
         """The images of a part, or the rows of `inputs` that belong to them."""
         rows = self.rows[part]
         return LabelledRows(self.cached.images if inputs is None else inputs, rows, self.true_indices[rows])
@@ -61,7 +61,7 @@ def prepare_data(
     options: TrainOptions,
     *,
     known: Mapping[str, Split],
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> TrainingData:
     """Preprocesses a data set's images and says what each is for.

@@ -1,10 +1,10 @@
 """A finished run's network, run as quickly as this machine can: the backbone in ONNX Runtime, the head beside it."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import Inference, inference_of
 from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
@@ -25,7 +25,7 @@ def quick_inference(
     model: Any,  # noqa: ANN401 - keras carries no types
     check_rgb: UInt8Array,
     *,
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> Inference:
     """A function that gives what `run.load_model()` gives, several times as fast where the network has a large backbone.
@@ -52,7 +52,7 @@ def quick_inference(
     return quick if np.allclose(quick(check_rgb), slow(check_rgb), atol=_TOLERANCE) else slow
 
 
-def _freeze(run: Run, model: Any, cache_folder: Path | None, progress: Progress) -> FrozenBackbone:  # noqa: ANN401
+def _freeze(run: Run, model: Any, cache_folder: CacheFolder | None, progress: Progress) -> FrozenBackbone:  # noqa: ANN401
     from keras import Model
 
     backbone = Model(model.input, model.get_layer("head_dropout").input, name=model.name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import check_training_packages
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import UsageError
@@ -31,7 +32,7 @@ def draw_augmentation(
     options: TrainOptions,
     picture: Path,
     *,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> None:
     """Draws training images and what augmentation makes of them, one column an image.
@@ -97,7 +98,7 @@ def sweep_learning_rate(
     options: TrainOptions,
     picture: Path,
     *,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> LrSweep:
     """Sweeps the learning rate of what would be trained first - the head, or the whole network - and draws the losses.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.doctor.faults.base import Fault, Truth
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.training.data.dataset import discover_dataset
 from edgeclf.training.networks import registry as architectures
 from edgeclf.training.options import TrainOptions
@@ -87,7 +88,12 @@ def _by_255(layer: Any) -> None:  # noqa: ANN401
 
 def _train(folder: Path, options: TrainOptions, rng: np.random.Generator) -> None:
     data = discover_dataset(folder / "data")
-    train(data, replace(options, seed=int(rng.integers(1 << 31))), folder / "run", cache_folder=folder / "cache")
+    train(
+        data,
+        replace(options, seed=int(rng.integers(1 << 31))),
+        folder / "run",
+        cache_folder=CacheFolder(folder / "cache"),
+    )
 
 
 def _learning_rate(base: TrainOptions, factor: float) -> Callable[[Path, np.random.Generator], Truth]:

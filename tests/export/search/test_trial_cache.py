@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
@@ -27,7 +28,7 @@ def searched(fp32, trained, tmp_path):
             judged.append(quantized)
             return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
 
-        cache = TrialCache(tmp_path / "cache", TrialKey(fp32, images, judged_by))
+        cache = TrialCache(CacheFolder(tmp_path / "cache"), TrialKey(fp32, images, judged_by))
         options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), **changes}
         trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, cache=cache, **options)
         return trials, len(judged), cache.reused

@@ -1,11 +1,14 @@
 """Frozen features: Keras's numbers, computed by ONNX Runtime, once for each image and backbone."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 from skimage import data as photographs
 
 import edgeclf.training.cache.features as features_module
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import Preprocess
@@ -57,9 +60,9 @@ def ran(monkeypatch):
 
 
 def features_of(model, files, cache, progress=no_progress):
-    cached = cached_images(files, SMALL, cache_folder=cache)
-    backbone = freeze_converted(model, cache_folder=cache, progress=progress)
-    return cached, backbone_features(backbone, cached, SMALL.key, cache_folder=cache, progress=progress)
+    cached = cached_images(files, SMALL, cache_folder=CacheFolder(cache))
+    backbone = freeze_converted(model, cache_folder=CacheFolder(cache), progress=progress)
+    return cached, backbone_features(backbone, cached, cache_folder=CacheFolder(cache), progress=progress)
 
 
 def test_they_are_what_keras_computes(files, cache):
@@ -75,10 +78,10 @@ def test_a_second_run_runs_nothing_and_a_larger_set_only_what_is_new(files, cach
     model = network()
     _, first = features_of(model, files[:6], cache)
     _, again = features_of(model, files[:6], cache)
-    assert ran == [6]
+    assert ran == [6, 0]
     np.testing.assert_array_equal(np.asarray(again), np.asarray(first))
     _, more = features_of(model, files[::-1], cache)
-    assert ran == [6, 3]
+    assert ran == [6, 0, 3]
     np.testing.assert_array_equal(np.asarray(more)[::-1][:6], np.asarray(first))
     assert len(list(cache.glob("*.onnx"))) == 1
 
@@ -89,9 +92,11 @@ def test_other_weights_and_other_pixels_are_other_features(files, cache, ran):
     assert ran == [9, 9]
     assert not np.allclose(np.asarray(first), np.asarray(second))
     assert backbone_digest(network(0)) == backbone_digest(network(0)) != backbone_digest(network(1))
-    cached = cached_images(files, SMALL, cache_folder=cache)
-    backbone = freeze_converted(network(0), cache_folder=cache, progress=no_progress)
-    backbone_features(backbone, cached, "other pixels", cache_folder=cache, progress=no_progress)
+    cached = cached_images(files, SMALL, cache_folder=CacheFolder(cache))
+    backbone = freeze_converted(network(0), cache_folder=CacheFolder(cache), progress=no_progress)
+    backbone_features(
+        backbone, dataclasses.replace(cached, key="other pixels"), cache_folder=CacheFolder(cache), progress=no_progress
+    )
     assert ran == [9, 9, 9]
 
 
@@ -112,13 +117,14 @@ def test_a_damaged_entry_and_a_damaged_backbone_are_made_anew(files, cache, ran)
     model = network()
     _, first = features_of(model, files, cache)
     before = np.asarray(first)
-    (path,) = cache.glob("*.features")
+    (path,) = cache.glob("features-*.array")
     data = bytearray(path.read_bytes())
     data[50] ^= 1
     path.write_bytes(bytes(data))
     _, again = features_of(model, files, cache)
-    assert ran == [9, 9]
     np.testing.assert_array_equal(np.asarray(again), before)
+    # Only what was damaged.
+    assert ran == [9, 0, 1]
     path.unlink()
     (converted,) = cache.glob("*.onnx")
     converted.write_bytes(converted.read_bytes()[:200])

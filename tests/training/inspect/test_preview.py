@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.training.data.dataset import discover_dataset
 from edgeclf.training.inspect.preview import sweep_learning_rate
 from edgeclf.training.options import TrainOptions
@@ -26,7 +27,9 @@ def textures(tmp_path_factory):
 def test_a_progressively_trained_network_is_swept_at_its_full_size(textures, tmp_path):
     options = TrainOptions(architecture="small-cnn", image_size=64, batch_size=8, progressive=True)
     picture = tmp_path / "sweep.png"
-    sweep = sweep_learning_rate(discover_dataset(textures), options, picture, cache_folder=tmp_path / "cache")
+    sweep = sweep_learning_rate(
+        discover_dataset(textures), options, picture, cache_folder=CacheFolder(tmp_path / "cache")
+    )
     assert len(sweep.losses) > 30
     assert 1e-5 < sweep.suggestion < 1
     assert min(cv2.imread(str(picture)).shape[:2]) > 200

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from skimage import data as photographs
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.graph.contract import MAX_IR_VERSION, MAX_OPSET
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.images.preprocess import preprocess_bgr
@@ -108,7 +109,7 @@ def test_a_network_whose_relus_end_elsewhere_is_converted(ceiling, tmp_path):
     backbone = build_lite_backbone(name, size_hw, "imagenet")
     backbone.get_layer(next(layer.name for layer in backbone.layers if "relu6" in layer.name)).max_value = ceiling
     frozen = freeze_backbone(
-        backbone, name, size_hw, lite_backbone_onnx, cache_folder=tmp_path, progress=lambda *_: None
+        backbone, name, size_hw, lite_backbone_onnx, cache_folder=CacheFolder(tmp_path), progress=lambda *_: None
     )
     pixels = photograph(size_hw)[None]
     (features,) = frozen.session.run(None, {frozen.session.get_inputs()[0].name: pixels})

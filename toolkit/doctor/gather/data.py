@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.batch.sources import image_paths
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
@@ -33,7 +34,7 @@ def gather_data(
     max_images: int | None = None,
     max_features: int = MAX_FEATURES,
     seed: int = 0,
-    cache_folder: Path | None = None,
+    cache_folder: CacheFolder | None = None,
     memory: Memory | None = None,
     progress: Progress,
 ) -> DataFacts:
@@ -145,7 +146,7 @@ def with_features(
     most: int,
     *,
     seed: int,
-    cache_folder: Path | None,
+    cache_folder: CacheFolder | None,
     memory: Memory | None = None,
     progress: Progress,
 ) -> DataFacts:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.features import backbone_features, freeze_written
@@ -15,7 +16,7 @@ from edgeclf.training.networks.weights import PRETRAINED
 
 
 def pretrained_features(
-    paths: Sequence[Path], *, cache_folder: Path | None, progress: Progress
+    paths: Sequence[Path], *, cache_folder: CacheFolder | None, progress: Progress
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """What the default architecture's pretrained backbone makes of images.
 
@@ -43,5 +44,5 @@ def pretrained_features(
     preprocess = Preprocess((architecture.default_size,) * 2, architecture.default_fit)
     backbone = freeze_written(architecture.name, preprocess.size_hw, weights, architecture.write_backbone)
     cached = cached_images(paths, preprocess, cache_folder=cache_folder, progress=progress)
-    vectors = backbone_features(backbone, cached, preprocess.key, cache_folder=cache_folder, progress=progress)
+    vectors = backbone_features(backbone, cached, cache_folder=cache_folder, progress=progress)
     return np.array(cached.rows, np.int64), np.asarray(vectors[:], np.float32)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import Inference
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
@@ -55,7 +56,7 @@ class OpenRun:
     samples: tuple[Sample, ...]
     root: Path
     run: Run | None
-    cache_folder: Path | None
+    cache_folder: CacheFolder | None
     progress: Progress
 
     @functools.cached_property
@@ -105,7 +106,7 @@ class OpenRun:
 
 
 def open_run(
-    folder: Path, *, data: Path | None = None, cache_folder: Path | None = None, progress: Progress = no_progress
+    folder: Path, *, data: Path | None = None, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
 ) -> OpenRun:
     """Opens a run folder, whatever its training came to.
 

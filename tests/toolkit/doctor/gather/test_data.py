@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.doctor.facts import NO_PART, THUMBNAIL, Facts
@@ -170,14 +171,14 @@ def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
 def test_features_are_those_of_the_pictures(write_folder, tmp_path):
     root = write_folder({"cat": 4, "dog": 4})
     memory = Memory()
-    data = gather_data(root, cache_folder=tmp_path / "cache", memory=memory, progress=no_progress)
+    data = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache"), memory=memory, progress=no_progress)
     assert isinstance(Facts(data), Facts)
     assert data.features.vectors.shape == (8, 1280)
     assert data.features.rows.tolist() == list(range(8))
     # One picture more: the others' vectors come from memory, in the right places.
     cv2.imwrite(str(root / "cat/0001b.jpg"), cv2.imread(str(root / "cat/0001.jpg"))[::-1])
-    more = gather_data(root, cache_folder=tmp_path / "cache2", memory=memory, progress=no_progress)
-    alone = gather_data(root, cache_folder=tmp_path / "cache3", progress=no_progress)
+    more = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache2"), memory=memory, progress=no_progress)
+    alone = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache3"), progress=no_progress)
     assert more.images.paths[2] == "cat/0001b.jpg"
     assert np.allclose(more.features.vectors, alone.features.vectors, atol=1e-4)
     assert np.array_equal(np.delete(more.features.vectors, 2, axis=0), data.features.vectors)
@@ -185,7 +186,7 @@ def test_features_are_those_of_the_pictures(write_folder, tmp_path):
 
 def test_fewer_pictures_are_shown_than_looked_at(write_folder, tmp_path):
     root = write_folder({"cat": 6, "dog": 6})
-    data = gather_data(root, max_features=4, cache_folder=tmp_path / "cache", progress=no_progress)
+    data = gather_data(root, max_features=4, cache_folder=CacheFolder(tmp_path / "cache"), progress=no_progress)
     assert len(data.images) == 12
     assert len(data.features.rows) == len(data.features.vectors) == 4
     assert set(data.images.labels[data.features.rows].tolist()) == {0, 1}

@@ -137,10 +137,10 @@ def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, p
     opened = open_run(folder)
     field = gather_field(opened, most=6)
     from edgeclf.export.keras_backend import inference_of
-    from edgeclf.training.cache.array_file import RowFile
+    from edgeclf.training.cache.array_file import ArrayFile
 
     cached, _ = opened.read([s for s in opened.samples if s.path in field.paths])
-    assert isinstance(cached.images, RowFile)
+    assert isinstance(cached.images, ArrayFile)
     expected = inference_of(opened.model)(cached.images[:])
     np.testing.assert_allclose(field.probabilities, expected, atol=1e-3)
     assert "_with_head" in repr(opened.infer)

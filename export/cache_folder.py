@@ -1,0 +1,175 @@
+"""The cache folder: files that save time, bounded in size, shared by all commands and processes of a user."""
+
+import contextlib
+import fcntl
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.files import default_cache_folder, output_error
+
+DEFAULT_LIMIT_BYTES = 20 * 10**9
+_SIZE_VARIABLE = "EDGECLF_CACHE_SIZE"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(|[KMGT]I?)B?\s*", re.IGNORECASE)
+
+# Nothing else is ever removed: the folder may be one in which a user keeps other files.
+_EVICTABLE = re.compile(
+    r"((?:pixels|features)-[0-9a-f]{32})\.(?:array|index)|[0-9a-f]{32}-\d+\.onnx|int8-[0-9a-f]{32}\.\w+"
+)
+_OF_EARLIER_VERSIONS = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32})\.(?:pixels|features|json)|digests\.sqlite3")
+# Digests of files, an emulated system and TensorRT engines count, but stay: they cannot be locked while they are used.
+_STAYING = ("file-digests.sqlite3", "emulation", "engines")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part\..*")
+# An unfinished file older than this belongs to a process that was killed.
+_ABANDONED_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """A folder whose files are removed, those not used for longest first, when they exceed a size.
+
+    The time of the last use of a file is its modification time. A file stays while a process holds a lock on it (flock).
+
+    Attributes:
+        path: The folder.
+        limit_bytes: Size to keep to.
+    """
+
+    path: Path
+    limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+    def make(self) -> None:
+        """Makes the folder where it is missing.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def make_room(self, new_bytes: int) -> int:
+        """Removes files until others of a given size fit, and what killed processes left unfinished.
+
+        Args:
+            new_bytes: Size of what is about to be written.
+
+        Returns:
+            By how many bytes the limit will be exceeded all the same: the rest is in use, or larger by itself; 0 for none.
+        """
+        total = new_bytes
+        entries: dict[str, _Entry] = {}
+        for path in self._list():
+            # Another process may remove it between the listing and the look.
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                old = _OF_EARLIER_VERSIONS.fullmatch(path.name)
+                match = old or _EVICTABLE.fullmatch(path.name)
+                if match:
+                    entry = entries.setdefault(match[1] or path.name, _Entry(is_current=old is None))
+                    entry.add(path, status)
+                    total += status.st_size
+                elif path.name in _STAYING:
+                    total += _size_of_tree(path) if path.is_dir() else status.st_size
+                elif _UNFINISHED.fullmatch(path.name) and time.time() - status.st_mtime > _ABANDONED_AFTER_S:
+                    path.unlink()
+        for entry in sorted(entries.values(), key=_Entry.last_use):
+            if total <= self.limit_bytes:
+                break
+            if entry.remove():
+                total -= entry.size_bytes
+        return max(0, total - self.limit_bytes)
+
+    def _list(self) -> list[Path]:
+        try:
+            return sorted(self.path.iterdir())
+        except OSError:
+            return []
+
+
+class _Entry:
+    """Files that are of use only together."""
+
+    def __init__(self, *, is_current: bool) -> None:
+        self.size_bytes = 0
+        self._is_current = is_current
+        self._paths: list[Path] = []
+        self._mtime_ns = 0
+
+    def add(self, path: Path, status: os.stat_result) -> None:
+        self._paths.append(path)
+        self.size_bytes += status.st_size
+        self._mtime_ns = max(self._mtime_ns, status.st_mtime_ns)
+
+    def last_use(self) -> tuple[bool, int]:
+        """What an earlier version left is of no use to this one, and sorts before everything else."""
+        return self._is_current, self._mtime_ns
+
+    def remove(self) -> bool:
+        """Removes the files; False where a process uses them, or they cannot be removed."""
+        with contextlib.ExitStack() as locks:
+            try:
+                for path in self._paths:
+                    locks.enter_context(_locked(path))
+                # The index of an array before the array, so that no index is ever found without its rows.
+                for path in reversed(self._paths):
+                    path.unlink(missing_ok=True)
+            except OSError:
+                return False
+        return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _size_of_tree(folder: Path) -> int:
+    return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
+
+
+def chosen_cache_folder(path: Path | None = None, size: str | None = None) -> CacheFolder:
+    """The cache folder from its place and size as a user gives them.
+
+    Args:
+        path: The folder; None takes `default_cache_folder()`.
+        size: Its size, as for `parse_size`; None takes `$EDGECLF_CACHE_SIZE`, else 20 GB.
+
+    Raises:
+        UsageError: The size cannot be read.
+    """
+    if size is not None:
+        limit_bytes = parse_size(size, "--cache-size")
+    elif os.environ.get(_SIZE_VARIABLE):
+        limit_bytes = parse_size(os.environ[_SIZE_VARIABLE], _SIZE_VARIABLE)
+    else:
+        limit_bytes = DEFAULT_LIMIT_BYTES
+    return CacheFolder(path or default_cache_folder(), limit_bytes)
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes, from text such as `500MB`, `20 GB`, `1.5T`, `512MiB` or `1000000`.
+
+    Args:
+        text: The size.
+        name: Of the option, for the error.
+
+    Raises:
+        UsageError: It is not a size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"bad {name}", got=repr(text), expected="a size such as 500MB or 20GB")
+    return math.floor(float(match[1]) * _UNITS[match[2].upper()])

@@ -23,15 +23,26 @@ def photographs(tmp_path_factory):
     return folder
 
 
+# Our clock and the load generator's log are two measurements: a busy machine may part them in one run, but not in each of
+# several, as a wrong figure would.
+ATTEMPTS = 3
+
+
 def test_all_scenarios_on_photographs(run_edgeclf, colour_model, photographs, tmp_path):
-    logs, plot = tmp_path / "logs", tmp_path / "plot.png"
-    done = run_edgeclf(
-        *("bench", colour_model, "--scenario", "all", "--quick", "--duration", "0.3", *BOUND, "--json"),
-        *("--images", photographs, "--with-preprocess", "--logs", logs, "--plot", plot),
-    )
-    document = json.loads(done.stdout)
-    agreed = [item["agrees"] for item in document["scenarios"]]
-    assert done.returncode == (0 if all(agreed) else 4), done.stderr
+    agreeing = set()
+    for attempt in range(ATTEMPTS):
+        logs, plot = tmp_path / f"logs{attempt}", tmp_path / "plot.png"
+        done = run_edgeclf(
+            *("bench", colour_model, "--scenario", "all", "--quick", "--duration", "0.3", *BOUND, "--json"),
+            *("--images", photographs, "--with-preprocess", "--logs", logs, "--plot", plot),
+        )
+        document = json.loads(done.stdout)
+        agreed = {item["scenario"]: item["agrees"] for item in document["scenarios"]}
+        assert done.returncode == (0 if all(agreed.values()) else 4), done.stderr
+        agreeing |= {scenario for scenario, agrees in agreed.items() if agrees}
+        if agreeing == set(agreed):
+            break
+    assert agreeing == {"single-stream", "multi-stream", "server", "offline"}
     assert document["samples"] == {"source": str(photographs), "count": 3, "unreadable": 1}
     assert "1 images could not be read" in done.stderr
     assert document["includes_preprocess"] is True
@@ -61,8 +72,13 @@ def test_all_scenarios_on_photographs(run_edgeclf, colour_model, photographs, tm
 
 
 def test_the_table_never_claims_a_result_of_mlperf(run_edgeclf, colour_model):
-    done = run_edgeclf("bench", colour_model, "--scenario", "offline", "--quick", "--duration", "0.2")
-    assert done.returncode in {0, 4}, done.stderr
+    for _ in range(ATTEMPTS):
+        done = run_edgeclf("bench", colour_model, "--scenario", "offline", "--quick", "--duration", "0.2")
+        if done.returncode == 0:
+            break
+        # The one other way to end, and it says why.
+        assert (done.returncode, "offline" in done.stderr) == (4, True), done.stderr
+    assert done.returncode == 0, done.stderr
     assert "MLPerf-style, not by its rules" in done.stdout
     assert "images/s" in done.stdout
     assert "timed: inference, postprocessing" in done.stdout
@@ -146,13 +162,20 @@ def test_without_the_load_generator_the_extra_is_named(colour_model):
 def test_several_models_are_compared_in_turns(run_edgeclf, colour_model, make_colour_model, tmp_path):
     large = make_colour_model(tmp_path / "large.onnx", size_hw=(640, 640))
     arguments = ("bench", large, colour_model, large, "--duration", "0", "--min-queries", "10", "--warmup", "1")
-    document = json.loads(run_edgeclf(*arguments, "--json").stdout)
-    assert [item["file"] for item in document["models"]] == [str(large), str(colour_model), f"{large} (3)"]
-    assert (document["rounds"], document["threads"], document["confidence"]) == (10, 1, 0.99)
-    first, small, same = document["models"]
-    assert (first["query_ratio"]["median"], first["query_ratio"]["low"]) == (1, 1)
-    assert small["infer_ratio"]["median"] < 1
-    assert same["query_ratio"]["low"] <= same["query_ratio"]["median"] <= same["query_ratio"]["high"]
+    verdicts = []
+    for _ in range(ATTEMPTS):
+        document = json.loads(run_edgeclf(*arguments, "--json").stdout)
+        assert [item["file"] for item in document["models"]] == [str(large), str(colour_model), f"{large} (3)"]
+        assert (document["rounds"], document["threads"], document["confidence"]) == (10, 1, 0.99)
+        first, small, same = document["models"]
+        assert (first["query_ratio"]["median"], first["query_ratio"]["low"]) == (1, 1)
+        # Four hundred times the pixels: no machine is so busy that this is in doubt.
+        assert (small["query_ratio"]["verdict"], small["infer_ratio"]["verdict"]) == ("faster", "faster")
+        verdicts.append(same["query_ratio"]["verdict"])
+        # Where nothing differs, chance calls one comparison in 500 a difference; three in a row are the order's doing.
+        if verdicts[-1] == "no difference that can be told":
+            break
+    assert verdicts[-1] == "no difference that can be told"
     done = run_edgeclf(*arguments, "--plot", tmp_path / "plot.png")
     assert done.returncode == 0, done.stderr
     assert "reference" in done.stdout

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors
 from edgeclf.toolkit.doctor.facts import Facts, FieldFacts
@@ -38,22 +36,28 @@ def balanced(seed, classes=2, count=COUNT):
     return np.random.default_rng(seed).permutation(np.arange(count) % classes)
 
 
-@settings(derandomize=True)
-@given(seed=st.integers(0, 1 << 30), accuracy=st.floats(0.6, 0.99), classes=st.integers(2, 8))
-def test_an_honest_even_sturdy_model_has_no_finding_but_its_errors(seed, accuracy, classes):
-    rng = np.random.default_rng(seed)
-    true = balanced(seed, classes)
-    said = flip(true, rng.random(COUNT) > accuracy, classes)
-    before = probabilities_of(said, accuracy, classes)
-    # A change that takes a few answers either way.
-    again = said.copy()
-    either = rng.random(COUNT) < 0.02
-    again[either] = rng.integers(0, classes, either.sum())
-    found = examine(
-        field_facts(true, before, changed={"blur": probabilities_of(again, accuracy, classes)}, int8=before)
-    )
-    assert all(finding.severity != "problem" for finding in found.values())
-    assert not {"fragile", "int8-gap"} & set(found)
+@pytest.mark.parametrize("classes", [2, 4, 8])
+def test_a_calibrated_even_robust_model_is_warned_of_as_seldom_as_the_checks_say(rng, classes):
+    """Warnings at the claimed rates: 1 % for classes, 1 % for calibration, 0.1 % for changes, 1 % for int8 - and no problem."""
+    runs, warned = 250, []
+    for _ in range(runs):
+        accuracy = rng.uniform(0.6, 0.99)
+        true = rng.permutation(np.arange(COUNT) % classes)
+        said = flip(true, rng.random(COUNT) > accuracy, classes)
+        before = probabilities_of(said, accuracy, classes)
+        # A change that takes a few answers either way.
+        again = said.copy()
+        either = rng.random(COUNT) < 0.02
+        again[either] = rng.integers(0, classes, either.sum())
+        found = examine(
+            field_facts(true, before, changed={"blur": probabilities_of(again, accuracy, classes)}, int8=before)
+        )
+        assert all(finding.severity != "problem" for finding in found.values())
+        assert not {"fragile", "int8-gap"} & set(found)
+        warned += [cause for cause, finding in found.items() if finding.severity == "warning"]
+    # Expected 2.5 each where the tests are exact; 9 and more have a chance of 0.1 %.
+    assert warned.count("class-errors") <= 8
+    assert warned.count("calibration") <= 8
 
 
 def test_the_class_that_suffers_is_named_and_its_most_confident_errors_come_first():
@@ -119,15 +123,18 @@ def test_an_int8_file_that_loses_a_class_is_named():
     assert "int8-gap" not in examine(field_facts(true, fp32))
 
 
-@settings(derandomize=True)
-@given(seed=st.integers(0, 1 << 30))
-def test_the_calibration_bound_holds_for_honest_confidences_and_not_for_others(seed):
-    rng = np.random.default_rng(seed)
-    confidences = rng.uniform(0.5, 1.0, 600)
-    error, honest = calibration_gap(confidences, rng.random(600) < confidences)
-    assert error < honest + 0.03
-    boasting, bound = calibration_gap(np.minimum(1.0, confidences + 0.15), rng.random(600) < confidences)
-    assert boasting > bound
+def test_the_calibration_bound_is_exceeded_by_one_honest_sample_in_a_hundred_and_by_overconfidence(rng):
+    runs, honest_alarms, overconfident_alarms = 300, 0, 0
+    for _ in range(runs):
+        confidences = rng.uniform(0.5, 1.0, 600)
+        error, bound = calibration_gap(confidences, rng.random(600) < confidences)
+        honest_alarms += error > bound
+        overconfident = np.minimum(1.0, confidences + 0.1)
+        error, bound = calibration_gap(overconfident, rng.random(600) < confidences)
+        overconfident_alarms += error > bound
+    # Bin(300, 0.01) is 10 or more once in a thousand.
+    assert honest_alarms <= 9
+    assert overconfident_alarms >= 0.95 * runs
 
 
 def test_errors_are_ordered_by_their_confidence():

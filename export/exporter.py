@@ -33,7 +33,7 @@ from edgeclf.runtime.files import replacing
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
-from edgeclf.runtime.timing.latency import LatencyFigures, compare_latency
+from edgeclf.runtime.timing.comparison import LatencyFigures, compare_models
 
 # Images by which values of the Keras network are found in its ONNX form.
 _COMPARED_IMAGES = 2
@@ -213,9 +213,9 @@ def _timed(candidates: Sequence[Candidate], gate: Gate, progress: Progress) -> l
     # One thread each: several many-thread pools in one process spin against each other and time nothing but that.
     sessions = {c.precision: ModelSession(gate.path_of(c.precision), device="cpu", threads=1) for c in candidates}
     progress("time", 0, 1)
-    figures = compare_latency(sessions)
+    compared = compare_models(sessions, duration_s=0)
     progress("time", 1, 1)
-    return [Candidate(c.precision, c.file_bytes, c.parity, c.failures, figures[c.precision]) for c in candidates]
+    return [replace(one, latency=model.latency) for one, model in zip(candidates, compared, strict=True)]
 
 
 def _write(
@@ -273,7 +273,7 @@ def _with_latency(
                 "fp32": ModelSession(gate.path_of("fp32"), device="cpu", threads=1),
                 "int8": gate.open("trial", trial.quantized.model, spec, threads=1),
             }
-            known[kept] = compare_latency(sessions)["int8"]
+            known[kept] = compare_models(sessions, duration_s=0)[1].latency
         timed.append(replace(candidate, latency=known[kept]))
     return timed
 

@@ -18,11 +18,11 @@ from edgeclf.runtime.batch.jobs import ProbabilityModel
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
-from edgeclf.runtime.timing.latency import compare_latency
+from edgeclf.runtime.timing.comparison import compare_models
 
 _BATCH = 32
-# Rounds in which files of one network are timed against each other.
-_ROUNDS = 30
+# Rounds of two inferences in which files of one network are timed against each other.
+_ROUNDS = 15
 
 
 class ImageRows(Protocol):
@@ -149,7 +149,7 @@ class Gate:
         for number, model in enumerate(models):
             sessions[str(number)] = self.open(f"timed-{number}", model, spec, threads=1)
             self.path_of(f"timed-{number}").unlink()
-        return [figures.ratio for figures in compare_latency(sessions, rounds=_ROUNDS).values()]
+        return [model.latency.ratio for model in compare_models(sessions, duration_s=0, min_rounds=_ROUNDS)]
 
     def _compare(self, session: ModelSession, part: HeldOutImages, reference: FloatArray, name: str) -> ParityFacts:
         probabilities = probabilities_of(session, part.images_rgb, f"{name} on {part.part}", self._progress)

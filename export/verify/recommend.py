@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeclf.export.verify.parity import ParityFacts
-from edgeclf.runtime.timing.latency import LatencyFigures
+from edgeclf.runtime.timing.comparison import LatencyFigures
 
 # A gain below five percent drowns in the noise between two machines of one kind and does not pay for rounding.
 _WORTHWHILE_RATIO = 0.95

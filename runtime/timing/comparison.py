@@ -5,28 +5,27 @@ speed, a busy neighbour or what the one before left in the caches touch all of t
 each model's time to the first model's, and the rounds give a median and an interval for it that assumes no distribution.
 """
 
-import math
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.timing.durations import Distribution, distribution
 from edgeclf.runtime.timing.early_stopping import most_failures
-from edgeclf.runtime.timing.queries import Query, QueryTimes, image_source, opencv_threads
+from edgeclf.runtime.timing.queries import Query, QueryTimes, check_at_least, image_source, repeat
 
 CONFIDENCE = 0.99
 # With fewer there is no interval of that confidence: 2 / 2**8 < 0.01.
 LEAST_ROUNDS = 8
-_REPORT_EVERY_S = 0.2
+MeasuredT = TypeVar("MeasuredT")
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,34 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class LatencyFigures:
+    """Latency of a model next to the first one's, as a model file records it.
+
+    Attributes:
+        median_ms: Median time of one inference (preprocessing not included).
+        p90_ms: 90th percentile of the same.
+        ratio: Median, over the rounds, of this model's time divided by the first model's in the same round: below 1
+            is faster.
+        rounds: Inferences timed for each model.
+        batch_size: Images in one inference.
+        threads: Threads inside one inference.
+        provider: ONNX Runtime provider that ran the model.
+    """
+
+    median_ms: float
+    p90_ms: float | None
+    ratio: float
+    rounds: int
+    batch_size: int
+    threads: int
+    provider: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class ComparedModel:
     """One model's part in a comparison.
 
@@ -59,6 +86,8 @@ class ComparedModel:
         name: Its name, the file's path.
         size_hw: Height and width of its input.
         provider: ONNX Runtime provider that ran it.
+        batch_size: Images in one query.
+        threads: Threads inside one inference.
         query: Durations of whole queries, from frames to predictions.
         infer: Durations of the inference of a query.
         query_ratio: Whole queries against the first model's.
@@ -69,11 +98,26 @@ class ComparedModel:
     name: str
     size_hw: tuple[int, int]
     provider: str
+    batch_size: int
+    threads: int
     query: Distribution
     infer: Distribution
     query_ratio: Ratio
     infer_ratio: Ratio
     times: QueryTimes
+
+    @property
+    def latency(self) -> LatencyFigures:
+        """The figures of its inferences alone."""
+        return LatencyFigures(
+            median_ms=self.infer.p50_ms,
+            p90_ms=self.infer.p90_ms,
+            ratio=self.infer_ratio.median,
+            rounds=self.infer.samples,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            provider=self.provider,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values, without the single durations."""
@@ -100,14 +144,15 @@ def compare_models(
 ) -> list[ComparedModel]:
     """Times models against each other from the same frames to predictions; their input sizes may differ.
 
-    Open the sessions with `threads=1`, for the reason that `edgeclf.runtime.timing.latency.compare_latency` gives.
+    Open the sessions with `threads=1`: the threads of one session's pool go on spinning for a while after its inference
+    has ended, on the very CPUs the next session needs.
 
     Args:
-        sessions: Two models or more by name; the first is what the others are compared with.
+        sessions: The models by name; the first is what the others are compared with.
         image: As for `edgeclf.runtime.timing.latency.benchmark`.
         batch_size: Images in one query.
         duration_s: Seconds to go on for, for each model.
-        min_rounds: Rounds even if that takes longer; at least 8.
+        min_rounds: Rounds even if that takes longer, 8 or more; each is two queries of every model.
         warmup_rounds: Rounds that are run before and not timed.
         progress: Told how many rounds are done, of how many at least.
 
@@ -115,47 +160,31 @@ def compare_models(
         The models in the order of `sessions`.
 
     Raises:
-        UsageError: There are fewer than two models, or a number is out of range.
+        UsageError: There is no model, or a number is out of range.
         ImageError: The image cannot be used.
     """
-    if len(sessions) < 2:
-        raise UsageError("cannot compare models", got=str(len(sessions)), expected="at least two")
-    if min_rounds < LEAST_ROUNDS:
-        raise UsageError("too few rounds for an interval", got=str(min_rounds), expected=f"at least {LEAST_ROUNDS}")
-    if batch_size < 1 or warmup_rounds < 0 or not (math.isfinite(duration_s) and duration_s >= 0):
-        raise UsageError(
-            "cannot compare models",
-            got=f"batch size {batch_size}, {warmup_rounds} warm-up rounds, {duration_s} seconds",
-            expected="a batch of 1 or more, the others 0 or more",
-        )
+    if not sessions:
+        raise UsageError("cannot compare models", got="no model", expected="at least one")
+    check_at_least("batch size", batch_size, 1)
     _, load = image_source(image)
     queries = {name: Query(session, load, batch_size) for name, session in sessions.items()}
-    order = [*queries, *reversed(queries)]
-    stages: dict[str, list[tuple[float, float, float]]] = {name: [] for name in queries}
-    duration_s *= len(queries)
-    with opencv_threads(max(session.threads for session in sessions.values())):
-        for _ in range(warmup_rounds):
-            for name in order:
-                queries[name]()
-        begin = end = reported = time.perf_counter()
-        done = 0
-        while done < min_rounds or end - begin < duration_s:
-            for name in order:
-                start, preprocessed, inferred, end = queries[name]()
-                stages[name].append((preprocessed - start, inferred - preprocessed, end - inferred))
-            done += 1
-            if end - reported > _REPORT_EVERY_S:
-                reported = end
-                share = min(done / min_rounds, (end - begin) / duration_s if duration_s else 1.0)
-                progress("rounds", done, max(done, round(done / share)))
-        progress("rounds", done, done)
-    times = {name: QueryTimes(*(np.asarray(values).T * 1e3)) for name, values in stages.items()}
+    with opencv_threads_at_most(max(session.threads for session in sessions.values())):
+        stamps = measure_in_turns(
+            queries,
+            rounds=min_rounds,
+            duration_s=duration_s * len(queries),
+            warmup_rounds=warmup_rounds,
+            progress=progress,
+        )
+    times = {name: QueryTimes(*(np.diff(np.asarray(values), axis=1).T * 1e3)) for name, values in stamps.items()}
     first = next(iter(times.values()))
     return [
         ComparedModel(
             name=name,
             size_hw=session.spec.preprocess.size_hw,
             provider=session.provider,
+            batch_size=batch_size,
+            threads=session.threads,
             query=distribution(times[name].query_ms),
             infer=distribution(times[name].infer_ms),
             query_ratio=ratio_of_rounds(times[name].query_ms, first.query_ms),
@@ -164,6 +193,47 @@ def compare_models(
         )
         for name, session in sessions.items()
     ]
+
+
+def measure_in_turns(
+    runs: Mapping[str, Callable[[], MeasuredT]],
+    *,
+    rounds: int,
+    duration_s: float = 0.0,
+    warmup_rounds: int = 0,
+    progress: Progress = no_progress,
+) -> dict[str, list[MeasuredT]]:
+    """Makes measurements in turns, forwards and backwards: A B C C B A is one round.
+
+    Args:
+        runs: Each makes one measurement and gives what it measured.
+        rounds: Rounds at least, 8 or more.
+        duration_s: Seconds to go on for, if that takes longer.
+        warmup_rounds: Rounds before these whose results are dropped.
+        progress: Told how many rounds are done, of how many at least.
+
+    Returns:
+        By name what was measured, the two of a round next to each other; see `ratio_of_rounds`.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    check_at_least("number of rounds", rounds, LEAST_ROUNDS)
+    check_at_least("warm-up rounds", warmup_rounds, 0)
+    check_at_least("duration in seconds", duration_s, 0)
+    measured: dict[str, list[MeasuredT]] = {name: [] for name in runs}
+    # Whoever runs second finds the caches as the first left them.
+    order = [*runs, *reversed(list(runs))]
+
+    def one_round() -> None:
+        for name in order:
+            measured[name].append(runs[name]())
+
+    for _ in range(warmup_rounds):
+        for name in order:
+            runs[name]()
+    repeat(one_round, least=rounds, duration_s=duration_s, stage="rounds", progress=progress)
+    return measured
 
 
 def ratio_of_rounds(times_ms: Float64Array, first_ms: Float64Array) -> Ratio:

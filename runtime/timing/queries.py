@@ -1,8 +1,8 @@
-"""One query of a benchmark: frames in, predictions out, and a time stamp between the stages."""
+"""A query of a benchmark - frames in, predictions out, a time stamp between the stages - and the loop that repeats it."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
-from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.images.preprocess import check_image, load_image, preprocess_bgr
 from edgeclf.runtime.prediction import predictions_from
+from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
 
 SYNTHETIC_SIZE_HW = (480, 640)
+# Between measurements, but still on the CPUs that are measured: seldom.
+_REPORT_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,37 @@ def image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[
     return f"{'synthetic ' if image is None else ''}{width}x{height} frame in memory", lambda: frame_bgr
 
 
-@contextmanager
-def opencv_threads(count: int) -> Iterator[None]:
-    """Limits OpenCV's pool, which otherwise takes every CPU whatever the model is limited to."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(count)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+def repeat(
+    run: Callable[[], object], *, least: int, duration_s: float, stage: str, progress: Progress = no_progress
+) -> int:
+    """Repeats a measurement until it was made `least` times and `duration_s` seconds have passed.
+
+    Args:
+        run: One measurement.
+        least: Times at least, 1 or more.
+        duration_s: Seconds at least.
+        stage: Name of this stage for `progress`.
+        progress: Called now and then with the measurements made, of how many at least, and at the end.
+
+    Returns:
+        How often it was made.
+    """
+    begin = now = reported = time.perf_counter()
+    done = 0
+    while done < least or now - begin < duration_s:
+        run()
+        done += 1
+        now = time.perf_counter()
+        if now - reported > _REPORT_EVERY_S:
+            reported = now
+            # Time or count, whichever is farther from its end.
+            share = min(done / least, (now - begin) / duration_s if duration_s else 1.0)
+            progress(stage, done, max(done, round(done / share)))
+    progress(stage, done, done)
+    return done
+
+
+def check_at_least(name: str, value: float, least: int) -> None:
+    """Raises UsageError unless a number that a caller chose is finite and at least so large."""
+    if not (math.isfinite(value) and value >= least):
+        raise UsageError(f"bad {name}", got=str(value), expected=f"at least {least}")

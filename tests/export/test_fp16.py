@@ -10,7 +10,7 @@ from edgeclf.export.verify.recommend import Candidate, recommend
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
-from edgeclf.runtime.timing.latency import LatencyFigures
+from edgeclf.runtime.timing.comparison import LatencyFigures
 
 from .conftest import LABELS, SIZE_HW
 

@@ -19,7 +19,7 @@ from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
-from edgeclf.runtime.timing.latency import LatencyFigures
+from edgeclf.runtime.timing.comparison import LatencyFigures
 
 
 def run(model, images):

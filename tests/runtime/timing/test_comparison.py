@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import ImageError, UsageError
 from edgeclf.runtime.session.session import ModelSession
-from edgeclf.runtime.timing.comparison import Ratio, compare_models, median_interval, ratio_of_rounds
+from edgeclf.runtime.timing.comparison import Ratio, compare_models, measure_in_turns, median_interval, ratio_of_rounds
 
 from ...randomness import fresh_rng
 
@@ -68,10 +69,24 @@ def test_models_of_different_sizes_are_compared_from_the_same_frame(make_colour_
     assert (large.query_ratio.median, large.query_ratio.low, large.query_ratio.high) == (1, 1, 1)
     # Hundreds of times the pixels: the direction is certain on any machine.
     assert small.infer_ratio.median < 1
-    assert small.infer_ratio.low <= small.infer_ratio.median <= small.infer_ratio.high
+    assert (small.latency.ratio, small.latency.rounds) == (small.infer_ratio.median, 24)
+    assert (small.latency.median_ms, small.latency.threads) == (small.infer.p50_ms, 1)
     assert calls[-1] == ("rounds", 12, 12)
     document = json.loads(json.dumps(small.to_json(), allow_nan=False))
     assert document["infer_ratio"]["verdict"] == small.infer_ratio.verdict
+
+
+def test_measurements_are_made_in_turns_forwards_and_backwards():
+    made = []
+
+    def run(name):
+        made.append(name)
+        return len(made)
+
+    measured = measure_in_turns({name: partial(run, name) for name in "ABC"}, rounds=8, warmup_rounds=2)
+    assert "".join(made) == "ABCCBA" * 10
+    assert measured["A"][:4] == [13, 18, 19, 24]
+    assert measured["C"][:2] == [15, 16]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +96,7 @@ def test_numbers_out_of_range_are_usage_errors(colour_model, arguments):
     session = ModelSession(colour_model, device="cpu", threads=1)
     with pytest.raises(UsageError):
         compare_models({"a": session, "b": session}, **arguments)
-    with pytest.raises(UsageError, match="at least two"):
-        compare_models({"a": session})
+    with pytest.raises(UsageError, match="no model"):
+        compare_models({})
     with pytest.raises(ImageError):
         compare_models({"a": session, "b": session}, "missing.png", duration_s=0)

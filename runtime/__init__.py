@@ -16,36 +16,82 @@ if TYPE_CHECKING:
     from edgeclf.runtime.classifier import Classifier
     from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.runtime.images.preprocess import decode_image, load_image, preprocess_bgr
+    from edgeclf.runtime.live.camera import Camera, CameraFrame
+    from edgeclf.runtime.live.events import (
+        Connected,
+        Disconnected,
+        Ended,
+        Frozen,
+        LabelChanged,
+        LiveEvent,
+        ModelKept,
+        ModelReloaded,
+        Reconnected,
+        Recovered,
+    )
+    from edgeclf.runtime.live.live_classifier import LiveClassifier
+    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime.live.smoothing import Smoothing
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
     from edgeclf.runtime.session.devices import DeviceChoice
     from edgeclf.runtime.session.session import ModelSession, PixelScaling
     from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 __all__ = [
+    "Camera",
+    "CameraFrame",
     "Classifier",
+    "Connected",
     "DeviceChoice",
+    "Disconnected",
     "EdgeclfError",
+    "Ended",
+    "Frozen",
+    "LabelChanged",
     "LabelConfidence",
+    "LiveClassifier",
+    "LiveEvent",
+    "LiveResult",
+    "ModelKept",
+    "ModelReloaded",
     "ModelSession",
     "ModelSpec",
     "PixelScaling",
     "Prediction",
     "Preprocess",
+    "Reconnected",
+    "Recovered",
+    "Smoothing",
     "decode_image",
     "load_image",
     "preprocess_bgr",
 ]
 
 _HOMES = {
+    "Camera": "live.camera",
+    "CameraFrame": "live.camera",
     "Classifier": "classifier",
+    "Connected": "live.events",
     "DeviceChoice": "session.devices",
+    "Disconnected": "live.events",
     "EdgeclfError": "errors",
+    "Ended": "live.events",
+    "Frozen": "live.events",
+    "LabelChanged": "live.events",
     "LabelConfidence": "prediction",
+    "LiveClassifier": "live.live_classifier",
+    "LiveEvent": "live.events",
+    "LiveResult": "live.results",
+    "ModelKept": "live.events",
+    "ModelReloaded": "live.events",
     "ModelSession": "session.session",
     "ModelSpec": "spec",
     "PixelScaling": "session.session",
     "Prediction": "prediction",
     "Preprocess": "spec",
+    "Reconnected": "live.events",
+    "Recovered": "live.events",
+    "Smoothing": "live.smoothing",
     "decode_image": "images.preprocess",
     "load_image": "images.preprocess",
     "preprocess_bgr": "images.preprocess",

@@ -18,7 +18,7 @@ from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.session.devices import DeviceChoice
 from edgeclf.runtime.session.session import ModelSession, PixelScaling
-from edgeclf.runtime.spec import ModelSpec
+from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 SourceT = TypeVar("SourceT", str, Path)
 
@@ -37,6 +37,10 @@ class Classifier:
         exact: Whether JPEG files are decoded at their full size even where they are much larger than the input, as
             training and evaluation do it. Without it a 12-megapixel file takes a fraction of the time, and a
             photograph on the border between two classes may fall on the other side of it.
+
+    Attributes:
+        session: The opened model. It may be exchanged for another one at any time, also while threads classify.
+        open_session: Opens the file again with the same options.
 
     Raises:
         ModelFileError: The file is missing, corrupt, or does not fit its labels.
@@ -58,8 +62,9 @@ class Classifier:
         scaling: PixelScaling | None = None,
         exact: bool = False,
     ) -> None:
-        self.session = ModelSession(model, device=device, threads=threads, labels=labels, scaling=scaling)
-        self._reduce_for = None if exact else self.session.spec.preprocess
+        self.open_session = partial(ModelSession, model, device=device, threads=threads, labels=labels, scaling=scaling)
+        self.session = self.open_session()
+        self._is_exact = exact
         self._local = threading.local()
 
     @property
@@ -89,10 +94,10 @@ class Classifier:
         session = self.session
         preprocess = session.spec.preprocess
         one_rgb: UInt8Array | None = getattr(self._local, "one_rgb", None)
-        if one_rgb is None:
+        if one_rgb is None or one_rgb.shape[1:3] != preprocess.size_hw:
             # Used again for each image of this thread: new memory costs a page fault every 4 KB.
             one_rgb = self._local.one_rgb = np.empty((1, *preprocess.size_hw, 3), np.uint8)
-        preprocess_bgr(self._pixels(image), preprocess, out=one_rgb[0])
+        preprocess_bgr(self._pixels(image, preprocess), preprocess, out=one_rgb[0])
         return predictions_from(session.run(one_rgb), session.spec)[0]
 
     def predict_batch(self, images: Sequence[UInt8Array | Path | str]) -> list[Prediction]:
@@ -103,15 +108,18 @@ class Classifier:
         """
         if not len(images):
             return []
-        preprocess = self.spec.preprocess
+        session = self.session
+        preprocess = session.spec.preprocess
         height, width = preprocess.size_hw
         batch_rgb = np.empty((len(images), height, width, 3), np.uint8)
         for row, image in zip(batch_rgb, images, strict=True):
-            preprocess_bgr(self._pixels(image), preprocess, out=row)
-        return predictions_from(self.session.run(batch_rgb), self.spec)
+            preprocess_bgr(self._pixels(image, preprocess), preprocess, out=row)
+        return predictions_from(session.run(batch_rgb), session.spec)
 
-    def _pixels(self, image: UInt8Array | Path | str) -> UInt8Array:
-        return load_image(image, reduce_for=self._reduce_for) if isinstance(image, str | Path) else image
+    def _pixels(self, image: UInt8Array | Path | str, preprocess: Preprocess) -> UInt8Array:
+        if not isinstance(image, str | Path):
+            return image
+        return load_image(image, reduce_for=None if self._is_exact else preprocess)
 
     @overload
     def stream(
@@ -161,13 +169,15 @@ class Classifier:
             raise UsageError("bad on_error", got=repr(on_error), expected="'raise' or 'yield'")
         # The pipeline pulls jobs ahead of its results; the queue hands each result its own path, as it was given.
         given: deque[SourceT] = deque()
+        session = self.session
+        reduce_for = None if self._is_exact else session.spec.preprocess
 
         def jobs() -> Iterator[Job]:
             for path in paths:
                 given.append(path)
-                yield Job(str(path), partial(load_image, path, reduce_for=self._reduce_for))
+                yield Job(str(path), partial(load_image, path, reduce_for=reduce_for))
 
-        outcomes = classify_jobs(self.session, jobs(), batch_size=batch_size, workers=workers)
+        outcomes = classify_jobs(session, jobs(), batch_size=batch_size, workers=workers)
 
         def results() -> Iterator[tuple[SourceT, Prediction | EdgeclfError]]:
             with closing(outcomes):

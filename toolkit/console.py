@@ -50,6 +50,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
+def printable(text: str) -> str:
+    """Text that every terminal and page shows on one line: control characters and bytes that are no text, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    # Python reads a byte of a file name that is not UTF-8 as a lone surrogate from U+DC80 to U+DCFF.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def note(text: str) -> None:
     """Writes a line about what is going on to stderr."""
     sys.stderr.write(text + "\n")

@@ -48,11 +48,13 @@ def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -
 
 def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> None:
     """In a process of its own, as a camera's user has it: `edgeclf infer` with an observer beside."""
+    from edgeclf.runtime import Classifier
     from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime.live.source import parse_cameras
     from edgeclf.runtime.session.session import ModelSession
-    from edgeclf.toolkit.infer.cameras import infer_camera
+    from edgeclf.toolkit.infer.cameras import infer_cameras
     from edgeclf.toolkit.infer.options import LiveOptions
-    from edgeclf.toolkit.infer.records import Delivery
+    from edgeclf.toolkit.infer.records import SinkOptions
 
     class Watcher:
         """Keeps the ages."""
@@ -79,10 +81,11 @@ def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> N
             time.sleep(max(0.0, end_s - time.monotonic()))
             return probabilities
 
-    session = Waiting(model, threads=1)
+    classifier = Classifier(model, threads=1)
+    classifier.session = Waiting(model, threads=1)
     watcher = Watcher()
-    delivery = Delivery("jsonl", 1, Path(os.devnull), show=False, save=None, max_frames=None, duration_s=seconds)
-    infer_camera(session, lambda: session, [url], delivery, LiveOptions(), [watcher])
+    targets = SinkOptions("jsonl", 1, Path(os.devnull), show=False, save=None, max_frames=None, duration_s=seconds)
+    infer_cameras(classifier, parse_cameras([url]), targets, LiveOptions(), [watcher])
     Path(out).write_text(json.dumps(watcher.results), encoding="utf-8")
 
 

@@ -24,9 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.batch.jobs import Job, classify_job
-from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.runtime.live.grabber import CameraFrame
-from edgeclf.runtime.live.results import LiveResult
+from edgeclf.runtime.live.results import CameraStatistics, LiveResult
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.serve.server import preview_server
 

@@ -1,57 +1,59 @@
-"""The thread behind a camera: it opens, reads, and keeps nothing but the newest frame.
+"""The grabbing thread of a camera: opens a capture, reads frames, keeps only the newest.
 
-Opening and reading may block for as long as a network or a driver cares to, so they happen here, and timeouts are kept
-outside. The source's own timeouts are set as well, so that the thread of a silent network camera ends.
+Networks and drivers may block opening and reading for any time, so both happen in this thread, and whoever waits for a
+frame keeps the timeout. The capture's own timeouts are set as well, so that the thread of a silent camera ends.
 """
 
 import atexit
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.live.captures import Capture, CaptureEndedError
+from edgeclf.runtime.live.captures.capture import Capture, CaptureEndedError
+from edgeclf.runtime.live.clock import MONOTONIC, Clock
 
-# The source gives up so much sooner than whoever waits for it: a thread that has ended cannot be in the way of what follows.
+# The capture gives up this much sooner than the camera, so that its thread has ended before the source is reopened.
 _MARGIN_S = 0.5
 
-# Called with the longest wait and a function that says whether to stop waiting.
+# Called with the longest wait in seconds, and a function whose true result ends all waiting.
 OpenCapture: TypeAlias = Callable[[float, Callable[[], bool]], Capture]
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """One frame.
+    """One frame of a camera.
 
     Attributes:
-        number: Position in what the camera delivered, from 0; gaps are dropped or skipped frames.
+        number: Number of the frame among all that arrived, from 0; gaps are dropped or skipped frames.
         image_bgr: (H, W, 3) uint8, BGR.
-        captured_at_s: `time.monotonic()` when it arrived, before it was decoded.
+        captured_at_s: Monotonic time of its arrival in seconds, before it was decoded.
+        clock: The clock of that time.
     """
 
     number: int
     image_bgr: UInt8Array
     captured_at_s: float
+    clock: Clock = field(default=MONOTONIC, repr=False)
 
     @property
     def age_ms(self) -> float:
-        """How old it is now."""
-        return (time.monotonic() - self.captured_at_s) * 1e3
+        """Milliseconds since its arrival."""
+        return (self.clock.now_s() - self.captured_at_s) * 1e3
 
 
 @dataclass
 class GrabCounts:
-    """What a camera's grabbers saw, from one to the next; changed by the grabbing thread only.
+    """Counts of a camera, handed from one grabber to the next; changed by the grabbing thread only.
 
     Attributes:
         captured: Frames that arrived whole.
-        skipped: Those of them that nobody wanted.
-        unreadable: What arrived in a frame's place and could not be decoded.
-        size_changes: Times that the picture's size was another than before.
-        last_s: `time.monotonic()` when the last frame arrived.
+        skipped: Those of them that were not wanted.
+        unreadable: Damaged frames.
+        size_changes: Times that the image had another size than before.
+        last_s: Monotonic time at which the last frame arrived, in seconds; None before the first.
         last_size_hw: Size of the last decoded frame.
     """
 
@@ -67,19 +69,22 @@ class Grabber:
     """One opened capture and the thread that reads it.
 
     Args:
-        open_capture: Opens the source.
-        timeout_s: What may be waited for the source to open, and for a frame from it.
-        counts: What the grabbers before counted; goes on.
+        open_capture: Opens the capture.
+        timeout_s: Longest wait for the capture to open, and for a frame.
+        counts: Counts of the grabbers before, which go on.
+        clock: Source of time for the waits and the ages of frames.
 
     Attributes:
         timeout_s: As given.
         counts: As given.
-        fps: Frames per second as the source reports it, once it is open; 0 where it does not.
-        failure: Why the thread ended, as a phrase; None while it runs.
-        is_finished: Whether it ended because the source came to its regular end.
+        fps: Frames per second as the capture reports them, once it is open; 0 where it reports none.
+        failure: The cause of the thread's end, as a phrase; None while it runs.
+        is_finished: Whether the source came to its regular end.
     """
 
-    def __init__(self, open_capture: OpenCapture, timeout_s: float, counts: GrabCounts) -> None:
+    def __init__(
+        self, open_capture: OpenCapture, timeout_s: float, counts: GrabCounts, clock: Clock = MONOTONIC
+    ) -> None:
         self.timeout_s = timeout_s
         self.counts = counts
         self.fps = 0.0
@@ -88,6 +93,7 @@ class Grabber:
         self._newest: CameraFrame | None = None
         self._wanted_number = 0
         self._wanted_s = 0.0
+        self._clock = clock
         self._condition = threading.Condition()
         self._stopped = False
         # A daemon: a driver call that never returns must not keep the process alive.
@@ -98,14 +104,25 @@ class Grabber:
     def take(self, timeout_s: float) -> CameraFrame | None:
         """The newest frame not taken yet; None when none comes in time, the source ended, or `stop` was called."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: self._newest is not None or self.failure is not None or self._stopped, timeout_s
-            )
+            self._wait_for_frame(timeout_s)
             newest, self._newest = self._newest, None
             return newest
 
+    def has_frame(self, timeout_s: float) -> bool:
+        """Whether a frame not taken yet is there, after waiting for one as `take` does; leaves it there."""
+        with self._condition:
+            self._wait_for_frame(timeout_s)
+            return self._newest is not None
+
+    def _wait_for_frame(self, timeout_s: float) -> None:
+        self._clock.wait_for(
+            self._condition,
+            lambda: self._newest is not None or self.failure is not None or self._stopped,
+            timeout_s,
+        )
+
     def want(self, number: int, at_s: float) -> None:
-        """Says which frames are of use from now on: none before that number and that `time.monotonic()`."""
+        """Sets which frames are wanted from now on: none before that number, and that monotonic time in seconds."""
         with self._condition:
             self._wanted_number, self._wanted_s = number, at_s
             if self._newest is not None and not self._is_wanted(self._newest.number, self._newest.captured_at_s):
@@ -113,7 +130,7 @@ class Grabber:
                 self.counts.skipped += 1
 
     def stop(self, wait_s: float = 0.0) -> None:
-        """Ends the thread after the frame it is at, and waits so long for that; `take` returns at once."""
+        """Ends the thread after its present frame, and waits up to `wait_s` for the end; `take` returns at once."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
@@ -143,7 +160,7 @@ class Grabber:
             _GRABBERS.discard(self)
 
     def _grab(self, open_capture: OpenCapture) -> None:
-        """Reads frames until told to stop or the source ends."""
+        """Reads frames until `stop` is called or the source ends."""
         patience_s = max(self.timeout_s / 2, self.timeout_s - _MARGIN_S)
         capture = open_capture(patience_s, lambda: self._stopped)
         try:
@@ -154,13 +171,13 @@ class Grabber:
             capture.close()
 
     def _pass_on(self, capture: Capture, came_s: float) -> None:
-        """Decodes the grabbed frame and makes it the newest, or counts it where it is of no use."""
+        """Decodes the grabbed frame and makes it the newest, or counts it where it is damaged or not wanted."""
         counts = self.counts
         with self._condition:
             if self._stopped:
                 raise CaptureEndedError("closed")
             is_skipped = not self._is_wanted(counts.captured, came_s)
-        # Of frames that wait already, only the newest is worth the time to decode it.
+        # Of several frames that have arrived, only the newest is decoded.
         image_bgr = None if (is_undecoded := is_skipped or capture.is_behind) else capture.retrieve()
         is_whole = capture.skip() if is_undecoded else image_bgr is not None
         with self._condition:
@@ -173,7 +190,7 @@ class Grabber:
                 size_hw = (image_bgr.shape[0], image_bgr.shape[1])
                 counts.size_changes += counts.last_size_hw not in {None, size_hw}
                 counts.last_size_hw = size_hw
-                self._newest = CameraFrame(counts.captured, image_bgr, came_s)
+                self._newest = CameraFrame(counts.captured, image_bgr, came_s, self._clock)
             counts.skipped += is_skipped
             counts.captured += 1
             counts.last_s = came_s

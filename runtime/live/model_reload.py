@@ -1,92 +1,99 @@
-"""A model whose file may be replaced while it runs."""
+"""Model reload: a model file that is replaced while it runs is tried, then taken."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.jobs import Job, classify_job
+from edgeclf.runtime.classifier import Classifier
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import file_identity
-from edgeclf.runtime.session.session import ModelSession
+from edgeclf.runtime.live.clock import MONOTONIC, Clock, Ticker
+from edgeclf.runtime.live.events import ModelEvent, ModelKept, ModelReloaded
+
+_CHECK_EVERY_S = 1.0
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """What became of a file that was replaced.
+class ModelReload:
+    """A classifier whose session is exchanged for one of the file's new content, once that has classified a frame.
 
-    Attributes:
-        is_accepted: Whether the new model runs now.
-        text: What happened, as a phrase: why the old one was kept, or which labels are others.
-    """
-
-    is_accepted: bool
-    text: str
-
-
-class WatchedModel:
-    """A model that is exchanged for the file's new content once that has proved itself.
-
-    Threads that classify read `session` for every frame; one thread calls `look`.
+    Threads that classify read `classifier.session` for every frame; one thread calls `check`.
 
     Args:
-        session: The model to begin with.
-        load: Opens the file again with the same options.
+        classifier: The model to begin with.
 
     Attributes:
-        session: The model to use now.
-        reloads: How often a new one was taken.
-        rejections: How often the old one was kept.
+        reloads: Number of new models taken.
+        rejections: Number of times that the old model was kept.
     """
 
-    def __init__(self, session: ModelSession, load: Callable[[], ModelSession]) -> None:
-        self.session = session
-        self._load = load
-        self._known = self._seen = file_identity(session.path)
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._path = classifier.session.path
+        self._used = self._seen = file_identity(self._path)
         self.reloads = self.rejections = 0
 
-    def look(self, frame_bgr: UInt8Array | None = None) -> Replacement | None:
-        """Looks once whether the file is another one, and if so tries it.
+    def check(self, frame_bgr: UInt8Array | None = None) -> ModelEvent | None:
+        """Checks once whether the file was replaced, and if so tries the new model.
 
-        A file is tried when two looks in a row find it the same, so that one that is still being copied is left alone.
+        A file is tried when two checks in a row find the same content, so that one that is still being copied is left
+        alone.
 
         Args:
-            frame_bgr: (H, W, 3) uint8 BGR to classify with the new model before it is taken; None for a grey one.
+            frame_bgr: (H, W, 3) uint8 BGR, classified by the new model before it is taken; None for a grey image.
 
         Returns:
-            What became of a new file; None where there is none.
+            The decision on a new file; None where there is none.
         """
-        before, self._seen = self._seen, file_identity(self.session.path)
-        if self._seen != before or self._seen == self._known:
+        before, self._seen = self._seen, file_identity(self._path)
+        if self._seen != before or self._seen == self._used:
             return None
-        self._known = self._seen
-        replacement = self._try(frame_bgr)
-        self.reloads += replacement.is_accepted
-        self.rejections += not replacement.is_accepted
-        return replacement
+        self._used = self._seen
+        event = self._try(frame_bgr)
+        self.reloads += isinstance(event, ModelReloaded)
+        self.rejections += isinstance(event, ModelKept)
+        return event
 
-    def _try(self, frame_bgr: UInt8Array | None) -> Replacement:
+    def _try(self, frame_bgr: UInt8Array | None) -> ModelEvent:
         if self._seen is None:
-            return Replacement(is_accepted=False, text="the file is gone")
+            return ModelKept(self._path, "the file is gone")
+        image_bgr = np.full((64, 64, 3), 128, np.uint8) if frame_bgr is None else frame_bgr
         try:
-            session = self._load()
-            image_bgr = np.full((64, 64, 3), 128, np.uint8) if frame_bgr is None else frame_bgr
-            outcome = classify_job(session, Job.of_pixels("trial", image_bgr, 0))
-        except EdgeclfError as error:
-            return Replacement(is_accepted=False, text=str(error).removesuffix("."))
-        if outcome.error is not None:
-            return Replacement(is_accepted=False, text=str(outcome.error).removesuffix("."))
-        changes = label_changes(self.session.spec.labels, session.spec.labels)
-        self.session = session
-        return Replacement(is_accepted=True, text=changes or "the same labels")
+            session = self._classifier.open_session()
+            error = classify_job(session, Job.of_pixels("trial", image_bgr, 0)).error
+        except EdgeclfError as failure:
+            error = failure
+        if error is not None:
+            return ModelKept(self._path, str(error).removesuffix("."))
+        previous, self._classifier.session = self._classifier.session, session
+        return ModelReloaded(self._path, session.spec.labels, previous.spec.labels)
 
 
-def label_changes(before: Sequence[str], after: Sequence[str]) -> str:
-    """Which labels are others, as a phrase; empty where none is."""
-    added = [label for label in after if label not in before]
-    removed = [label for label in before if label not in after]
-    phrases = [f"{verb} {', '.join(labels)}" for verb, labels in (("new:", added), ("gone:", removed)) if labels]
-    if not phrases and tuple(before) != tuple(after):
-        phrases = ["the same labels in another order"]
-    return "; ".join(phrases)
+class ModelWatcher(Ticker):
+    """A thread that checks every second whether the model's file was replaced.
+
+    Args:
+        model: The model.
+        newest_frame: Returns a frame to try a new model with, (H, W, 3) uint8 BGR; None where there is none yet.
+        on_event: Called with each decision, from this thread.
+        clock: Source of time.
+    """
+
+    def __init__(
+        self,
+        model: ModelReload,
+        newest_frame: Callable[[], UInt8Array | None],
+        on_event: Callable[[ModelEvent], None],
+        clock: Clock = MONOTONIC,
+    ) -> None:
+        super().__init__("model", _CHECK_EVERY_S, clock)
+        self._model = model
+        self._newest_frame = newest_frame
+        self._on_event = on_event
+
+    def tick(self) -> None:
+        """See `Ticker`."""
+        event = self._model.check(self._newest_frame())
+        if event is not None:
+            self._on_event(event)

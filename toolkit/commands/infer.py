@@ -5,13 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeclf.toolkit.infer.records import OUTPUT_FORMATS, Delivery, OutputFormat
+from edgeclf.toolkit.infer.records import OUTPUT_FORMATS, OutputFormat, SinkOptions
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
@@ -25,7 +24,7 @@ from edgeclf.toolkit.options import (
     model_arguments,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
-from edgeclf.toolkit.serve.option import ServeOption, ServeTokenOption, preview_of
+from edgeclf.toolkit.serve.cli_option import ServeOption, ServeTokenOption, preview_of
 
 _RECONNECTS = 5
 _LOG_EVERY_S = 60.0
@@ -189,14 +188,10 @@ def infer(
     """Classify images, folders, videos or a camera; records to stdout, everything else to stderr."""
     # FFmpeg writes about damaged files to stderr by itself; those files get a record of their own.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from edgeclf.runtime import Classifier
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.runtime.live.smoothing import Smoothing
-    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.toolkit.console import silenced_decoders
-    from edgeclf.toolkit.infer.cameras import infer_camera
-    from edgeclf.toolkit.infer.files import infer_files
-    from edgeclf.toolkit.infer.options import LiveOptions
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format)
@@ -219,35 +214,53 @@ def infer(
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
     only_for_files = {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None}
     _check_only_for("files", "SOURCE...", not cameras, only_for_files)
-    options = LiveOptions(
-        reconnects=_RECONNECTS if reconnects is None else reconnects,
-        max_fps=fps,
-        every=every or 1,
-        loop=loop,
-        smoothing=Smoothing(smooth or 0.0, margin or 0.0, hold or 0.0),
-        freeze_after_s=freeze_after,
-        log_every_s=(0.0 if sys.stderr.isatty() else _LOG_EVERY_S) if log_every is None else log_every,
-        watch=watch,
-        events=events,
-        webhook=webhook,
-        on_event=on_event,
-    )
-    load = partial(
-        ModelSession,
-        model,
-        device=chosen_device(device, provider_option, engine_cache),
-        threads=threads,
-        **model_arguments(labels, mean, std),
-    )
-    session = load()
-    warn_of_other_cpu(model, session.spec, cpu_info())
-    delivery = Delivery(chosen, top_k, out, show, save, max_frames, duration)
+    targets = SinkOptions(chosen, top_k, out, show, save, max_frames, duration)
+
+    def open_classifier() -> Classifier:
+        classifier = Classifier(
+            model,
+            device=chosen_device(device, provider_option, engine_cache),
+            threads=threads,
+            exact=exact,
+            **model_arguments(labels, mean, std),
+        )
+        warn_of_other_cpu(model, classifier.spec, cpu_info())
+        return classifier
+
+    if cameras:
+        # Only here: files need no camera code.
+        from edgeclf.runtime.live.smoothing import Smoothing
+        from edgeclf.runtime.live.source import parse_cameras
+        from edgeclf.toolkit.infer.cameras import infer_cameras
+        from edgeclf.toolkit.infer.options import LiveOptions
+
+        options = LiveOptions(
+            reconnects=_RECONNECTS if reconnects is None else reconnects,
+            max_fps=fps,
+            every=every or 1,
+            loop=loop,
+            smoothing=Smoothing(smooth or 0.0, margin or 0.0, hold or 0.0),
+            freeze_after_s=freeze_after,
+            log_every_s=(0.0 if sys.stderr.isatty() else _LOG_EVERY_S) if log_every is None else log_every,
+            watch=watch,
+            events=events,
+            webhook=webhook,
+            on_event=on_event,
+        )
+        named = parse_cameras(cameras)
+        classifier = open_classifier()
+        with (
+            _terminated_like_interrupted(),
+            silenced_decoders(),
+            preview_of(classifier.session, named, serve, serve_token) as preview,
+        ):
+            infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])
+        return
+    from edgeclf.toolkit.infer.files import infer_files
+
+    session = open_classifier().session
     with _terminated_like_interrupted(), silenced_decoders():
-        if cameras:
-            with preview_of(session, cameras, serve, serve_token) as preview:
-                infer_camera(session, load, cameras, delivery, options, [] if preview is None else [preview])
-            return
-        errors = infer_files(session, sources or [], delivery, batch_size=batch_size, workers=workers, exact=exact)
+        errors = infer_files(session, sources or [], targets, batch_size=batch_size, workers=workers, exact=exact)
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 

@@ -1,1 +1,1 @@
-"""Camera events: the event log, and the webhooks and commands that receive events."""
+"""Camera events on their way out: as JSON records and words, to a file, a webhook, or a command."""

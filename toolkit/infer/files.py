@@ -10,7 +10,7 @@ from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.batch.sources import source_jobs
 from edgeclf.runtime.errors import UsageError
 from edgeclf.toolkit.console import note, progress_bar, warn
-from edgeclf.toolkit.infer.records import Delivery, check_targets, frame_view, make_writer, record_output
+from edgeclf.toolkit.infer.records import SinkOptions, check_targets, frame_view, make_writer, record_output
 
 if TYPE_CHECKING:
     from edgeclf.runtime.arrays import UInt8Array
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def infer_files(
     session: "ModelSession",
     sources: Sequence[str],
-    delivery: Delivery,
+    targets: SinkOptions,
     *,
     batch_size: int | None,
     workers: int | None,
@@ -31,7 +31,7 @@ def infer_files(
     Args:
         session: The model.
         sources: Files, folders and patterns.
-        delivery: Where the results go.
+        targets: Where records and frames go.
         batch_size: As for `classify_jobs`.
         workers: As for `classify_jobs`.
         exact: Whether large JPEGs are decoded at their full size.
@@ -42,31 +42,31 @@ def infer_files(
         OutputError: An output cannot be written; nothing is left under its name.
     """
     jobs = source_jobs(sources, reduce_for=None if exact else session.spec.preprocess)
-    if delivery.wants_frames and not jobs.has_videos:
+    if targets.wants_frames and not jobs.has_videos:
         raise UsageError(
             "nothing to show or save", got="still images", expected="a video or a camera for --show and --save"
         )
-    check_targets({"--out": delivery.out, "--save": delivery.save}, [session.path, *jobs.paths])
+    check_targets({"--out": targets.out, "--save": targets.save}, [session.path, *jobs.paths])
     widest = max(len(str(path)) for path in jobs.paths) + (len("#99999") if jobs.has_videos else 0)
     started = time.perf_counter()
     done = errors = 0
     with (
-        record_output(delivery, grows=False) as emit,
+        record_output(targets, grows=False) as emit,
         # A bar and records in one terminal would write over each other.
-        progress_bar(enabled=not delivery.fills_terminal) as progress,
-        frame_view(delivery, lambda: jobs.fps) as view,
+        progress_bar(enabled=not targets.fills_terminal) as progress,
+        frame_view(targets, lambda: jobs.fps) as view,
     ):
-        writer = make_writer(delivery, emit, widest)
+        writer = make_writer(targets, emit, widest)
         kept: deque[UInt8Array] = deque()
-        pulled = _until(iter(jobs), delivery.max_frames, delivery.duration_s)
-        if delivery.wants_frames:
+        pulled = _until(iter(jobs), targets.max_frames, targets.duration_s)
+        if targets.wants_frames:
             pulled = _keeping_frames(pulled, kept)
         outcomes = classify_jobs(session, pulled, batch_size=batch_size, workers=workers)
         for outcome in outcomes:
             writer.write(outcome)
             done += 1
             errors += outcome.error is not None
-            progress("infer", done, max(done, min(jobs.expected, delivery.max_frames or jobs.expected)))
+            progress("infer", done, max(done, min(jobs.expected, targets.max_frames or jobs.expected)))
             if kept and outcome.frame is not None:
                 frame_bgr = kept.popleft()
                 if outcome.prediction is not None and not view(frame_bgr, outcome.prediction):

@@ -1,4 +1,4 @@
-"""What a user may ask of live sources."""
+"""Options of `edgeclf infer` for cameras."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,17 +8,17 @@ from edgeclf.runtime.live.smoothing import Smoothing
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """How cameras are read and watched.
+    """How cameras are read and watched, and where their events go.
 
     Attributes:
-        reconnects: How often a lost camera is opened anew.
-        max_fps: Frames classified per second at most, of each camera; None for no limit.
+        reconnects: How often a lost camera is reopened.
+        max_fps: Frames of each camera classified per second at most; None for no limit.
         every: Only every so many frames is classified.
         loop: Whether video files begin again at their end.
-        smoothing: What it takes to change a label.
-        freeze_after_s: Seconds without a new picture that are an event; None for never.
+        smoothing: How much it takes to change a label.
+        freeze_after_s: Seconds without a new image that are an event; None for never.
         log_every_s: Seconds between lines of figures on stderr; 0 for none.
-        watch: Whether a replaced model file is taken while it runs.
+        watch: Whether a replaced model file is taken while the cameras run.
         events: File that events are appended to, `-` for stdout; None for none.
         webhook: URL that events are posted to; None for none.
         on_event: Command that is run for events; None for none.

@@ -1,9 +1,7 @@
-"""A camera's recording: at the speed of life, under its own name from the first frame on, and kept when the disk is full."""
+"""Real-time recording of a camera's annotated frames; the file stays playable when the disk fills up."""
 
 import contextlib
-import resource
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,46 +9,52 @@ from typing import TYPE_CHECKING
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images.video import VideoRecorder, usable_fps
+from edgeclf.runtime.live.clock import MONOTONIC, Clock
 
 if TYPE_CHECKING:
     from edgeclf.runtime.arrays import UInt8Array
 
-# What must be left on the disk, so that the file can be completed: its index, and what is written between two looks.
+# Free space that is kept to complete the file: its index, and what is written between two checks.
 _RESERVE_BYTES = 16 << 20
 _INDEX_BYTES_PER_FRAME = 32
-_LOOK_EVERY_S = 0.25
-# A gap in the stream is not filled up with repeated frames beyond this: they would be hours of one picture.
+_CHECK_EVERY_S = 0.25
+# A longer gap in the stream is not filled with repeated frames: they could be hours of one image.
 _LONGEST_REPEAT_S = 2.0
 
 
 class LiveRecording:
-    """Records annotated frames of a camera.
+    """A video file of annotated frames, as long as the camera ran.
 
-    A recording that cannot go on is completed and kept, said and counted, and takes no more frames; classification
-    goes on.
+    A recording that cannot go on is completed and kept, and takes no more frames; classification goes on.
 
     Args:
         path: The video file; its suffix chooses the codec.
-        fps: Gives the frame rate of the source, 0 where it is not known; asked when the first frame has come.
-        on_trouble: Told, in a phrase, why the recording stopped.
+        fps: Returns the frame rate of the source, 0 where it is not known; called when the first frame has come.
+        stopped: Called with a sentence when the recording stops before its end.
+        clock: Source of time.
 
     Attributes:
+        written: Frames written, repeated ones included.
         lost: Frames that came after the recording stopped.
-        trouble: Why it stopped, as a phrase; None while it did not.
+        stop_reason: Why it stopped before its end, as a phrase; None while it did not.
 
     Raises:
         OutputError: There is no codec for the file, or its folder cannot be made.
     """
 
-    def __init__(self, path: Path, fps: Callable[[], float], on_trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, fps: Callable[[], float], stopped: Callable[[str], None], clock: Clock = MONOTONIC
+    ) -> None:
         self._path = path
         self._fps = fps
-        self._on_trouble = on_trouble
+        self._stopped = stopped
+        self._clock = clock
         self._recorder: VideoRecorder | None = VideoRecorder(path, path)
         self._rate = 0.0
-        self._started_s = self._looked_s = 0.0
+        self._started_s = 0.0
+        self._checked_s: float | None = None
         self.written = self.lost = 0
-        self.trouble: str | None = None
+        self.stop_reason: str | None = None
         if path.is_dir():
             raise output_error(path, OSError(21, "an existing folder"))
         try:
@@ -59,7 +63,7 @@ class LiveRecording:
             raise output_error(path, error) from error
 
     def add(self, drawn_bgr: "UInt8Array") -> None:
-        """Takes a frame, (H, W, 3) uint8 BGR; repeats it where frames came slower than the recording's rate.
+        """Writes a frame, (H, W, 3) uint8 BGR; repeats it where frames came slower than the recording's rate.
 
         Raises:
             OutputError: The file cannot be opened for writing.
@@ -67,11 +71,11 @@ class LiveRecording:
         if self._recorder is None:
             self.lost += 1
             return
-        now_s = time.monotonic()
-        if now_s - self._looked_s >= _LOOK_EVERY_S:
-            self._looked_s = now_s
-            if self._room() < _RESERVE_BYTES + _INDEX_BYTES_PER_FRAME * self.written:
-                self._stop(f"the disk is nearly full, recording ends after {self.written} frames")
+        now_s = self._clock.now_s()
+        if self._checked_s is None or now_s - self._checked_s >= _CHECK_EVERY_S:
+            self._checked_s = now_s
+            if self._free_bytes() < _RESERVE_BYTES + _INDEX_BYTES_PER_FRAME * self.written:
+                self._complete(f"the disk is nearly full, recording ends after {self.written} frames")
                 self.lost += 1
                 return
         if self.written == 0:
@@ -94,26 +98,36 @@ class LiveRecording:
         if self._recorder is not None:
             if self.written == 0:
                 self._recorder.close()
-            self._stop(None)
+            self._complete(None)
 
-    def _stop(self, trouble: str | None) -> None:
+    def _complete(self, stop_reason: str | None) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is not None and self.written:
             try:
                 recorder.close()
             except OutputError as error:
-                trouble = str(error).removesuffix(".")
-        if trouble is not None:
-            self.trouble = trouble
-            self._on_trouble(f"--save {self._path}: {trouble}")
+                stop_reason = str(error).removesuffix(".")
+        if stop_reason is not None:
+            self.stop_reason = stop_reason
+            self._stopped(f"--save {self._path}: {stop_reason}")
 
-    def _room(self) -> float:
-        """Bytes that may still be written, as far as the system tells."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        room = float("inf")
+    def _free_bytes(self) -> float:
+        """Bytes that may still be written, as far as the system reports them."""
+        free = float("inf")
         with contextlib.suppress(OSError):
-            room = shutil.disk_usage(self._path.parent).free
-            if limit != resource.RLIM_INFINITY:
+            free = shutil.disk_usage(self._path.parent).free
+            limit = _file_size_limit()
+            if limit is not None:
                 size = self._path.stat().st_size if self._path.exists() else 0
-                room = min(room, limit - size)
-        return room
+                free = min(free, limit - size)
+        return free
+
+
+def _file_size_limit() -> int | None:
+    """The largest file that this process may write, in bytes; None for no limit."""
+    try:
+        import resource
+    except ImportError:  # Unix only
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit

@@ -1,4 +1,4 @@
-"""Where the results of `edgeclf infer` go: records as a table, JSON Lines or CSV, frames to a window or a video."""
+"""Records of `edgeclf infer` as a table, JSON Lines or CSV, and the options that say where records and frames go."""
 
 import contextlib
 import csv
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from edgeclf.toolkit.console import printable
+
 if TYPE_CHECKING:
     from edgeclf.runtime.batch.jobs import Outcome
     from edgeclf.runtime.prediction import LabelConfidence
@@ -20,8 +22,8 @@ _MAX_SOURCE_COLUMNS = 60
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What the user wants to get, and how much of it.
+class SinkOptions:
+    """Where records and frames go, and the limits of a run.
 
     Attributes:
         output_format: How records are written.
@@ -90,7 +92,7 @@ class RecordWriter(Protocol):
     """Writes one outcome after the other."""
 
     def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
-        """Writes one record, with the label after smoothing over frames where there is such a thing."""
+        """Writes one record, with the smoothed label where smoothing is on."""
 
 
 def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None" = None) -> dict[str, Any]:
@@ -115,21 +117,21 @@ def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None"
 
 
 def make_writer(
-    delivery: Delivery, emit: Callable[[str], object], widest_source: int, *, has_smoothed: bool = False
+    targets: SinkOptions, emit: Callable[[str], object], widest_source: int, *, has_smoothed: bool = False
 ) -> RecordWriter:
     """A writer of the chosen format.
 
     Args:
-        delivery: Format and number of classes in a record.
+        targets: Format and number of classes in a record.
         emit: Takes the text of one or more whole lines, ends included.
         widest_source: Length of the longest source name.
         has_smoothed: Whether CSV gets columns for the label after smoothing.
     """
-    if delivery.output_format == "jsonl":
-        return _JsonLines(emit, delivery.top_k)
-    if delivery.output_format == "csv":
-        return _Csv(emit, delivery.top_k, has_smoothed=has_smoothed)
-    return _Table(emit, delivery.top_k, widest_source)
+    if targets.output_format == "jsonl":
+        return _JsonLines(emit, targets.top_k)
+    if targets.output_format == "csv":
+        return _Csv(emit, targets.top_k, has_smoothed=has_smoothed)
+    return _Table(emit, targets.top_k, widest_source)
 
 
 class _JsonLines:
@@ -160,7 +162,7 @@ class _Csv:
 
 
 class _Lines:
-    """What csv.writer needs of a file."""
+    """The one method of a file that csv.writer calls."""
 
     def __init__(self, emit: Callable[[str], object]) -> None:
         self.write = emit
@@ -194,23 +196,14 @@ class _Table:
         )
 
 
-def printable(text: str) -> str:
-    """Text that a terminal shows on one line: a file's name may hold line ends and control sequences."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-    )
-
-
 @contextlib.contextmanager
-def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str], object]]:
-    """Yields what takes the text of records.
+def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[str], object]]:
+    """Yields the function that writes the text of records.
 
     Names of files need not be UTF-8; what is not goes out as an escape, which JSON reads back.
 
     Args:
-        delivery: Format, and the file to write, stdout where there is none.
+        targets: Format, and the file to write, stdout where there is none.
         grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
             appears only when it is complete.
 
@@ -219,11 +212,11 @@ def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str]
     """
     from edgeclf.runtime.files import output_error, replacing
 
-    out = delivery.out
+    out = targets.out
     if out is None:
         with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
             # Machines read UTF-8 whatever the terminal's encoding is.
-            encoding = None if delivery.output_format == "table" else "utf-8"
+            encoding = None if targets.output_format == "table" else "utf-8"
             sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
         def emit(text: str) -> None:
@@ -249,17 +242,17 @@ def record_output(delivery: Delivery, *, grows: bool) -> Iterator[Callable[[str]
 
 
 @contextlib.contextmanager
-def frame_view(delivery: Delivery, fps: Callable[[], float]) -> Iterator[Callable[..., bool]]:
-    """Yields what takes frames to show or record; a recording appears under its name when the block ends well."""
-    save = delivery.save
-    if not delivery.wants_frames:
+def frame_view(targets: SinkOptions, fps: Callable[[], float]) -> Iterator[Callable[..., bool]]:
+    """Yields the function that shows or records a frame; a recording appears under its name when the block ends well."""
+    save = targets.save
+    if not targets.wants_frames:
         yield lambda *_: True
         return
     from edgeclf.runtime.files import replacing
     from edgeclf.toolkit.infer.windows import FrameView
 
     with replacing(save) if save is not None else contextlib.nullcontext() as temporary:
-        view = FrameView(show=delivery.show, record_to=temporary, record_as=save, fps=fps)
+        view = FrameView(show=targets.show, record_to=temporary, record_as=save, fps=fps)
         complete = False
         try:
             yield view.add

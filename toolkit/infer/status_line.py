@@ -1,21 +1,20 @@
-"""One line on stderr that changes in place, and warnings that do not run into it."""
+"""The status line: one line on stderr that changes in place, with notes and warnings above it."""
 
 import os
 import sys
 import threading
 import time
 
-from edgeclf.toolkit.console import note, warn
-from edgeclf.toolkit.infer.records import printable
+from edgeclf.toolkit.console import note, printable, warn
 
 _LINE_EVERY_S = 0.1
 
 
-class LiveLine:
+class StatusLine:
     """A line that changes in place. Thread-safe; each source has its own part of it.
 
     Args:
-        enabled: False shows nothing but notes and warnings.
+        enabled: False writes nothing but notes and warnings.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -25,7 +24,7 @@ class LiveLine:
         self._lock = threading.Lock()
 
     def show(self, source: str, text: str) -> None:
-        """Replaces a source's part; the line changes when it was not changed a moment ago."""
+        """Replaces a source's part; the line is redrawn at most ten times a second."""
         if not self._enabled:
             return
         now_s = time.monotonic()
@@ -64,7 +63,7 @@ class LiveLine:
             sys.stderr.write("\r\x1b[K")
 
     def end(self) -> None:
-        """Leaves the line as it is; what comes next begins below it, and nothing changes it any more."""
+        """Leaves the line as it is for good; later output begins below it."""
         with self._lock:
             self._enabled = False
             if self._shown_at_s:

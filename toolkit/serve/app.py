@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
 from edgeclf.toolkit.serve.guard import Guard
 from edgeclf.toolkit.serve.metrics import PreviewMetrics
 from edgeclf.toolkit.serve.pictures import Pictures
-from edgeclf.toolkit.serve.wait import wait_until
+from edgeclf.toolkit.serve.polling import wait_until
+from edgeclf.toolkit.serve.state import CameraState, PreviewState
 
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -44,7 +44,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def preview_app(
-    feeds: PreviewFeeds, *, token: str | None, hosts: Collection[str] | None, port: int, pool: Executor
+    feeds: PreviewState, *, token: str | None, hosts: Collection[str] | None, port: int, pool: Executor
 ) -> Starlette:
     """The ASGI application.
 
@@ -74,7 +74,7 @@ def preview_app(
 
 
 class _Preview:
-    def __init__(self, feeds: PreviewFeeds, pictures: Pictures) -> None:
+    def __init__(self, feeds: PreviewState, pictures: Pictures) -> None:
         self._feeds = feeds
         self._pictures = pictures
         self._metrics = PreviewMetrics(feeds)
@@ -111,7 +111,7 @@ class _Preview:
     async def figures(self, request: Request) -> Response:
         return self._stream(request, self._messages(), "text/event-stream")
 
-    async def _parts(self, feed: CameraFeed) -> AsyncIterator[bytes]:
+    async def _parts(self, feed: CameraState) -> AsyncIterator[bytes]:
         shown = 0
         # A browser shows a part when it meets the boundary behind it, so each goes out with its own.
         yield f"--{_BOUNDARY}\r\n".encode()
@@ -164,7 +164,7 @@ class _Preview:
 
         return StreamingResponse(counted(), headers=headers)
 
-    def _feed(self, request: Request) -> CameraFeed:
+    def _feed(self, request: Request) -> CameraState:
         number: int = request.path_params["number"]
         cameras = self._feeds.cameras
         if number >= len(cameras):
@@ -172,12 +172,12 @@ class _Preview:
         return cameras[number]
 
 
-def _progress(feeds: PreviewFeeds) -> list[int]:
+def _progress(feeds: PreviewState) -> list[int]:
     """Changes with every result and event."""
     return [feeds.last_event, *(feed.sequence for feed in feeds.cameras)]
 
 
-def _differs(feeds: PreviewFeeds, before: list[int]) -> bool:
+def _differs(feeds: PreviewState, before: list[int]) -> bool:
     return feeds.closing or _progress(feeds) != before
 
 

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from edgeclf.runtime.live.results import LiveResult
-from edgeclf.toolkit.serve.feeds import PreviewFeeds
+from edgeclf.toolkit.serve.state import PreviewState
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _COUNTERS = {
@@ -28,7 +28,7 @@ class PreviewMetrics:
         feeds: Where the counts are; its results are listened to from now on.
     """
 
-    def __init__(self, feeds: PreviewFeeds) -> None:
+    def __init__(self, feeds: PreviewState) -> None:
         # A time of creation beside every counter doubles the page and says nothing that a restart does not.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
@@ -58,7 +58,7 @@ class PreviewMetrics:
 
 
 class _Counts(Collector):
-    def __init__(self, feeds: PreviewFeeds) -> None:
+    def __init__(self, feeds: PreviewState) -> None:
         self._feeds = feeds
 
     def collect(self) -> Iterator[Metric]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.toolkit.serve.feeds import CameraFeed, PreviewFeeds
-from edgeclf.toolkit.serve.wait import wait_until
+from edgeclf.toolkit.serve.polling import wait_until
+from edgeclf.toolkit.serve.state import CameraState, PreviewState
 
 # Enough to see what a camera sees; on a small device every further pixel and picture is taken from the classifier.
 _LONGEST_SIDE = 640
@@ -49,14 +49,14 @@ class Pictures:
         pool: Where pictures are encoded.
     """
 
-    def __init__(self, feeds: PreviewFeeds, pool: Executor) -> None:
+    def __init__(self, feeds: PreviewState, pool: Executor) -> None:
         self._feeds = feeds
         self._pool = pool
         self._newest: dict[int, Picture] = {}
         self._due_s: dict[int, float] = {}
         self._encoding: dict[int, asyncio.Task[Picture | None]] = {}
 
-    async def newer(self, feed: CameraFeed, after: int, timeout_s: float) -> Picture | None:
+    async def newer(self, feed: CameraState, after: int, timeout_s: float) -> Picture | None:
         """A camera's newest picture, once there is one behind sequence number `after`; None when none comes in time."""
         feeds = self._feeds
         await wait_until(lambda: feed.sequence > after or feeds.closing, timeout_s)
@@ -74,7 +74,7 @@ class Pictures:
         # One client that goes away must not take the picture from the others.
         return await asyncio.shield(task)
 
-    async def _encode(self, feed: CameraFeed) -> Picture | None:
+    async def _encode(self, feed: CameraState) -> Picture | None:
         loop, number = asyncio.get_running_loop(), feed.number
         try:
             await asyncio.sleep(max(0.0, self._due_s.get(number, 0.0) - loop.time()))

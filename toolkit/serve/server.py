@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.toolkit.console import note, warn
 from edgeclf.toolkit.serve.address import Address, Token, choose_token, listen, parse_address, visitor_host
-from edgeclf.toolkit.serve.feeds import PreviewFeeds
+from edgeclf.toolkit.serve.state import PreviewState
 
 if TYPE_CHECKING:
     import socket
@@ -30,7 +30,7 @@ def preview_server(
     model: dict[str, Any],
     cameras: Sequence[str] = (),
     stale_after_s: float = 10.0,
-) -> Iterator[PreviewFeeds]:
+) -> Iterator[PreviewState]:
     """Serves the preview while the block runs; yields what takes results and events.
 
     Args:
@@ -49,7 +49,7 @@ def preview_server(
     found = parse_address(address)
     chosen = choose_token(token, os.environ, found)
     _check_packages()
-    feeds = PreviewFeeds(model, cameras, stale_after_s)
+    feeds = PreviewState(model, cameras, stale_after_s)
     sockets = listen(found)
     try:
         feeds.url = f"http://{visitor_host(sockets[0])}:{sockets[0].getsockname()[1]}/"
@@ -68,7 +68,7 @@ def preview_server(
 class _ServerThread:
     """A running server."""
 
-    def __init__(self, feeds: PreviewFeeds, address: Address, token: Token, sockets: "list[socket.socket]") -> None:
+    def __init__(self, feeds: PreviewState, address: Address, token: Token, sockets: "list[socket.socket]") -> None:
         import uvicorn
 
         from edgeclf.toolkit.serve.app import preview_app

@@ -3,12 +3,9 @@
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeclf.runtime.batch.sources import image_paths
-from edgeclf.runtime.errors import SourceError, UsageError
-from edgeclf.runtime.live.camera import masked, parse_camera
+from edgeclf.runtime.errors import SourceError
 
 
 def names(root, sources):
@@ -58,32 +55,3 @@ def test_sources_keep_their_order_and_a_named_file_counts_whatever_it_is_called(
 def test_nothing_there_is_an_error(tree, source):
     with pytest.raises(SourceError, match=r"cannot find|no images"):
         image_paths([tree / source])
-
-
-@given(st.integers(0, 10_000))
-def test_camera_numbers(number):
-    assert parse_camera(number) == parse_camera(str(number)) == number
-
-
-@pytest.mark.parametrize("source", ["http://h/v", "https://h/v", "rtsp://u:p@h:554/s", "/dev/video2"])
-def test_camera_places(source):
-    assert parse_camera(source) == source
-
-
-@pytest.mark.parametrize("source", ["", "-1", "1.5", "video.txt", "ftp://h/v", "front door"])
-def test_what_is_no_camera(source):
-    with pytest.raises(UsageError, match="as a camera"):
-        parse_camera(source)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("rtsp://admin:secret@10.0.0.2:554/live", "rtsp://admin:***@10.0.0.2:554/live"),
-        ("http://host/path:with@signs", "http://host/path:with@signs"),
-        ("http://host:8080/v", "http://host:8080/v"),
-        ("/dev/video0", "/dev/video0"),
-    ],
-)
-def test_a_camera_is_shown_without_its_password(url, shown):
-    assert masked(url) == shown

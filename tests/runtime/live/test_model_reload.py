@@ -1,52 +1,64 @@
 """A model file that is replaced: taken when it proves itself, else the old one stays."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
-from edgeclf.runtime.live.model_reload import WatchedModel, label_changes
-from edgeclf.runtime.session.session import ModelSession
+from edgeclf.runtime.classifier import Classifier
+from edgeclf.runtime.live.events import ModelKept, ModelReloaded
+from edgeclf.runtime.live.model_reload import ModelReload
 from edgeclf.runtime.spec import Preprocess
 
 
 @pytest.fixture
-def watched(make_colour_model, tmp_path):
-    path = make_colour_model(tmp_path / "m.onnx")
-    load = partial(ModelSession, path, threads=1)
-    return WatchedModel(load(), load)
+def classifier(make_colour_model, tmp_path):
+    return Classifier(make_colour_model(tmp_path / "m.onnx"), threads=1)
 
 
-def replace_by(watched, tmp_path, content):
+def replace_by(classifier, tmp_path, content):
     (tmp_path / "new").write_bytes(content)
-    (tmp_path / "new").replace(watched.session.path)
+    (tmp_path / "new").replace(classifier.session.path)
 
 
 def other_model(make_colour_model, tmp_path, **changes):
     return make_colour_model(tmp_path / "other.onnx", **changes).read_bytes()
 
 
-def test_nothing_happens_while_the_file_stays(watched):
-    before = watched.session
-    assert [watched.look() for _ in range(3)] == [None] * 3
-    assert watched.session is before
+def test_nothing_happens_while_the_file_stays(classifier):
+    before = classifier.session
+    reload = ModelReload(classifier)
+    assert [reload.check() for _ in range(3)] == [None] * 3
+    assert classifier.session is before
 
 
-def test_a_new_file_is_taken_once_it_has_been_the_same_twice(watched, make_colour_model, tmp_path):
-    before = watched.session
+def test_a_new_file_is_taken_once_it_has_been_the_same_twice(classifier, make_colour_model, tmp_path):
+    before, labels = classifier.session, classifier.labels
+    reload = ModelReload(classifier)
     new = other_model(make_colour_model, tmp_path, size_hw=(16, 24), spec_changes={"preprocess": Preprocess((16, 24))})
-    replace_by(watched, tmp_path, new)
-    assert watched.look() is None
-    replacement = watched.look(np.zeros((480, 640, 3), np.uint8))
-    assert (replacement.is_accepted, replacement.text) == (True, "the same labels")
-    assert watched.session is not before
-    assert watched.session.spec.preprocess.size_hw == (16, 24)
-    assert watched.look() is None
-    assert (watched.reloads, watched.rejections) == (1, 0)
+    replace_by(classifier, tmp_path, new)
+    assert reload.check() is None
+    frame_bgr = np.full((480, 640, 3), (0, 0, 200), np.uint8)
+    assert reload.check(frame_bgr) == ModelReloaded(before.path, labels, labels)
+    assert classifier.session is not before
+    assert classifier.spec.preprocess.size_hw == (16, 24)
+    assert reload.check() is None
+    assert (reload.reloads, reload.rejections) == (1, 0)
 
 
-def test_what_does_not_open_or_keeps_no_contract_is_refused_and_said_once(watched, make_colour_model, tmp_path):
-    before = watched.session
+def test_a_classifier_goes_on_with_the_new_model_in_threads_that_used_the_old_one(
+    classifier, make_colour_model, tmp_path
+):
+    red_bgr = np.full((48, 64, 3), (0, 0, 200), np.uint8)
+    assert classifier.predict(red_bgr).label == "red"
+    other = {"preprocess": Preprocess((16, 24)), "labels": ("rot", "green", "blue")}
+    replace_by(classifier, tmp_path, other_model(make_colour_model, tmp_path, size_hw=(16, 24), spec_changes=other))
+    classifier.session = classifier.open_session()
+    assert classifier.predict(red_bgr).label == "rot"
+    assert [prediction.label for prediction in classifier.predict_batch([red_bgr] * 2)] == ["rot"] * 2
+
+
+def test_what_does_not_open_or_keeps_no_contract_is_refused_and_said_once(classifier, make_colour_model, tmp_path):
+    before = classifier.session
+    reload = ModelReload(classifier)
     good = before.path.read_bytes()
     lying = other_model(
         make_colour_model, tmp_path, size_hw=(32, 32), spec_changes={"preprocess": Preprocess((64, 64))}
@@ -57,28 +69,26 @@ def test_what_does_not_open_or_keeps_no_contract_is_refused_and_said_once(watche
         (good[:100], "cannot open model"), (b"", "cannot open model"), (lying, "does not match its own spec"),
         (few, "the labels do not match"), (without, "has no edgeclf spec"),
     ]):  # fmt: skip
-        replace_by(watched, tmp_path, content)
-        watched.look()
-        replacement = watched.look()
-        assert not replacement.is_accepted
-        assert words in replacement.text
-        assert watched.look() is None
-        assert watched.rejections == number + 1
-    assert watched.session is before
-    watched.session.path.unlink()
-    watched.look()
-    assert watched.look().text == "the file is gone"
-    replace_by(watched, tmp_path, good)
-    watched.look()
-    assert watched.look().is_accepted
+        replace_by(classifier, tmp_path, content)
+        reload.check()
+        event = reload.check()
+        assert isinstance(event, ModelKept)
+        assert words in event.reason
+        assert reload.check() is None
+        assert reload.rejections == number + 1
+    assert classifier.session is before
+    before.path.unlink()
+    reload.check()
+    assert reload.check() == ModelKept(before.path, "the file is gone")
+    replace_by(classifier, tmp_path, good)
+    reload.check()
+    assert isinstance(reload.check(), ModelReloaded)
 
 
-def test_other_labels_are_named(watched, make_colour_model, tmp_path):
+def test_other_labels_are_named(classifier, make_colour_model, tmp_path):
+    reload = ModelReload(classifier)
     replace_by(
-        watched, tmp_path, other_model(make_colour_model, tmp_path, spec_changes={"labels": ("red", "grün", "blue")})
+        classifier, tmp_path, other_model(make_colour_model, tmp_path, spec_changes={"labels": ("red", "grün", "blue")})
     )
-    watched.look()
-    assert watched.look().text == "new: grün; gone: green"
-    assert label_changes(("a", "b"), ("b", "a")) == "the same labels in another order"
-    assert label_changes(("a", "b"), ("a", "b")) == ""
-    assert label_changes(("a",), ("a", "b", "c")) == "new: b, c"
+    reload.check()
+    assert reload.check() == ModelReloaded(classifier.session.path, ("red", "grün", "blue"), ("red", "green", "blue"))

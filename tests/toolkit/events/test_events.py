@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from edgeclf.runtime.errors import OutputError, SourceError, UsageError
-from edgeclf.toolkit.events.event_log import BackgroundDelivery, DeliveryError, EventFile, make_event
-from edgeclf.toolkit.events.receivers import command, webhook
+from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
+from edgeclf.toolkit.events.command import command_sink
+from edgeclf.toolkit.events.event_record import make_record
+from edgeclf.toolkit.events.file_sink import FileSink
+from edgeclf.toolkit.events.webhook import webhook_sink
 
 
 class Receiver:
@@ -48,7 +51,7 @@ class Receiver:
 
 
 def numbered(number):
-    return make_event("label", "cam", label="réd", previous=None, frame=number)
+    return make_record("label", "cam", label="réd", previous=None, frame=number)
 
 
 def wait_until(condition, seconds=20):
@@ -67,7 +70,7 @@ def test_an_event_says_what_when_and_where():
 
 def test_a_file_of_events_grows_and_is_kept_from_run_to_run(tmp_path):
     for number in range(2):
-        events = EventFile(tmp_path / "deep" / "events.jsonl", pytest.fail)
+        events = FileSink(tmp_path / "deep" / "events.jsonl", pytest.fail)
         events.on_event(numbered(number))
         events.close()
     lines = (tmp_path / "deep" / "events.jsonl").read_text(encoding="utf-8").splitlines()
@@ -78,7 +81,7 @@ def test_a_file_of_events_grows_and_is_kept_from_run_to_run(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_costs_events_and_is_said_once():
     troubles = []
-    events = EventFile(Path("/dev/full"), troubles.append)
+    events = FileSink(Path("/dev/full"), troubles.append)
     for number in range(5):
         events.on_event(numbered(number))
     events.close()
@@ -91,12 +94,12 @@ def test_a_full_disk_costs_events_and_is_said_once():
 def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        EventFile(tmp_path / "file" / "events.jsonl", pytest.fail)
+        FileSink(tmp_path / "file" / "events.jsonl", pytest.fail)
 
 
 def test_a_webhook_gets_every_event_in_order_with_user_and_password():
     with Receiver() as receiver:
-        hook = webhook(f"http://me:p%40ss@{receiver.address}/hook?x=1", pytest.fail)
+        hook = webhook_sink(f"http://me:p%40ss@{receiver.address}/hook?x=1", pytest.fail)
         for number in range(20):
             hook.on_event(numbered(number))
         hook.close()
@@ -112,7 +115,7 @@ def test_a_webhook_gets_every_event_in_order_with_user_and_password():
 def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
     troubles = []
     with Receiver(codes=[503, 429, 200, 404, 302]) as receiver:
-        hook = webhook(f"http://{receiver.address}/", troubles.append)
+        hook = webhook_sink(f"http://{receiver.address}/", troubles.append)
         for number in range(4):
             hook.on_event(numbered(number))
         wait_until(lambda: hook.delivered + hook.failed == 4)
@@ -125,12 +128,12 @@ def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
 @pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/"])
 def test_a_url_that_cannot_be_posted_to(url):
     with pytest.raises(UsageError, match="cannot post to"):
-        webhook(url, pytest.fail)
+        webhook_sink(url, pytest.fail)
 
 
 def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted():
     troubles, release = [], threading.Event()
-    hanging = BackgroundDelivery("hang", lambda _event, closing: closing.wait(30), 2, troubles.append)
+    hanging = BackgroundSink("hang", lambda _event, closing: closing.wait(30), 2, troubles.append)
     started = time.monotonic()
     for number in range(1000):
         hanging.on_event(numbered(number))
@@ -149,9 +152,9 @@ def test_trouble_is_said_again_after_a_success():
 
     def deliver(_event, _closing):
         if (trouble := next(outcomes)) is not None:
-            raise DeliveryError(trouble)
+            raise SinkError(trouble)
 
-    delivery = BackgroundDelivery("d", deliver, 1, troubles.append)
+    delivery = BackgroundSink("d", deliver, 1, troubles.append)
     for number in range(4):
         delivery.on_event(numbered(number))
     delivery.close()
@@ -176,7 +179,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(script, tmp_pa
         "open(sys.argv[1], 'a').write(json.dumps([event, sys.argv[2:], "
         "{k: v for k, v in os.environ.items() if k.startswith('EDGECLF_')}]) + '\\n')"
     )
-    sink = command(f"'{path}' '{tmp_path / 'out'}' '$HOME; rm -rf x' *", pytest.fail)
+    sink = command_sink(f"'{path}' '{tmp_path / 'out'}' '$HOME; rm -rf x' *", pytest.fail)
     sink.on_event(numbered(7))
     sink.close()
     event, arguments, variables = json.loads((tmp_path / "out").read_text())
@@ -188,14 +191,14 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(script, tmp_pa
 
 
 def test_a_command_that_fails_hangs_or_does_not_read_is_counted(script, monkeypatch, tmp_path):
-    monkeypatch.setattr("edgeclf.toolkit.events.receivers._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("edgeclf.toolkit.events.command._TIMEOUT_S", 0.5)
     troubles = []
     path = script(
         "sys.exit(3) if sys.argv[1] == 'fail' else (open(sys.argv[2], 'w').write(str(os.getpid())), time.sleep(60))"
     )
-    failing = command(f"'{path}' fail", troubles.append)
+    failing = command_sink(f"'{path}' fail", troubles.append)
     failing.on_event(numbered(0))
-    hanging = command(f"'{path}' hang '{tmp_path / 'pid'}'", troubles.append)
+    hanging = command_sink(f"'{path}' hang '{tmp_path / 'pid'}'", troubles.append)
     hanging.on_event({**numbered(0), "note": ["x" * 200_000]})  # more than a pipe holds
     wait_until(lambda: failing.failed == hanging.failed == 1)
     failing.close()
@@ -209,6 +212,6 @@ def test_a_command_that_fails_hangs_or_does_not_read_is_counted(script, monkeypa
 def test_commands_that_cannot_be_run_are_errors_at_once():
     for text in ("", "'unfinished"):
         with pytest.raises(UsageError, match="bad --on-event"):
-            command(text, pytest.fail)
+            command_sink(text, pytest.fail)
     with pytest.raises(SourceError, match="no such program"):
-        command("/nowhere/at/all --now", pytest.fail)
+        command_sink("/nowhere/at/all --now", pytest.fail)

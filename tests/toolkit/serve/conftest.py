@@ -17,12 +17,11 @@ import pytest
 
 from edgeclf.runtime.batch.jobs import Outcome
 from edgeclf.runtime.errors import ImageError
-from edgeclf.runtime.live.camera import CameraStatistics
 from edgeclf.runtime.live.grabber import CameraFrame
-from edgeclf.runtime.live.results import LiveResult
+from edgeclf.runtime.live.results import CameraStatistics, LiveResult
 from edgeclf.runtime.prediction import Prediction
-from edgeclf.toolkit.serve.feeds import PreviewFeeds
 from edgeclf.toolkit.serve.server import preview_server
+from edgeclf.toolkit.serve.state import PreviewState
 
 from .clients import LABELS
 
@@ -61,12 +60,12 @@ def make_result() -> Callable[..., LiveResult]:
 
 
 @pytest.fixture
-def start_preview(monkeypatch) -> Iterator[Callable[..., PreviewFeeds]]:
+def start_preview(monkeypatch) -> Iterator[Callable[..., PreviewState]]:
     """Starts a preview on a free port, which ends with the test."""
     monkeypatch.delenv("EDGECLF_SERVE_TOKEN", raising=False)
     with contextlib.ExitStack() as stack:
 
-        def start(address: str = ":0", token: str | None = None, **options: object) -> PreviewFeeds:
+        def start(address: str = ":0", token: str | None = None, **options: object) -> PreviewState:
             return stack.enter_context(preview_server(address, token, model=MODEL, **options))
 
         yield start

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeclf.runtime.live.camera import CameraStatistics
+from edgeclf.runtime.live.results import CameraStatistics
 from edgeclf.toolkit.serve import pictures
 
 from ...randomness import fresh_rng

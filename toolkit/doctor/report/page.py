@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.preprocess import load_image, resize
+from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding
 from edgeclf.toolkit.doctor.remedies import command_line
-from edgeclf.toolkit.doctor.report.terminal import looked_at, printable, value_text
+from edgeclf.toolkit.doctor.report.terminal import looked_at, value_text
 
 if TYPE_CHECKING:
     from edgeclf.toolkit.doctor.examination import Examination

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.toolkit.console import print_json, print_table
+from edgeclf.toolkit.console import print_json, print_table, printable
 from edgeclf.toolkit.doctor.findings import Finding
 
 if TYPE_CHECKING:
@@ -124,11 +124,3 @@ def value_text(value: object, most: int = 12) -> str:
         parts = [value_text(item, most) for item in value[:most]]
         return "[" + ", ".join(parts) + (", …" if len(value) > most else "") + "]"
     return str(value)
-
-
-def printable(text: str) -> str:
-    """Text that every terminal and page can show: bytes of file names that are not Unicode, and control characters, escaped."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in shown
-    )

@@ -1,6 +1,6 @@
 """What the preview knows of the cameras: written by the thread that classifies, read by the server's.
 
-`PreviewFeeds.on_result` and `on_event` are all that an application calls; they keep references and counts, and leave
+`PreviewState.on_result` and `on_event` are all that an application calls; they keep references and counts, and leave
 every other piece of work to whoever asks.
 """
 
@@ -59,7 +59,7 @@ class Second:
 
 
 @dataclass(eq=False)
-class CameraFeed:
+class CameraState:
     """One camera.
 
     Attributes:
@@ -150,7 +150,7 @@ class CameraFeed:
         return document
 
 
-class PreviewFeeds:
+class PreviewState:
     """All cameras, the newest events, and the figures that a monitoring system collects.
 
     Args:
@@ -172,7 +172,7 @@ class PreviewFeeds:
         self.url = ""
         self.event_counts: Counter[tuple[str, str]] = Counter()
         self._began_s = time.monotonic()
-        self._cameras: dict[str, CameraFeed] = {}
+        self._cameras: dict[str, CameraState] = {}
         self._events: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED_EVENTS)
         self.last_event = 0
         self._lock = threading.Lock()
@@ -208,7 +208,7 @@ class PreviewFeeds:
         self.closing = True
 
     @property
-    def cameras(self) -> list[CameraFeed]:
+    def cameras(self) -> list[CameraState]:
         """In the order of their numbers."""
         with self._lock:
             return list(self._cameras.values())
@@ -239,14 +239,14 @@ class PreviewFeeds:
         now_s = time.monotonic()
         return list(_troubles(self.cameras, now_s, self.stale_after_s)) if self._cameras else ["no camera yet"]
 
-    def _camera(self, name: str) -> CameraFeed:
+    def _camera(self, name: str) -> CameraState:
         with self._lock:
             if name not in self._cameras:
-                self._cameras[name] = CameraFeed(len(self._cameras), name, time.monotonic())
+                self._cameras[name] = CameraState(len(self._cameras), name, time.monotonic())
             return self._cameras[name]
 
 
-def _troubles(feeds: Iterable[CameraFeed], now_s: float, stale_after_s: float) -> Iterable[str]:
+def _troubles(feeds: Iterable[CameraState], now_s: float, stale_after_s: float) -> Iterable[str]:
     for feed in feeds:
         state = feed.state(now_s, stale_after_s)
         if state == "waiting":

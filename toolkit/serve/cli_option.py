@@ -1,16 +1,17 @@
-"""`--serve` and `--serve-token`: what a command says about them and does with them. Light: every `--help` loads it."""
+"""The options `--serve` and `--serve-token`, and the preview they start. Light: every `--help` imports this module."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from edgeclf.runtime.live.source import CameraSource
     from edgeclf.runtime.session.session import ModelSession
-    from edgeclf.toolkit.serve.feeds import PreviewFeeds
+    from edgeclf.toolkit.serve.state import PreviewState
 
 ServeOption = Annotated[
     str | None,
@@ -33,18 +34,18 @@ ServeTokenOption = Annotated[
 
 
 def preview_of(
-    session: "ModelSession", cameras: Sequence[int | str], serve: str | None, token: str | None
-) -> "AbstractContextManager[PreviewFeeds | None]":
-    """The preview that `--serve` asks for, to run while cameras are classified; gives None where it is not asked for.
+    session: "ModelSession", cameras: "Sequence[CameraSource]", serve: str | None, token: str | None
+) -> "AbstractContextManager[PreviewState | None]":
+    """The preview that `--serve` asks for, to run while cameras are classified; yields None without `--serve`.
 
     Args:
         session: The model.
-        cameras: The cameras, as the user named them.
+        cameras: The cameras.
         serve: Value of `--serve`.
         token: Value of `--serve-token`.
 
     Raises:
-        UsageError: `--serve-token` without `--serve`, or a camera that is none; on entering, see `preview_server`.
+        UsageError: `--serve-token` without `--serve`; on entering, see `preview_server`.
     """
     from edgeclf.runtime.errors import UsageError
 
@@ -52,7 +53,6 @@ def preview_of(
         if token is not None:
             raise UsageError("--serve-token without --serve", expected="both", do="add --serve :8080, or leave it out")
         return contextlib.nullcontext()
-    from edgeclf.runtime.live.camera import masked, parse_camera
     from edgeclf.toolkit.serve.server import preview_server
 
     spec = session.spec
@@ -63,5 +63,4 @@ def preview_of(
         "provider": session.provider,
         "labels": list(spec.labels),
     }
-    names = [masked(str(parse_camera(camera))) for camera in cameras]
-    return preview_server(serve, token, model=model, cameras=names)
+    return preview_server(serve, token, model=model, cameras=[camera.name for camera in cameras])

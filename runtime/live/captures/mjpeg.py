@@ -1,29 +1,28 @@
-"""MJPEG over HTTP, the stream that most network cameras and microcontrollers can give.
+"""MJPEG over HTTP: a multipart stream of JPEG images, as most network cameras and microcontrollers send it.
 
-FFmpeg's reader ends such a stream at the first part that is no picture, and looks at seconds of it before it hands out
-the first frame. Here a damaged part costs only itself, and a frame's time is that of its last byte.
+FFmpeg's reader ends such a stream at the first damaged part and analyses seconds of it before the first frame. Here a
+damaged part costs one frame, and the time of a frame is that of its last byte.
 """
 
 import http.client
 import re
 import ssl
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
 from edgeclf.runtime.images.preprocess import decode_image
-from edgeclf.runtime.live.captures import CaptureEndedError
+from edgeclf.runtime.live.captures.capture import CaptureEndedError
+from edgeclf.runtime.live.clock import MONOTONIC, Clock
 
-# Longer than any frame, short enough for a stream that never comes to a boundary.
+# Longer than any frame; bounds the memory that a stream without boundaries takes.
 MAX_PART_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 64 << 10
-# A picture of so many pixels is no camera's, but what damaged bytes happen to say.
+# No camera has so many pixels; a damaged header may say so.
 _MAX_PIXELS = 100_000_000
 _READ_BYTES = 1 << 20
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,12})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
@@ -31,10 +30,10 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")
 
 
 class PartReader:
-    """Cuts the bytes of a multipart stream into the bodies of its parts.
+    """Parser of a multipart stream: bytes in, bodies of its parts out.
 
-    A part is as long as its Content-Length says, or reaches to the next boundary where it says nothing. What does not
-    begin with a boundary is passed over, so that damage ends with the part it is in.
+    A part without a Content-Length reaches to the next boundary. Bytes outside of parts are ignored, so that damage
+    ends with the part in which it occurs.
 
     Args:
         boundary: The boundary as the Content-Type header gives it.
@@ -46,10 +45,10 @@ class PartReader:
         self._waiting = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that are complete with these bytes, in order.
+        """The bodies completed by these bytes, in order.
 
         Raises:
-            CaptureEndedError: A part is longer than any picture.
+            CaptureEndedError: A part is longer than any image.
         """
         self._waiting += data
         parts: list[bytes] = []
@@ -90,18 +89,22 @@ class PartReader:
 
 
 class MjpegCapture:
-    """A `Capture` of an HTTP response that is a multipart stream of pictures.
+    """A `Capture` of an HTTP response that is a multipart stream of images.
 
     Args:
-        response: The opened response, an `http.client.HTTPResponse` as far as its types say.
-        boundary: From its Content-Type.
+        response: The opened response.
+        boundary: The boundary that its Content-Type gives.
         is_stopped: See `open_capture`.
+        clock: Source of time.
     """
 
     fps = 0.0
 
-    def __init__(self, response: Any, boundary: str, is_stopped: Callable[[], bool]) -> None:  # noqa: ANN401
+    def __init__(
+        self, response: http.client.HTTPResponse, boundary: str, is_stopped: Callable[[], bool], clock: Clock
+    ) -> None:
         self._response = response
+        self._clock = clock
         self._reader = PartReader(boundary)
         self._is_stopped = is_stopped
         self._parts: deque[tuple[bytes, float]] = deque()
@@ -117,17 +120,17 @@ class MjpegCapture:
         return came_s
 
     def _read(self) -> None:
-        waiting_since_s = time.monotonic()
+        waiting_since_s = self._clock.now_s()
         try:
             data = self._response.read1(_READ_BYTES)
         except TimeoutError as error:
-            waited_s = time.monotonic() - waiting_since_s
+            waited_s = self._clock.now_s() - waiting_since_s
             raise CaptureEndedError(f"no new frame for {waited_s:.1f} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise CaptureEndedError(f"a broken connection ({type(error).__name__})") from error
         if not data:
             raise CaptureEndedError("the stream ended")
-        came_s = time.monotonic()
+        came_s = self._clock.now_s()
         self._parts.extend((part, came_s) for part in self._reader.feed(data))
 
     @property
@@ -152,13 +155,16 @@ class MjpegCapture:
         self._response.close()
 
 
-def open_mjpeg(url: str, patience_s: float, is_stopped: Callable[[], bool]) -> MjpegCapture | None:
-    """Asks a URL for a multipart stream; None when it answers with anything else, such as a playlist or a video file.
+def open_mjpeg(
+    url: str, patience_s: float, is_stopped: Callable[[], bool], clock: Clock = MONOTONIC
+) -> MjpegCapture | None:
+    """Opens a URL as a multipart stream; None when the answer is anything else, such as a playlist or a video file.
 
     Args:
         url: An http or https URL; a user name and password in it are used for Basic and Digest authentication.
         patience_s: Longest wait for an answer, and later for bytes.
         is_stopped: See `open_capture`.
+        clock: Source of time.
 
     Raises:
         CaptureEndedError: Nothing answers, or the answer is an error.
@@ -182,11 +188,11 @@ def open_mjpeg(url: str, patience_s: float, is_stopped: Callable[[], bool]) -> M
     if response.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
         response.close()
         return None
-    return MjpegCapture(response, boundary, is_stopped)
+    return MjpegCapture(response, boundary, is_stopped, clock)
 
 
 def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
-    """A URL without its user and password, and what opens it with them."""
+    """A URL without its user and password, and an opener that authenticates with them."""
     parts = urllib.parse.urlsplit(url)
     bare_url = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()

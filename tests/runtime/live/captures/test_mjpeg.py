@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.runtime.live.captures import CaptureEndedError
-from edgeclf.runtime.live.mjpeg import MAX_PART_BYTES, PartReader, open_mjpeg
+from edgeclf.runtime.live.captures.capture import CaptureEndedError
+from edgeclf.runtime.live.captures.mjpeg import MAX_PART_BYTES, PartReader, open_mjpeg
 
-from ...randomness import fresh_rng
+from ....randomness import fresh_rng
 
 
 def jpeg(size_hw=(48, 64)):

@@ -1,0 +1,36 @@
+"""Which capture opens which source."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeclf.runtime.live.captures.capture import Capture
+from edgeclf.runtime.live.captures.opencv import OpenCvCapture
+from edgeclf.runtime.live.captures.video_file import FileCapture
+from edgeclf.runtime.live.clock import Clock
+
+
+def open_capture(
+    source: int | str | Path, patience_s: float, is_stopped: Callable[[], bool], *, is_looped: bool, clock: Clock
+) -> Capture:
+    """Opens a frame source.
+
+    Args:
+        source: Device index, device path or URL, or the path of a file, as in `CameraSource.opened`.
+        patience_s: Longest wait for the source to open, and for a frame, where the source's own code can limit it.
+        is_stopped: Asked now and then while waiting; once true, `grab` ends soon.
+        is_looped: Whether a file begins again at its end.
+        clock: Source of time for the frames.
+
+    Raises:
+        CaptureEndedError: The source does not open.
+    """
+    if isinstance(source, Path):
+        return FileCapture(source, is_stopped, is_looped=is_looped, clock=clock)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        # Imported here: only HTTP cameras need urllib and ssl.
+        from edgeclf.runtime.live.captures.mjpeg import open_mjpeg
+
+        mjpeg = open_mjpeg(source, patience_s, is_stopped, clock)
+        if mjpeg is not None:
+            return mjpeg
+    return OpenCvCapture(source, patience_s, clock)

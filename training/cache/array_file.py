@@ -109,7 +109,7 @@ class ArrayFile:
         damaged = [at for at in unchecked if zlib.crc32(taken[at].data.cast("B")) != self._checksums[rows[at]]]
         if damaged:
             taken[damaged] = self._recompute([int(rows[at]) for at in damaged])
-        self._checked[rows[np.setdiff1d(unchecked, damaged)]] = True
+        self._checked[rows[unchecked]] = True
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> AnyArray: ...

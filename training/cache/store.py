@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import threading
 import weakref
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -60,6 +61,11 @@ class Configuration:
         """Size of one row."""
         return int(np.prod(self.row_shape)) * np.dtype(self.dtype).itemsize
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of one row and its record."""
+        return self.row_bytes + _RECORD_BYTES
+
 
 def cached_rows(
     folder: CacheFolder,
@@ -90,7 +96,7 @@ def cached_rows(
     keys = [None if digest is None else bytes.fromhex(digest) for digest in digests]
     store = OpenRows(folder.path, configuration)
     wanted = set(keys)
-    if folder.make_room(len(store.missing(keys)) * configuration.row_bytes) and store.rows.keys() - wanted:
+    if folder.make_room(len(store.missing(keys)) * configuration.stored_bytes) and store.rows.keys() - wanted:
         store.drop_all_but(wanted)
     missing = store.missing(keys)
     pending: list[tuple[bytes, bytes]] = []
@@ -104,8 +110,7 @@ def cached_rows(
                 store.append(pending)
                 pending.clear()
             progress(stage, done, len(missing))
-    positions = tuple(position for position, key in enumerate(keys) if key in store.rows)
-    return store.array(keys, positions, compute), positions
+    return store.array(keys, compute)
 
 
 class OpenRows:
@@ -127,6 +132,8 @@ class OpenRows:
         # By row number, also where the record is damaged.
         self._checksums: list[int] = []
         self._configuration = configuration
+        # The lock of the index excludes other objects and processes, not other threads that use this object.
+        self._append_lock = threading.Lock()
         self._path = folder / f"{configuration.name}.array"
         with self._reporting():
             self._array = _open_locked(self._path)
@@ -179,6 +186,34 @@ class OpenRows:
             # Changing a lock first gives it up: another process may have done the same in between.
             self._reload()
 
+    def array(self, keys: Sequence[bytes | None], compute: Compute) -> tuple[ArrayFile, tuple[int, ...]]:
+        """The rows of images, and the position of the image of each.
+
+        Args:
+            keys: (N,) digests of images; those without a row are left out.
+            compute: As for `cached_rows`; gives damaged rows again.
+        """
+        positions = tuple(position for position, key in enumerate(keys) if key in self.rows)
+
+        def recompute(numbers: Sequence[int]) -> list[AnyArray]:
+            origin = {self.rows[key]: (position, key) for position, key in enumerate(keys) if key in self.rows}
+            images = [origin[number] for number in numbers]
+            with contextlib.closing(compute([position for position, _ in images])) as computed:
+                return [
+                    self._replace(number, key, row)
+                    for number, (_, key), row in zip(numbers, images, computed, strict=True)
+                ]
+
+        array = ArrayFile(
+            self._read_into,
+            self._configuration.row_shape,
+            self._configuration.dtype,
+            rows=np.array([self.rows[key] for key in keys if key in self.rows], np.int64),
+            checksums=np.array(self._checksums, np.uint32),
+            recompute=recompute,
+        )
+        return array, positions
+
     def _move_to_front(self, kept: Sequence[tuple[int, bytes]]) -> None:
         row_bytes = self._configuration.row_bytes
         # A process that is killed from here on leaves an empty array.
@@ -194,35 +229,6 @@ class OpenRows:
         self.rows.clear()
         self._checksums.clear()
         self._refresh()
-
-    def array(self, keys: Sequence[bytes | None], positions: Sequence[int], compute: Compute) -> ArrayFile:
-        """The rows of some images.
-
-        Args:
-            keys: (N,) digests of images.
-            positions: (n,) which of them, all with a row.
-            compute: As for `cached_rows`; gives damaged rows again.
-        """
-        chosen = [(position, key) for position in positions if (key := keys[position]) is not None]
-        rows = [self.rows[key] for _, key in chosen]
-        origin = dict(zip(rows, chosen, strict=True))
-
-        def recompute(numbers: Sequence[int]) -> list[AnyArray]:
-            images = [origin[number] for number in numbers]
-            with contextlib.closing(compute([position for position, _ in images])) as computed:
-                return [
-                    self._replace(number, key, row)
-                    for number, (_, key), row in zip(numbers, images, computed, strict=True)
-                ]
-
-        return ArrayFile(
-            self._read_into,
-            self._configuration.row_shape,
-            self._configuration.dtype,
-            rows=np.array(rows, np.int64),
-            checksums=np.array(self._checksums, np.uint32),
-            recompute=recompute,
-        )
 
     def _replace(self, number: int, key: bytes, row: AnyArray | None) -> AnyArray:
         if row is None:
@@ -247,8 +253,8 @@ class OpenRows:
 
     @contextlib.contextmanager
     def _appending(self) -> Iterator[None]:
-        """Excludes other processes that append, and cuts off what a killed one has left unfinished."""
-        with self._reporting():
+        """Excludes others that append, and cuts off what a killed process has left unfinished."""
+        with self._append_lock, self._reporting():
             fcntl.flock(self._index, fcntl.LOCK_EX)
             try:
                 self._refresh()

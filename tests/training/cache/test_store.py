@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -276,6 +277,26 @@ def test_rows_that_were_computed_before_ctrl_c_are_kept(tmp_path, monkeypatch):
         cached_rows(CacheFolder(tmp_path), PIXELS, digests, compute, stage="rows", progress=stop)
     assert closed == [True]
     assert Asked(tmp_path, list(range(9))).computed == [4, 5, 6, 7, 8]
+
+
+def test_threads_that_meet_damaged_rows_at_once_get_right_ones_and_mend_the_array(tmp_path):
+    names = [str(number) for number in range(200)]
+    Asked(tmp_path, names)
+    with array_of(tmp_path).open("r+b") as file:
+        file.write(b"\0" * 200 * 12)
+
+    def compute(positions):
+        for position in positions:
+            yield row_of(names[position])
+
+    digests = [digest(name) for name in names]
+    rows, _ = cached_rows(CacheFolder(tmp_path), PIXELS, digests, compute, stage="rows", progress=no_progress)
+    orders = np.array_split(np.random.default_rng(0).permutation(400) % 200, 40)
+    with ThreadPoolExecutor(8) as pool:
+        for order, taken in zip(orders, pool.map(rows.take, orders), strict=True):
+            np.testing.assert_array_equal(taken, [row_of(names[position]) for position in order])
+    assert Asked(tmp_path, names).computed == []
+    assert array_of(tmp_path).stat().st_size == 200 * 12
 
 
 def test_an_array_that_cannot_be_opened_is_an_output_error(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ def searched(fp32, trained, tmp_path):
     """Searches as an export does, and counts what was judged anew and what was reused."""
     reference = run(fp32, trained.held_out_rgb)
 
-    def start(*, images=trained.train_rgb[::4], judged_by="these", **changes):
+    def start(*, images=trained.train_rgb[::4], judged_by="these", limit_bytes=10**9, **changes):
         judged = []
 
         def judge(quantized):
             judged.append(quantized)
             return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
 
-        cache = TrialCache(CacheFolder(tmp_path / "cache"), TrialKey(fp32, images, judged_by))
+        cache = TrialCache(CacheFolder(tmp_path / "cache", limit_bytes), TrialKey(fp32, images, judged_by))
         options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), **changes}
         trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, cache=cache, **options)
         return trials, len(judged), cache.reused
@@ -100,6 +101,19 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_itself(searched):
     trials, judged, reused = searched(effort="quick")
     assert (judged, reused) == (len(trials), 0)
     assert not trials[0].failures
+
+
+def test_trials_and_names_count_to_the_size_of_the_cache(searched):
+    searched(judged_by="old")
+    old = set(searched.folder.iterdir())
+    assert {path.suffix for path in old} == {".onnx", ".names"}
+    for path in old:
+        os.utime(path, (1, 1))
+    limit_bytes = sum(path.stat().st_size for path in old)
+    searched(judged_by="new", limit_bytes=limit_bytes)
+    left = set(searched.folder.iterdir())
+    assert not left & old
+    assert sum(path.stat().st_size for path in left) <= limit_bytes
 
 
 def test_without_a_cache_every_trial_is_made(fp32, trained):

@@ -164,6 +164,9 @@ def test_unusable_data_and_outputs_are_one_sentence(call_edgeclf, photographs, t
         assert words in done.err
     assert not run.exists()
     assert call_edgeclf("train", photographs).code == 2
+    too_vague = call_edgeclf("train", photographs, "--run", tmp_path / "vague", "--cache-size", "many")
+    assert too_vague.code == 2
+    assert "bad --cache-size: got 'many'" in too_vague.err
     assert call_edgeclf("train").code == 2
 
 

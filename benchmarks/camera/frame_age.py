@@ -1,6 +1,6 @@
 """Measures how old a camera's frames are when their result is there.
 
-    python benchmarks/camera/frame_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting] [--json]
+    python benchmarks/camera/frame_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting] [--quick] [--json]
 
 A local MJPEG camera sends frames; `edgeclf infer` classifies them with a model made to take `--infer-ms`: a convolution
 repeated as often as that takes on this machine. The age runs from the arrival of a frame's last byte to its result.
@@ -13,22 +13,23 @@ for an accelerator, instead of computing: on a busy machine that leaves the came
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.camera.mjpeg_camera import MjpegCamera, jpeg_of
 from benchmarks.camera.slow_model import write_slow_model
+from benchmarks.common import Arguments, Report, run_script, working_folder
+from edgeclf.runtime.arrays import FloatArray, UInt8Array
 
+# Length of the first and the last part of a run, which are judged.
 _PART_S = 5.0
+_QUICK_PART_S = 1.0
 _ALLOWED_MS = 10.0
 
 
@@ -37,11 +38,8 @@ def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -
     picture = jpeg_of(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
     with MjpegCamera(lambda _: MjpegCamera.paced(picture, 1 / fps)) as camera:
         out = folder / "ages.json"
-        subprocess.run(
-            [sys.executable, __file__, "--observe", str(model), camera.url, str(seconds), str(wait_ms), str(out)],
-            check=True,
-            env={**os.environ, "OPENCV_LOG_LEVEL": "SILENT"},
-        )
+        environment = {**os.environ, "OPENCV_LOG_LEVEL": "SILENT"}
+        run_script(__file__, "--observe", model, camera.url, seconds, wait_ms, out, environment=environment)
     results: list[dict[str, Any]] = json.loads(out.read_text())
     return results
 
@@ -74,7 +72,7 @@ def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> N
     class Waiting(ModelSession):
         """Takes at least so long, without the processor."""
 
-        def run(self, images_rgb: npt.NDArray[np.uint8], *, pad_to: int | None = None) -> npt.NDArray[np.float32]:
+        def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
             """See `ModelSession`."""
             end_s = time.monotonic() + wait_ms / 1e3
             probabilities = super().run(images_rgb, pad_to=pad_to)
@@ -112,42 +110,42 @@ def figures_of(results: list[dict[str, Any]], interval_ms: float) -> dict[str, A
 
 def main() -> int:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of the run (default: %(default)s)")
-    parser.add_argument("--fps", type=float, default=30.0, help="frames the camera sends (default: %(default)s)")
-    parser.add_argument("--infer-ms", type=float, default=80.0, help="what the model takes (default: %(default)s)")
-    parser.add_argument("--waiting", action="store_true", help="a model that waits instead of computing")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--observe", nargs=5, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.observe:
-        model, url, seconds, wait_ms, out = options.observe
+    arguments = Arguments(__doc__, quick={"seconds": 2.5, "infer_ms": 20.0})
+    arguments.add_argument("--seconds", type=float, default=60.0, help="length of the run (default: %(default)s)")
+    arguments.add_argument("--fps", type=float, default=30.0, help="frames the camera sends (default: %(default)s)")
+    arguments.add_argument("--infer-ms", type=float, default=80.0, help="what the model takes (default: %(default)s)")
+    arguments.add_argument("--waiting", action="store_true", help="a model that waits instead of computing")
+    arguments.add_argument("--observe", nargs=5, help=argparse.SUPPRESS)
+    given = arguments.parse()
+    if given.observe:
+        model, url, seconds, wait_ms, out = given.observe
         observe(model, url, float(seconds), float(wait_ms), out)
         return 0
-    if options.seconds < 2 * _PART_S:
-        parser.error(f"--seconds must be at least {2 * _PART_S:g}")
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        wait_ms = options.infer_ms if options.waiting else 0.0
-        model_path, alone_ms = write_slow_model(Path(name), 1.0 if options.waiting else options.infer_ms)
-        results = run(model_path, options.seconds, options.fps, wait_ms, Path(name))
+    part_s = _QUICK_PART_S if given.quick else _PART_S
+    if given.seconds < 2 * part_s:
+        arguments.error(f"--seconds must be at least {2 * part_s:g}")
+    with working_folder() as folder:
+        wait_ms = given.infer_ms if given.waiting else 0.0
+        model_path, alone_ms = write_slow_model(folder, 1.0 if given.waiting else given.infer_ms)
+        results = run(model_path, given.seconds, given.fps, wait_ms, folder)
     start_s, end_s = results[0]["at_s"], results[-1]["at_s"]
+    first, last = f"first {part_s:g} s", f"last {part_s:g} s"
     parts = {
-        "first 5 s": [result for result in results if result["at_s"] - start_s <= _PART_S],
-        "last 5 s": [result for result in results if end_s - result["at_s"] <= _PART_S],
+        first: [result for result in results if result["at_s"] - start_s <= part_s],
+        last: [result for result in results if end_s - result["at_s"] <= part_s],
         "all": results,
     }
-    figures = {part: figures_of(those, 1000 / options.fps) for part, those in parts.items()}
-    if options.json:
-        print(json.dumps({"model_alone_ms": max(alone_ms, wait_ms), "parts": figures}, indent=2))
-    else:
-        print(f"the model alone takes {max(alone_ms, wait_ms):.1f} ms; frame interval {1000 / options.fps:.1f} ms")
-        print(f"{'':12}{'frames':>8}{'age p50':>9}{'age p95':>9}{'limit':>8}{'inference p95':>15}{'wait p95':>10}")
-        for part, item in figures.items():
-            print(
-                f"{part:12}{item['frames']:8}{item['age_p50_ms']:9.1f}{item['age_p95_ms']:9.1f}"
-                f"{item['limit_ms']:8.1f}{item['latency_p95_ms']:15.1f}{item['wait_p95_ms']:10.1f}"
-            )
-    return int(not (figures["first 5 s"]["is_met"] and figures["last 5 s"]["is_met"]))
+    figures = {part: figures_of(those, 1000 / given.fps) for part, those in parts.items()}
+    alone_ms = max(alone_ms, wait_ms)
+    report = Report(given)
+    report.line(f"the model alone takes {alone_ms:.1f} ms; frame interval {1000 / given.fps:.1f} ms")
+    columns = {"age p50": "age_p50_ms", "age p95": "age_p95_ms", "limit": "limit_ms"}
+    columns |= {"inference p95": "latency_p95_ms", "wait p95": "wait_p95_ms"}
+    report.columns({"ms": "<12", "frames": ">8", **dict.fromkeys(columns, ">15.1f")})
+    for part, item in figures.items():
+        report.row(part, item["frames"], *(item[key] for key in columns.values()))
+    report.close({"model_alone_ms": alone_ms, "parts": figures})
+    return int(not given.quick and not (figures[first]["is_met"] and figures[last]["is_met"]))
 
 
 if __name__ == "__main__":

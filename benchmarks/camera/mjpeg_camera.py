@@ -1,4 +1,4 @@
-"""A network camera on loopback that does what a benchmark tells it to."""
+"""A network camera on loopback whose frames, pace and cuts a benchmark chooses."""
 
 import contextlib
 import http.server
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import cv2
-import numpy as np
-import numpy.typing as npt
+
+from edgeclf.runtime.arrays import UInt8Array
 
 
 class MjpegCamera:
@@ -66,6 +66,6 @@ class MjpegCamera:
         self._server.server_close()
 
 
-def jpeg_of(image_bgr: npt.NDArray[np.uint8]) -> bytes:
+def jpeg_of(image_bgr: UInt8Array) -> bytes:
     """(H, W, 3) uint8 BGR as a JPEG."""
     return bytes(cv2.imencode(".jpg", image_bgr)[1].tobytes())

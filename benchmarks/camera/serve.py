@@ -1,28 +1,31 @@
 """Measures what the web preview costs the classification of frames, with nobody watching, one browser, and five.
 
-    python benchmarks/camera/serve.py MODEL.onnx [--rounds 5] [--seconds 2] [--size 1280x720] [--threads 1] [--json]
+    python benchmarks/camera/serve.py MODEL.onnx [--rounds 5] [--seconds 2] [--size 1280x720] [--threads 1]
+                                       [--quick] [--json]
 
 Frames of noise and gradients are classified one after the other as fast as the model runs. In every round each way has its
 turn: without a preview, and with one that 0, 1 and 5 clients watch, each client with the stream of pictures and the stream
 of figures, in a process of its own. `publish` is the time that the classifying thread spends in the preview's call.
 """
 
-import argparse
 import contextlib
 import io
-import json
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+from benchmarks.common import Arguments, Report, background_process, median, run_in_turns, working_folder
+from benchmarks.synthetic import write_model
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.jobs import Job, classify_job
 from edgeclf.runtime.live.grabber import CameraFrame
 from edgeclf.runtime.live.results import CameraStatistics, LiveResult
@@ -72,7 +75,7 @@ class Turn:
     pictures_per_s: float | None = None
 
 
-def make_frames(width: int, height: int, count: int = 8) -> list[npt.NDArray[np.uint8]]:
+def make_frames(width: int, height: int, count: int = 8) -> list[UInt8Array]:
     """Frames that are neither flat nor pure noise, (H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 180, width, dtype=np.float32)[None, :, None]
@@ -84,7 +87,7 @@ def make_frames(width: int, height: int, count: int = 8) -> list[npt.NDArray[np.
 
 def classify(
     session: ModelSession,
-    frames: list[npt.NDArray[np.uint8]],
+    frames: list[UInt8Array],
     seconds: float,
     publish: Callable[[LiveResult], None] | None,
 ) -> tuple[float, list[float]]:
@@ -108,7 +111,7 @@ def classify(
     return number / (time.perf_counter() - started), calls_us
 
 
-def _image(frame: CameraFrame) -> npt.NDArray[np.uint8]:
+def _image(frame: CameraFrame) -> UInt8Array:
     return frame.image_bgr
 
 
@@ -116,25 +119,20 @@ def _image(frame: CameraFrame) -> npt.NDArray[np.uint8]:
 def watching(url: str, clients: int) -> Iterator[Callable[[], int]]:
     """Clients in a process of their own; yields what ends them and gives the pictures they got."""
     host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-    command = [sys.executable, "-c", _CLIENT, host, port, str(clients)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
+    command = [sys.executable, "-c", _CLIENT, host, port, clients]
+    with background_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or process.stdout.readline() != "ready\n":
             raise SystemExit("the clients did not start")
         yield lambda: int(process.communicate()[0])
-    finally:
-        process.kill()
-        process.wait()
 
 
-def measure(session: ModelSession, frames: list[npt.NDArray[np.uint8]], rounds: int, seconds: float) -> list[Turn]:
-    """Every way once a round, in another order each time."""
-    ways: list[int | None] = [None, *_CLIENTS]
-    order = [clients for number in range(rounds) for clients in (ways if number % 2 else reversed(ways))]
-    return [_turn(session, frames, seconds, clients) for clients in order]
+def measure(session: ModelSession, frames: list[UInt8Array], rounds: int, seconds: float) -> list[Turn]:
+    """Every way once a round, forwards and backwards by turns."""
+    ways = {str(clients): partial(_turn, session, frames, seconds, clients) for clients in (None, *_CLIENTS)}
+    return [turn for turns in run_in_turns(ways, rounds).values() for turn in turns]
 
 
-def _turn(session: ModelSession, frames: list[npt.NDArray[np.uint8]], seconds: float, clients: int | None) -> Turn:
+def _turn(session: ModelSession, frames: list[UInt8Array], seconds: float, clients: int | None) -> Turn:
     if clients is None:
         return Turn("no preview", classify(session, frames, seconds, None)[0])
     # Where it serves is of no interest here.
@@ -145,7 +143,7 @@ def _turn(session: ModelSession, frames: list[npt.NDArray[np.uint8]], seconds: f
         return Turn(
             f"{clients} clients",
             rate,
-            statistics.median(calls_us),
+            median(calls_us),
             float(np.percentile(calls_us, 99)),
             pictures() / clients / seconds if pictures and clients else None,
         )
@@ -153,51 +151,37 @@ def _turn(session: ModelSession, frames: list[npt.NDArray[np.uint8]], seconds: f
 
 def main() -> int:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("model", type=Path, help="the .onnx file")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
-    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the frames (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of one inference (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document with every turn")
-    options = parser.parse_args()
-    width, _, height = options.size.partition("x")
-    if not (width.isdecimal() and height.isdecimal()) or options.rounds < 1 or options.seconds <= 0:
-        parser.error("expected WIDTHxHEIGHT, at least one round, and a positive time")
-    session = ModelSession(options.model, threads=options.threads)
+    arguments = Arguments(__doc__, quick={"rounds": 1, "seconds": 0.2, "size": "320x240"})
+    arguments.add_input("model", "the .onnx file")
+    arguments.add_argument("--rounds", type=int, default=5, help="turns of each way (default: %(default)s)")
+    arguments.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
+    arguments.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of the frames (default: %(default)s)")
+    arguments.add_argument("--threads", type=int, default=1, help="threads of one inference (default: %(default)s)")
+    given = arguments.parse()
+    width, _, height = given.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()) or given.rounds < 1 or given.seconds <= 0:
+        arguments.error("expected WIDTHxHEIGHT, at least one round, and a positive time")
+    with working_folder() as folder:
+        session = ModelSession(given.model or write_model(folder / "model.onnx"), threads=given.threads)
     frames = make_frames(int(width), int(height))
-    classify(session, frames, 0.5, None)
-    turns = measure(session, frames, options.rounds, options.seconds)
-    if options.json:
-        print(json.dumps([asdict(turn) for turn in turns], indent=2))
-        return 0
-    print(f"{'':14}{'frames/s':>10}{'ratio':>8}{'publish us':>12}{'p99 us':>9}{'pictures/s a client':>21}")
-    ways = list(
-        dict.fromkeys(turn.way for turn in sorted(turns, key=lambda turn: (turn.publish_us is not None, turn.way)))
-    )
-    base = _median([turn.frames_per_s for turn in turns if turn.way == ways[0]])
-    for way in ways:
-        rates, calls, worst, pictures = zip(
-            *(
-                (turn.frames_per_s, turn.publish_us, turn.publish_p99_us, turn.pictures_per_s)
-                for turn in turns
-                if turn.way == way
-            ),
-            strict=True,
-        )
-        rate = _median(list(rates)) or 0.0
-        cells = [_cell(_median(list(column))) for column in (calls, worst, pictures)]
-        print(f"{way:14}{rate:10.1f}{rate / (base or rate):8.3f}{cells[0]:>12}{cells[1]:>9}{cells[2]:>21}")
+    classify(session, frames, min(0.5, given.seconds), None)
+    turns = measure(session, frames, given.rounds, given.seconds)
+    report = Report(given)
+    columns = {"frames/s": ">10.1f", "ratio": ">8.3f", "publish us": ">12.1f", "p99 us": ">9.1f"}
+    report.columns({"": "<14", **columns, "pictures/s a client": ">21.1f"})
+    ways = list(dict.fromkeys(turn.way for turn in turns))
+    rates = {way: median(turn.frames_per_s for turn in turns if turn.way == way) for way in ways}
+    for way, rate in rates.items():
+        those = [turn for turn in turns if turn.way == way]
+        calls = _known_median([turn.publish_us for turn in those]), _known_median([t.publish_p99_us for t in those])
+        report.row(way, rate, rate / rates[ways[0]], *calls, _known_median([turn.pictures_per_s for turn in those]))
+    report.close([asdict(turn) for turn in turns])
     return 0
 
 
-def _median(values: list[float | None]) -> float | None:
+def _known_median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return median(known) if known else None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/doctor/battery.py DATA [--images 800] [--seeds 0 1 2] [--faults leakage shortcut] [--json]
     python benchmarks/doctor/battery.py --demo
+    python benchmarks/doctor/battery.py --quick
     python benchmarks/doctor/battery.py DATA --clean-only --seeds 0 1 2 3 4 5 6 7 8 9
 
 DATA has train/ and test/ folders, class folders in each. For every seed a sample of its images is copied and looked at
@@ -14,10 +15,8 @@ import argparse
 import fnmatch
 import importlib
 import importlib.util
-import json
 import shutil
 import sys
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -30,7 +29,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.common import Arguments, Report, working_folder
 from benchmarks.doctor.faults.base import Fault, judge
+from benchmarks.synthetic import write_labelled_folder
 from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.progress import no_progress
@@ -219,47 +220,24 @@ def summarize(tried: Sequence[Tried]) -> list[dict[str, Any]]:
     return rows
 
 
-def print_report(cleans: Sequence[Clean], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the tables."""
-    from edgeclf.toolkit.console import print_table
+def print_report(report: Report, cleans: Sequence[Clean], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the table of faults and the false alarms."""
 
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
+    def both(row: Mapping[str, Any], name: str) -> str | None:
+        return None if row[name] is None else f"{row[name]:.3f} ({row[f'lowest_{name}']:.3f})"
 
     if rows:
-        print_table(
-            "Faults",
-            [
-                "fault",
-                "runs",
-                "found",
-                "first",
-                "worst rank",
-                "recall (lowest)",
-                "precision (lowest)",
-                "s",
-                "else said",
-            ],
-            [
-                [
-                    row["fault"],
-                    str(row["runs"]),
-                    share(row["found"]),
-                    share(row["first"]) + ("*" if row["must_be_first"] else ""),
-                    str(row["worst_rank"] or "-"),
-                    f"{share(row['recall'])} ({share(row['lowest_recall'])})" if row["recall"] is not None else "-",
-                    f"{share(row['precision'])} ({share(row['lowest_precision'])})"
-                    if row["precision"] is not None
-                    else "-",
-                    f"{row['seconds']:.1f}",
-                    ", ".join(f"{cause} {count}" for cause, count in row["said_instead"].items()),
-                ]
-                for row in rows
-            ],
-        )
-        print("* the true cause must come first")
+        columns = {"fault": "<66", "runs": ">5", "found": ">7.3f", "first": ">8", "worst rank": ">11"}
+        columns |= {"recall (lowest)": ">16", "precision (lowest)": ">19", "s": ">7.1f", "  instead": "<12"}
+        report.columns(columns)
+        for row in rows:
+            first = f"{row['first']:.3f}{'*' if row['must_be_first'] else ' '}"
+            instead = ", ".join(f"{cause} {count}" for cause, count in row["said_instead"].items())
+            found = row["fault"], row["runs"], row["found"], first, row["worst_rank"]
+            report.row(*found, both(row, "recall"), both(row, "precision"), row["seconds"], f"  {instead}")
+        report.line("* the true cause must come first")
     alarmed = [clean for clean in cleans if clean.problems]
-    print(
+    report.line(
         f"Clean copies: {len(cleans) - len(alarmed)} of {len(cleans)} without a problem; "
         f"{sum(not clean.warnings for clean in cleans)} without a warning "
         f"({np.median([clean.images for clean in cleans]):.0f} images, {np.median([clean.seconds for clean in cleans]):.1f} s)"
@@ -267,7 +245,8 @@ def print_report(cleans: Sequence[Clean], rows: Sequence[Mapping[str, Any]]) -> 
     for severity in ("problems", "warnings"):
         said = Counter(cause for clean in cleans for cause in getattr(clean, severity))
         if said:
-            print(f"  {severity}: {', '.join(f'{cause} in {count}' for cause, count in said.most_common())}")
+            counts = ", ".join(f"{cause} in {count}" for cause, count in said.most_common())
+            report.line(f"  {severity}: {counts}")
 
 
 def _check_packages(parser: argparse.ArgumentParser) -> None:
@@ -276,42 +255,21 @@ def _check_packages(parser: argparse.ArgumentParser) -> None:
         parser.error(f"{' and '.join(missing)} missing: install edgeclf[doctor]")
 
 
-def main() -> None:
-    """Prints tables, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("data", type=Path, nargs="?", help="folder with train/ and test/, class folders in each")
-    parser.add_argument("--demo", action="store_true", help="the textures of edgeclf demo instead of DATA")
-    parser.add_argument("--images", type=int, help="how many images of DATA a copy has (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--faults", nargs="+", metavar="PATTERN", help="only faults whose name contains or matches one")
-    parser.add_argument("--clean-only", action="store_true", help="inject nothing: false alarms alone")
-    parser.add_argument("--list", action="store_true", help="list the faults and end")
-    parser.add_argument("--cache-folder", type=Path, help="for features of clean pictures (~/.cache/edgeclf)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, with every single run")
-    given = parser.parse_args()
-    faults = () if given.clean_only else choose_faults(given.faults)
-    if given.list:
-        for fault in faults:
-            print(f"{fault.line}  {fault.name}{'  (with a run)' if fault.needs_run else ''}")
-        return
-    _check_packages(parser)
-    if given.demo == (given.data is not None):
-        parser.error("give either DATA or --demo")
-    if given.data is not None and not ((given.data / "train").is_dir() and (given.data / "test").is_dir()):
-        parser.error(f"{given.data} has no train/ and test/ folders")
-    if not faults and not given.clean_only:
-        parser.error(f"no fault matches {' '.join(given.faults)}; --list lists them")
+def run_battery(given: argparse.Namespace, faults: Sequence[Fault]) -> tuple[list[Clean], list[Tried]]:
+    """A clean copy for every seed, and every fault in copies of it; says on stderr how far it is."""
     cleans: list[Clean] = []
     tried: list[Tried] = []
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        folder = Path(name)
-        battery = Battery(folder, chosen_cache_folder(given.cache_folder))
+    with working_folder() as folder:
+        data = given.data or (write_labelled_folder(folder / "data", train=40, test=16) if given.quick else None)
+        battery = Battery(
+            folder, CacheFolder(folder / "clean-cache") if given.quick else chosen_cache_folder(given.cache_folder)
+        )
         for seed in given.seeds:
             clean = folder / f"clean-{seed}"
-            if given.demo:
+            if data is None:
                 images = sum(write_demo_data(clean, seed).values())
             else:
-                images = copy_sample(given.data, clean, given.images, np.random.default_rng(seed))
+                images = copy_sample(data, clean, given.images, np.random.default_rng(seed))
             cleans.append(battery.try_clean(clean, seed, images))
             print(f"seed {seed}: clean, {cleans[-1].seconds:.1f} s", file=sys.stderr, flush=True)
             for fault in faults:
@@ -320,11 +278,40 @@ def main() -> None:
                 verdict = f"found, rank {last.rank}" if last.found else f"missed; {', '.join(last.said) or 'nothing'}"
                 print(f"seed {seed}: {last.fault}: {verdict}, {last.seconds:.1f} s", file=sys.stderr, flush=True)
             shutil.rmtree(clean)
-    rows = summarize(tried)
-    if given.json:
-        print(json.dumps({"clean": [asdict(c) for c in cleans], "faults": rows, "runs": [asdict(t) for t in tried]}))
+    return cleans, tried
+
+
+def main() -> None:
+    """Prints tables, or JSON."""
+    quick = {"seeds": [0], "faults": ["leakage: exact"]}
+    arguments = Arguments(__doc__, quick=quick, seeds=(0, 1, 2))
+    arguments.add_argument("data", type=Path, nargs="?", help="folder with train/ and test/, class folders in each")
+    arguments.add_argument("--demo", action="store_true", help="the textures of edgeclf demo instead of DATA")
+    arguments.add_argument("--images", type=int, help="how many images of DATA a copy has (default: all)")
+    arguments.add_argument(
+        "--faults", nargs="+", metavar="PATTERN", help="only faults whose name contains or matches one"
+    )
+    arguments.add_argument("--clean-only", action="store_true", help="inject nothing: false alarms alone")
+    arguments.add_argument("--list", action="store_true", help="list the faults and end")
+    arguments.add_argument("--cache-folder", type=Path, help="for features of clean pictures (~/.cache/edgeclf)")
+    given = arguments.parse()
+    faults = () if given.clean_only else choose_faults(given.faults)
+    if given.list:
+        for fault in faults:
+            print(f"{fault.line}  {fault.name}{'  (with a run)' if fault.needs_run else ''}")
         return
-    print_report(cleans, rows)
+    _check_packages(arguments)
+    if not given.quick and given.demo == (given.data is not None):
+        arguments.error("give either DATA or --demo")
+    if given.data is not None and not ((given.data / "train").is_dir() and (given.data / "test").is_dir()):
+        arguments.error(f"{given.data} has no train/ and test/ folders")
+    if not faults and not given.clean_only:
+        arguments.error(f"no fault matches {' '.join(given.faults)}; --list lists them")
+    cleans, tried = run_battery(given, faults)
+    rows = summarize(tried)
+    report = Report(given)
+    print_report(report, cleans, rows)
+    report.close({"clean": [asdict(c) for c in cleans], "faults": rows, "runs": [asdict(t) for t in tried]})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measures how much of what post-training quantization loses quantization-aware training wins back.
 
-    python benchmarks/int8/qat.py DATA [--factor 64] [--epochs 40] [--qat-epochs 10] [--seed 0] [--json]
+    python benchmarks/int8/qat.py DATA [--factor 64] [--epochs 40] [--qat-epochs 10] [--seed 0]
+                                   [--quick] [--json]
 
 A small-cnn is trained from scratch. Then one channel of each residual stream is made FACTOR times larger, and what reads
 it as many times smaller: in float the network is the same, in 8 bits the other channels are left with a few levels. It is
@@ -9,10 +10,8 @@ quantized as it is, by the default recipe and by the one that evens channels out
 """
 
 import argparse
-import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import edgeclf
+from benchmarks.common import Arguments, Report, labelled_files, load_pixels, run_edgeclf, sample_images, working_folder
+from benchmarks.synthetic import write_labelled_folder
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.runtime.batch.sources import looks_like_image
-from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.training.run import folder as run_folder
@@ -42,41 +40,40 @@ _STREAMS = (
 
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--factor", type=float, default=64.0)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--qat-epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="edgeclf-qat-") as name:
-        figures = measure(Path(name), given)
-    if given.json:
-        print(json.dumps(figures, indent=2))
-        return
+    arguments = Arguments(__doc__, quick={"epochs": 1, "qat_epochs": 1, "image_size": 32})
+    arguments.add_input("data", "folder with train/ and test/")
+    arguments.add_argument("--factor", type=float, default=64.0)
+    arguments.add_argument("--epochs", type=int, default=40)
+    arguments.add_argument("--qat-epochs", type=int, default=10)
+    arguments.add_argument("--image-size", type=int, default=120, help="input height and width (default: %(default)s)")
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse()
+    with working_folder() as folder:
+        figures = measure(folder, given.data or write_labelled_folder(folder / "data"), given)
+    report = Report(given)
+    report.columns({"figure": "<38", "value": ">8.4f"})
     for key, value in figures.items():
-        print(f"{key:36} {value:.4f}")
+        report.row(key, value)
+    report.close(figures)
 
 
-def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
+def measure(folder: Path, data: Path, given: argparse.Namespace) -> dict[str, float | None]:
     """Trains, makes uneven, quantizes, trains for 8 bits, exports."""
-    cache = folder / "cache"
 
-    def command(*arguments: object) -> dict[str, Any]:
-        return edgeclf(*arguments, cache=cache).document
+    def run(*arguments: object) -> dict[str, Any]:
+        document: dict[str, Any] = run_edgeclf(*arguments, cache=folder / "cache").document
+        return document
 
     even, uneven, trained = folder / "even", folder / "uneven", folder / "trained"
     seed = ("--seed", given.seed)
-    command("train", given.data, "--run", even, "--arch", "small-cnn", "--epochs", given.epochs, *seed)
+    network = ("--arch", "small-cnn", "--image-size", given.image_size)
+    run("train", data, "--run", even, *network, "--epochs", given.epochs, *seed)
     make_uneven(even, uneven, given.factor)
-    figures = _quantized(uneven, given.data)
-    started = command(
-        "train", given.data, "--from", uneven, "--qat", "--run", trained, "--epochs", given.qat_epochs, *seed
-    )
-    report = command("export", trained, "--out", folder / "model.onnx", "--precision", "int8", "--effort", "quick")
+    figures = _quantized(uneven, data)
+    started = run("train", data, "--from", uneven, "--qat", "--run", trained, "--epochs", given.qat_epochs, *seed)
+    report = run("export", trained, "--out", folder / "model.onnx", "--precision", "int8", "--effort", "quick")
     compared = next(part for part in report["candidates"][-1]["parity"] if part["part"] == "test")
-    after = edgeclf("evaluate", folder / "model.onnx", given.data, cache=cache).document["accuracy"]
+    after = run("evaluate", folder / "model.onnx", data)["accuracy"]
     left = (ModelSession(folder / "model.onnx").spec.quantization or {})["keep_float"]
     lost = figures["fp32"] - figures["int8"]
     return {
@@ -84,7 +81,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
         "after --qat, int8": after,
         "its agreement with what was trained": compared["agreement"],
         "lost": lost,
-        "won back, share": (after - figures["int8"]) / lost if lost > 0 else float("nan"),
+        "won back, share": (after - figures["int8"]) / lost if lost > 0 else None,
         "layers left in float": float(len(left)),
         "best epoch": float(started["training"]["best_epoch"]),
     }
@@ -93,17 +90,13 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
 def _quantized(run: Path, data: Path) -> dict[str, float]:
     """Test accuracy of a run's float file, and of what two recipes make of it."""
     loaded = run_folder.load_run(run)
-    images: dict[str, Any] = {}
-    for part, most in (("train", _CALIBRATION), ("test", None)):
-        paths, true = [], []
-        for index, label in enumerate(loaded.spec.labels):
-            files = [path for path in sorted((data / part / label).iterdir()) if looks_like_image(path)]
-            files = files[: most and max(1, most // len(loaded.spec.labels))]
-            paths += files
-            true += [index] * len(files)
-        images[part] = np.stack([preprocess_bgr(load_image(path), loaded.spec.preprocess) for path in paths])
+    labels, preprocess = loaded.spec.labels, loaded.spec.preprocess
+    share = max(1, _CALIBRATION // len(labels))
+    calibration = [path for label in labels for path in sample_images(data / "train" / label, share)]
+    tested = labelled_files(data, "test")
+    test_rgb, true = load_pixels((path for path, _ in tested), preprocess), [labels.index(label) for _, label in tested]
     fp32 = onnx_from_keras(loaded.load_model())
-    calibrator = Calibrator(fp32, images["train"])
+    calibrator = Calibrator(fp32, load_pixels(calibration, preprocess))
     models = {
         "fp32": fp32,
         "int8": calibrator.network(QuantizationRecipe()).write().model,
@@ -112,7 +105,9 @@ def _quantized(run: Path, data: Path) -> dict[str, float]:
     accuracies = {}
     for name, model in models.items():
         session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=2)
-        outputs = [session.run(None, {"image": batch})[0] for batch in np.array_split(images["test"], 16)]
+        outputs = [
+            session.run(None, {"image": batch})[0] for batch in np.array_split(test_rgb, max(1, len(test_rgb) // 50))
+        ]
         accuracies[name] = float((np.concatenate(outputs).argmax(axis=1) == np.array(true)).mean())
     return accuracies
 

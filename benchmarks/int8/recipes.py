@@ -1,23 +1,20 @@
 """Compares int8 files of one network: ONNX Runtime's own recipes, and edgeclf's with each of its passes left out.
 
     python benchmarks/int8/recipes.py IMAGES [--arch efficientnet-lite0] [--calibration 128] [--rounds 60] [--seed 0]
-                              [--save FOLDER]
+                                       [--save FOLDER] [--only NAME ...] [--quick] [--json]
 
 IMAGES is a folder of photographs; those with the 1000 classes of ImageNet, one each in sorted order, give top-1 as well.
-The network has its own 1000-class head. Calibration images are drawn at random and never compared on. Latencies are of
+The network has its own 1000-class head. Calibration images are drawn at random and never among those compared. Latencies are of
 one image on one thread, all files in turns, medians; agreement is with the float file in ONNX Runtime on this CPU.
 With openvino, nncf and ai-edge-litert installed, those are measured in the same run.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +22,18 @@ import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.int8.engines import (
+from benchmarks.common import (
+    Arguments,
+    Report,
+    image_files,
+    load_pixels,
+    median,
+    round_ratio,
+    sample_images,
+    time_in_turns,
+    working_folder,
+)
+from benchmarks.int8.other_engines import (
     Run,
     litert_engine,
     litert_file,
@@ -34,19 +42,22 @@ from benchmarks.int8.engines import (
     onnxruntime_file,
     openvino_engine,
 )
+from benchmarks.synthetic import build_small_mobile_network, write_photographs
 from edgeclf.export.graph.contract import attach_spec
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
-from edgeclf.runtime.arrays import Float64Array, UInt8Array
+from edgeclf.export.keras_backend import KerasModel
+from edgeclf.export.verify.gate import Gate
+from edgeclf.runtime.arrays import Float64Array, IntArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
+from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
 _OURS = "edgeclf"
+_NNCF = "NNCF, in onnxruntime"
 _ALL_INT8 = "edgeclf, first layers in 8 bits too"
-_ENTRANCE_ROUNDS = 40
 _VARIANTS = {
     _ALL_INT8: QuantizationRecipe(),
     "edgeclf, equalized": QuantizationRecipe(equalize=True),
@@ -69,6 +80,8 @@ class Row:
         cosine: Mean cosine of the logits with the float file's.
         median_ms: Median latency.
         ratio: Median over the rounds of the latency as a multiple of the float file's.
+        ratio_low: First quartile of the same.
+        ratio_high: Third quartile.
         size: Bytes as a multiple of the float file's.
         seconds: What making it took.
     """
@@ -79,140 +92,187 @@ class Row:
     cosine: float
     median_ms: float
     ratio: float
+    ratio_low: float
+    ratio_high: float
     size: float
     seconds: float
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A file and the engine that runs it.
+
+    Attributes:
+        name: For the table.
+        make: Makes the file; or the name of the entry whose file it is.
+        open: Opens the file in the engine.
+    """
+
+    name: str
+    make: Callable[[], bytes] | str
+    open: Callable[[bytes], Run]
+
+
+class Files:
+    """The entries' files, each made once, when it is first asked for."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        self._made: dict[str, tuple[bytes, float]] = {}
+
+    def get(self, name: str) -> tuple[bytes, float]:
+        """An entry's file, and the seconds that making it took: 0 where it is another entry's."""
+        make = self._entries[name].make
+        if isinstance(make, str):
+            return self.get(make)[0], 0.0
+        if name not in self._made:
+            started = time.perf_counter()
+            self._made[name] = make(), time.perf_counter() - started
+        return self._made[name]
+
+
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
-    parser.add_argument("--calibration", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0, help="which calibration images are drawn")
-    parser.add_argument("--save", type=Path, help="a folder for fp32.onnx and edgeclf's int8.onnx")
-    parser.add_argument("--only", nargs="+", help="beside fp32, only the files whose name contains one of these")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    files = sorted(path for path in given.images.iterdir() if path.is_file())
-    size = VARIANTS[given.arch].size
+    arguments = Arguments(__doc__, quick={"calibration": 6, "rounds": 2})
+    arguments.add_input("images", "folder of photographs")
+    arguments.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
+    arguments.add_argument("--calibration", type=int, default=128)
+    arguments.add_argument("--rounds", type=int, default=60)
+    arguments.add_argument("--seed", type=int, default=0, help="which calibration images are drawn")
+    arguments.add_argument("--save", type=Path, help="a folder for fp32.onnx and edgeclf's int8.onnx")
+    arguments.add_argument("--only", nargs="+", help="beside fp32, only the files whose name contains one of these")
+    given = arguments.parse()
+    size = 32 if given.quick else VARIANTS[given.arch].size
     preprocess = Preprocess((size, size), "crop", crop_fraction=size / (size + 32))
-    images = np.stack([preprocess_bgr(load_image(path), preprocess) for path in files])
-    order = np.random.default_rng(given.seed).permutation(len(images))
-    calibration, held = images[order[: given.calibration]], order[given.calibration :]
-    true = held if len(images) == IMAGENET_CLASSES else None
-    network = build_lite_classifier(given.arch, (size, size))
+    classes = 10 if given.quick else IMAGENET_CLASSES
+    spec = ModelSpec(labels=tuple(f"{number:04}" for number in range(classes)), preprocess=preprocess)
+    with working_folder() as folder:
+        source = given.images or write_photographs(folder / "photographs", 16)
+        files, chosen = image_files(source), sample_images(source, seed=given.seed)
+        images_rgb = load_pixels(chosen, preprocess)
+    class_of = {path: position for position, path in enumerate(files)}
+    calibration_rgb, held_rgb = images_rgb[: given.calibration], images_rgb[given.calibration :]
+    true = np.array([class_of[path] for path in chosen[given.calibration :]])
+    network = (
+        build_small_mobile_network(size, classes) if given.quick else build_lite_classifier(given.arch, (size, size))
+    )
     fp32 = onnx_from_keras(network)
-
-    made: dict[str, tuple[bytes, Callable[[bytes], Run], float]] = {"fp32": (fp32.SerializeToString(), _open, 0.0)}
-    for name, make, engine in (*_makers(fp32, calibration), *_elsewhere(network, fp32, calibration, made)):
-        if given.only and not any(part in name for part in given.only):
-            continue
-        started = time.perf_counter()
-        made[name] = (make(), engine, time.perf_counter() - started)
-    if given.save and _OURS in made:
-        spec = ModelSpec(labels=tuple(f"{number:04}" for number in range(IMAGENET_CLASSES)), preprocess=preprocess)
+    entries = [
+        Entry("fp32", fp32.SerializeToString, _open),
+        *_onnxruntime_entries(fp32, calibration_rgb, spec),
+        *_other_entries(network, fp32, calibration_rgb),
+    ]
+    made = Files(entries)
+    wanted = [
+        entry
+        for entry in entries
+        if entry.name == "fp32" or not given.only or any(part in entry.name for part in given.only)
+    ]
+    report = Report(given)
+    columns = {"agreement": ">10.4f", "top1": ">8.4f", "cosine": ">8.4f", "median_ms": ">10.2f", "ratio": ">8.3f"}
+    columns |= {"ratio_low": ">10.3f", "ratio_high": ">11.3f", "size": ">7.2f", "seconds": ">9.1f"}
+    report.columns({"": "<42", **columns})
+    rows = compare(wanted, made, held_rgb, true if len(files) == IMAGENET_CLASSES else None, given.rounds)
+    for row in rows:
+        report.row(*asdict(row).values())
+    if given.save:
         given.save.mkdir(parents=True, exist_ok=True)
         for file, name in (("fp32.onnx", "fp32"), ("int8.onnx", _OURS)):
-            proto = onnx.load_from_string(made[name][0])
+            proto = onnx.load_from_string(made.get(name)[0])
             attach_spec(proto, spec)
             (given.save / file).write_bytes(proto.SerializeToString())
-    engines = {name: engine(model) for name, (model, engine, _) in made.items()}
-    times = _interleaved(engines, images[held[:1]], given.rounds)
-    reference = _logits(engines["fp32"], images[held])
+    report.line(f"{len(held_rgb)} images, {given.calibration} others for calibration; {cpu_info().model}")
+    report.close({"images": len(held_rgb), "cpu": cpu_info().to_json(), "rows": [asdict(row) for row in rows]})
+
+
+def compare(
+    entries: Sequence[Entry], files: Files, held_rgb: UInt8Array, true: IntArray | None, rounds: int
+) -> list[Row]:
+    """Times all entries in turns and compares their logits with those of the first.
+
+    Args:
+        entries: The first is the float file.
+        files: Theirs.
+        held_rgb: (N, H, W, 3) uint8 RGB, images that calibration has not seen.
+        true: (N,) class of each; None where it is not known.
+        rounds: Inferences of each.
+    """
+    # All are made before the first is timed.
+    contents = {entry.name: files.get(entry.name) for entry in entries}
+    engines = {entry.name: entry.open(contents[entry.name][0]) for entry in entries}
+    first = entries[0].name
+    times_ms = time_in_turns({n: partial(run, held_rgb[:1]) for n, run in engines.items()}, rounds, warm_up=5)
+    reference = _logits(engines[first], held_rgb)
     rows = []
-    for name, (model, _, seconds) in made.items():
-        logits = _logits(engines[name], images[held])
-        same = logits.argmax(axis=1) == reference.argmax(axis=1)
+    for name, (content, seconds) in contents.items():
+        logits = _logits(engines[name], held_rgb)
+        predicted = logits.argmax(axis=1)
         norms = np.linalg.norm(logits, axis=1) * np.linalg.norm(reference, axis=1)
+        ratio = round_ratio(times_ms[name], times_ms[first])
         rows.append(
             Row(
                 name,
-                float(same.mean()),
-                None if true is None else float((logits.argmax(axis=1) == true).mean()),
+                float((predicted == reference.argmax(axis=1)).mean()),
+                None if true is None else float((predicted == true).mean()),
                 float(((logits * reference).sum(axis=1) / norms).mean()),
-                float(np.median(times[name]) * 1e3),
-                float(np.median(np.asarray(times[name]) / np.asarray(times["fp32"]))),
-                len(model) / len(made["fp32"][0]),
+                median(times_ms[name]),
+                ratio.median,
+                ratio.low,
+                ratio.high,
+                len(content) / len(contents[first][0]),
                 seconds,
             )
         )
-        if not given.json:
-            _print(rows[-1], first=len(rows) == 1)
-    if given.json:
-        cpu = cpu_info().to_json()
-        print(json.dumps({"images": len(held), "cpu": cpu, "rows": [asdict(row) for row in rows]}, indent=2))
-    else:
-        print(f"{len(held)} images, {given.calibration} others for calibration; {cpu_info().model}")
+    return rows
 
 
-def _print(row: Row, *, first: bool) -> None:
-    if first:
-        print(f"{'':42}{'agreement':>10}{'top-1':>8}{'cosine':>8}{'ms':>8}{'of fp32':>9}{'size':>7}{'made in':>9}")
-    top1 = "-" if row.top1 is None else f"{row.top1:.4f}"
-    print(
-        f"{row.name:42}{row.agreement:10.4f}{top1:>8}{row.cosine:8.4f}{row.median_ms:8.2f}{row.ratio:8.2f}x"
-        f"{row.size:6.2f}x{row.seconds:7.1f} s",
-        flush=True,
-    )
-
-
-def _makers(
-    fp32: onnx.ModelProto, calibration: UInt8Array
-) -> Iterator[tuple[str, Callable[[], bytes], Callable[[bytes], Run]]]:
-    """Name, maker and engine of each int8 file that ONNX Runtime runs."""
-    yield (
-        "onnxruntime, documented default (s8/s8)",
-        partial(onnxruntime_file, fp32, calibration, activations="int8"),
-        _open,
-    )
-    unsigned = partial(onnxruntime_file, fp32, calibration)
-    yield "onnxruntime, u8/s8", unsigned, _open
+def _onnxruntime_entries(fp32: onnx.ModelProto, calibration_rgb: UInt8Array, spec: ModelSpec) -> Iterator[Entry]:
+    """The int8 files that ONNX Runtime runs: its own recipes, and edgeclf's."""
+    default = partial(onnxruntime_file, fp32, calibration_rgb, activations="int8")
+    yield Entry("onnxruntime, documented default (s8/s8)", default, _open)
+    unsigned = partial(onnxruntime_file, fp32, calibration_rgb)
+    yield Entry("onnxruntime, u8/s8", unsigned, _open)
     exact = partial(_open, options={"session.x64quantprecision": "1"})
-    yield "onnxruntime, u8/s8, x64quantprecision", unsigned, exact
-    yield "onnxruntime, u8/s8, reduce_range", partial(unsigned, reduce=True), _open
-    yield _OURS, partial(_edgeclf, fp32, calibration, QuantizationRecipe()), _open
+    yield Entry("onnxruntime, u8/s8, x64quantprecision", unsigned, exact)
+    yield Entry("onnxruntime, u8/s8, reduce_range", partial(unsigned, reduce=True), _open)
+    make = partial(_edgeclf_file, fp32, calibration_rgb, spec)
+    yield Entry(_OURS, partial(make, QuantizationRecipe()), _open)
     for name, recipe in _VARIANTS.items():
-        yield name, partial(_edgeclf, fp32, calibration, recipe, all_int8=name == _ALL_INT8), _open
+        yield Entry(name, partial(make, recipe, all_int8=name == _ALL_INT8), _open)
 
 
-def _elsewhere(
-    network: Any,  # noqa: ANN401 - keras carries no types
-    fp32: onnx.ModelProto,
-    calibration: UInt8Array,
-    made: dict[str, tuple[bytes, Callable[[bytes], Run], float]],
-) -> Iterator[tuple[str, Callable[[], bytes], Callable[[bytes], Run]]]:
-    """The same of other engines and quantizers that are installed."""
+def _other_entries(network: KerasModel, fp32: onnx.ModelProto, calibration_rgb: UInt8Array) -> Iterator[Entry]:
+    """Files of other engines and quantizers, of those that are installed."""
     missing = missing_packages()
     if missing:
         print(f"left out, as not installed: {', '.join(missing)}", file=sys.stderr)
     if "openvino" not in missing:
-        yield "OpenVINO, the fp32 file", lambda: made["fp32"][0], openvino_engine
-        yield "OpenVINO, edgeclf's file", lambda: made[_OURS][0], openvino_engine
+        yield Entry("OpenVINO, the fp32 file", "fp32", openvino_engine)
+        yield Entry("OpenVINO, edgeclf's file", _OURS, openvino_engine)
     if "nncf" not in missing:
-        yield "NNCF, in onnxruntime", lambda: nncf_model(fp32, calibration).SerializeToString(), _open
+        yield Entry(_NNCF, lambda: nncf_model(fp32, calibration_rgb).SerializeToString(), _open)
     if "nncf" not in missing and "openvino" not in missing:
-        yield "NNCF, in OpenVINO", lambda: made["NNCF, in onnxruntime"][0], openvino_engine
+        yield Entry("NNCF, in OpenVINO", _NNCF, openvino_engine)
     if "ai-edge-litert" not in missing:
-        yield "LiteRT, int8", lambda: litert_file(network, calibration), litert_engine
+        yield Entry("LiteRT, int8", lambda: litert_file(network, calibration_rgb), litert_engine)
 
 
-def _edgeclf(
-    fp32: onnx.ModelProto, calibration: UInt8Array, recipe: QuantizationRecipe, *, all_int8: bool = False
+def _edgeclf_file(
+    fp32: onnx.ModelProto,
+    calibration_rgb: UInt8Array,
+    spec: ModelSpec,
+    recipe: QuantizationRecipe,
+    *,
+    all_int8: bool = False,
 ) -> bytes:
-    calibrator = Calibrator(fp32, calibration)
+    calibrator = Calibrator(fp32, calibration_rgb)
     if not all_int8:
-        recipe = replace(recipe, float_entrance=calibrator.find_entrance(recipe, _latencies))
+        with working_folder() as folder:
+            # Timed as `edgeclf export` times them.
+            latencies = partial(Gate([], [], folder, no_progress).latencies, spec=spec)
+            recipe = replace(recipe, float_entrance=calibrator.find_entrance(recipe, latencies))
     print(f"first layers in float: {', '.join(recipe.float_entrance) or 'none'}", file=sys.stderr, flush=True)
     return bytes(calibrator.network(recipe).write().model.SerializeToString())
-
-
-def _latencies(models: Sequence[onnx.ModelProto]) -> list[float]:
-    engines = {str(number): _open(model.SerializeToString()) for number, model in enumerate(models)}
-    shape = [dim.dim_value for dim in models[0].graph.input[0].type.tensor_type.shape.dim]
-    times = _interleaved(engines, np.zeros((1, *shape[1:]), np.uint8), _ENTRANCE_ROUNDS)
-    return [float(np.median(taken)) for taken in times.values()]
 
 
 def _open(model: bytes, options: dict[str, str] | None = None) -> Run:
@@ -225,20 +285,9 @@ def _open(model: bytes, options: dict[str, str] | None = None) -> Run:
     return lambda images_rgb: np.asarray(session.run(None, {"image": images_rgb})[0])
 
 
-def _interleaved(engines: dict[str, Run], image: UInt8Array, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(rounds + 5):
-        for name in engines if number % 2 else reversed(list(engines)):
-            started = time.perf_counter()
-            engines[name](image)
-            if number >= 5:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
-def _logits(run: Run, images: UInt8Array) -> Float64Array:
+def _logits(run: Run, images_rgb: UInt8Array) -> Float64Array:
     """(N, C) float64 logits up to what a softmax ignores, from the probabilities."""
-    rows = [run(images[start : start + 8]) for start in range(0, len(images), 8)]
+    rows = [run(images_rgb[start : start + 8]) for start in range(0, len(images_rgb), 8)]
     logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-30))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 

@@ -1,18 +1,16 @@
 """Makes networks that break naive quantization, and compares ONNX Runtime's recipe with edgeclf's on each.
 
-    python benchmarks/int8/stress.py IMAGES [--arch efficientnet-lite0] [--images 300] [--calibration 128] [--json]
+    python benchmarks/int8/stress.py IMAGES [--arch efficientnet-lite0] [--images 300] [--calibration 128]
+                                      [--quick] [--json]
 
 IMAGES is a folder of photographs. Each case changes the pretrained network so that in float it computes the same, or
 nearly: agreement is with the changed network's float file, on photographs that calibration has not seen.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,19 +18,19 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.int8.engines import onnxruntime_file
+from benchmarks.common import Arguments, Report, load_pixels, sample_images, working_folder
+from benchmarks.int8.other_engines import onnxruntime_file
+from benchmarks.synthetic import build_small_mobile_network, write_photographs
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.graph.float_graph import prepare_model
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_classifier
 
-_SEED = 0
 _FACTOR = 1000.0
 
 
@@ -57,6 +55,13 @@ class Weights:
             self._tensors[name] = self.model.graph.initializer[-1]
             node.input[operand] = name
         self._tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+
+    def drop_unused(self) -> None:
+        """Removes the tensors that `set` has replaced for every layer that read them."""
+        read = {name for node in self.model.graph.node for name in node.input}
+        kept = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(kept)
 
     def depthwise(self) -> list[int]:
         """Numbers of the depthwise layers that a pointwise layer with biases reads."""
@@ -143,48 +148,57 @@ class Row:
     equalized: float
 
 
+def measure(case: str, trained: onnx.ModelProto, calibration_rgb: UInt8Array, held_rgb: UInt8Array) -> Row:
+    """Changes a copy of the trained network and compares three int8 files of it with its float file."""
+    original = _run(trained, held_rgb)
+    model = onnx.ModelProto.FromString(trained.SerializeToString())
+    weights = Weights(model)
+    _CASES[case](weights)
+    weights.drop_unused()
+    reference = _run(model, held_rgb)
+    agreements = [
+        float((_run(made, held_rgb).argmax(axis=1) == reference.argmax(axis=1)).mean())
+        for made in (
+            onnx.load_from_string(onnxruntime_file(model, calibration_rgb)),
+            quantize_int8(model, calibration_rgb).model,
+            quantize_int8(model, calibration_rgb, QuantizationRecipe(equalize=True)).model,
+        )
+    ]
+    return Row(case, float(np.abs(reference - original).max()), *agreements)
+
+
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--calibration", type=int, default=128)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    size = VARIANTS[given.arch].size
+    arguments = Arguments(__doc__, quick={"images": 6, "calibration": 4})
+    arguments.add_input("photographs", "folder of photographs", metavar="IMAGES")
+    arguments.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
+    arguments.add_argument("--images", type=int, default=300)
+    arguments.add_argument("--calibration", type=int, default=128)
+    given = arguments.parse()
+    size = 32 if given.quick else VARIANTS[given.arch].size
     preprocess = Preprocess((size, size), "crop", crop_fraction=size / (size + 32))
-    files = sorted(path for path in given.photographs.iterdir() if path.is_file())
-    chosen = np.random.default_rng(_SEED).permutation(len(files))[: given.calibration + given.images]
-    images = np.stack([preprocess_bgr(load_image(files[number]), preprocess) for number in chosen])
-    calibration, held = images[: given.calibration], images[given.calibration :]
-    trained = prepare_model(onnx_from_keras(build_lite_classifier(given.arch, (size, size))))
-    original = _run(trained, held)
+    count = given.calibration + given.images
+    with working_folder() as folder:
+        source = given.photographs or write_photographs(folder / "photographs", count)
+        images_rgb = load_pixels(sample_images(source, count), preprocess)
+    calibration_rgb, held_rgb = images_rgb[: given.calibration], images_rgb[given.calibration :]
+    # A small network of the same kind, whose layers have the names and the order that the cases look for.
+    network = build_small_mobile_network(size, 10) if given.quick else build_lite_classifier(given.arch, (size, size))
+    trained = prepare_model(onnx_from_keras(network))
+    report = Report(given)
+    report.columns({"case": "<46", **{field.name: ">11.4g" for field in fields(Row)[1:]}})
     rows = []
-    for case, change in _CASES.items():
-        model = onnx.ModelProto.FromString(trained.SerializeToString())
-        change(Weights(model))
-        reference = _run(model, held)
-        agreements = [
-            float((_run(made, held).argmax(axis=1) == reference.argmax(axis=1)).mean())
-            for made in (
-                onnx.load_from_string(onnxruntime_file(model, calibration)),
-                quantize_int8(model, calibration).model,
-                quantize_int8(model, calibration, QuantizationRecipe(equalize=True)).model,
-            )
-        ]
-        rows.append(Row(case, float(np.abs(reference - original).max()), *agreements))
-        if not given.json:
-            figures = asdict(rows[-1])
-            print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in figures.items()), flush=True)
-    if given.json:
-        document = {"images": len(held), "cpu": cpu_info().to_json(), "rows": [asdict(row) for row in rows]}
-        print(json.dumps(document, indent=2))
+    for case in _CASES:
+        rows.append(measure(case, trained, calibration_rgb, held_rgb))
+        report.row(*asdict(rows[-1]).values())
+    report.line(f"{len(held_rgb)} images; {cpu_info().model}")
+    report.close({"images": len(held_rgb), "cpu": cpu_info().to_json(), "rows": [asdict(row) for row in rows]})
 
 
-def _run(model: onnx.ModelProto, images: UInt8Array) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def _run(model: onnx.ModelProto, images_rgb: UInt8Array) -> FloatArray:
     session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=2)
-    return np.concatenate([session.run(None, {"image": images[i : i + 8]})[0] for i in range(0, len(images), 8)])
+    batches = [images_rgb[start : start + 8] for start in range(0, len(images_rgb), 8)]
+    return np.concatenate([session.run(None, {"image": batch})[0] for batch in batches])
 
 
 if __name__ == "__main__":

@@ -1,25 +1,23 @@
 """Measures a folder of JPEGs through `Classifier.stream` against what the CPUs could do at best, and a plain loop.
 
-    python benchmarks/runtime/pipeline.py MODEL IMAGES [--images 600] [--large 60] [--rounds 5] [--memory] [--json]
+    python benchmarks/runtime/pipeline.py MODEL IMAGES [--images 600] [--large 60] [--rounds 5] [--memory] [--quick] [--json]
 
 For photographs as they are and for 12-megapixel ones made of them: the ideal is the CPUs this process may use, divided by
 the time one image takes alone to decode, preprocess and infer on one thread, one after the other; the plain loop is
 cv2.imread, cv2.resize, and session.run with ONNX Runtime's defaults. All three are taken in turns and their ratios are
 medians over the rounds. On a machine that others use too, the CPUs are not all there for the stream. Two figures that
 such neighbours hardly touch stand beside: its CPU time for an image next to that of the stages alone, and how many
-threads were running or, where Linux says so, waiting for a CPU, next to the CPUs. Then the peak memory of streams of different lengths, each in a process of its own.
+threads were running or, where Linux says so, waiting for a CPU, next to the CPUs. Then the peak memory of streams of
+different lengths, each in a process of its own.
 Exit code 1 when a limit is missed.
 """
 
 import argparse
 import itertools
-import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +27,10 @@ import cv2
 import numpy as np
 import onnxruntime
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.common import Arguments, Report, image_files, median, run_script, sample_images, working_folder
+from benchmarks.synthetic import write_model, write_photographs
 from edgeclf.runtime import Classifier, ModelSession, preprocess_bgr
 from edgeclf.runtime.batch.jobs import Job
 from edgeclf.runtime.batch.pipeline import classify_jobs
@@ -41,6 +43,8 @@ _ALONE = 24
 _LARGE_PIXELS = 12_000_000
 _QUALITY = 92
 _STREAM_LENGTHS = (1_000, 20_000)
+# Images for each CPU that are streamed before.
+_WARM_UP = 150
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,14 @@ class Rates:
     strategy: str
 
 
-def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of_plain: float) -> Rates:
-    """Takes the stages alone, the stream and the plain loop in turns."""
+def measure(
+    model: Path, name: str, paths: Sequence[Path], rounds: int, *, least_of_plain: float, warm_up: int
+) -> Rates:
+    """Takes the stages alone, the stream, the stages again and the plain loop, one after the other in every round."""
     classifier, alone = Classifier(model), ModelSession(model, threads=1)
     plain = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     # Opens what the strategy needs, and warms up.
-    for _ in classifier.stream(itertools.islice(itertools.cycle(paths), 150 * usable_cpus())):
+    for _ in classifier.stream(itertools.islice(itertools.cycle(paths), warm_up * usable_cpus())):
         pass
     stages: list[tuple[float, float, float]] = []
     figures: list[tuple[float, float, float]] = []
@@ -108,8 +114,8 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         figures.append((usable_cpus() / sum(stages[-1]) * 1e3, stream, loop))
     jobs = (Job(str(path), lambda path=path: load_image(path)) for path in paths[:1])  # type: ignore[misc]
     strategy = str(classify_jobs(classifier.session, jobs).strategy)
-    decode_ms, preprocess_ms, infer_ms = (statistics.median(values) for values in zip(*stages, strict=True))
-    ideal, streamed, looped = (statistics.median(values) for values in zip(*figures, strict=True))
+    decode_ms, preprocess_ms, infer_ms = (median(values) for values in zip(*stages, strict=True))
+    ideal, streamed, looped = (median(values) for values in zip(*figures, strict=True))
     return Rates(
         name=name,
         images=len(paths),
@@ -120,12 +126,12 @@ def measure(model: Path, name: str, paths: Sequence[Path], rounds: int, least_of
         ideal=ideal,
         stream=streamed,
         plain=looped,
-        of_ideal=statistics.median(b / a for a, b, _ in figures),
-        of_plain=statistics.median(b / c for _, b, c in figures),
+        of_ideal=median(b / a for a, b, _ in figures),
+        of_plain=median(b / c for _, b, c in figures),
         least_of_ideal=0.95,
         least_of_plain=least_of_plain,
-        cpu_of_alone=statistics.median(cpu),
-        kept_busy=statistics.median(busy),
+        cpu_of_alone=median(cpu),
+        kept_busy=median(busy),
         strategy=strategy,
     )
 
@@ -185,26 +191,21 @@ def _plain(session: "onnxruntime.InferenceSession", paths: Sequence[Path], size_
 
 
 def enlarge(paths: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """Makes 12-megapixel JPEGs of photographs spread over `paths`."""
+    """Makes 12-megapixel JPEGs of the first photographs."""
     made: list[Path] = []
-    for path in paths[:: max(1, len(paths) // count)][:count]:
-        image = load_image(path)
-        scale = (_LARGE_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5
-        size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    for path in paths[:count]:
+        image_bgr = load_image(path)
+        scale = (_LARGE_PIXELS / (image_bgr.shape[0] * image_bgr.shape[1])) ** 0.5
+        size = round(image_bgr.shape[1] * scale), round(image_bgr.shape[0] * scale)
         made.append(folder / f"{len(made):04}.jpg")
-        large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(made[-1]), large, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        large_bgr = cv2.resize(image_bgr, size, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(made[-1]), large_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return made
 
 
-def peak_memory(model: Path, paths: Sequence[Path], lengths: Sequence[int]) -> dict[int, float]:
+def peak_memory(model: Path, folder: Path, lengths: Sequence[int]) -> dict[int, float]:
     """Peak memory in MB of a process that streams so many images; files come more than once."""
-    peaks = {}
-    for length in lengths:
-        command = [sys.executable, __file__, str(model), str(paths[0].parent), "--stream-only", str(length)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[length] = float(done.stdout)
-    return peaks
+    return {length: float(run_script(__file__, model, folder, "--stream-only", length).stdout) for length in lengths}
 
 
 def _stream_only(model: Path, paths: Sequence[Path], length: int) -> None:
@@ -225,54 +226,52 @@ def _peak_mb() -> float:
 
 def main() -> int:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("model", type=Path, help="an .onnx file with an edgeclf spec")
-    parser.add_argument("folder", metavar="IMAGES", type=Path, help="folder of photographs, searched recursively")
-    parser.add_argument("--images", type=int, default=600, help="photographs in one pass (default: %(default)s)")
-    parser.add_argument("--large", type=int, default=60, help="12-megapixel photographs, 0 for none")
-    parser.add_argument("--rounds", type=int, default=5, help="passes of each kind (default: %(default)s)")
-    parser.add_argument("--memory", action="store_true", help="also peak memory of 1,000 and of 20,000 images")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--stream-only", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    paths = sorted(given.folder.rglob("*.jp*g"))
-    if not paths:
-        parser.error(f"{given.folder} holds no JPEG")
+    arguments = Arguments(__doc__, quick={"images": 16, "large": 2, "rounds": 1})
+    arguments.add_input("model", "an .onnx file with an edgeclf spec")
+    arguments.add_input("images_folder", "folder of photographs, searched recursively", metavar="IMAGES")
+    arguments.add_argument("--images", type=int, default=600, help="photographs in one pass (default: %(default)s)")
+    arguments.add_argument("--large", type=int, default=60, help="12-megapixel photographs, 0 for none")
+    arguments.add_argument("--rounds", type=int, default=5, help="passes of each kind (default: %(default)s)")
+    arguments.add_argument("--memory", action="store_true", help="also peak memory of 1,000 and of 20,000 images")
+    arguments.add_argument("--stream-only", type=int, help=argparse.SUPPRESS)
+    given = arguments.parse()
     if given.stream_only:
-        _stream_only(given.model, paths, given.stream_only)
+        _stream_only(given.model, image_files(given.images_folder), given.stream_only)
         return 0
-    chosen = paths[:: max(1, len(paths) // given.images)][: given.images]
     load = os.getloadavg()[0]
-    rates = [measure(given.model, "as they are", chosen, given.rounds, 1.4)]
-    if given.large:
-        with tempfile.TemporaryDirectory() as folder:
-            large = enlarge(chosen, given.large, Path(folder))
-            rates.append(measure(given.model, "12 megapixels", large, given.rounds, 2.5))
-    peaks = peak_memory(given.model, chosen, _STREAM_LENGTHS) if given.memory else {}
-    if given.json:
-        facts = {"cpu": cpu_info().to_json(), "load_before": load, "peak_mb": peaks}
-        print(json.dumps({**facts, "rates": [asdict(item) for item in rates]}, indent=2))
-    else:
-        _print(rates, peaks)
-        print(f"{cpu_info().model}, {usable_cpus()} CPUs; load before: {load:.1f}")
+    with working_folder() as folder:
+        model = given.model or write_model(folder / "model.onnx")
+        source = given.images_folder or write_photographs(folder / "photographs", given.images)
+        chosen = sample_images(source, given.images)
+        warm_up = 10 if given.quick else _WARM_UP
+        rates = [measure(model, "as they are", chosen, given.rounds, least_of_plain=1.4, warm_up=warm_up)]
+        if given.large:
+            large = enlarge(chosen, given.large, folder)
+            rates.append(measure(model, "12 megapixels", large, given.rounds, least_of_plain=2.5, warm_up=warm_up))
+        peaks = peak_memory(model, source, _STREAM_LENGTHS) if given.memory else {}
+    report = Report(given)
+    _print(report, rates, peaks)
+    report.line(f"{cpu_info().model}, {usable_cpus()} CPUs; load before: {load:.1f}")
+    facts = {"cpu": cpu_info().to_json(), "load_before": load, "peak_mb": peaks}
+    report.close({**facts, "rates": [asdict(item) for item in rates]})
     grows = bool(peaks) and peaks[_STREAM_LENGTHS[1]] > 1.05 * peaks[_STREAM_LENGTHS[0]]
     missed = any(item.of_ideal < item.least_of_ideal or item.of_plain < item.least_of_plain for item in rates)
-    return int(grows or missed)
+    return int(not given.quick and (grows or missed))
 
 
-def _print(rates: Sequence[Rates], peaks: dict[int, float]) -> None:
-    print(
-        f"{'':16}{'decode':>8}{'prep':>7}{'infer':>7} ms{'ideal':>9}{'stream':>8}{'plain':>8} /s{'of ideal':>12}{'of plain':>14}"
-    )
+def _print(report: Report, rates: Sequence[Rates], peaks: dict[int, float]) -> None:
+    stages = {"decode ms": ">10.2f", "prep ms": ">8.2f", "infer ms": ">9.2f"}
+    speeds = {"ideal/s": ">9.1f", "stream/s": ">9.1f", "plain/s": ">9.1f"}
+    ratios = {"of ideal": ">10.3f", "least": ">7.2f", "of plain": ">10.2f", "least ": ">7.2f"}
+    report.columns({"": "<16", **stages, **speeds, **ratios, "CPU": ">7.3f", "busy": ">7.3f", "  strategy": "<12"})
     for item in rates:
-        print(
-            f"{item.name:16}{item.decode_ms:8.2f}{item.preprocess_ms:7.2f}{item.infer_ms:7.2f}   "
-            f"{item.ideal:9.1f}{item.stream:8.1f}{item.plain:8.1f}   "
-            f"{item.of_ideal:7.3f} (>= {item.least_of_ideal}){item.of_plain:6.2f} (>= {item.least_of_plain})"
-            f"{item.cpu_of_alone:8.3f}{item.kept_busy:7.3f}  {item.strategy}"
+        report.row(
+            *(item.name, item.decode_ms, item.preprocess_ms, item.infer_ms, item.ideal, item.stream, item.plain),
+            *(item.of_ideal, item.least_of_ideal, item.of_plain, item.least_of_plain),
+            *(item.cpu_of_alone, item.kept_busy, f"  {item.strategy}"),
         )
     for length, peak in peaks.items():
-        print(f"peak memory of {length:,} images: {peak:.1f} MB")
+        report.line(f"peak memory of {length:,} images: {peak:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
 """Measures what decoding large JPEGs at a reduced size changes in predictions and in time.
 
-    python benchmarks/runtime/reduced_jpeg.py IMAGES MODEL [MODEL ...] [--images 400] [--json]
+    python benchmarks/runtime/reduced_jpeg.py IMAGES MODEL [MODEL ...] [--images 400] [--quick] [--json]
 
 Photographs are enlarged to 12 megapixels (cv2, cubic) and encoded with quality 92, in memory. Each is decoded at full
 size, at the reduced size, and - for scale - at full size from a file of quality 95: a difference that nobody would call
 one. Agreement is the share of photographs with the same label as at full size.
 """
 
-import argparse
-import json
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import numpy.typing as npt
 
+from benchmarks.common import Arguments, Report, median, sample_images, working_folder
+from benchmarks.synthetic import write_model, write_photographs
 from edgeclf.runtime import ModelSession, decode_image, load_image, preprocess_bgr
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.images.header import read_image_header
@@ -98,8 +102,8 @@ def measure(model: Path, paths: list[Path]) -> list[Change]:
                 probability=float(change.mean()),
                 largest=float(change.max()),
                 pixel=statistics.mean(values),
-                decode_ms=statistics.median(seconds[way]) * 1e3 if way == "reduced" else None,
-                full_ms=statistics.median(seconds["full"]) * 1e3,
+                decode_ms=median(seconds[way]) * 1e3 if way == "reduced" else None,
+                full_ms=median(seconds["full"]) * 1e3,
             )
         )
     return changes
@@ -107,28 +111,24 @@ def measure(model: Path, paths: list[Path]) -> list[Change]:
 
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("folder", metavar="IMAGES", type=Path, help="folder of photographs, searched recursively")
-    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help=".onnx files with an edgeclf spec")
-    parser.add_argument("--images", type=int, default=400, help="photographs (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    paths = sorted(given.folder.rglob("*.jp*g"))
-    if not paths:
-        parser.error(f"{given.folder} holds no JPEG")
-    paths = paths[:: max(1, len(paths) // given.images)][: given.images]
-    changes = [change for model in given.models for change in measure(model, paths)]
-    if given.json:
-        print(json.dumps({"cpu": cpu_info().to_json(), "changes": [asdict(item) for item in changes]}, indent=2))
-        return
-    print(f"{'':34}{'agreement':>10}{'change':>9}{'largest':>9}{'pixels':>8}{'ms':>8}{'full ms':>9}")
+    arguments = Arguments(__doc__, quick={"images": 2})
+    arguments.add_input("images_folder", "folder of photographs, searched recursively", metavar="IMAGES")
+    arguments.add_input("models", ".onnx files with an edgeclf spec", metavar="MODEL", several=True)
+    arguments.add_argument("--images", type=int, default=400, help="photographs (default: %(default)s)")
+    given = arguments.parse()
+    with working_folder() as folder:
+        source = given.images_folder or write_photographs(folder / "photographs", given.images)
+        paths = sample_images(source, given.images)
+        models = given.models or [write_model(folder / "model.onnx")]
+        changes = [change for model in models for change in measure(model, paths)]
+    report = Report(given)
+    columns = {"": "<34", "agreement": ">10.4f", "change": ">9.4f", "largest": ">9.3f", "pixels": ">8.2f"}
+    report.columns({**columns, "ms": ">8.1f", "full ms": ">9.1f"})
     for item in changes:
-        taken = "" if item.decode_ms is None else f"{item.decode_ms:.1f}"
-        print(
-            f"{item.model + ', ' + item.way:34}{item.agreement:10.4f}{item.probability:9.4f}{item.largest:9.3f}"
-            f"{item.pixel:8.2f}{taken:>8}{item.full_ms:9.1f}"
-        )
-    print(f"{len(paths)} photographs; {cpu_info().model}")
+        name = f"{item.model}, {item.way}"
+        report.row(name, item.agreement, item.probability, item.largest, item.pixel, item.decode_ms, item.full_ms)
+    report.line(f"{len(paths)} photographs; {cpu_info().model}")
+    report.close({"cpu": cpu_info().to_json(), "changes": [asdict(item) for item in changes]})
 
 
 if __name__ == "__main__":

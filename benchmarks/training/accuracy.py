@@ -1,28 +1,40 @@
 """Measures what `edgeclf train` reaches with the given options: medians over seeds, every run with a cold cache.
 
-    python benchmarks/training/accuracy.py DATA [--seeds 0 1 2] [--export] [--json] [-- options of edgeclf train]
+    python benchmarks/training/accuracy.py DATA [--seeds 0 1 2] [--export] [--quick] [--json] [-- options of edgeclf train]
 
 DATA has a test part of its own (train/ and test/ folders), so that every seed is tested on the same images. With
 --export each run is also exported, and the calibration of the ONNX file is measured on the same test images.
 """
 
-import argparse
-import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import edgeclf, median, parse_with_train_options
+from benchmarks.common import Arguments, Report, medians_of, run_edgeclf, working_folder
+from benchmarks.synthetic import write_labelled_folder
+
+_QUICK_OPTIONS = ["--arch", "small-cnn", "--image-size", "32", "--epochs", "1"]
+_COLUMNS = {
+    "test_accuracy": ">14.4f",
+    "val_accuracy": ">14.4f",
+    "epochs": ">7.4g",
+    "best_epoch": ">11.4g",
+    "parameters": ">11.7g",
+    "seconds": ">9.1f",
+    "temperature": ">12.3f",
+    "ece_before": ">11.4f",
+    "ece_after": ">10.4f",
+}
+_EXPORT_COLUMNS = {"onnx_accuracy": ">14.4f", "onnx_ece": ">9.4f"}
 
 
 def measure(data: Path, seed: int, options: list[str], *, export: bool) -> dict[str, Any]:
     """Trains once, in an empty cache and run folder."""
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        folder, run = Path(name), Path(name) / "run"
-        done = edgeclf("train", data, "--run", run, "--seed", seed, *options, cache=folder / "cache")
+    with working_folder() as folder:
+        run, cache = folder / "run", folder / "cache"
+        done = run_edgeclf("train", data, "--run", run, "--seed", seed, *options, cache=cache)
         calibration = done.document["calibration"]
         errors = calibration["test_expected_calibration_error"]
         figures = {
@@ -39,31 +51,31 @@ def measure(data: Path, seed: int, options: list[str], *, export: bool) -> dict[
         }
         if export:
             model = folder / "model.onnx"
-            edgeclf("export", run, "--out", model, cache=folder / "cache")
-            report = edgeclf("evaluate", model, data, cache=folder / "cache").document
+            run_edgeclf("export", run, "--out", model, cache=cache)
+            report = run_edgeclf("evaluate", model, data, cache=cache).document
             figures |= {"onnx_accuracy": report["accuracy"], "onnx_ece": report["expected_calibration_error"]}
         return figures
 
 
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--export", action="store_true", help="measure the exported file's calibration as well")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given, options = parse_with_train_options(parser)
+    quick = {"seeds": [0], "train_options": _QUICK_OPTIONS, "export": True}
+    arguments = Arguments(__doc__, quick=quick, seeds=(0, 1, 2), train_options=())
+    arguments.add_input("data", "folder with train/ and test/")
+    arguments.add_argument("--export", action="store_true", help="measure the exported file's calibration as well")
+    given = arguments.parse()
+    report = Report(given)
+    columns = {**_COLUMNS, **(_EXPORT_COLUMNS if given.export else {})}
+    report.columns({"seed": "<8", **columns})
     runs = []
-    for seed in given.seeds:
-        runs.append(measure(given.data, seed, options, export=given.export))
-        if not given.json:
-            shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in runs[-1].items()}
-            print(" ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
-    medians = {key: median([run[key] for run in runs]) for key in runs[0] if key != "seed"}
-    if given.json:
-        print(json.dumps({"options": options, "runs": runs, "medians": medians}, indent=2))
-    else:
-        print("medians: " + " ".join(f"{key} {value:.4g}" for key, value in medians.items()))
+    with working_folder() as folder:
+        data = given.data or write_labelled_folder(folder / "data")
+        for seed in given.seeds:
+            runs.append(measure(data, seed, given.train_options, export=given.export))
+            report.row(str(seed), *(runs[-1][key] for key in columns))
+    medians = medians_of(runs, without=["seed"])
+    report.row("median", *(medians[key] for key in columns))
+    report.close({"options": given.train_options, "runs": runs, "medians": medians})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measures images/s of fitting a network, edgeclf against stock Keras: fresh processes by turns, medians.
 
-    python benchmarks/training/fit_speed.py [--arch seed-cnn] [--size 120] [--batch-size 16] [--images 960] [--rounds 5] [--json]
+    python benchmarks/training/fit_speed.py [--arch seed-cnn] [--size 120] [--batch-size 16] [--images 960] [--rounds 5]
+                                             [--quick] [--json]
 
 Both sides fit the same network with the same optimizer to the same uint8 images without augmentation: one through
 edgeclf's loop, one through `keras.Model.fit` as it comes, with TensorFlow's own defaults. The first epoch, in which the
@@ -8,8 +9,6 @@ network is traced, is not counted.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import median, stock_environment
+from benchmarks.common import Arguments, Report, median, round_ratio, run_in_turns, run_script, stock_environment
 
 if TYPE_CHECKING:
     from edgeclf.training.networks.registry import Architecture
@@ -73,43 +72,41 @@ def _build(architecture: "Architecture", size: int) -> Any:  # noqa: ANN401 - ke
 
 def main() -> None:
     """Prints images/s of both and their ratio, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--arch", default="seed-cnn")
-    parser.add_argument("--size", type=int, default=120)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--images", type=int, default=960)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
+    quick = {"arch": "small-cnn", "size": 32, "images": 32, "rounds": 1}
+    arguments = Arguments(__doc__, quick=quick)
+    arguments.add_argument("--arch", default="seed-cnn")
+    arguments.add_argument("--size", type=int, default=120)
+    arguments.add_argument("--batch-size", type=int, default=16)
+    arguments.add_argument("--images", type=int, default=960)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument(
         "--onednn", choices=["default", "off"], default="default", help="oneDNN on the side of stock Keras"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--side", choices=["edgeclf", "stock"], help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments.add_argument("--side", choices=["edgeclf", "stock"], help=argparse.SUPPRESS)
+    given = arguments.parse()
     if given.side:
         print(fit_once(given.side, given))
         return
-    rates: dict[str, list[float]] = {"edgeclf": [], "stock": []}
-    environments = {"edgeclf": stock_environment("default"), "stock": stock_environment(given.onednn)}
-    for number in range(given.rounds):
-        for side in rates if number % 2 else reversed(list(rates)):
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--side", side],
-                check=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=environments[side],
-            )
-            rates[side].append(float(done.stdout.split()[-1]))
+
+    def rate_of(side: str, onednn: str) -> float:
+        done = run_script(__file__, *sys.argv[1:], "--side", side, environment=stock_environment(onednn))
+        return float(done.stdout.split()[-1])
+
+    rates = run_in_turns(
+        {"edgeclf": lambda: rate_of("edgeclf", "default"), "stock": lambda: rate_of("stock", given.onednn)},
+        given.rounds,
+    )
+    spread = round_ratio(rates["edgeclf"], rates["stock"])
     figures = {side: median(values) for side, values in rates.items()}
     figures["ratio"] = figures["edgeclf"] / figures["stock"]
-    if given.json:
-        print(json.dumps({"arch": given.arch, "images_per_second": rates, "medians": figures}, indent=2))
-    else:
-        print(
-            f"{given.arch}, {given.size} px, batch {given.batch_size}: edgeclf {figures['edgeclf']:.1f} images/s, "
-            f"stock Keras {figures['stock']:.1f}, ratio {figures['ratio']:.2f} (medians of {given.rounds} rounds)"
-        )
+    figures |= {"ratio_low": spread.low, "ratio_high": spread.high}
+    report = Report(given)
+    report.line(
+        f"{given.arch}, {given.size} px, batch {given.batch_size}: edgeclf {figures['edgeclf']:.1f} images/s, "
+        f"stock Keras {figures['stock']:.1f}, ratio {figures['ratio']:.2f} (medians of {given.rounds} rounds; "
+        f"half of them {spread.low:.2f} to {spread.high:.2f})"
+    )
+    report.close({"arch": given.arch, "images_per_second": rates, "medians": figures})
 
 
 if __name__ == "__main__":

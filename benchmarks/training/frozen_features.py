@@ -1,6 +1,6 @@
 """Measures training a head on frozen features end to end: edgeclf against `keras.Model.predict` and `fit`.
 
-    python benchmarks/training/frozen_features.py DATA [--rounds 1] [--size 224] [--json]
+    python benchmarks/training/frozen_features.py DATA [--rounds 1] [--size 224] [--quick] [--json]
 
 DATA has train/ and test/ folders. Every side runs in fresh processes, by turns: from the files to a trained head and
 its test accuracy, with the same network, image size, head, optimizer, batch size and early stopping.
@@ -15,15 +15,24 @@ All files are read once before, so that no side waits for the disk.
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import edgeclf, labelled_files, median, stock_environment
+from benchmarks.common import (
+    Arguments,
+    Report,
+    labelled_files,
+    median,
+    run_edgeclf,
+    run_in_turns,
+    run_script,
+    stock_environment,
+    working_folder,
+)
+from benchmarks.synthetic import write_labelled_folder
 
 _ARCHITECTURE = "efficientnet-lite0"
 
@@ -43,16 +52,16 @@ def train_with_keras(data: Path, size: int) -> dict[str, float]:
     backbone = architecture.build_backbone((size, size), "imagenet")
     imported = time.perf_counter()
 
-    def features_of(part: str, **split: object) -> tuple[np.ndarray, np.ndarray]:
+    def features_of(split: str, **options: object) -> tuple[np.ndarray, np.ndarray]:
         images = keras.utils.image_dataset_from_directory(
-            data / part,
+            data / split,
             image_size=(size, size),
             crop_to_aspect_ratio=True,
             batch_size=64,
-            shuffle=bool(split),
+            shuffle=bool(options),
             seed=0,
             verbose=False,
-            **split,
+            **options,
         )
         labels = []
 
@@ -74,8 +83,8 @@ def train_with_keras(data: Path, size: int) -> dict[str, float]:
     stop = keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True)
     head.fit(x_train, y_train, validation_data=(x_val, y_val), epochs=50, batch_size=64, verbose=0, callbacks=[stop])
     accuracy = float((head.predict(x_test, verbose=0).argmax(axis=1) == y_test).mean())
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as folder:
-        assemble(backbone, head).save(Path(folder) / "model.keras")
+    with working_folder() as folder:
+        assemble(backbone, head).save(folder / "model.keras")
     ended = time.perf_counter()
     return {
         "test_accuracy": accuracy,
@@ -85,65 +94,72 @@ def train_with_keras(data: Path, size: int) -> dict[str, float]:
     }
 
 
+class Sides:
+    """Both sides: each call is one round of one of them, and its figures are kept."""
+
+    def __init__(self, data: Path, size: int, onednn: str) -> None:
+        self._data, self._size = data, size
+        self._environment = stock_environment(onednn)
+        self._rounds = 0
+        self.seconds: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
+        self.accuracies: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
+        self.keras_stages: list[dict[str, float]] = []
+
+    def edgeclf(self) -> None:
+        """Trains with an empty cache, then with another seed and that cache."""
+        with working_folder() as folder:
+            options = ("--arch", _ARCHITECTURE, "--image-size", self._size)
+            for side, seed in (("cold", 0), ("warm", 1)):
+                run = ("--run", folder / side, "--seed", seed + 2 * self._rounds)
+                done = run_edgeclf("train", self._data, *run, *options, cache=folder / "cache")
+                self.seconds[side].append(done.seconds)
+                self.accuracies[side].append(done.document["test"]["accuracy"])
+        self._rounds += 1
+
+    def keras(self) -> None:
+        """Trains with Keras as it comes."""
+        arguments = (self._data, "--size", self._size, "--keras-side")
+        done = run_script(__file__, *arguments, environment=self._environment)
+        self.keras_stages.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        self.seconds["keras"].append(done.seconds)
+        self.accuracies["keras"].append(self.keras_stages[-1]["test_accuracy"])
+
+
 def main() -> None:
     """Prints seconds, accuracies and ratios, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument(
+    arguments = Arguments(__doc__, quick={"size": 64})
+    arguments.add_input("data", "folder with train/ and test/")
+    arguments.add_argument("--rounds", type=int, default=1)
+    arguments.add_argument("--size", type=int, default=224)
+    arguments.add_argument(
         "--onednn", choices=["default", "off"], default="default", help="oneDNN on the side of stock Keras"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--keras-side", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments.add_argument("--keras-side", action="store_true", help=argparse.SUPPRESS)
+    given = arguments.parse()
     if given.keras_side:
         print(json.dumps(train_with_keras(given.data, given.size)))
         return
-    environment = stock_environment(given.onednn)
-    seconds: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
-    accuracies: dict[str, list[float]] = {"cold": [], "warm": [], "keras": []}
-    stages: list[dict[str, float]] = []
-    for part in ("train", "test"):
-        for path, _ in labelled_files(given.data, part):
-            path.read_bytes()
-    for number in range(given.rounds):
-        with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-            folder = Path(name)
-            for side, seed in (("cold", 0), ("warm", 1)):
-                done = edgeclf(
-                    "train",
-                    given.data,
-                    "--run",
-                    folder / side,
-                    "--arch",
-                    _ARCHITECTURE,
-                    "--image-size",
-                    given.size,
-                    "--seed",
-                    seed + 2 * number,
-                    cache=folder / "cache",
-                )
-                seconds[side].append(done.seconds)
-                accuracies[side].append(done.document["test"]["accuracy"])
-        started = time.perf_counter()
-        command = [sys.executable, __file__, str(given.data), "--size", str(given.size), "--keras-side"]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-        seconds["keras"].append(time.perf_counter() - started)
-        stages.append(json.loads(output.strip().splitlines()[-1]))
-        accuracies["keras"].append(stages[-1]["test_accuracy"])
-    medians = {side: median(values) for side, values in seconds.items()}
+    with working_folder() as folder:
+        data = given.data or write_labelled_folder(folder / "data")
+        for split in ("train", "test"):
+            for path, _ in labelled_files(data, split):
+                path.read_bytes()
+        sides = Sides(data, given.size, given.onednn)
+        run_in_turns({"keras": sides.keras, "edgeclf": sides.edgeclf}, given.rounds)
+    medians = {side: median(values) for side, values in sides.seconds.items()}
     ratios = {side: medians["keras"] / medians[side] for side in ("cold", "warm")}
-    if given.json:
-        print(
-            json.dumps(
-                {"seconds": seconds, "accuracies": accuracies, "keras_stages": stages, "ratios": ratios}, indent=2
-            )
-        )
-        return
+    report = Report(given)
+    report.columns({"": "<6", "seconds": ">9.1f", "test accuracy": ">15.4f", "times as fast as keras": ">24.2f"})
     for side, value in medians.items():
-        ratio = f", {ratios[side]:.2f} times as fast as keras" if side in ratios else ""
-        print(f"{side:6} {value:7.1f} s, test accuracy {median(accuracies[side]):.4f}{ratio}")
+        report.row(side, value, median(sides.accuracies[side]), ratios.get(side))
+    report.close(
+        {
+            "seconds": sides.seconds,
+            "accuracies": sides.accuracies,
+            "keras_stages": sides.keras_stages,
+            "ratios": ratios,
+        }
+    )
 
 
 if __name__ == "__main__":

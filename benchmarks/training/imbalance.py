@@ -1,14 +1,12 @@
 """Measures the recall of a rare class with and without `--balance`: medians over seeds.
 
-    python benchmarks/training/imbalance.py DATA [--rare LABEL] [--ratio 10] [--seeds 0 1 2] [--json] [-- options of edgeclf train]
+    python benchmarks/training/imbalance.py DATA [--rare LABEL] [--ratio 10] [--seeds 0 1 2] [--quick]
+                                             [--json] [-- options of edgeclf train]
 
 DATA has train/ and test/ folders. Of the rare class one training image in --ratio is kept; test images all stay.
 """
 
-import argparse
-import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +14,67 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import edgeclf, labelled_files, median, parse_with_train_options, recall, write_csv
+from benchmarks.common import (
+    Arguments,
+    Report,
+    labelled_files,
+    medians_of,
+    recall,
+    run_edgeclf,
+    working_folder,
+    write_csv,
+)
+from benchmarks.synthetic import write_labelled_folder
+
+_QUICK_OPTIONS = ["--arch", "small-cnn", "--image-size", "32", "--epochs", "1"]
+_BALANCES = ("none", "weights", "sampling")
+_FIGURES = ("rare_recall", "accuracy", "macro_f1")
+
+
+def thin_out(train: list[tuple[Path, str]], rare: str, ratio: int, rng: np.random.Generator) -> list[tuple[Path, str]]:
+    """Keeps one image in `ratio` of the rare class, and all others."""
+    of_rare = [path for path, label in train if label == rare]
+    kept = {of_rare[position] for position in rng.permutation(len(of_rare))[: len(of_rare) // ratio].tolist()}
+    return [(path, label) for path, label in train if label != rare or path in kept]
 
 
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--rare", help="its name (default: the last one)")
-    parser.add_argument("--ratio", type=int, default=10)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given, options = parse_with_train_options(parser)
-    train, test = labelled_files(given.data, "train"), labelled_files(given.data, "test")
-    rare = given.rare or max(label for _, label in train)
-    if rare not in {label for _, label in train}:
-        parser.error(f"no class {rare}")
+    quick = {"seeds": [0], "ratio": 3, "train_options": _QUICK_OPTIONS}
+    arguments = Arguments(__doc__, quick=quick, seeds=(0, 1, 2), train_options=())
+    arguments.add_input("data", "folder with train/ and test/")
+    arguments.add_argument("--rare", help="its name (default: the last one)")
+    arguments.add_argument("--ratio", type=int, default=10)
+    given = arguments.parse()
+    report = Report(given)
+    report.columns({"seed": "<8", "--balance": "<10", **dict.fromkeys(_FIGURES, ">13.4f")})
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        folder = Path(name)
+    with working_folder() as folder:
+        source = given.data or write_labelled_folder(folder / "data")
+        train, test = labelled_files(source, "train"), labelled_files(source, "test")
+        rare = given.rare or max(label for _, label in train)
+        if rare not in {label for _, label in train}:
+            arguments.error(f"no class {rare}")
         for seed in given.seeds:
-            of_rare = [path for path, label in train if label == rare]
-            kept = set(np.random.default_rng(seed).permutation(len(of_rare))[: len(of_rare) // given.ratio].tolist())
-            chosen = {of_rare[number] for number in kept}
+            kept = thin_out(train, rare, given.ratio, np.random.default_rng(seed))
+            splits = (("train", kept), ("test", test))
             data = write_csv(
-                folder / f"{seed}.csv",
-                [
-                    *((path, label, "train") for path, label in train if label != rare or path in chosen),
-                    *((path, label, "test") for path, label in test),
-                ],
+                folder / f"{seed}.csv", [(path, label, split) for split, files in splits for path, label in files]
             )
-            for balance in ("none", "weights", "sampling"):
-                done = edgeclf(
-                    "train",
-                    data,
-                    "--run",
-                    folder / f"run-{seed}-{balance}",
-                    "--seed",
-                    seed,
-                    "--balance",
-                    balance,
-                    *options,
-                    cache=folder / "cache",
-                ).document
-                rows.append(
-                    {
-                        "seed": seed,
-                        "balance": balance,
-                        "rare_recall": recall(done["test"], rare),
-                        "accuracy": done["test"]["accuracy"],
-                        "macro_f1": done["test"]["macro_f1"],
-                    }
-                )
-                if not given.json:
-                    print(rows[-1], flush=True)
+            for balance in _BALANCES:
+                run = ("--run", folder / f"run-{seed}-{balance}", "--seed", seed, "--balance", balance)
+                done = run_edgeclf("train", data, *run, *given.train_options, cache=folder / "cache").document["test"]
+                figures = {"accuracy": done["accuracy"], "macro_f1": done["macro_f1"]}
+                rows.append({"seed": seed, "balance": balance, "rare_recall": recall(done, rare), **figures})
+                report.row(str(seed), balance, *(rows[-1][key] for key in _FIGURES))
     medians = {
-        balance: {
-            key: median([row[key] for row in rows if row["balance"] == balance])
-            for key in ("rare_recall", "accuracy", "macro_f1")
-        }
-        for balance in ("none", "weights", "sampling")
+        balance: medians_of([row for row in rows if row["balance"] == balance], without=("seed", "balance"))
+        for balance in _BALANCES
     }
-    if given.json:
-        print(json.dumps({"rare": rare, "ratio": given.ratio, "runs": rows, "medians": medians}, indent=2))
-        return
-    print(f"medians, {rare} {given.ratio} times rarer:")
     for balance, figures in medians.items():
-        print(f"  --balance {balance:9}" + " ".join(f"{key} {value:.4f}" for key, value in figures.items()))
+        report.row("median", balance, *(figures[key] for key in _FIGURES))
+    report.line(f"{rare} is {given.ratio} times rarer than in DATA")
+    report.close({"rare": rare, "ratio": given.ratio, "runs": rows, "medians": medians})
 
 
 if __name__ == "__main__":

@@ -145,8 +145,8 @@ def test_a_frozen_camera_and_a_silent_one_are_said_to_be_and_to_move_again(colou
     assert code == 0
     reasons = [event["reason"] for event in of_kind(records(path.read_text()), "frozen")]
     assert len(reasons) == 2
-    assert reasons[0].startswith("the same picture for 0.")
-    assert reasons[1].startswith("no new frame for 0.")
+    assert reasons[0].startswith("the same picture for ")
+    assert reasons[1].startswith("no new frame for ")
     assert "is frozen: the same picture" in err
     assert "moves again" in err
     assert "2 freezes" in err
@@ -157,7 +157,7 @@ def test_the_log_of_a_service_has_a_line_now_and_then(run_edgeclf, colour_model,
     done = run_edgeclf("infer", colour_model, "--camera", video, "--loop", "--duration", 2.2, "--log-every", 0.5)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith(f"camera {video}: ")]
-    assert 2 <= len(lines) <= 4
+    assert len(lines) >= 2
     assert all("frames/s); in all" in line and "frame age p50" in line for line in lines)
     quiet = run_edgeclf("infer", colour_model, "--camera", video, "--duration", 0.5)
     assert len(quiet.stderr.splitlines()) == 1

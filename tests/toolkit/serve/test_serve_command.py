@@ -109,6 +109,21 @@ def test_a_camera_is_served_and_ends_promptly_with_clients(colour_model, camera_
     assert re.fullmatch(r"\d+ frames in .*\n", err)
 
 
+def test_a_file_by_a_relative_path_is_the_camera_that_is_expected(colour_model, tmp_path, monkeypatch):
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+    for _ in range(20):
+        writer.write(np.full((48, 64, 3), (0, 0, 200), np.uint8))
+    writer.release()
+    monkeypatch.chdir(tmp_path)
+    with (
+        serving(colour_model, "./clip.avi", "--loop", "--serve", ":0", "--json") as (_, url, _),
+        httpx.Client(verify=False, timeout=20) as client,
+    ):
+        wait_until_healthy(client, url)
+        (status,) = client.get(url + "api/status").json()["cameras"]
+        assert (status["camera"], status["label"]) == ("./clip.avi", "red")
+
+
 def test_for_other_machines_every_request_needs_the_token_and_no_output_holds_it(colour_model, camera_url):
     token = "only-in-the-environment"
     environment = {**os.environ, "EDGECLF_SERVE_TOKEN": token}

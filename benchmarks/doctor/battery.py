@@ -36,8 +36,8 @@ from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.datasets.demo_data import write_demo_data
-from edgeclf.toolkit.doctor.examination import Settings, examine_path
-from edgeclf.toolkit.doctor.gather.thumbnails import Memory
+from edgeclf.toolkit.doctor.examination import ExaminationOptions, examine_path
+from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 
 
 @dataclass(frozen=True)
@@ -138,18 +138,18 @@ class Battery:
     def __init__(self, folder: Path, cache_folder: CacheFolder | None) -> None:
         self._folder = folder
         self._cache_folder = cache_folder
-        self._memory = Memory()
+        self._memory = ScanCache()
 
     def examine(self, path: Path, *, clean: bool) -> tuple[list[dict[str, Any]], float]:
         """The doctor's findings, as its JSON, and the seconds it took."""
-        settings = Settings(cache_folder=self._cache_folder if clean else CacheFolder(self._folder / "cache"))
+        settings = ExaminationOptions(cache_folder=self._cache_folder if clean else CacheFolder(self._folder / "cache"))
         started = time.perf_counter()
         examination = examine_path(path, settings, no_progress, self._memory)
         return [finding.to_json() for finding in examination.findings], time.perf_counter() - started
 
     def try_clean(self, data: Path, seed: int, images: int) -> Clean:
         """Looks at a clean copy, and forgets the pictures of the one before."""
-        self._memory = Memory()
+        self._memory = ScanCache()
         findings, seconds = self.examine(data, clean=True)
         by_severity = {
             severity: tuple(finding["cause"] for finding in findings if finding["severity"] == severity)

@@ -59,7 +59,7 @@ def doctor(
     if subject is None:
         raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
     from edgeclf.export.cache_folder import chosen_cache_folder
-    from edgeclf.toolkit.doctor.examination import Settings, examine_path, is_run
+    from edgeclf.toolkit.doctor.examination import ExaminationOptions, examine_path, is_run
     from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES
     from edgeclf.toolkit.doctor.report.terminal import print_examination
 
@@ -67,7 +67,7 @@ def doctor(
         if value is not None and not is_run(subject):
             raise UsageError(f"{option} is for runs", got=f"{subject}, which is none", expected="a run folder")
     cache = chosen_cache_folder(cache_folder, cache_size)
-    settings = Settings(max_images, 0 if fast else MAX_FEATURES, seed, cache, data, int8)
+    settings = ExaminationOptions(max_images, 0 if fast else MAX_FEATURES, seed, cache, data, int8)
     with progress_bar() as progress:
         examination = examine_path(subject, settings, progress)
     if html is not None:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress
-from edgeclf.toolkit.doctor.facts import PARTS, DataFacts, Facts, FieldFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import SPLITS, DataFacts, Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
-from edgeclf.toolkit.doctor.gather.thumbnails import Memory
+from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 from edgeclf.toolkit.doctor.registry import checks_for, examine
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.split import read_split
@@ -21,7 +21,7 @@ from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExaminationOptions:
     """How thoroughly to look.
 
     Attributes:
@@ -94,7 +94,7 @@ def data_json(data: DataFacts) -> dict[str, Any]:
         "unreadable": len(data.unreadable),
         "shown_to_network": 0 if data.features is None else len(data.features.rows),
         "network": None if data.features is None else data.features.network,
-        "parts": {part: len(images.rows_of(part)) for part in PARTS if len(images.rows_of(part))},
+        "parts": {part: len(images.rows_of(part)) for part in SPLITS if len(images.rows_of(part))},
     }
 
 
@@ -104,7 +104,9 @@ def is_run(path: Path) -> bool:
     return any(os.path.isfile(path / name) for name in (RUN_FILE, SPEC_FILE)) and not os.path.isdir(path / "train")  # noqa: PTH112, PTH113
 
 
-def examine_path(path: Path, settings: Settings, progress: Progress, memory: Memory | None = None) -> Examination:
+def examine_path(
+    path: Path, settings: ExaminationOptions, progress: Progress, memory: ScanCache | None = None
+) -> Examination:
     """Looks at a data set, or at a run folder and the data it was trained on.
 
     Args:
@@ -134,9 +136,9 @@ def examine_path(path: Path, settings: Settings, progress: Progress, memory: Mem
 
 def _gather(
     path: Path,
-    settings: Settings,
+    settings: ExaminationOptions,
     progress: Progress,
-    memory: Memory | None,
+    memory: ScanCache | None,
     samples: Sequence[Sample] | None = None,
     root: Path | None = None,
 ) -> DataFacts:
@@ -154,7 +156,7 @@ def _gather(
 
 
 def _data_of_run(
-    folder: Path, settings: Settings, progress: Progress, memory: Memory | None
+    folder: Path, settings: ExaminationOptions, progress: Progress, memory: ScanCache | None
 ) -> tuple[DataFacts | None, list[Finding]]:
     """The images a run was made from, in the parts it put them into; None, and a note, where they are gone."""
     try:
@@ -187,15 +189,15 @@ def _not_looked_at(what: str, why: str, remedy: str) -> Finding:
 
 
 def _facts_of_run(
-    folder: Path, settings: Settings, progress: Progress
-) -> tuple[RunFacts | None, FieldFacts | None, list[Finding]]:
+    folder: Path, settings: ExaminationOptions, progress: Progress
+) -> tuple[RunFacts | None, ModelFacts | None, list[Finding]]:
     """What the run's records and its model say, and notes about what could not be looked at."""
-    from edgeclf.toolkit.doctor.gather.run import gather_field, gather_run, open_run
+    from edgeclf.toolkit.doctor.gather.run import gather_model, gather_run, open_run
 
     opened = open_run(folder, data=settings.data, cache_folder=settings.cache_folder, progress=progress)
     run: RunFacts = gather_run(opened, seed=settings.seed)
     try:
-        field: FieldFacts | None = gather_field(opened, int8=settings.int8, seed=settings.seed)
+        field: ModelFacts | None = gather_model(opened, int8=settings.int8, seed=settings.seed)
     except MissingPackageError as error:
         return run, None, [_not_looked_at("The run's model was not tried", *split_remedy(str(error)))]
     return run, field, []

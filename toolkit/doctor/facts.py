@@ -15,8 +15,8 @@ from edgeclf.toolkit.doctor.findings import Finding
 
 # Side of the square thumbnails that duplicates are verified on, in pixels.
 THUMBNAIL = 64
-PARTS = ("train", "val", "test")
-NO_PART = -1
+SPLITS = ("train", "val", "test")
+NO_SPLIT = -1
 Result = TypeVar("Result")
 
 
@@ -27,7 +27,7 @@ class ImageTable:
     Attributes:
         paths: Relative to the data's root.
         labels: (N,) int64, positions in the data's classes.
-        parts: (N,) int64, positions in `PARTS`, `NO_PART` where the data brings no parts.
+        parts: (N,) int64, positions in `SPLITS`, `NO_SPLIT` where the data brings no parts.
         digests: Of the files' bytes.
         formats: `jpeg`, `png`, ...
         properties: Measured properties by name, each (N,) float64, NaN where a file has none; see `properties.py`.
@@ -47,7 +47,7 @@ class ImageTable:
 
     def rows_of(self, part: str) -> npt.NDArray[np.int64]:
         """Positions of the images of a part."""
-        return np.flatnonzero(self.parts == PARTS.index(part))
+        return np.flatnonzero(self.parts == SPLITS.index(part))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +89,9 @@ class DataFacts:
     unreadable: tuple[tuple[str, str], ...]
     refusal: str | None
     features: Features | None
-    parts_given: bool
+    has_splits: bool
     listed: int | None = None
-    without_features: str | None = None
+    why_no_features: str | None = None
     _derived: dict[Callable[["DataFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, analysis: "Callable[[DataFacts], Result]") -> "Result":
@@ -134,7 +134,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class FieldFacts:
+class ModelFacts:
     """What a trained model says about held-out images, as they are and changed as the field changes them.
 
     Attributes:
@@ -166,7 +166,7 @@ class Facts:
 
     data: DataFacts | None = None
     run: RunFacts | None = None
-    field: FieldFacts | None = None
+    field: ModelFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,13 @@ def train_pretrained(run: RunFacts) -> str:
     return command_line("train", run.data, "--arch", "efficientnet-lite0", "--run", f"{run.folder}-again")
 
 
-def find_rate(run: RunFacts) -> str:
+def sweep_learning_rate(run: RunFacts) -> str:
     """`edgeclf train --find-lr` for the same training, into a picture beside the run."""
     words = shlex.split(train_again(run, learning_rate=None))
     return shlex.join([*words[: words.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
 
 
-def look_at_labels(run: RunFacts) -> str:
+def examine_data(run: RunFacts) -> str:
     """`edgeclf doctor` of the data."""
     return command_line("doctor", run.data)
 
@@ -88,6 +88,6 @@ def more_validation(run: RunFacts, fraction: float) -> str:
     return f"Add images, or let more of them validate: {train_again(run, val_fraction=fraction)}"
 
 
-def export_carefully(run: RunFacts) -> str:
+def export_with_max_effort(run: RunFacts) -> str:
     """`edgeclf export` to int8 with every recipe tried."""
     return command_line("export", run.folder, "--precision", "int8", "--effort", "max", "--out", "model.onnx")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgeclf.runtime.metrics import Z_95, wilson_interval
-from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, Facts
+from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_data
 from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
@@ -27,7 +27,7 @@ def training_counts(facts: Facts) -> dict[str, int]:
     data = facts.data
     if data is not None and data.classes:
         images = data.images
-        used = images.parts == (PARTS.index("train") if data.parts_given else NO_PART)
+        used = images.parts == (SPLITS.index("train") if data.has_splits else NO_SPLIT)
         counts = np.bincount(images.labels[used], minlength=len(data.classes))
         return dict(zip(data.classes, counts.tolist(), strict=True))
     return dict(facts.run.counts.get("train", {})) if facts.run is not None else {}

@@ -41,7 +41,7 @@ def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[Image
     return lambda images: share * np.log2(np.maximum(images.properties[name] + offset, 1e-9))
 
 
-def share_of_light(channel: str) -> Callable[[ImageTable], Float64Array]:
+def channel_share(channel: str) -> Callable[[ImageTable], Float64Array]:
     """A channel's share of the three, a third for grey pictures, however bright."""
 
     def share(images: ImageTable) -> Float64Array:
@@ -51,12 +51,12 @@ def share_of_light(channel: str) -> Callable[[ImageTable], Float64Array]:
     return share
 
 
-def relative_spread(images: ImageTable) -> Float64Array:
+def colourfulness(images: ImageTable) -> Float64Array:
     """How colourful, however bright: about 0 for grey pictures."""
     return np.asarray(images.properties["channel_spread"] / (images.properties["brightness"] + 8.0), np.float64)
 
 
-def visible_blocks(images: ImageTable) -> Float64Array:
+def visible_blockiness(images: ImageTable) -> Float64Array:
     """Blockiness as far as it is seen: pictures that show none are alike, whatever they were saved with."""
     return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _SEEN_BLOCKS)
 
@@ -77,14 +77,14 @@ FACTORS: Mapping[str, tuple[Factor, ...]] = {
     "brightness": (Factor(_log2("brightness", 8.0), 0.1, "darker", "brighter", "brightness", "of 255"),),
     "blur": (Factor(_column("edge_sharpness"), 0.1, "more blurred", "sharper", "edge_sharpness"),),
     "compression": (
-        Factor(visible_blocks, 0.1, "less compressed", "more compressed", "blockiness", "steps at blocks"),
+        Factor(visible_blockiness, 0.1, "less compressed", "more compressed", "blockiness", "steps at blocks"),
     ),
     "noise": (Factor(_column("noise"), 1.0, "less noisy", "noisier", "noise", "of 255"),),
     "contrast": (Factor(_log2("contrast", 2.0), 0.15, "of less contrast", "of more contrast", "contrast", "of 255"),),
     "colour": (
-        Factor(share_of_light("red"), 0.015, "less red", "redder", "red", "of 255"),
-        Factor(share_of_light("blue"), 0.015, "less blue", "bluer", "blue", "of 255"),
-        Factor(relative_spread, 0.05, "less colourful", "more colourful", "saturation", "of 255"),
+        Factor(channel_share("red"), 0.015, "less red", "redder", "red", "of 255"),
+        Factor(channel_share("blue"), 0.015, "less blue", "bluer", "blue", "of 255"),
+        Factor(colourfulness, 0.05, "less colourful", "more colourful", "saturation", "of 255"),
     ),
     "format": (Factor(_is_jpeg, 0.5, "less often JPEG files", "more often JPEG files", "jpeg_quality"),),
     "encoding": (
@@ -92,4 +92,4 @@ FACTORS: Mapping[str, tuple[Factor, ...]] = {
     ),
 }
 # Not seen in the pixels, so that a network does not see them either.
-UNSEEN = ("format", "encoding", "orientation")
+NOT_IN_PIXELS = ("format", "encoding", "orientation")

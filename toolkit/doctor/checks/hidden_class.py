@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
-from edgeclf.toolkit.doctor.facts import PARTS, Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.facts import SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 
 # Nearest pictures whose mean distance says how unlike a picture is to all of a part.
@@ -31,7 +31,7 @@ _PROBLEM_SHARE, _PROBLEM_IMAGES = 0.02, 3
 
 
 @dataclass(frozen=True, eq=False)
-class Hidden:
+class HiddenGroup:
     """Pictures of one part that are like none of another.
 
     Attributes:
@@ -53,32 +53,32 @@ class Hidden:
     compared: tuple[int, int]
 
 
-def hidden_kinds(data: DataFacts) -> tuple[Hidden, ...]:
+def find_hidden_groups(data: DataFacts) -> tuple[HiddenGroup, ...]:
     """What is hidden in train and in test or, without test images, in validation."""
-    if data.features is None or not data.parts_given:
+    if data.features is None or not data.has_splits:
         return ()
     rows, vectors = data.features.rows, data.features.vectors
     parts, labels = data.images.parts[rows], data.images.labels[rows]
     found = []
     for part in ("test", "val"):
-        first, second = parts == PARTS.index(part), parts == PARTS.index("train")
+        first, second = parts == SPLITS.index(part), parts == SPLITS.index("train")
         # A class that one part lacks altogether is said without any distances.
         both = np.isin(labels, np.intersect1d(labels[first], labels[second]))
         first, second = np.flatnonzero(first & both), np.flatnonzero(second & both)
         if min(len(first), len(second)) < _FEWEST:
             continue
         for name, members, other_name, others in ((part, first, "train", second), ("train", second, part, first)):
-            result = find_hidden(vectors[members], labels[members], vectors[others], labels[others])
+            result = detect_outliers(vectors[members], labels[members], vectors[others], labels[others])
             if result is not None:
                 positions, distances, expected, surprise = result
                 compared = (len(members), len(others))
                 found.append(
-                    Hidden(name, other_name, rows[members[positions]], distances, expected, surprise, compared)
+                    HiddenGroup(name, other_name, rows[members[positions]], distances, expected, surprise, compared)
                 )
     return tuple(found)
 
 
-def find_hidden(
+def detect_outliers(
     vectors: FloatArray, labels: IntArray, other_vectors: FloatArray, other_labels: IntArray
 ) -> tuple[IntArray, Float64Array, float, float] | None:
     """Which pictures are unlike all of another part, as that part's pictures are not unlike each other; None for none.
@@ -188,19 +188,19 @@ def _find(facts: Facts) -> list[Finding]:
         return []
     return [
         *_missing_classes(facts.data),
-        *(_finding(facts.data, hidden) for hidden in facts.data.derived(hidden_kinds)),
+        *(_finding(facts.data, hidden) for hidden in facts.data.derived(find_hidden_groups)),
     ]
 
 
 _PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def _finding(data: DataFacts, hidden: Hidden) -> Finding:
+def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
     images = data.images
     paths = tuple(images.paths[row] for row in hidden.rows)
     counts = Counter(int(label) for label in images.labels[hidden.rows])
     label, most = counts.most_common(1)[0]
-    members = int(((images.labels == label) & (images.parts == PARTS.index(hidden.part))).sum())
+    members = int(((images.labels == label) & (images.parts == SPLITS.index(hidden.part))).sum())
     share = most / members
     part, other = _PART_WORDS[hidden.part], _PART_WORDS[hidden.other]
     of_class = f", {most} of them {data.classes[label]!r}," if len(data.classes) > 1 else ""
@@ -232,10 +232,10 @@ def _finding(data: DataFacts, hidden: Hidden) -> Finding:
 
 def _missing_classes(data: DataFacts) -> list[Finding]:
     """Classes that one part has and another, which is not empty, has not."""
-    if not data.parts_given:
+    if not data.has_splits:
         return []
     counts = {
-        part: np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes)) for part in PARTS
+        part: np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes)) for part in SPLITS
     }
     findings = []
     for part in ("test", "val"):

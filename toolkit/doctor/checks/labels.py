@@ -19,7 +19,7 @@ TIMES_UNDECIDED = 2.0
 SIGNIFICANCE = 0.05
 
 
-def suspect_labels(facts: Facts) -> list[Finding]:
+def find_suspect_labels(facts: Facts) -> list[Finding]:
     """Images that a model which has not seen them is sure to be of another class."""
     data = facts.data
     if data is None:
@@ -112,6 +112,6 @@ CHECKS: tuple[Check, ...] = (
         f"a logistic regression on frozen features, {FOLDS}-fold, copies kept together, gives another class 0.7 or more and "
         "confident learning counts the label as an issue; a warning where these are twice as many as undecided images "
         "(Poisson, p < 0.05), a problem where their share is above 2 % with 97.5 % confidence, else a note",
-        suspect_labels,
+        find_suspect_labels,
     ),
 )

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.toolkit.doctor.facts import Check, Facts, FieldFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import Check, Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.remedies import export_carefully, more_validation, train_again
+from edgeclf.toolkit.doctor.remedies import export_with_max_effort, more_validation, train_again
 from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, paired_drop
 
 # Drops of accuracy under a mild change that matter, and that are a problem.
@@ -219,7 +219,7 @@ def check_int8(facts: Facts) -> list[Finding]:
     order = np.flatnonzero(differs)
     order = order[np.argsort(-np.abs(field.probabilities - field.int8)[order].max(axis=1), kind="stable")]
     where = f", most of it in {names[gathered[0]]} (same label on {gathered[1]:.0%})" if gathered is not None else ""
-    again = "" if facts.run is None else export_carefully(facts.run)
+    again = "" if facts.run is None else export_with_max_effort(facts.run)
     return [
         Finding(
             "int8-gap",
@@ -241,14 +241,14 @@ def check_int8(facts: Facts) -> list[Finding]:
     ]
 
 
-def _class_names(facts: Facts, field: FieldFacts) -> tuple[str, ...]:
+def _class_names(facts: Facts, field: ModelFacts) -> tuple[str, ...]:
     if facts.run is not None and len(facts.run.classes) == field.probabilities.shape[1]:
         return facts.run.classes
     return tuple(str(index) for index in range(field.probabilities.shape[1]))
 
 
 def _pictures(
-    field: FieldFacts, order: npt.NDArray[np.int64], names: Sequence[str]
+    field: ModelFacts, order: npt.NDArray[np.int64], names: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[()], tuple[str, ...]]:
     shown = order[:_SHOWN]
     return (

@@ -17,7 +17,7 @@ _RIDGE = 0.1
 _BINS = 10
 
 
-def principal(vectors: FloatArray) -> Float64Array:
+def principal_components(vectors: FloatArray) -> Float64Array:
     """(N, D) the same pictures by the directions in which they differ most: what is left out is what few differ in.
 
     Args:
@@ -33,7 +33,7 @@ def principal(vectors: FloatArray) -> Float64Array:
 
 
 @dataclass(frozen=True)
-class Told:
+class Separability:
     """How well two groups are told apart.
 
     Attributes:
@@ -51,7 +51,9 @@ class Told:
     scores: Float64Array
 
 
-def tell_apart(design: Float64Array, group: BoolArray, strata: IntArray | None = None, *, seed: int = 0) -> Told:
+def measure_separability(
+    design: Float64Array, group: BoolArray, strata: IntArray | None = None, *, seed: int = 0
+) -> Separability:
     """How well a linear classifier tells two groups apart.
 
     Ridge regression, whose shuffled groups, which say what chance gives, cost no more than a column each.
@@ -73,7 +75,7 @@ def tell_apart(design: Float64Array, group: BoolArray, strata: IntArray | None =
     scores = held_out_scores(design, targets, strata)
     aucs = stratified_auc(scores, targets > 0.5, strata)
     spread = max(float(aucs[1:].std()), 1e-6)
-    return Told(
+    return Separability(
         auc=float(aucs[0]),
         accuracy=best_balanced_accuracy(centred_within(scores[:, :1], strata)[:, 0], group),
         chance_auc=float(aucs[1:].mean()),

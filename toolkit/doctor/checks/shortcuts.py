@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
-from edgeclf.toolkit.doctor.checks.factors import relative_spread, share_of_light, visible_blocks
-from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, tell_apart
+from edgeclf.toolkit.doctor.checks.factors import channel_share, colourfulness, visible_blockiness
+from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, measure_separability
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.statistics import stratified_auc
@@ -42,11 +42,11 @@ def _formats(images: ImageTable) -> Float64Array:
 
 
 def _compression(images: ImageTable) -> Float64Array:
-    return binned(np.stack([images.properties["jpeg_quality"], visible_blocks(images)], axis=1))
+    return binned(np.stack([images.properties["jpeg_quality"], visible_blockiness(images)], axis=1))
 
 
 def _colours(images: ImageTable) -> Float64Array:
-    values = [share_of_light("red")(images), share_of_light("blue")(images), np.round(relative_spread(images), 3)]
+    values = [channel_share("red")(images), channel_share("blue")(images), np.round(colourfulness(images), 3)]
     return binned(np.stack(values, axis=1))
 
 
@@ -83,7 +83,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Tell:
+class ShortcutScore:
     """How well one feature alone tells one class from all others.
 
     Attributes:
@@ -107,7 +107,9 @@ class Tell:
     elsewhere: float | None = None
 
 
-def best_tell(feature: str, design: Float64Array, labels: IntArray, believed: float = _BELIEVED) -> Tell | None:
+def score_feature(
+    feature: str, design: Float64Array, labels: IntArray, believed: float = _BELIEVED
+) -> ShortcutScore | None:
     """The class that a feature tells best, if it tells any.
 
     Args:
@@ -128,12 +130,12 @@ def best_tell(feature: str, design: Float64Array, labels: IntArray, believed: fl
     for position in np.argsort(-surprise)[:_CLASSES]:
         if surprise[position] < believed / 2 or counts[position] < _FEWEST / 2:
             continue
-        told = tell_apart(design, targets[:, position])
-        tells.append(Tell(feature, int(present[position]), told.accuracy, told.auc, told.z, told.scores))
+        told = measure_separability(design, targets[:, position])
+        tells.append(ShortcutScore(feature, int(present[position]), told.accuracy, told.auc, told.z, told.scores))
     return max((tell for tell in tells if tell.z >= believed), key=lambda tell: tell.accuracy, default=None)
 
 
-def corner_tell(thumbnails: UInt8Array, labels: IntArray) -> Tell | None:
+def score_corners(thumbnails: UInt8Array, labels: IntArray) -> ShortcutScore | None:
     """The corner that tells a class best, where it tells more than patches that are no corners do.
 
     A linear classifier on pixels finds what is at the same place in many pictures, such as a logo, and little else; the
@@ -152,7 +154,7 @@ def corner_tell(thumbnails: UInt8Array, labels: IntArray) -> Tell | None:
     }
     others = [(low, middle), (high, middle), (middle, low), (middle, high), (middle, middle)]
     tells = {
-        name: best_tell("corner", _patch(thumbnails, *place), labels, _CORNER_BELIEVED)
+        name: score_feature("corner", _patch(thumbnails, *place), labels, _CORNER_BELIEVED)
         for name, place in corners.items()
     }
     found = {name: tell for name, tell in tells.items() if tell is not None}
@@ -162,11 +164,11 @@ def corner_tell(thumbnails: UInt8Array, labels: IntArray) -> Tell | None:
     best = found[where]
     elsewhere = 0.5
     for place in others:
-        told = tell_apart(_patch(thumbnails, *place), labels == best.label)
+        told = measure_separability(_patch(thumbnails, *place), labels == best.label)
         elsewhere = max(elsewhere, told.auc)
     if best.auc - elsewhere < _CORNER_LEAD:
         return None
-    return Tell(best.feature, best.label, best.accuracy, best.auc, best.z, best.scores, where, elsewhere)
+    return ShortcutScore(best.feature, best.label, best.accuracy, best.auc, best.z, best.scores, where, elsewhere)
 
 
 def _patch(thumbnails: UInt8Array, top: int, left: int) -> Float64Array:
@@ -191,7 +193,7 @@ def _without_plane(values: FloatArray) -> FloatArray:
     return np.asarray(flat - (flat @ basis) @ basis.T, np.float32)
 
 
-def find_shortcuts(images: ImageTable, rows: IntArray) -> tuple[list[Tell], list[Tell]]:
+def find_shortcuts(images: ImageTable, rows: IntArray) -> tuple[list[ShortcutScore], list[ShortcutScore]]:
     """What tells a class: of the file, by cause and effect, and of the scene.
 
     Args:
@@ -199,11 +201,13 @@ def find_shortcuts(images: ImageTable, rows: IntArray) -> tuple[list[Tell], list
         rows: Those that are looked at.
     """
     labels = images.labels[rows]
-    found: dict[str, Tell | None] = {name: best_tell(name, make(images)[rows], labels) for name, make in _FILE.items()}
+    found: dict[str, ShortcutScore | None] = {
+        name: score_feature(name, make(images)[rows], labels) for name, make in _FILE.items()
+    }
     thumbnails = np.stack([images.thumbnails[row] for row in rows])
-    found["corner"] = corner_tell(thumbnails, labels) if found["border"] is None else None
+    found["corner"] = score_corners(thumbnails, labels) if found["border"] is None else None
     order = ("border", "corner", *(name for name in _FILE if name != "border"))
-    scene = [best_tell(name, make(images)[rows], labels) for name, make in _SCENE.items()]
+    scene = [score_feature(name, make(images)[rows], labels) for name, make in _SCENE.items()]
     return [tell for name in order if (tell := found[name]) is not None], [tell for tell in scene if tell is not None]
 
 
@@ -245,7 +249,9 @@ def _find(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _finding(data: DataFacts, rows: IntArray, tell: Tell, severity: Severity, others: list[Tell]) -> Finding:
+def _finding(
+    data: DataFacts, rows: IntArray, tell: ShortcutScore, severity: Severity, others: list[ShortcutScore]
+) -> Finding:
     name = data.classes[tell.label]
     rest = repr(data.classes[1 - tell.label]) if len(data.classes) == 2 else "the other classes"
     shown = rows[np.argsort(-tell.scores, kind="stable")]

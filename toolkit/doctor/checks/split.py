@@ -25,7 +25,7 @@ def _counts(data: DataFacts, part: str) -> IntArray:
 
 def _find_mix(facts: Facts) -> list[Finding]:
     data = facts.data
-    if data is None or not data.parts_given:
+    if data is None or not data.has_splits:
         return []
     train = _counts(data, "train")
     findings = []
@@ -75,7 +75,7 @@ def _find_few(facts: Facts) -> list[Finding]:
     if field is not None and len(field.true):
         part, images = field.part, len(field.true)
         accuracy = float((field.probabilities.argmax(axis=1) == field.true).mean())
-    elif data is not None and data.parts_given:
+    elif data is not None and data.has_splits:
         part = "test" if len(data.images.rows_of("test")) else "val"
         images = len(data.images.rows_of(part))
     if not images:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
-from edgeclf.toolkit.doctor.checks.factors import FACTORS, UNSEEN, Factor
-from edgeclf.toolkit.doctor.checks.hidden_class import hidden_kinds
+from edgeclf.toolkit.doctor.checks.factors import FACTORS, NOT_IN_PIXELS, Factor
+from edgeclf.toolkit.doctor.checks.hidden_class import find_hidden_groups
 from edgeclf.toolkit.doctor.checks.separability import (
-    Told,
+    Separability,
     binned,
     head_accuracies,
-    principal,
-    tell_apart,
+    measure_separability,
+    principal_components,
 )
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
@@ -36,7 +36,7 @@ _SHOWN = 24
 
 
 @dataclass(frozen=True)
-class Difference:
+class PropertyShift:
     """By how much a part differs in one property from the training part.
 
     Attributes:
@@ -56,7 +56,7 @@ class Difference:
     medians: tuple[float, float]
 
 
-def differences(images: ImageTable, part: IntArray, train: IntArray) -> list[Difference]:
+def compare_properties(images: ImageTable, part: IntArray, train: IntArray) -> list[PropertyShift]:
     """What differs between two parts within classes, by cause and effect.
 
     Args:
@@ -68,7 +68,7 @@ def differences(images: ImageTable, part: IntArray, train: IntArray) -> list[Dif
     group, labels = np.arange(len(rows)) < len(part), images.labels[rows]
     found = []
     for name, factors in FACTORS.items():
-        best: Difference | None = None
+        best: PropertyShift | None = None
         for factor in factors:
             values = factor.values(images)[rows]
             medians = _medians(images.properties[factor.shown][rows], group)
@@ -81,7 +81,7 @@ def differences(images: ImageTable, part: IntArray, train: IntArray) -> list[Dif
                     and delta * z > 0
                     and abs(delta) > abs(best.delta if best else 0.05) + 0.1 * spread
                 ):
-                    best = Difference(name, factor, delta, z, spread, medians)
+                    best = PropertyShift(name, factor, delta, z, spread, medians)
         if best is not None:
             found.append(best)
     return found
@@ -101,10 +101,10 @@ def _medians(values: Float64Array, group: BoolArray) -> tuple[float, float]:
     return tuple(float(np.median(part)) if len(part) else float("nan") for part in found)  # type: ignore[return-value]
 
 
-def root_cause(found: list[Difference]) -> Difference | None:
+def root_cause(found: list[PropertyShift]) -> PropertyShift | None:
     """The most fundamental of the differences that is large enough to explain the largest."""
     for unseen in (False, True):
-        candidates = [difference for difference in found if (difference.name in UNSEEN) == unseen]
+        candidates = [difference for difference in found if (difference.name in NOT_IN_PIXELS) == unseen]
         if candidates:
             largest = max(abs(difference.delta) for difference in candidates)
             return next(difference for difference in candidates if abs(difference.delta) * _EXPLAINS >= largest)
@@ -113,14 +113,14 @@ def root_cause(found: list[Difference]) -> Difference | None:
 
 def _find(facts: Facts) -> list[Finding]:
     data = facts.data
-    if data is None or not data.parts_given:
+    if data is None or not data.has_splits:
         return []
     findings = []
     for part in ("test", "val"):
         rows, train = (_comparable(data, name) for name in (part, "train"))
         if min(len(rows), len(train)) < _FEWEST:
             continue
-        found = differences(data.images, rows, train)
+        found = compare_properties(data.images, rows, train)
         root = root_cause(found)
         told = _told_by_features(data, rows, train)
         if root is not None:
@@ -132,7 +132,7 @@ def _find(facts: Facts) -> list[Finding]:
 
 def _comparable(data: DataFacts, part: str) -> IntArray:
     """The part's pictures without those that are hidden among them."""
-    hidden = [item.rows for item in data.derived(hidden_kinds)]
+    hidden = [item.rows for item in data.derived(find_hidden_groups)]
     rows = data.images.rows_of(part)
     return np.setdiff1d(rows, np.concatenate(hidden)) if hidden else rows
 
@@ -150,7 +150,7 @@ class Seen:
     """
 
     rows: IntArray
-    told: Told
+    told: Separability
     accuracy: float
     accuracy_part: float
     loss_z: float
@@ -174,7 +174,7 @@ class Seen:
 
 
 def _reduced(data: DataFacts) -> Float64Array:
-    return principal(data.features.vectors) if data.features is not None else np.empty((0, 0))
+    return principal_components(data.features.vectors) if data.features is not None else np.empty((0, 0))
 
 
 def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen | None:
@@ -186,14 +186,18 @@ def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen 
     if min(group.sum(), (~group).sum()) < _FEWEST:
         return None
     vectors = data.derived(_reduced)[shown]
-    told = tell_apart(vectors, group, labels)
+    told = measure_separability(vectors, group, labels)
     return Seen(table_rows, told, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group]))
 
 
-def _told_by_properties(images: ImageTable, rows: IntArray, train: IntArray) -> Told:
+def _told_by_properties(images: ImageTable, rows: IntArray, train: IntArray) -> Separability:
     both = np.concatenate([rows, train])
-    columns = [f.values(images)[both] for name, factors in FACTORS.items() if name not in UNSEEN for f in factors]
-    return tell_apart(binned(np.stack(columns, axis=1)), np.arange(len(both)) < len(rows), images.labels[both])
+    columns = [
+        f.values(images)[both] for name, factors in FACTORS.items() if name not in NOT_IN_PIXELS for f in factors
+    ]
+    return measure_separability(
+        binned(np.stack(columns, axis=1)), np.arange(len(both)) < len(rows), images.labels[both]
+    )
 
 
 _WORDS = {"val": "validation", "test": "test"}
@@ -204,14 +208,14 @@ def _by_property(
     part: str,
     rows: IntArray,
     train: IntArray,
-    root: Difference,
-    found: list[Difference],
+    root: PropertyShift,
+    found: list[PropertyShift],
     told: Seen | None,
 ) -> Finding:
     images = data.images
     size = abs(root.delta)
     severity: Severity = "problem" if size >= _PROBLEM else "warning" if size >= _WARNING else "note"
-    if root.name in UNSEEN:
+    if root.name in NOT_IN_PIXELS:
         severity = "warning" if root.name == "format" and size >= _PROBLEM else "note"
     elif told is not None:
         severity = min(severity, told.severity, key=SEVERITIES.index)

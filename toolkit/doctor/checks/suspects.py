@@ -12,10 +12,10 @@ from edgeclf.toolkit.doctor.facts import DataFacts
 
 FOLDS = 5
 # An image is suspect only where another class has this probability: its own then has less than 0.3.
-SURE = 0.7
+CONFIDENT = 0.7
 # Labels of a class are judged only where this share of its images is surely of that class: otherwise it may be the
 # features that do not know it.
-MOST_OF_CLASS = 0.5
+KNOWN_CLASS_FRACTION = 0.5
 # Directions of the features that are kept: more cost time and tell no more.
 _DIRECTIONS = 256
 # Images that the regularization is chosen on.
@@ -32,7 +32,7 @@ class Suspects:
         classes: (K,) positions in the data's classes of the classes that were looked at.
         probabilities: (M, K) out of sample.
         flagged: (M,) whether the label is suspect.
-        undecided: Number of images whose own class has 1 - `SURE` .. `SURE`.
+        undecided: Number of images whose own class has 1 - `CONFIDENT` .. `CONFIDENT`.
         inseparable: Pairs of positions in `classes` that the features hardly tell apart, at least one of which they know
             too little for its labels to be judged.
         too_small: Positions in the data's classes of those with too few images to say anything.
@@ -113,7 +113,7 @@ def out_of_sample(vectors: FloatArray, targets: IntArray, groups: IntArray, seed
     ]
     strength = _STRENGTHS[int(np.argmin(losses))]
     first = _predicted(features, targets, folds, everything, strength)
-    believed = first[np.arange(len(targets)), targets] >= 1.0 - SURE
+    believed = first[np.arange(len(targets)), targets] >= 1.0 - CONFIDENT
     if not _complete(targets[believed], folds[believed], count):
         return first
     # Cleaner labels bear a weaker regularization.
@@ -126,7 +126,7 @@ def judge_labels(probabilities: Float64Array, targets: IntArray) -> tuple[BoolAr
     """Which labels are suspect, which classes cannot be told apart, and how many images are undecided.
 
     A label is suspect where confident learning counts it as an issue (cleanlab, `filter_by="both"`) and another class has a
-    probability of `SURE`. Labels of a class that the features hardly know are not judged. Classes that overlap, with labels that are right, leave about as many images undecided as they
+    probability of `CONFIDENT`. Labels of a class that the features hardly know are not judged. Classes that overlap, with labels that are right, leave about as many images undecided as they
     have on the wrong side, or more: fewer would mean that the density of a class grows beyond the border.
 
     Args:
@@ -139,11 +139,11 @@ def judge_labels(probabilities: Float64Array, targets: IntArray) -> tuple[BoolAr
     probabilities = probabilities / np.bincount(targets, minlength=probabilities.shape[1])
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     looks_like = probabilities.argmax(axis=1)
-    flagged = (probabilities[positions, looks_like] >= SURE) & (looks_like != targets)
+    flagged = (probabilities[positions, looks_like] >= CONFIDENT) & (looks_like != targets)
     own = probabilities[positions, targets]
-    decided = (own >= SURE) | (own <= 1.0 - SURE)
+    decided = (own >= CONFIDENT) | (own <= 1.0 - CONFIDENT)
     of_class = np.bincount(targets, minlength=probabilities.shape[1])
-    known = np.bincount(targets[own >= SURE], minlength=len(of_class)) >= MOST_OF_CLASS * of_class
+    known = np.bincount(targets[own >= CONFIDENT], minlength=len(of_class)) >= KNOWN_CLASS_FRACTION * of_class
     doubtful = flagged & ~known[targets]
     pairs = sorted({(min(pair), max(pair)) for pair in zip(targets[doubtful], looks_like[doubtful], strict=True)})
     inseparable = tuple((int(first), int(second)) for first, second in pairs)

@@ -74,15 +74,15 @@ def find_unchecked(facts: Facts) -> list[Finding]:
                 evidence={"looked_at": seen, "images": data.listed},
             )
         )
-    if data.without_features is not None and len(data.images):
-        why, remedy = split_remedy(data.without_features)
+    if data.why_no_features is not None and len(data.images):
+        why, remedy = split_remedy(data.why_no_features)
         found.append(
             Finding(
                 cause="unchecked",
                 severity="note",
                 title=f"What the pictures show was not looked at, only the files: {why}",
                 fix=remedy or "Leave out --fast",
-                evidence={"reason": data.without_features},
+                evidence={"reason": data.why_no_features},
             )
         )
     return found

@@ -12,9 +12,9 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.batch.sources import image_paths
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
-from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, DataFacts, Features, ImageTable
+from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, ImageTable
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
-from edgeclf.toolkit.doctor.gather.thumbnails import Looked, Memory, look_at
+from edgeclf.toolkit.doctor.gather.thumbnails import ImageRecords, ScanCache, scan_images
 from edgeclf.training.data.dataset import Dataset, Sample, discover_dataset
 from edgeclf.training.data.split import assign_splits
 from edgeclf.training.data.training_data import check_every_class_is_readable
@@ -35,7 +35,7 @@ def gather_data(
     max_features: int = MAX_FEATURES,
     seed: int = 0,
     cache_folder: CacheFolder | None = None,
-    memory: Memory | None = None,
+    memory: ScanCache | None = None,
     progress: Progress,
 ) -> DataFacts:
     """Gathers a data set's facts.
@@ -69,9 +69,9 @@ def gather_data(
     classes = dataset.labels if labelled else ()
     number = {label: position for position, label in enumerate(classes)}
     labels = np.array([number.get(sample.label, _NO_LABEL) for sample in dataset.samples], np.int64)
-    parts = np.array([NO_PART if s.split is None else PARTS.index(s.split) for s in dataset.samples], np.int64)
+    parts = np.array([NO_SPLIT if s.split is None else SPLITS.index(s.split) for s in dataset.samples], np.int64)
     chosen = sample_rows(labels, parts, len(labels) if max_images is None else max_images, seed)
-    looked = look_at([dataset.root / dataset.samples[row].path for row in chosen], progress, memory)
+    looked = scan_images([dataset.root / dataset.samples[row].path for row in chosen], progress, memory)
     rows = chosen[looked.rows]
     if refusal is None and samples is None:
         unseen = {dataset.samples[chosen[position]].path for position, _ in looked.unreadable}
@@ -84,7 +84,7 @@ def gather_data(
         unreadable=tuple((dataset.samples[chosen[position]].path, why) for position, why in looked.unreadable),
         refusal=refusal,
         features=None,
-        parts_given=bool((parts != NO_PART).any()),
+        has_splits=bool((parts != NO_SPLIT).any()),
         listed=len(labels) if len(chosen) < len(labels) else None,
     )
     if not labelled:
@@ -128,7 +128,7 @@ def _table(
     rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     parts: npt.NDArray[np.int64],
-    looked: Looked,
+    looked: ImageRecords,
 ) -> ImageTable:
     return ImageTable(
         paths=tuple(dataset.samples[row].path for row in rows),
@@ -147,7 +147,7 @@ def with_features(
     *,
     seed: int,
     cache_folder: CacheFolder | None,
-    memory: Memory | None = None,
+    memory: ScanCache | None = None,
     progress: Progress,
 ) -> DataFacts:
     """The facts with the features of a sample of the pictures, if the pretrained network is installed.
@@ -165,7 +165,7 @@ def with_features(
     """
     rows = sample_rows(facts.images.labels, facts.images.parts, most, seed)
     if not most:
-        return replace(facts, without_features="the pretrained network was not asked")
+        return replace(facts, why_no_features="the pretrained network was not asked")
     if not len(rows):
         return facts
     known = {} if memory is None else memory.vectors
@@ -175,7 +175,7 @@ def with_features(
         paths = [facts.root / facts.images.paths[rows[n]] for n in missing]
         readable, found = pretrained_features(paths, cache_folder=cache_folder, progress=progress)
     except MissingPackageError as error:
-        return replace(facts, without_features=str(error))
+        return replace(facts, why_no_features=str(error))
     vectors = {missing[position]: vector for position, vector in zip(readable, found, strict=True)}
     if memory is not None:
         memory.vectors.update({digests[n]: vector for n, vector in vectors.items()})

@@ -42,7 +42,7 @@ def _crop(image: UInt8Array) -> UInt8Array:
 
 
 # Mild changes that any camera makes, to images of the size the network takes; the blur is one of 1 px at 224 px.
-CHANGES: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] = {
+PERTURBATIONS: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] = {
     "brightness x0.8": lambda image, _: cv2.convertScaleAbs(image, alpha=0.8),
     "brightness x1.25": lambda image, _: cv2.convertScaleAbs(image, alpha=1.25),
     "blur": lambda image, _: cv2.GaussianBlur(image, (0, 0), max(0.5, image.shape[0] / 224)),
@@ -53,22 +53,22 @@ CHANGES: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] =
 }
 
 
-def change_images(images_rgb: UInt8Array, name: str, seed: int = 0) -> UInt8Array:
+def perturb_images(images_rgb: UInt8Array, name: str, seed: int = 0) -> UInt8Array:
     """Images as the field might show them.
 
     Args:
         images_rgb: (N, H, W, 3) uint8 RGB.
-        name: A key of `CHANGES`.
+        name: A key of `PERTURBATIONS`.
         seed: Of noise and shifts.
 
     Returns:
         (N, H, W, 3) uint8 RGB, new arrays.
     """
     rng = np.random.default_rng(seed)
-    return np.stack([np.asarray(CHANGES[name](image, rng), np.uint8) for image in images_rgb])
+    return np.stack([np.asarray(PERTURBATIONS[name](image, rng), np.uint8) for image in images_rgb])
 
 
-def measure_yardstick(vectors: FloatArray, labels: IntArray, training: BoolArray, classes: int) -> dict[str, Any]:
+def measure_linear_probe(vectors: FloatArray, labels: IntArray, training: BoolArray, classes: int) -> dict[str, Any]:
     """What a linear head on the features of a pretrained network makes of the same images and labels.
 
     The head is ridge regression to one-hot targets. Each training image is judged by the head fitted without it: the

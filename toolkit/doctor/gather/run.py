@@ -17,9 +17,9 @@ from edgeclf.export.keras_backend import Inference
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
-from edgeclf.toolkit.doctor.facts import PARTS, FieldFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import SPLITS, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
-from edgeclf.toolkit.doctor.gather.probes import CHANGES, change_images, measure_yardstick
+from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
 from edgeclf.training.data.dataset import Sample, discover_dataset
 from edgeclf.training.data.split import read_split
@@ -38,7 +38,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class OpenRun:
+class OpenedRun:
     """A run folder that was opened.
 
     Attributes:
@@ -107,7 +107,7 @@ class OpenRun:
 
 def open_run(
     folder: Path, *, data: Path | None = None, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
-) -> OpenRun:
+) -> OpenedRun:
     """Opens a run folder, whatever its training came to.
 
     Args:
@@ -131,10 +131,10 @@ def open_run(
         ) from error
     if data is not None:
         root = (data if data.is_dir() else data.parent).resolve()
-    return OpenRun(folder, document, samples, root, run, cache_folder, progress)
+    return OpenedRun(folder, document, samples, root, run, cache_folder, progress)
 
 
-def gather_run(opened: OpenRun, *, seed: int = 0) -> RunFacts:
+def gather_run(opened: OpenedRun, *, seed: int = 0) -> RunFacts:
     """Gathers a training's facts.
 
     Args:
@@ -155,13 +155,13 @@ def gather_run(opened: OpenRun, *, seed: int = 0) -> RunFacts:
         record=_record(opened, options),
         classes=classes,
         counts={
-            part: dict(sorted(Counter(s.label for s in opened.samples if s.split == part).items())) for part in PARTS
+            part: dict(sorted(Counter(s.label for s in opened.samples if s.split == part).items())) for part in SPLITS
         },
         probes=_probe(opened, classes, seed),
     )
 
 
-def gather_field(opened: OpenRun, *, int8: Path | None = None, most: int = FIELD, seed: int = 0) -> FieldFacts | None:
+def gather_model(opened: OpenedRun, *, int8: Path | None = None, most: int = FIELD, seed: int = 0) -> ModelFacts | None:
     """Runs a run's network on held-out images, as they are and mildly changed.
 
     Args:
@@ -185,12 +185,14 @@ def gather_field(opened: OpenRun, *, int8: Path | None = None, most: int = FIELD
         return None
     images = cached.images[:]
     index = {label: position for position, label in enumerate(opened.run.spec.labels)}
-    return FieldFacts(
+    return ModelFacts(
         part="test" if part == "test" else "validation",
         paths=tuple(sample.path for sample in samples),
         true=np.array([index[sample.label] for sample in samples], np.int64),
         probabilities=opened.predict(images, "held-out images"),
-        changed={name: opened.predict(change_images(images, name, seed), f"changed: {name}") for name in CHANGES},
+        changed={
+            name: opened.predict(perturb_images(images, name, seed), f"changed: {name}") for name in PERTURBATIONS
+        },
         int8=None if int8 is None else _int8_probabilities(opened.run, int8, images),
     )
 
@@ -241,7 +243,7 @@ def _as_named(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _record(opened: OpenRun, options: TrainOptions) -> dict[str, Any]:
+def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
     """What was trained how: `training` of the spec, or what the options come to; and what suits the architecture."""
     settings = work_out(options)
     diverged = read_divergence(opened.folder)
@@ -263,7 +265,7 @@ def _record(opened: OpenRun, options: TrainOptions) -> dict[str, Any]:
     }
 
 
-def _brings_validation(opened: OpenRun) -> bool:
+def _brings_validation(opened: OpenedRun) -> bool:
     """Whether the data set says itself which images validate, so that no other share of them can be asked for."""
     try:
         dataset = discover_dataset(Path(opened.document.get("data", opened.root)), for_training=False)
@@ -272,7 +274,7 @@ def _brings_validation(opened: OpenRun) -> bool:
     return any(sample.split == "val" for sample in dataset.samples)
 
 
-def _probe(opened: OpenRun, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _probe(opened: OpenedRun, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
     """What running the network gives; what cannot be done is named under `missing`."""
     probes: dict[str, Any] = {}
     if not opened.root.is_dir():
@@ -302,7 +304,7 @@ def _is_frozen(run: Run) -> bool:
     return bool(training.get("freezes_backbone")) and not training.get("fine_tune")
 
 
-def _yardstick(opened: OpenRun, classes: tuple[str, ...], seed: int) -> dict[str, Any] | None:
+def _yardstick(opened: OpenedRun, classes: tuple[str, ...], seed: int) -> dict[str, Any] | None:
     """What a head on plain features makes of the same images; None where the pretrained network is not installed."""
     chosen = opened.sample(("train",), YARDSTICK * 2 // 3, seed) + opened.sample(("val",), YARDSTICK // 3, seed)
     paths = [opened.root / sample.path for sample in chosen]
@@ -315,4 +317,4 @@ def _yardstick(opened: OpenRun, classes: tuple[str, ...], seed: int) -> dict[str
     training = np.array([chosen[row].split == "train" for row in rows], bool)
     if len(set(labels[training].tolist())) < 2:
         return None
-    return measure_yardstick(vectors, labels, training, len(classes)) | {"network": DEFAULT_ARCHITECTURE}
+    return measure_linear_probe(vectors, labels, training, len(classes)) | {"network": DEFAULT_ARCHITECTURE}

@@ -22,7 +22,7 @@ from edgeclf.training.prefetch import map_ahead
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageRecord:
     """What is kept of one picture.
 
     Attributes:
@@ -39,7 +39,7 @@ class Picture:
 
 
 @dataclass
-class Memory:
+class ScanCache:
     """What was seen of pictures, by the digest of their bytes: for who looks at many data sets that have pictures in common.
 
     Attributes:
@@ -47,12 +47,12 @@ class Memory:
         vectors: Features computed before.
     """
 
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, ImageRecord] = field(default_factory=dict)
     vectors: dict[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class ImageRecords:
     """The pictures of some files.
 
     Attributes:
@@ -72,7 +72,7 @@ class Looked:
     unreadable: tuple[tuple[int, str], ...]
 
 
-def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = None) -> Looked:
+def scan_images(paths: Sequence[Path], progress: Progress, memory: ScanCache | None = None) -> ImageRecords:
     """Opens pictures, a bounded number of them at a time.
 
     Args:
@@ -110,7 +110,7 @@ def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = N
             thumbnails = np.memmap(file, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
     except OSError as error:
         raise output_error(Path(tempfile.gettempdir()), error) from error
-    return Looked(
+    return ImageRecords(
         np.array(rows, np.int64),
         tuple(digests),
         tuple(formats),
@@ -120,7 +120,7 @@ def look_at(paths: Sequence[Path], progress: Progress, memory: Memory | None = N
     )
 
 
-def see(path: Path, memory: Memory | None = None) -> Picture | str:
+def see(path: Path, memory: ScanCache | None = None) -> ImageRecord | str:
     """One picture, or in words why it cannot be read."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -143,7 +143,7 @@ def see(path: Path, memory: Memory | None = None) -> Picture | str:
     if header is None:
         raise AssertionError(path)
     measured = measure_properties(image_bgr, header, data)
-    picture = Picture(
+    picture = ImageRecord(
         digest,
         header.format,
         np.array([measured[name] for name in PROPERTIES], np.float64),

@@ -15,9 +15,14 @@ from skimage import data as photographs
 
 from edgeclf.runtime.images.preprocess import resize
 from edgeclf.runtime.progress import no_progress
-from edgeclf.toolkit.doctor.checks.duplicates.checks import contradictions, leakage, overlapping, repeated
+from edgeclf.toolkit.doctor.checks.duplicates.checks import (
+    find_contradictions,
+    find_leakage,
+    find_overlapping,
+    find_repeated,
+)
 from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
-from edgeclf.toolkit.doctor.checks.duplicates.same_image import ORIENTATIONS, match, might_match, oriented, square
+from edgeclf.toolkit.doctor.checks.duplicates.same_image import ORIENTATIONS, match, oriented, prealign, square
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
@@ -80,7 +85,7 @@ def smaller(scale: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: resize(image, (round(image.shape[0] * scale), round(image.shape[1] * scale)))
 
 
-CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, int, str]] = {
+PERTURBATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, int, str]] = {
     "same pixels, another format": (lambda image: image, ".bmp", 0, "re-encoded"),
     "JPEG quality 60": (lambda image: image, ".jpg", 60, "re-encoded"),
     "JPEG quality 30": (lambda image: image, ".jpg", 30, "re-encoded"),
@@ -95,9 +100,9 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_changed_copies_of_test_images_in_training_are_leakage(tmp_path: Path, name: str):
-    change, suffix, quality, kind = CHANGES[name]
+    change, suffix, quality, kind = PERTURBATIONS[name]
     folder = write_tiles(tmp_path)
     tested = sorted((folder / "test").rglob("*.png"))
     copied = [tested[n] for n in np.random.default_rng(0).permutation(len(tested))[:8]]
@@ -195,7 +200,7 @@ def test_copies_under_two_classes_are_a_matter_of_labels(tmp_path: Path):
 def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(tmp_path: Path):
     folder = write_tiles(tmp_path)
     encode(folder / "train" / "texture" / "again.jpg", tiles()["gravel"][0], 80)
-    (noted,) = repeated(facts(folder))
+    (noted,) = find_repeated(facts(folder))
     assert (noted.severity, noted.items) == ("note", ("train/texture/gravel-0.png",))
 
     for part in ("train", "test"):
@@ -206,10 +211,10 @@ def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(t
         for empty in (*(folder / part).iterdir(), folder / part):
             empty.rmdir()
     known = facts(folder)
-    (warned,) = repeated(known)
+    (warned,) = find_repeated(known)
     assert warned.severity == "warning"
     assert "random split" in warned.fix
-    assert leakage(known) == contradictions(known) == overlapping(known) == []
+    assert find_leakage(known) == find_contradictions(known) == find_overlapping(known) == []
 
 
 def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_path: Path):
@@ -231,7 +236,7 @@ def test_thumbnails_do_where_a_file_went_away(tmp_path: Path):
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
     known = facts(folder)
     leaked.unlink()
-    (finding,) = leakage(known)
+    (finding,) = find_leakage(known)
     assert finding.items == (leaked.relative_to(folder).as_posix(),)
 
 
@@ -301,7 +306,7 @@ def test_different_textures_do_not_match():
     for name in ("brick", "grass", "gravel"):
         first, second = (cv2.cvtColor(square(tile, 32), cv2.COLOR_BGR2GRAY) for tile in tiles()[name][:2])
         start = np.eye(2, 3)
-        better = might_match(first, second, start, 0)
+        better = prealign(first, second, start, 0)
         if better is not None:
             assert match(square(tiles()[name][0], 128), square(tiles()[name][1], 128), better, 0) is None
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeclf.toolkit.doctor.checks.classes import find_imbalance, find_too_few, training_counts
-from edgeclf.toolkit.doctor.facts import Facts, FieldFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.registry import all_checks, checks_for, examine
 
@@ -159,7 +159,7 @@ def test_the_class_that_suffers_is_named_only_when_it_does(rng):
     def field(recall_of_dogs):
         right = np.where(true == 0, rng.random(500) < 0.97, rng.random(500) < recall_of_dogs)
         predicted = np.where(right, true, 1 - true)
-        return FieldFacts("test", ("",) * 500, true, np.eye(2, dtype=np.float32)[predicted], {}, None)
+        return ModelFacts("test", ("",) * 500, true, np.eye(2, dtype=np.float32)[predicted], {}, None)
 
     (suffers,) = find_imbalance(Facts(run=run, field=field(0.6)))
     assert suffers.evidence["recall"]["rarest"] == pytest.approx(0.6, abs=0.2)

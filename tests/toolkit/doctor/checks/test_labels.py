@@ -38,7 +38,7 @@ def facts(
     rows = np.arange(count) if rows is None else rows
     features = None if vectors is None else Features(rows.astype(np.int64), vectors.astype(np.float32), "network")
     names = tuple(f"class {number}" for number in range(int(labels.max()) + 1))
-    return Facts(data=DataFacts("photos", Path("/photos"), names, table, (), None, features, parts_given=True))
+    return Facts(data=DataFacts("photos", Path("/photos"), names, table, (), None, features, has_splits=True))
 
 
 def examine(known: Facts) -> dict[str, Finding]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors
-from edgeclf.toolkit.doctor.facts import Facts, FieldFacts
+from edgeclf.toolkit.doctor.facts import Facts, ModelFacts
 
 COUNT = 400
 
@@ -19,7 +19,7 @@ def probabilities_of(given_labels, confidence, classes=2):
 
 def field_facts(true, probabilities, *, changed=None, int8=None):
     paths = tuple(f"test/{number}.jpg" for number in range(len(true)))
-    return FieldFacts("test", paths, np.asarray(true, np.int64), probabilities, changed or {}, int8)
+    return ModelFacts("test", paths, np.asarray(true, np.int64), probabilities, changed or {}, int8)
 
 
 def examine(field):

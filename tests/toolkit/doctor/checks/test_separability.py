@@ -5,7 +5,7 @@ from edgeclf.toolkit.doctor.checks.separability import (
     binned,
     head_accuracies,
     held_out_scores,
-    tell_apart,
+    measure_separability,
 )
 
 
@@ -22,19 +22,19 @@ def two_groups(generator: np.random.Generator, count: int, moved: float) -> tupl
 
 
 def test_groups_that_differ_are_told_apart_and_those_that_do_not_are_not(generator):
-    told = tell_apart(*two_groups(generator, 400, 3.0))
+    told = measure_separability(*two_groups(generator, 400, 3.0))
     assert told.auc > 0.95
     assert told.accuracy > 0.85
     assert told.z > 8
     for _ in range(5):
-        assert abs(tell_apart(*two_groups(generator, 400, 0.0)).z) < 5
+        assert abs(measure_separability(*two_groups(generator, 400, 0.0)).z) < 5
 
 
 def test_a_yes_or_no_feature_is_worth_what_it_says(generator):
     # Seven of ten inside the group have it, three of ten outside: right for 70 %.
     group = np.arange(600) % 3 == 0
     has = np.where(group, generator.random(600) < 0.7, generator.random(600) < 0.3)
-    told = tell_apart(np.stack([has, ~has], axis=1).astype(float), group)
+    told = measure_separability(np.stack([has, ~has], axis=1).astype(float), group)
     assert told.auc == pytest.approx(0.5 + ((has[group].mean() - has[~group].mean()) / 2), abs=0.04)
     assert told.z > 4.5
 
@@ -44,8 +44,8 @@ def test_another_mix_of_classes_is_no_difference(generator):
     labels = generator.integers(0, 2, 600)
     group = generator.random(600) < np.where(labels == 1, 0.7, 0.2)
     design = generator.normal(size=(600, 5)) + 4.0 * labels[:, None]
-    assert tell_apart(design, group).auc > 0.65
-    assert abs(tell_apart(design, group, labels).auc - 0.5) < 0.1
+    assert measure_separability(design, group).auc > 0.65
+    assert abs(measure_separability(design, group, labels).auc - 0.5) < 0.1
 
 
 def test_scores_are_held_out(generator):

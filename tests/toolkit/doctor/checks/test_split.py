@@ -9,7 +9,7 @@ from skimage import data as photographs
 
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.doctor.checks import hidden_class, shortcuts, split, split_shift
-from edgeclf.toolkit.doctor.facts import DataFacts, Facts, Features, FieldFacts
+from edgeclf.toolkit.doctor.facts import DataFacts, Facts, Features, ModelFacts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
 
@@ -271,7 +271,7 @@ def test_how_much_a_test_part_can_tell_goes_by_its_size(clean):
     for images, severity in ((12, "problem"), (2000, "note")):
         true = np.arange(images) % 2
         right = np.where(np.arange(images) % 10 == 0, 1 - true, true)
-        field = FieldFacts("test", ("a",) * images, true, np.eye(2, dtype=np.float32)[right], {}, None)
+        field = ModelFacts("test", ("a",) * images, true, np.eye(2, dtype=np.float32)[right], {}, None)
         findings = [f for check in SPLIT_CHECKS for f in check.find(Facts(field=field)) if f.cause == "too-few"]
         assert [f.severity for f in findings] == [severity]
         assert findings[0].evidence["accuracy_is"] == "measured"

@@ -250,7 +250,7 @@ def test_without_a_run_nothing_is_said():
 
 def test_every_command_that_is_suggested_is_one():
     """The options are those of `edgeclf train`, and those of the run are kept."""
-    from edgeclf.toolkit.doctor.remedies import find_rate, train_again, train_pretrained
+    from edgeclf.toolkit.doctor.remedies import sweep_learning_rate, train_again, train_pretrained
 
     options = TrainOptions(architecture="seed-cnn", image_size=96, balance="weights", progressive=False, fine_tune=True)
     run = run_facts(healthy(np.random.default_rng(0)), options=options.to_json(), data="my photos")
@@ -260,7 +260,7 @@ def test_every_command_that_is_suggested_is_one():
         *("--arch", "seed-cnn", "--image-size", "96", "--epochs", "70", "--learning-rate", "0.0001"),
         *("--no-progressive", "--fine-tune", "--run", "runs/first-again"),
     ]
-    assert shlex.split(find_rate(run))[-2:] == ["--find-lr", "runs/first-rates.png"]
+    assert shlex.split(sweep_learning_rate(run))[-2:] == ["--find-lr", "runs/first-rates.png"]
     assert "--run runs/first-again" in train_pretrained(run)
     onwards = TrainOptions(architecture="seed-cnn", image_size=96, weights="none", from_run="runs/zero")
     command = train_again(run_facts([], options=onwards.to_json()))

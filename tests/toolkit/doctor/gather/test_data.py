@@ -9,11 +9,11 @@ import pytest
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import no_progress
-from edgeclf.toolkit.doctor.facts import NO_PART, THUMBNAIL, Facts
+from edgeclf.toolkit.doctor.facts import NO_SPLIT, THUMBNAIL, Facts
 from edgeclf.toolkit.doctor.gather import thumbnails as look
 from edgeclf.toolkit.doctor.gather.data import gather_data, sample_rows
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES
-from edgeclf.toolkit.doctor.gather.thumbnails import Memory, look_at
+from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache, scan_images
 
 
 def test_every_picture_has_a_row(write_folder, gather):
@@ -21,7 +21,7 @@ def test_every_picture_has_a_row(write_folder, gather):
     data = gather(root).data
     images = data.images
     assert data.classes == ("cat", "dog")
-    assert data.parts_given
+    assert data.has_splits
     assert data.refusal is None
     assert [len(images.rows_of(part)) for part in ("train", "val", "test")] == [9, 0, 5]
     assert [data.classes[label] for label in images.labels] == [path.split("/")[1] for path in images.paths]
@@ -92,7 +92,7 @@ def test_images_without_classes_have_rows_without_labels(write_folder, gather):
     data = gather(write_folder({"": 5})).data
     assert data.classes == ()
     assert set(data.images.labels.tolist()) == {-1}
-    assert set(data.images.parts.tolist()) == {NO_PART}
+    assert set(data.images.parts.tolist()) == {NO_SPLIT}
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path, gather):
@@ -140,11 +140,11 @@ def test_samples_follow_the_seed_and_the_shares(rng):
 
 def test_pictures_seen_before_are_not_measured_again(write_folder, monkeypatch):
     root = write_folder({"cat": 5, "dog": 5})
-    memory = Memory()
+    memory = ScanCache()
     paths = sorted(root.rglob("*.jpg"))
-    first = look_at(paths, no_progress, memory)
+    first = scan_images(paths, no_progress, memory)
     monkeypatch.setattr(look, "measure_properties", None)  # to be called would be an error
-    second = look_at(paths, no_progress, memory)
+    second = scan_images(paths, no_progress, memory)
     assert np.array_equal(first.thumbnails, second.thumbnails)
     assert all(np.array_equal(first.properties[k], second.properties[k], equal_nan=True) for k in PROPERTIES)
 
@@ -159,9 +159,9 @@ def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
         (tmp_path / "cat" / f"{number}.bmp").symlink_to(tmp_path / "tile.bmp")
     (tmp_path / "tile.bmp").write_bytes(data)
     paths = sorted((tmp_path / "cat").iterdir())
-    look_at(paths[:30], no_progress)
+    scan_images(paths[:30], no_progress)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    looked = look_at(paths, no_progress, None)
+    looked = scan_images(paths, no_progress, None)
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert len(looked.rows) == 500
     # The thumbnails are 6 MB on disk.
@@ -170,7 +170,7 @@ def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
 
 def test_features_are_those_of_the_pictures(write_folder, tmp_path):
     root = write_folder({"cat": 4, "dog": 4})
-    memory = Memory()
+    memory = ScanCache()
     data = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache"), memory=memory, progress=no_progress)
     assert isinstance(Facts(data), Facts)
     assert data.features.vectors.shape == (8, 1280)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from edgeclf.toolkit.doctor.gather.probes import CHANGES, change_images, measure_yardstick
+from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 
 
 def features(seed, count=120, classes=2, apart=2.0, width=400):
@@ -22,18 +22,18 @@ def features(seed, count=120, classes=2, apart=2.0, width=400):
 @given(seed=st.integers(0, 1 << 30), classes=st.integers(2, 5))
 def test_classes_that_features_tell_apart_are_told_apart_and_shuffled_ones_are_not(seed, classes):
     vectors, labels, training = features(seed, 300, classes, 4.0, 60)
-    found = measure_yardstick(vectors, labels, training, classes)
+    found = measure_linear_probe(vectors, labels, training, classes)
     assert found["training_accuracy"] > 0.9
     assert found["validation_accuracy"] > 0.9
     assert (found["training_images"], found["validation_images"]) == (200, 100)
     shuffled = np.random.default_rng(seed).permutation(labels)
-    guessing = measure_yardstick(vectors, shuffled, training, classes)
+    guessing = measure_linear_probe(vectors, shuffled, training, classes)
     assert guessing["training_accuracy"] < 1 / classes + 0.2
 
 
 def test_the_left_out_figures_are_those_of_leaving_out():
     vectors, labels, training = features(1, 40, 3)
-    found = measure_yardstick(vectors, labels, training, 3)
+    found = measure_linear_probe(vectors, labels, training, 3)
     # By hand, with the same ridge, centre and scale.
     own = vectors[training]
     scaled = ((own - own.mean(axis=0)) / (own.std(axis=0) + 1e-6)).astype(np.float64)
@@ -51,11 +51,11 @@ def test_the_left_out_figures_are_those_of_leaving_out():
 
 def test_no_validation_images_are_no_obstacle():
     vectors, labels, _ = features(2, 50)
-    found = measure_yardstick(vectors, labels, np.ones(50, bool), 2)
+    found = measure_linear_probe(vectors, labels, np.ones(50, bool), 2)
     assert "validation_accuracy" not in found
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("side", [32, 120, 224])
 def test_changes_are_mild_and_do_what_they_say(name, side):
     rng = np.random.default_rng(0)
@@ -63,11 +63,11 @@ def test_changes_are_mild_and_do_what_they_say(name, side):
     top, left = rng.integers(0, 512 - side, 2)
     image = np.stack([photo[top : top + side, left : left + side], photo[:side, :side]])
     before = image.copy()
-    changed = change_images(image, name, seed=3)
+    changed = perturb_images(image, name, seed=3)
     assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
     assert np.array_equal(image, before)
     assert not np.array_equal(changed, image)
-    assert np.array_equal(changed, change_images(image, name, seed=3))
+    assert np.array_equal(changed, perturb_images(image, name, seed=3))
     assert 10 * np.log10(255**2 / np.mean((changed.astype(float) - image) ** 2)) > 20 or name.startswith(
         ("shift", "crop", "bright")
     )

@@ -10,8 +10,8 @@ import pytest
 from edgeclf.runtime.errors import InputError, RunFolderError
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import CAUSES
-from edgeclf.toolkit.doctor.gather.probes import CHANGES
-from edgeclf.toolkit.doctor.gather.run import gather_field, gather_run, open_run, read_history
+from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS
+from edgeclf.toolkit.doctor.gather.run import gather_model, gather_run, open_run, read_history
 from edgeclf.toolkit.doctor.registry import all_checks, examine
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def gathered(trained_run, exported):
     opened = open_run(trained_run.folder)
-    return opened, gather_run(opened), gather_field(opened, int8=exported)
+    return opened, gather_run(opened), gather_model(opened, int8=exported)
 
 
 def test_a_finished_run_tells_all(gathered, trained_run, photographs):
@@ -45,7 +45,7 @@ def test_a_finished_run_tells_all(gathered, trained_run, photographs):
     assert run.probes["yardstick"]["training_accuracy"] > 0.9
     assert run.probes["training"]["images"] == 42
     assert field.part == "test"
-    assert (set(field.changed), field.probabilities.shape) == (set(CHANGES), (9, 3))
+    assert (set(field.changed), field.probabilities.shape) == (set(PERTURBATIONS), (9, 3))
     # The network itself, as its fp32 file gives it.
     np.testing.assert_allclose(field.probabilities, field.int8, atol=1e-4)
     assert [field.paths[row].split("/")[0] for row in range(9)] == [run.classes[label] for label in field.true]
@@ -80,7 +80,7 @@ def test_a_run_whose_images_are_gone_still_has_a_history(trained_run, tmp_path):
     assert run.data == str(tmp_path / "gone")
     assert "no longer" in run.probes["missing"]
     assert len(run.history) == 3
-    assert gather_field(opened) is None
+    assert gather_model(opened) is None
     examine(Facts(run=run))
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_run_is_said(tmp_path, trained_run, colour_model):
     folder = tmp_path / "run"
     shutil.copytree(trained_run.folder, folder)
     with pytest.raises(InputError, match="is not a model of"):
-        gather_field(open_run(folder), int8=colour_model)
+        gather_model(open_run(folder), int8=colour_model)
     (folder / "metrics.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"metrics\.json"):
         gather_run(open_run(folder))
@@ -135,7 +135,7 @@ def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, p
     done = call_edgeclf("train", photographs, "--run", folder, "--image-size", 64, "--epochs", 8)
     assert done.code == 0, done.err
     opened = open_run(folder)
-    field = gather_field(opened, most=6)
+    field = gather_model(opened, most=6)
     from edgeclf.export.keras_backend import inference_of
     from edgeclf.training.cache.array_file import ArrayFile
 

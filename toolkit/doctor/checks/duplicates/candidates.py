@@ -19,7 +19,7 @@ from edgeclf.toolkit.doctor.facts import THUMBNAIL
 _GRID = 12
 # Correlation of two descriptions from which a pair is verified. Of unrelated photographs one pair in 10,000 reaches 0.47;
 # pictures cropped by 5 % have 0.77 (textures) to 0.87 (photographs) with their original in 98 of 100 cases.
-_ALIKE = 0.5
+_MIN_SIMILARITY = 0.5
 # Pictures that are verified for each picture, in each part, and pairs that are verified at all.
 _NEAREST = 8
 MAX_PAIRS = 100_000
@@ -79,14 +79,14 @@ def _grids(thumbnails: UInt8Array, rows: IntArray, crops: Sequence[int]) -> Floa
 
 
 @dataclass(frozen=True, eq=False)
-class _Description:
+class _Whitening:
     """Damps what the pictures of a data set have in common, so that a shared frame or background makes none alike."""
 
     mean: FloatArray
     directions: FloatArray
 
     @classmethod
-    def of(cls, grids: FloatArray) -> "_Description":
+    def of(cls, grids: FloatArray) -> "_Whitening":
         vectors = grids.reshape(len(grids), -1)
         mean = vectors.mean(axis=0)
         variances, directions = np.linalg.eigh(
@@ -119,7 +119,7 @@ _WAYS = tuple(
 )
 
 
-def find_alike(thumbnails: UInt8Array, rows: IntArray, parts: IntArray) -> tuple[list[Candidate], int]:
+def find_candidates(thumbnails: UInt8Array, rows: IntArray, parts: IntArray) -> tuple[list[Candidate], int]:
     """Pairs that look alike, the most alike first, and how many more there are than are verified."""
     if len(rows) < 2:
         return [], 0
@@ -127,7 +127,7 @@ def find_alike(thumbnails: UInt8Array, rows: IntArray, parts: IntArray) -> tuple
     order = np.argsort(parts, kind="stable")
     rows, parts = rows[order], parts[order]
     whole = np.concatenate([_grids(thumbnails, rows[at : at + _ROWS], (0,))[0] for at in range(0, len(rows), _ROWS)])
-    describe = _Description.of(whole)
+    describe = _Whitening.of(whole)
     found: dict[tuple[int, int], Candidate] = {}
     for at in range(0, len(rows), _ROWS):
         chunk = np.arange(at, min(at + _ROWS, len(rows)))
@@ -149,7 +149,7 @@ def find_alike(thumbnails: UInt8Array, rows: IntArray, parts: IntArray) -> tuple
 
 
 def _nearest(
-    outers: Sequence[FloatArray], describe: _Description, whole: FloatArray, parts: IntArray, chunk: IntArray
+    outers: Sequence[FloatArray], describe: _Whitening, whole: FloatArray, parts: IntArray, chunk: IntArray
 ) -> Iterator[tuple[int, int]]:
     """For each picture of the chunk the nearest ones of every part: position in the chunk, position in `whole`."""
     for part in np.unique(parts):
@@ -168,7 +168,7 @@ def _nearest(
                 # Everything below the k-th best of its row.
                 limit = np.partition(best, len(columns) - _NEAREST, axis=1)[:, len(columns) - _NEAREST]
                 best[best < limit[:, None]] = -1.0
-            outer, inner = np.nonzero(best >= _ALIKE)
+            outer, inner = np.nonzero(best >= _MIN_SIMILARITY)
             kept.append(np.column_stack([outer, columns[inner], best[outer, inner]]))
         pairs = np.concatenate(kept)
         pairs = pairs[np.lexsort((pairs[:, 1], -pairs[:, 2], pairs[:, 0]))]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from edgeclf.toolkit.doctor.checks.duplicates.copies import Pair, find_copies
-from edgeclf.toolkit.doctor.facts import NO_PART, PARTS, Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import list_images
 
@@ -14,13 +14,13 @@ LEAKAGE_PROBLEM = 0.01
 CONTRADICTION_PROBLEM = 0.01
 # Surplus copies change the weight of what they show: by less than this nobody would notice.
 SURPLUS_WARNING = 0.02
-_TRAIN = PARTS.index("train")
+_TRAIN = SPLITS.index("train")
 
 
-def leakage(facts: Facts) -> list[Finding]:
+def find_leakage(facts: Facts) -> list[Finding]:
     """Test and validation images that have a copy in a part that the model is trained or chosen on."""
     data = facts.data
-    if data is None or not data.parts_given:
+    if data is None or not data.has_splits:
         return []
     copies = data.derived(find_copies)
     parts = data.images.parts
@@ -28,17 +28,17 @@ def leakage(facts: Facts) -> list[Finding]:
     leaked: dict[int, tuple[int, ...]] = {}
     for group in copies.groups:
         for row in group:
-            others = [other for other in group if parts[row] != NO_PART and NO_PART < parts[other] < parts[row]]
+            others = [other for other in group if parts[row] != NO_SPLIT and NO_SPLIT < parts[other] < parts[row]]
             if others:
                 leaked[row] = (row, *others)
     if not leaked:
         return []
     rows = sorted(leaked, key=lambda row: (-int(parts[row]), row))
-    of = {PARTS[part]: int((parts == part).sum()) for part in (_TRAIN + 1, _TRAIN + 2)}
-    found = Counter(PARTS[parts[row]] for row in rows)
+    of = {SPLITS[part]: int((parts == part).sum()) for part in (_TRAIN + 1, _TRAIN + 2)}
+    found = Counter(SPLITS[parts[row]] for row in rows)
     shares = {part: found[part] / of[part] for part in ("test", "val") if found[part]}
     text = " and ".join(f"{found[part]} of {of[part]:,} {part} images ({share:.1%})" for part, share in shares.items())
-    where = sorted({PARTS[parts[other]] for row in rows for other in leaked[row][1:]})
+    where = sorted({SPLITS[parts[other]] for row in rows for other in leaked[row][1:]})
     severity: Severity = "problem" if max(shares.values()) >= LEAKAGE_PROBLEM else "warning"
     return [
         Finding(
@@ -60,7 +60,7 @@ def leakage(facts: Facts) -> list[Finding]:
     ]
 
 
-def contradictions(facts: Facts) -> list[Finding]:
+def find_contradictions(facts: Facts) -> list[Finding]:
     """Pictures that lie under two classes."""
     data = facts.data
     if data is None:
@@ -96,7 +96,7 @@ def contradictions(facts: Facts) -> list[Finding]:
     ]
 
 
-def repeated(facts: Facts) -> list[Finding]:
+def find_repeated(facts: Facts) -> list[Finding]:
     """Pictures that are more than once in one class of one part."""
     data = facts.data
     if data is None:
@@ -114,13 +114,13 @@ def repeated(facts: Facts) -> list[Finding]:
     share = len(surplus) / len(data.images)
     advice = (
         "Delete all but one of each"
-        if data.parts_given
+        if data.has_splits
         else "Delete all but one of each before training: a random split would put them into training and test data"
     )
     return [
         Finding(
             "duplicates",
-            "warning" if share >= SURPLUS_WARNING or not data.parts_given else "note",
+            "warning" if share >= SURPLUS_WARNING or not data.has_splits else "note",
             f"{_count(len(surplus), 'image')} ({share:.1%}) {'repeats' if len(surplus) == 1 else 'repeat'} "
             f"another one of the same class",
             f"{advice} (`{list_images(data)}` lists them)",
@@ -137,7 +137,7 @@ def repeated(facts: Facts) -> list[Finding]:
     ]
 
 
-def overlapping(facts: Facts) -> list[Finding]:
+def find_overlapping(facts: Facts) -> list[Finding]:
     """Pictures of which neither holds the other, but which show the same for nine tenths or more."""
     data = facts.data
     if data is None:
@@ -203,21 +203,21 @@ CHECKS: tuple[Check, ...] = (
         ("leakage",),
         "a test or validation image, or one that holds it or lies in it (re-encoded, resized, cropped by up to about "
         "10 %, mirrored, turned), is in an earlier part; a problem from 1 % of the part on",
-        leakage,
+        find_leakage,
     ),
     Check(
         "copies-across-classes",
         "duplicates",
         ("label-noise",),
         "copies of one picture have different labels; a problem from 1 % of the images on",
-        contradictions,
+        find_contradictions,
     ),
     Check(
         "copies-in-a-class",
         "duplicates",
         ("duplicates",),
         "copies of one picture are in the same part and class; a warning from 2 % of the images on, or without parts",
-        repeated,
+        find_repeated,
     ),
     Check(
         "overlapping-pictures",
@@ -225,6 +225,6 @@ CHECKS: tuple[Check, ...] = (
         ("duplicates",),
         "two pictures share 90 % of their area and neither holds the other; a warning where 1 % of the held-out images "
         "do with an image of another part",
-        overlapping,
+        find_overlapping,
     ),
 )

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.images.preprocess import load_image
-from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_alike, luma
-from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, might_match, square
+from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_candidates, luma
+from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, prealign, square
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts
 from edgeclf.training.prefetch import map_ahead
 
@@ -87,7 +87,7 @@ def find_copies(data: DataFacts) -> Copies:
             joined.join(first, other)
             pairs.append(Pair((first, other), "exact", contained=True, overlap=1.0))
     rows = np.array(sorted(members[0] for members in same_files.values()), np.int64)
-    candidates, left_out = find_alike(data.images.thumbnails, rows, data.images.parts[rows])
+    candidates, left_out = find_candidates(data.images.thumbnails, rows, data.images.parts[rows])
     overlapping = []
     cut_from: dict[int, Pair] = {}
     for pair in _verified(data, candidates, joined):
@@ -146,7 +146,7 @@ def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups)
             cv2.resize(luma(image), (THUMBNAIL // 2, THUMBNAIL // 2), interpolation=cv2.INTER_AREA)
             for image in (outer, inner)
         ]
-        start = might_match(small[0], small[1], crop_map(candidate.crop), candidate.orientation)
+        start = prealign(small[0], small[1], crop_map(candidate.crop), candidate.orientation)
         if start is None:
             return None
         found = match(np.asarray(outer), np.asarray(inner), start, candidate.orientation)

@@ -9,19 +9,19 @@ from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import is_above_chance, mann_tail
 
 # Pixels are 0..255, with or without a mean taken off; no convention spreads them further.
-LARGEST_INPUT = 300.0
+MAX_INPUT_RANGE = 300.0
 # Deviation of inputs that networks trained from random weights bear; from about 0.2 (pixels / 255) to 1 is usual.
 INPUT_STD = (0.02, 10.0)
 # Statistics of batch normalisation that are ten times off were made with other pixels.
 _NORM_RATIO = 1.0
 # A learning rate so many times away from what suits the architecture is a suspect.
-RATE_FACTOR = 10.0
+LEARNING_RATE_FACTOR = 10.0
 # A loss so many times that of guessing, after an epoch or more, was blown up by the steps.
-EXPLODED = 3.0
+EXPLODED_LOSS_RATIO = 3.0
 # Logits so many times too large were blown up by the steps as well.
-BOASTING = 2.0
+OVERCONFIDENT_TEMPERATURE = 2.0
 # Weights that have hardly left where they began: rms of biases next to that of kernels.
-UNMOVED = 0.01
+UNTRAINED_BIAS_RATIO = 0.01
 # Epochs that are too few to judge a network by.
 FEW_EPOCHS = 3
 # Epochs that a trend is looked for in, and how improbable it must be in random order.
@@ -30,14 +30,14 @@ _ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
 _KERAS_RATES = {"sgd": 0.01}
 
 
-def input_is_off(run: RunFacts, curves: Curves) -> bool:
+def has_wrong_input_scale(run: RunFacts, curves: Curves) -> bool:
     """Whether pixels reach the network on a scale that explains a failure."""
     probe = run.probes.get("network")
     if not probe:
         return False
     # As far as all pixels from 0 to 255 would reach, whatever these images show.
     reach = (probe["input_max"] - probe["input_min"]) * 255 / max(1, probe["pixel_max"] - probe["pixel_min"])
-    if reach > LARGEST_INPUT:
+    if reach > MAX_INPUT_RANGE:
         return True
     if run.record.get("pretrained"):
         # With conventions of their own for pixels, but statistics that belong to them; those of a network from random
@@ -55,7 +55,7 @@ def has_diverged(run: RunFacts, curves: Curves) -> bool:
     return any(not np.isfinite(getattr(curves, key)).all() for key in given)
 
 
-def rate_ratio(run: RunFacts) -> float:
+def learning_rate_ratio(run: RunFacts) -> float:
     """The learning rate next to the one that suits the architecture and the optimizer; NaN where either is not known."""
     fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
     rate, optimizer = fit.get("learning_rate"), str(fit.get("optimizer", "")).lower()
@@ -73,7 +73,10 @@ def is_unstable(curves: Curves) -> bool:
     losses = np.concatenate([curves.loss[1:], curves.val_loss])
     losses = losses[np.isfinite(losses)]
     first = curves.loss[:1][np.isfinite(curves.loss[:1])]
-    return bool((losses > EXPLODED * curves.chance_loss).any() or (first > 2 * EXPLODED * curves.chance_loss).any())
+    return bool(
+        (losses > EXPLODED_LOSS_RATIO * curves.chance_loss).any()
+        or (first > 2 * EXPLODED_LOSS_RATIO * curves.chance_loss).any()
+    )
 
 
 def temperature_of(run: RunFacts) -> float:
@@ -81,28 +84,33 @@ def temperature_of(run: RunFacts) -> float:
     return float((run.metrics.get("calibration") or {}).get("temperature") or math.nan)
 
 
-def rate_is_high(run: RunFacts, curves: Curves) -> bool:
+def is_learning_rate_too_high(run: RunFacts, curves: Curves) -> bool:
     """Whether the learning rate explains a failure by being too high."""
-    ratio = rate_ratio(run)
-    if not math.isnan(ratio) and ratio < 1 / RATE_FACTOR:
+    ratio = learning_rate_ratio(run)
+    if not math.isnan(ratio) and ratio < 1 / LEARNING_RATE_FACTOR:
         return False
-    if ratio >= RATE_FACTOR:
-        return has_diverged(run, curves) or curves.failed or is_unstable(curves) or temperature_of(run) > BOASTING
+    if ratio >= LEARNING_RATE_FACTOR:
+        return (
+            has_diverged(run, curves)
+            or curves.failed
+            or is_unstable(curves)
+            or temperature_of(run) > OVERCONFIDENT_TEMPERATURE
+        )
     later = curves.loss[1:][np.isfinite(curves.loss[1:])]
-    exploded = bool((later > EXPLODED * curves.chance_loss).any())
-    return exploded and not curves.learned and not input_is_off(run, curves)
+    exploded = bool((later > EXPLODED_LOSS_RATIO * curves.chance_loss).any())
+    return exploded and not curves.learned and not has_wrong_input_scale(run, curves)
 
 
-def rate_is_low(run: RunFacts, curves: Curves) -> bool:
+def is_learning_rate_too_low(run: RunFacts, curves: Curves) -> bool:
     """Whether the learning rate explains a failure by being too low."""
     if not curves.epochs or has_diverged(run, curves):
         return False
-    ratio = rate_ratio(run)
-    if ratio <= 1 / RATE_FACTOR:
+    ratio = learning_rate_ratio(run)
+    if ratio <= 1 / LEARNING_RATE_FACTOR:
         return curves.failed or is_still_falling(curves)
     moved = (run.probes.get("network") or {}).get("bias_to_kernel")
     fresh = not run.record.get("pretrained") and not run.record.get("goes_on")
-    if moved is not None and fresh and moved < UNMOVED and curves.epochs > FEW_EPOCHS:
+    if moved is not None and fresh and moved < UNTRAINED_BIAS_RATIO and curves.epochs > FEW_EPOCHS:
         return not curves.learned
     return math.isnan(ratio) and curves.failed and _creeps(curves)
 
@@ -133,7 +141,7 @@ def is_still_falling(curves: Curves) -> bool:
     return mann_tail(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
 
 
-def labels_are_off(run: RunFacts, curves: Curves) -> bool:
+def are_labels_unlearnable(run: RunFacts, curves: Curves) -> bool:
     """Whether neither the network nor plain features can tell the classes apart, on enough images to say so."""
     if curves.learned:
         return False
@@ -142,7 +150,7 @@ def labels_are_off(run: RunFacts, curves: Curves) -> bool:
         images, chance = int(yardstick["training_images"]), float(yardstick["training_chance"])
         return images >= 60 and not is_above_chance(float(yardstick["training_accuracy"]), chance, images)
     # Without them: everything was learned by heart and nothing of it holds, where a little learning would show.
-    return curves.train_end > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
+    return curves.train_last > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
 
 
 def chance_midway(curves: Curves) -> float:
@@ -150,7 +158,7 @@ def chance_midway(curves: Curves) -> float:
     return 0.5 + 0.5 * curves.chance
 
 
-def is_short(run: RunFacts, curves: Curves) -> bool:
+def has_too_few_epochs(run: RunFacts, curves: Curves) -> bool:
     """Whether there were too few epochs to judge by, though more were possible."""
     ended = run.record.get("ending", "finished")
     return 0 < curves.epochs <= FEW_EPOCHS and ended in {"finished", "interrupted", "unfinished"}
@@ -159,9 +167,9 @@ def is_short(run: RunFacts, curves: Curves) -> bool:
 def has_other_cause(run: RunFacts, curves: Curves) -> bool:
     """Whether scale, divergence, learning rate or labels already explain what is seen."""
     return (
-        input_is_off(run, curves)
+        has_wrong_input_scale(run, curves)
         or has_diverged(run, curves)
-        or rate_is_high(run, curves)
-        or rate_is_low(run, curves)
-        or labels_are_off(run, curves)
+        or is_learning_rate_too_high(run, curves)
+        or is_learning_rate_too_low(run, curves)
+        or are_labels_unlearnable(run, curves)
     )

@@ -51,13 +51,13 @@ class Curves:
     train_images: int
     val_images: int
     kept: int
-    val_kept: float
+    val_selected: float
     test: float
     test_images: int
-    train_end: float
-    train_kept: float
+    train_last: float
+    train_selected: float
     yardstick: float
-    yardstick_images: int
+    baseline_images: int
 
     @property
     def epochs(self) -> int:
@@ -67,33 +67,35 @@ class Curves:
     @property
     def learned(self) -> bool:
         """Whether the kept weights are better than guessing on images they were not fitted to."""
-        return is_above_chance(self.val_kept, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
+        return is_above_chance(self.val_selected, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
             self.test, self.chance, self.test_images
         )
 
     @property
     def fitted(self) -> bool:
         """Whether the network is better than guessing on its training images."""
-        best = max((value for value in (self.train_end, self.train_kept) if math.isfinite(value)), default=math.nan)
+        best = max(
+            (value for value in (self.train_last, self.train_selected) if math.isfinite(value)), default=math.nan
+        )
         if math.isfinite(best) and is_above_chance(best, self.chance, min(self.train_images, 256), trials=2):
             return True
         return is_above_chance(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
 
     @property
-    def shortfall(self) -> float:
+    def gap_to_baseline(self) -> float:
         """How far the kept weights are below the yardstick, beyond what so few images leave open; 0 where they are not."""
-        if not (math.isfinite(self.val_kept) and math.isfinite(self.yardstick)):
+        if not (math.isfinite(self.val_selected) and math.isfinite(self.yardstick)):
             return 0.0
-        noise = binomial_standard_error(self.val_kept, self.val_images) + binomial_standard_error(
-            self.yardstick, self.yardstick_images
+        noise = binomial_standard_error(self.val_selected, self.val_images) + binomial_standard_error(
+            self.yardstick, self.baseline_images
         )
-        gap = self.yardstick - self.val_kept
+        gap = self.yardstick - self.val_selected
         return gap if gap > max(0.0, 2 * noise) else 0.0
 
     @property
     def failed(self) -> bool:
         """Whether the run is useless, or far from what its data allows: by more than a quarter of the way from chance."""
-        return not self.learned or self.shortfall > 0.25 * max(0.0, self.yardstick - self.chance)
+        return not self.learned or self.gap_to_baseline > 0.25 * max(0.0, self.yardstick - self.chance)
 
 
 def read_curves(run: RunFacts) -> Curves:
@@ -122,13 +124,13 @@ def read_curves(run: RunFacts) -> Curves:
         train_images=int(train_counts.sum()),
         val_images=int(val_counts.sum()),
         kept=kept,
-        val_kept=_number(validation.get("accuracy"), val_accuracy[kept] if len(val_accuracy) else math.nan),
+        val_selected=_number(validation.get("accuracy"), val_accuracy[kept] if len(val_accuracy) else math.nan),
         test=_number(test.get("accuracy")),
         test_images=int(test.get("count") or 0),
-        train_end=_number(ended.get("accuracy"), accuracy[-1] if len(accuracy) else math.nan),
-        train_kept=_number((run.probes.get("training") or {}).get("accuracy")),
+        train_last=_number(ended.get("accuracy"), accuracy[-1] if len(accuracy) else math.nan),
+        train_selected=_number((run.probes.get("training") or {}).get("accuracy")),
         yardstick=_number(yardstick.get("validation_accuracy"), _number(yardstick.get("training_accuracy"))),
-        yardstick_images=int(yardstick.get("validation_images") or yardstick.get("training_images") or 0),
+        baseline_images=int(yardstick.get("validation_images") or yardstick.get("training_images") or 0),
     )
 
 

@@ -4,19 +4,24 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.causes import BOASTING, is_unstable, rate_ratio, temperature_of
+from edgeclf.toolkit.doctor.checks.training.causes import (
+    OVERCONFIDENT_TEMPERATURE,
+    is_unstable,
+    learning_rate_ratio,
+    temperature_of,
+)
 from edgeclf.toolkit.doctor.checks.training.curves import Curves
 from edgeclf.toolkit.doctor.facts import RunFacts
-from edgeclf.toolkit.doctor.remedies import find_rate, train_again
+from edgeclf.toolkit.doctor.remedies import sweep_learning_rate, train_again
 
 
 def accuracy_evidence(curves: Curves) -> dict[str, object]:
     """Accuracies for a finding's evidence."""
     return {
-        "validation_accuracy": finite(curves.val_kept),
+        "validation_accuracy": finite(curves.val_selected),
         "validation_images": curves.val_images,
         "chance": curves.chance,
-        "training_accuracy": finite(curves.train_end),
+        "training_accuracy": finite(curves.train_last),
         "yardstick_accuracy": finite(curves.yardstick),
     }
 
@@ -31,45 +36,45 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if math.isfinite(share) else "unknown"
 
 
-def in_epochs(count: int) -> str:
+def epochs_text(count: int) -> str:
     """A number of epochs for a sentence."""
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def what_it_came_to(run: RunFacts, curves: Curves) -> str:
+def symptom_text(run: RunFacts, curves: Curves) -> str:
     """How a run shows that its learning rate is wrong, for a sentence."""
     if not curves.epochs:
         return "the loss stopped being a number in the first epoch"
     if not curves.learned:
         return (
-            f"validation accuracy {percent(curves.val_kept)} after {in_epochs(curves.epochs)}, where guessing gives "
+            f"validation accuracy {percent(curves.val_selected)} after {epochs_text(curves.epochs)}, where guessing gives "
             f"{curves.chance:.0%}"
         )
-    if curves.shortfall:
-        return f"validation accuracy {percent(curves.val_kept)}, where plain features reach {curves.yardstick:.0%}"
+    if curves.gap_to_baseline:
+        return f"validation accuracy {percent(curves.val_selected)}, where plain features reach {curves.yardstick:.0%}"
     if is_unstable(curves):
         return f"the loss rose to {np.nanmax(np.concatenate([curves.loss, curves.val_loss])):.3g} on the way"
-    if temperature_of(run) > BOASTING:
+    if temperature_of(run) > OVERCONFIDENT_TEMPERATURE:
         return f"the network's logits are {temperature_of(run):.1f} times too large by the validation images"
-    return f"the loss was still falling after {in_epochs(curves.epochs)}"
+    return f"the loss was still falling after {epochs_text(curves.epochs)}"
 
 
-def lower_rate(run: RunFacts) -> str:
+def lower_learning_rate(run: RunFacts) -> str:
     """The command that trains with a lower learning rate: the one that suits, where this one is higher."""
     suits = (run.record.get("suits") or {}).get("learning_rate")
     rate = (run.record.get("fit") or {}).get("learning_rate")
     if suits and rate and rate > suits:
         return f"Try {train_again(run, learning_rate=None)}"
-    return f"Try {train_again(run, learning_rate=float(rate) / 10)}" if rate else f"Try {find_rate(run)}"
+    return f"Try {train_again(run, learning_rate=float(rate) / 10)}" if rate else f"Try {sweep_learning_rate(run)}"
 
 
-def rate_text(evidence: dict[str, object]) -> str:
+def learning_rate_text(evidence: dict[str, object]) -> str:
     """The learning rate for a sentence, with a space before it."""
     rate = evidence.get("learning_rate")
     return f" {rate:g}" if isinstance(rate, float) else ""
 
 
-def rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
+def learning_rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
     """What is known of the learning rate, for a finding's evidence."""
     fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
     moved = (run.probes.get("network") or {}).get("bias_to_kernel")
@@ -78,7 +83,7 @@ def rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
         "learning_rate": fit.get("learning_rate"),
         "optimizer": fit.get("optimizer"),
         "suitable_learning_rate": suits.get("learning_rate"),
-        "ratio": finite(rate_ratio(run)),
+        "ratio": finite(learning_rate_ratio(run)),
         "highest_loss": finite(highest),
         "chance_loss": curves.chance_loss,
         "bias_to_kernel": moved,

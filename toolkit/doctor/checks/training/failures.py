@@ -10,43 +10,43 @@ import math
 import numpy as np
 
 from edgeclf.toolkit.doctor.checks.training.causes import (
-    BOASTING,
-    EXPLODED,
+    EXPLODED_LOSS_RATIO,
     FEW_EPOCHS,
     INPUT_STD,
-    LARGEST_INPUT,
-    RATE_FACTOR,
-    UNMOVED,
+    LEARNING_RATE_FACTOR,
+    MAX_INPUT_RANGE,
+    OVERCONFIDENT_TEMPERATURE,
+    UNTRAINED_BIAS_RATIO,
+    are_labels_unlearnable,
     has_diverged,
     has_other_cause,
-    input_is_off,
-    is_short,
+    has_too_few_epochs,
+    has_wrong_input_scale,
+    is_learning_rate_too_high,
+    is_learning_rate_too_low,
     is_still_falling,
-    labels_are_off,
-    rate_is_high,
-    rate_is_low,
-    rate_ratio,
+    learning_rate_ratio,
 )
 from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.checks.training.evidence import (
     accuracy_evidence,
+    epochs_text,
     finite,
-    in_epochs,
-    lower_rate,
+    learning_rate_evidence,
+    learning_rate_text,
+    lower_learning_rate,
     percent,
-    rate_evidence,
-    rate_text,
-    what_it_came_to,
+    symptom_text,
 )
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.remedies import find_rate, look_at_labels, resume, train_again, train_pretrained
+from edgeclf.toolkit.doctor.remedies import examine_data, resume, sweep_learning_rate, train_again, train_pretrained
 
 
 def check_input_scale(facts: Facts) -> list[Finding]:
     """Pixels on another scale than the network was made for."""
     run = facts.run
-    if run is None or not input_is_off(run, read_curves(run)):
+    if run is None or not has_wrong_input_scale(run, read_curves(run)):
         return []
     probe = run.probes["network"]
     low, high = probe["input_min"], probe["input_max"]
@@ -78,15 +78,19 @@ def check_divergence(facts: Facts) -> list[Finding]:
         if at
         else f"in epoch {_bad_epoch(curves)}"
     )
-    explained = rate_is_high(run, curves) or input_is_off(run, curves)
+    explained = is_learning_rate_too_high(run, curves) or has_wrong_input_scale(run, curves)
     return [
         Finding(
             "diverged",
             # The cause is named by a finding of its own.
             "warning" if explained else "problem",
             f"The loss stopped being a number {where}",
-            lower_rate(run),
-            {"epoch": 1 if at else _bad_epoch(curves), "loss_before": at.get("loss"), **rate_evidence(run, curves)},
+            lower_learning_rate(run),
+            {
+                "epoch": 1 if at else _bad_epoch(curves),
+                "loss_before": at.get("loss"),
+                **learning_rate_evidence(run, curves),
+            },
         )
     ]
 
@@ -102,18 +106,22 @@ def check_rate_too_high(facts: Facts) -> list[Finding]:
     if run is None:
         return []
     curves = read_curves(run)
-    if not rate_is_high(run, curves):
+    if not is_learning_rate_too_high(run, curves):
         return []
-    evidence = rate_evidence(run, curves)
-    ratio = rate_ratio(run)
-    what = f"{ratio:.3g} times what suits {run.record.get('architecture')}" if ratio >= RATE_FACTOR else "too high"
-    sign = what_it_came_to(run, curves)
+    evidence = learning_rate_evidence(run, curves)
+    ratio = learning_rate_ratio(run)
+    what = (
+        f"{ratio:.3g} times what suits {run.record.get('architecture')}"
+        if ratio >= LEARNING_RATE_FACTOR
+        else "too high"
+    )
+    sign = symptom_text(run, curves)
     return [
         Finding(
             "lr-too-high",
             "problem" if has_diverged(run, curves) or curves.failed else "warning",
-            f"The learning rate{rate_text(evidence)} is {what}: {sign}",
-            lower_rate(run),
+            f"The learning rate{learning_rate_text(evidence)} is {what}: {sign}",
+            lower_learning_rate(run),
             evidence,
         )
     ]
@@ -125,18 +133,22 @@ def check_rate_too_low(facts: Facts) -> list[Finding]:
     if run is None:
         return []
     curves = read_curves(run)
-    if not rate_is_low(run, curves) or input_is_off(run, curves):
+    if not is_learning_rate_too_low(run, curves) or has_wrong_input_scale(run, curves):
         return []
-    evidence = rate_evidence(run, curves)
-    ratio = rate_ratio(run)
-    what = f"{ratio:.2g} of what suits {run.record.get('architecture')}" if ratio <= 1 / RATE_FACTOR else "too low"
+    evidence = learning_rate_evidence(run, curves)
+    ratio = learning_rate_ratio(run)
+    what = (
+        f"{ratio:.2g} of what suits {run.record.get('architecture')}"
+        if ratio <= 1 / LEARNING_RATE_FACTOR
+        else "too low"
+    )
     suits = (run.record.get("suits") or {}).get("learning_rate")
-    fix = f"Try {train_again(run, learning_rate=None)}" if suits else f"Try {find_rate(run)}"
+    fix = f"Try {train_again(run, learning_rate=None)}" if suits else f"Try {sweep_learning_rate(run)}"
     return [
         Finding(
             "lr-too-low",
             "problem" if curves.failed else "warning",
-            f"The learning rate{rate_text(evidence)} is {what}: {what_it_came_to(run, curves)}",
+            f"The learning rate{learning_rate_text(evidence)} is {what}: {symptom_text(run, curves)}",
             fix,
             evidence,
         )
@@ -149,7 +161,7 @@ def check_labels(facts: Facts) -> list[Finding]:
     if run is None:
         return []
     curves = read_curves(run)
-    if not labels_are_off(run, curves) or input_is_off(run, curves) or has_diverged(run, curves):
+    if not are_labels_unlearnable(run, curves) or has_wrong_input_scale(run, curves) or has_diverged(run, curves):
         return []
     yardstick = run.probes.get("yardstick")
     if not yardstick:
@@ -157,9 +169,9 @@ def check_labels(facts: Facts) -> list[Finding]:
             Finding(
                 "label-noise",
                 "warning",
-                f"The network knows {curves.train_end:.0%} of its training images and is no better than guessing "
-                f"({percent(curves.val_kept)} of {curves.val_images}) on others: labels that the pictures contradict look like this",
-                f"Look at the labels: {look_at_labels(run)}",
+                f"The network knows {curves.train_last:.0%} of its training images and is no better than guessing "
+                f"({percent(curves.val_selected)} of {curves.val_images}) on others: labels that the pictures contradict look like this",
+                f"Look at the labels: {examine_data(run)}",
                 accuracy_evidence(curves),
             )
         ]
@@ -170,8 +182,8 @@ def check_labels(facts: Facts) -> list[Finding]:
             f"The labels do not go with the pictures: features of {yardstick['network']}, which tell most things apart, reach "
             f"{yardstick['training_accuracy']:.0%} on {yardstick['training_images']} training images "
             f"(guessing: {yardstick['training_chance']:.0%}), and the network does no better: "
-            f"{percent(curves.val_kept)} of {curves.val_images} validation images",
-            f"Look at the labels: {look_at_labels(run)}",
+            f"{percent(curves.val_selected)} of {curves.val_images} validation images",
+            f"Look at the labels: {examine_data(run)}",
             {**accuracy_evidence(curves), "yardstick": dict(yardstick)},
             weight=1.0,
         )
@@ -186,14 +198,14 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     curves = read_curves(run)
     if not curves.epochs or has_other_cause(run, curves):
         return []
-    short = is_short(run, curves)
+    short = has_too_few_epochs(run, curves)
     ended = run.record.get("ending", "finished")
     falling = is_still_falling(curves) and ended != "early"
     usual = int((run.record.get("suits") or {}).get("epochs") or 0)
     if not falling and not (short and curves.failed):
         return []
     # Where plain features do no better, there is little left to gain.
-    severity: Severity = "warning" if short or curves.shortfall or not math.isfinite(curves.yardstick) else "note"
+    severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.yardstick) else "note"
     if short and curves.failed:
         severity = "problem"
     fit = run.record.get("fit") or {}
@@ -209,10 +221,10 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
         Finding(
             "stopped-early",
             severity,
-            f"Training ended after {in_epochs(curves.epochs)}"
+            f"Training ended after {epochs_text(curves.epochs)}"
             f"{f' of the {usual} that are usual' if usual > curves.epochs else ''}"
             f"{', while it was still getting better' if falling else ''}: {trend}"
-            f"validation accuracy {percent(curves.val_kept)}",
+            f"validation accuracy {percent(curves.val_selected)}",
             f"Try {fix}",
             {
                 "epochs": curves.epochs,
@@ -232,9 +244,15 @@ def check_stuck(facts: Facts) -> list[Finding]:
     if run is None:
         return []
     curves = read_curves(run)
-    if not curves.epochs or curves.learned or curves.fitted or has_other_cause(run, curves) or is_short(run, curves):
+    if (
+        not curves.epochs
+        or curves.learned
+        or curves.fitted
+        or has_other_cause(run, curves)
+        or has_too_few_epochs(run, curves)
+    ):
         return []
-    if labels_are_off(run, curves):
+    if are_labels_unlearnable(run, curves):
         return []
     learnable = ""
     if math.isfinite(curves.yardstick):
@@ -244,12 +262,12 @@ def check_stuck(facts: Facts) -> list[Finding]:
         Finding(
             "stuck-at-chance",
             "problem",
-            f"The network never got better than guessing in {in_epochs(curves.epochs)}: validation accuracy "
-            f"{percent(curves.val_kept)} (guessing: {curves.chance:.0%}), training loss never below {lowest:.3f} "
+            f"The network never got better than guessing in {epochs_text(curves.epochs)}: validation accuracy "
+            f"{percent(curves.val_selected)} (guessing: {curves.chance:.0%}), training loss never below {lowest:.3f} "
             f"(guessing: {curves.chance_loss:.3f}){learnable}",
             f"Try a pretrained network: {train_pretrained(run)}"
             if not run.record.get("pretrained")
-            else f"Try {find_rate(run)}",
+            else f"Try {sweep_learning_rate(run)}",
             {
                 "epochs": curves.epochs,
                 "lowest_loss": finite(lowest),
@@ -266,7 +284,7 @@ CHECKS: tuple[Check, ...] = (
         "input-scale",
         "run",
         ("input-scale",),
-        f"what reaches the first layer for pixels of 0..255 spans more than {LARGEST_INPUT:g}, or the variance that reaches the first batch "
+        f"what reaches the first layer for pixels of 0..255 spans more than {MAX_INPUT_RANGE:g}, or the variance that reaches the first batch "
         "normalisation is 10 times off what it expects, or a network from random weights failed with inputs whose "
         f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}",
         check_input_scale,
@@ -276,8 +294,8 @@ CHECKS: tuple[Check, ...] = (
         "learning-rate-too-high",
         "run",
         ("lr-too-high",),
-        f"the learning rate is {RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
-        f"loss rose above {EXPLODED:g} times that of guessing, or its logits are {BOASTING:g} times too large; or, whatever the "
+        f"the learning rate is {LEARNING_RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
+        f"loss rose above {EXPLODED_LOSS_RATIO:g} times that of guessing, or its logits are {OVERCONFIDENT_TEMPERATURE:g} times too large; or, whatever the "
         "rate, the loss rose so and nothing was learned",
         check_rate_too_high,
     ),
@@ -285,8 +303,8 @@ CHECKS: tuple[Check, ...] = (
         "learning-rate-too-low",
         "run",
         ("lr-too-low",),
-        f"the learning rate is a {RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
-        f"getting better; or nothing was learned and biases are below {UNMOVED:g} of the kernels; or, where the rate is "
+        f"the learning rate is a {LEARNING_RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
+        f"getting better; or nothing was learned and biases are below {UNTRAINED_BIAS_RATIO:g} of the kernels; or, where the rate is "
         "not known, the loss crept down from epoch to epoch by less than 30 % in all",
         check_rate_too_low,
     ),

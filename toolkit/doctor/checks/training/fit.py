@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, is_short, is_still_falling
+from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, has_too_few_epochs, is_still_falling
 from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.checks.training.evidence import accuracy_evidence, finite, percent
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
@@ -27,15 +27,17 @@ def gap_of(curves: Curves) -> tuple[float, float]:
 
     Training accuracy is that in inference mode where it was measured: with dropout and augmentation on it is lower.
     """
-    if math.isfinite(curves.train_kept) and math.isfinite(curves.val_kept):
-        kept = curves.train_kept - curves.val_kept
+    if math.isfinite(curves.train_selected) and math.isfinite(curves.val_selected):
+        kept = curves.train_selected - curves.val_selected
     else:
         kept = -math.inf
     last = curves.val_accuracy[-1] if curves.epochs else math.nan
-    end = curves.train_end - last if math.isfinite(last) and math.isfinite(curves.train_end) else -math.inf
+    end = curves.train_last - last if math.isfinite(last) and math.isfinite(curves.train_last) else -math.inf
     if kept == end == -math.inf:
         return math.nan, math.nan
-    train, validation = (curves.train_kept, curves.val_kept) if kept >= end else (curves.train_end, float(last))
+    train, validation = (
+        (curves.train_selected, curves.val_selected) if kept >= end else (curves.train_last, float(last))
+    )
     seen = min(curves.train_images, 256) or 256
     return max(kept, end), math.hypot(
         binomial_standard_error(train, seen), binomial_standard_error(validation, curves.val_images)
@@ -68,7 +70,7 @@ def val_loss_rise(curves: Curves) -> float:
 
 def is_overfit(run: RunFacts, curves: Curves) -> bool:
     """Whether training images are known much better than others, beyond chance."""
-    if not curves.epochs or has_other_cause(run, curves) or is_short(run, curves):
+    if not curves.epochs or has_other_cause(run, curves) or has_too_few_epochs(run, curves):
         return False
     gap, error = gap_of(curves)
     return math.isfinite(gap) and gap > _GAP_WARNING and gap > 3 * error
@@ -85,8 +87,10 @@ def check_overfit(facts: Facts) -> list[Finding]:
     gap, error = gap_of(curves)
     begin, rise = overfit_begin(curves), val_loss_rise(curves)
     # A gap is harmless where the figures are good all the same.
-    serious = gap > _GAP_PROBLEM and (curves.failed or curves.shortfall > 0 or not math.isfinite(curves.yardstick))
-    if not serious and gap < _GAP_PROBLEM and rise < _RISE and not curves.shortfall:
+    serious = gap > _GAP_PROBLEM and (
+        curves.failed or curves.gap_to_baseline > 0 or not math.isfinite(curves.yardstick)
+    )
+    if not serious and gap < _GAP_PROBLEM and rise < _RISE and not curves.gap_to_baseline:
         return []
     since = f" from epoch {begin}" if begin else ""
     rising = f", validation loss {np.nanmin(curves.val_loss):.2f} -> {curves.val_loss[-1]:.2f}" if rise > 0 else ""
@@ -94,8 +98,8 @@ def check_overfit(facts: Facts) -> list[Finding]:
         Finding(
             "overfit",
             "problem" if serious else "warning",
-            f"Overfitting{since}: {percent(curves.train_end)} of the training images are right after the last epoch and "
-            f"{percent(curves.val_kept)} of the validation images{rising}",
+            f"Overfitting{since}: {percent(curves.train_last)} of the training images are right after the last epoch and "
+            f"{percent(curves.val_selected)} of the validation images{rising}",
             _fix_overfit(run),
             {
                 "from_epoch": begin,
@@ -131,11 +135,11 @@ def check_underfit(facts: Facts) -> list[Finding]:
     if (
         not curves.epochs
         or has_other_cause(run, curves)
-        or is_short(run, curves)
+        or has_too_few_epochs(run, curves)
         or not (curves.fitted or curves.learned)
     ):
         return []
-    reached = max((v for v in (curves.train_end, curves.train_kept) if math.isfinite(v)), default=math.nan)
+    reached = max((v for v in (curves.train_last, curves.train_selected) if math.isfinite(v)), default=math.nan)
     aim = curves.yardstick if math.isfinite(curves.yardstick) else 0.5 + 0.5 * curves.chance + _UNFIT
     missing = aim - reached
     noise = binomial_standard_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
@@ -210,7 +214,7 @@ def _strong_regularization(run: RunFacts) -> list[str]:
 def _held_back(run: RunFacts, curves: Curves) -> bool:
     """Whether training figures, measured with all of it on, lie clearly below those in inference mode, or at guessing."""
     while_training = float(curves.accuracy[-1])
-    inference = curves.train_end if run.metrics.get("training_after_last_epoch") else curves.train_kept
+    inference = curves.train_last if run.metrics.get("training_after_last_epoch") else curves.train_selected
     if not (math.isfinite(while_training) and math.isfinite(inference)):
         return False
     noise = binomial_standard_error(while_training, curves.train_images)

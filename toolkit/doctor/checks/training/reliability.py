@@ -20,7 +20,7 @@ _WIDE = 0.06
 _DEAD_BY_CHANCE, _DEAD_PROBLEM = 0.5, 0.9
 
 
-def check_kept_weights(facts: Facts) -> list[Finding]:
+def check_selected_weights(facts: Facts) -> list[Finding]:
     """Weights that are not those of the best epoch."""
     run = facts.run
     if run is None:
@@ -148,7 +148,7 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("not-best-weights",),
         "the validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error",
-        check_kept_weights,
+        check_selected_weights,
     ),
     Check(
         "noisy-validation",

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from edgeclf.runtime.live.smoothing import Smoothing
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
     from edgeclf.runtime.session.devices import DeviceChoice
-    from edgeclf.runtime.session.session import ModelSession, PixelScaling
+    from edgeclf.runtime.session.foreign import ForeignModel, PixelScaling
+    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Disconnected",
     "EdgeclfError",
     "Ended",
+    "ForeignModel",
     "Frozen",
     "LabelChanged",
     "LabelConfidence",
@@ -76,6 +78,7 @@ _HOMES = {
     "Disconnected": "live.events",
     "EdgeclfError": "errors",
     "Ended": "live.events",
+    "ForeignModel": "session.foreign",
     "Frozen": "live.events",
     "LabelChanged": "live.events",
     "LabelConfidence": "prediction",
@@ -86,7 +89,7 @@ _HOMES = {
     "ModelReloaded": "live.events",
     "ModelSession": "session.session",
     "ModelSpec": "spec",
-    "PixelScaling": "session.session",
+    "PixelScaling": "session.foreign",
     "Prediction": "prediction",
     "Preprocess": "spec",
     "Reconnected": "live.events",

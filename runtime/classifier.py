@@ -17,7 +17,8 @@ from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.session.devices import DeviceChoice
-from edgeclf.runtime.session.session import ModelSession, PixelScaling
+from edgeclf.runtime.session.foreign import ForeignModel
+from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 SourceT = TypeVar("SourceT", str, Path)
@@ -32,8 +33,7 @@ class Classifier:
         model: The `.onnx` file.
         device: As for `ModelSession`: `auto`, `cpu`, `cuda`, `tensorrt`, `openvino`, ..., or a `DeviceChoice`.
         threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
-        labels: Class names in the order of the outputs, for a file without an edgeclf spec.
-        scaling: Pixel scaling for a file without a spec whose input is float.
+        foreign: Labels and pixel scaling of a file without an edgeclf spec.
         exact: Whether JPEG files are decoded at their full size even where they are much larger than the input, as
             training and evaluation do it. Without it a 12-megapixel file takes a fraction of the time, and a
             photograph on the border between two classes may fall on the other side of it.
@@ -58,11 +58,10 @@ class Classifier:
         *,
         device: str | DeviceChoice = "auto",
         threads: int | None = None,
-        labels: Sequence[str] | None = None,
-        scaling: PixelScaling | None = None,
+        foreign: ForeignModel | None = None,
         exact: bool = False,
     ) -> None:
-        self.open_session = partial(ModelSession, model, device=device, threads=threads, labels=labels, scaling=scaling)
+        self.open_session = partial(ModelSession, model, device=device, threads=threads, foreign=foreign)
         self.session = self.open_session()
         self._is_exact = exact
         self._local = threading.local()

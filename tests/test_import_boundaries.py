@@ -133,9 +133,9 @@ def distribution(folder: Path, name: str) -> None:
 
 CLASHES = """
 sys.path[:0] = sys.argv[1:]
-from edgeclf.runtime.session.devices import clashing_packages, device_error
+from edgeclf.runtime.session.devices import DeviceChoice, clashing_packages, device_error
 print(clashing_packages())
-print(device_error("cuda", "the CPU"))
+print(device_error(DeviceChoice("cuda"), "the CPU"))
 """
 
 

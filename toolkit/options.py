@@ -1,14 +1,15 @@
 """Options that several commands share, each spelled and explained once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from edgeclf.runtime.session.devices import DeviceChoice
+    from edgeclf.runtime.session.foreign import ForeignModel
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
@@ -106,16 +107,19 @@ def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_
     return DeviceChoice(device, options, engine_cache)
 
 
-def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "Mapping[str, Any]":
-    """Keyword arguments for `ModelSession` or `Classifier` from `--labels`, `--mean` and `--std`.
+def foreign_model(labels: Path | None, mean: str | None, std: str | None) -> "ForeignModel | None":
+    """What `--labels`, `--mean` and `--std` say of a model file; None where none of them is given.
 
     Raises:
         UsageError: A triple cannot be read, or only one of mean and std is given.
         InputError: The labels file cannot be read or is empty.
     """
     from edgeclf.runtime.errors import InputError, UsageError
+    from edgeclf.runtime.session.foreign import ForeignModel, PixelScaling
 
-    arguments: dict[str, Any] = {}
+    if labels is None and mean is None and std is None:
+        return None
+    names: list[str] = []
     if labels is not None:
         try:
             names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines()]
@@ -126,14 +130,11 @@ def model_arguments(labels: Path | None, mean: str | None, std: str | None) -> "
         names = [name for name in names if name]
         if not names:
             raise InputError(f"cannot use labels {labels}", got="no names", expected="one class name a line")
-        arguments["labels"] = names
     if (mean is None) != (std is None):
         raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
     if mean is not None and std is not None:
-        from edgeclf.runtime.session.session import PixelScaling
-
-        arguments["scaling"] = PixelScaling(_triple("--mean", mean), _triple("--std", std))
-    return arguments
+        return ForeignModel(names, PixelScaling(_triple("--mean", mean), _triple("--std", std)))
+    return ForeignModel(names)
 
 
 def _triple(option: str, text: str) -> tuple[float, float, float]:

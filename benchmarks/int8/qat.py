@@ -104,7 +104,7 @@ def _quantized(run: Path, data: Path) -> dict[str, float]:
     }
     accuracies = {}
     for name, model in models.items():
-        session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=2)
+        session = open_session_from_bytes(model.SerializeToString(), threads=2)
         outputs = [
             session.run(None, {"image": batch})[0] for batch in np.array_split(test_rgb, max(1, len(test_rgb) // 50))
         ]

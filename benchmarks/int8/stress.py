@@ -196,7 +196,7 @@ def main() -> None:
 
 
 def _run(model: onnx.ModelProto, images_rgb: UInt8Array) -> FloatArray:
-    session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=2)
+    session = open_session_from_bytes(model.SerializeToString(), threads=2)
     batches = [images_rgb[start : start + 8] for start in range(0, len(images_rgb), 8)]
     return np.concatenate([session.run(None, {"image": batch})[0] for batch in batches])
 

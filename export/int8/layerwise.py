@@ -127,7 +127,7 @@ class Prefixes:
         kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
         info = onnx.helper.make_tensor_value_info(output, kind, None)
         model = model_of(emitter, infos, [info], self._graph.model)
-        session = open_session_from_bytes(model.SerializeToString(), "cpu", threads=usable_cpus())
+        session = open_session_from_bytes(model.SerializeToString(), threads=usable_cpus())
         count = len(values[names[0]])
         return [
             session.run(None, {name: values[name][start : start + BATCH] for name in names})[0]

@@ -119,4 +119,4 @@ def session_with_outputs(graph: FloatGraph, names: list[str]) -> Any:  # noqa: A
     model.CopyFrom(graph.model)
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    return open_session_from_bytes(model.SerializeToString(), "cpu", threads=usable_cpus())
+    return open_session_from_bytes(model.SerializeToString(), threads=usable_cpus())

@@ -227,7 +227,7 @@ def _session(model: onnx.ModelProto, outputs: dict[str, int]) -> Any:  # noqa: A
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items())
-    return open_session_from_bytes(copy.SerializeToString(), "cpu", threads=1)
+    return open_session_from_bytes(copy.SerializeToString(), threads=1)
 
 
 def _weights(graph: FloatGraph, node: Any) -> AnyArray | None:  # noqa: ANN401

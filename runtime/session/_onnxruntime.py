@@ -1,5 +1,7 @@
 """ONNX Runtime, imported once, with a sentence in place of a traceback when it cannot be."""
 
+from typing import Any, TypeAlias
+
 from edgeclf.runtime.errors import MissingPackageError
 
 try:
@@ -12,4 +14,8 @@ except ImportError as error:
         do='run pip install "edgeclf[headless]" (or "edgeclf[cpu]", "edgeclf[gpu]")',
     ) from error
 
-__all__ = ["onnxruntime"]
+# onnxruntime carries no types.
+OrtSession: TypeAlias = Any
+OrtOptions: TypeAlias = Any
+
+__all__ = ["OrtOptions", "OrtSession", "onnxruntime"]

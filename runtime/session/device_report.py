@@ -14,7 +14,17 @@ import numpy as np
 
 from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.session._onnxruntime import onnxruntime
-from edgeclf.runtime.session.devices import AUTO_ORDER, DEVICE_FACTS, check_placement, check_provider, clashing_packages
+from edgeclf.runtime.session.devices import (
+    AUTO_ORDER,
+    DEVICE_FACTS,
+    DeviceChoice,
+    check_placement,
+    check_provider,
+    clashing_packages,
+    device_error,
+    node_placement,
+)
+from edgeclf.runtime.session.opening import open_session_from_bytes
 
 # One convolution of 1 x 1 that doubles a (1, 1, 4, 4) float32 image; 145 bytes, opset 17.
 PROBE_MODEL = base64.b64decode(
@@ -145,17 +155,15 @@ def run_probe(device: str) -> None:
     Raises:
         DeviceUnavailableError: The device is not there, or its result is wrong.
     """
-    from edgeclf.runtime.session.devices import device_error, node_placement
-    from edgeclf.runtime.session.opening import open_session_from_bytes
-
-    session = open_session_from_bytes(PROBE_MODEL, device, 1)
-    check_provider(device, session.get_providers())
-    check_placement(device, node_placement(session))
+    choice = DeviceChoice(device)
+    session = open_session_from_bytes(PROBE_MODEL, threads=1, device=choice)
+    check_provider(choice, session.get_providers())
+    check_placement(choice, node_placement(session))
     image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     (doubled,) = session.run(None, {"image": image})
     # Half precision holds these numbers exactly.
     if not np.array_equal(doubled, 2 * image):
-        raise device_error(device, "a wrong result of a convolution")
+        raise device_error(choice, "a wrong result of a convolution")
 
 
 def _main() -> None:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from edgeclf.runtime.errors import DeviceUnavailableError, OutputError, UsageError
 from edgeclf.runtime.files import default_cache_folder, output_error
-from edgeclf.runtime.session._onnxruntime import onnxruntime
+from edgeclf.runtime.session._onnxruntime import OrtSession, onnxruntime
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml", "qnn", "xnnpack"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 ProviderRequest = str | tuple[str, dict[str, str]]
-_CPU = "CPUExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
 # Sends tensors to a server; no device.
 _REMOTE = "AzureExecutionProvider"
 
@@ -39,7 +39,7 @@ class DeviceFacts:
 _CUDA_WHEELS = ' and, where CUDA is missing, run pip install "onnxruntime-gpu[cuda,cudnn]"'
 _GPU_PACKAGE = 'run pip install "edgeclf[gpu]" in a fresh environment'
 DEVICE_FACTS: Mapping[str, DeviceFacts] = {
-    "cpu": DeviceFacts(_CPU, 'run pip install "edgeclf[headless]"', "onnxruntime"),
+    "cpu": DeviceFacts(CPU_PROVIDER, 'run pip install "edgeclf[headless]"', "onnxruntime"),
     # The exhaustive convolution search repeats for every new input shape; the heuristic one costs a few percent.
     "cuda": DeviceFacts(
         "CUDAExecutionProvider",
@@ -86,6 +86,14 @@ AUTO_ORDER: tuple[str, ...] = ("cuda", "directml")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 _CLASHING_PACKAGES = (_RUNTIMES, ("opencv-python", "opencv-python-headless"))
 
+_LIBRARIES = {
+    "cuda": "libonnxruntime_providers_cuda.so",
+    "tensorrt": "libonnxruntime_providers_tensorrt.so",
+    "openvino": "libonnxruntime_providers_openvino.so",
+}
+# cudaError_t, of the runtime API.
+_CUDA_ERRORS = {35: "the NVIDIA driver is too old for this CUDA", 100: "there is no NVIDIA GPU"}
+
 
 @dataclass(frozen=True)
 class DeviceChoice:
@@ -120,39 +128,28 @@ class DeviceChoice:
             )
 
 
-def device_choice(device: str | DeviceChoice) -> DeviceChoice:
-    """The choice that a device's name stands for; a choice stays what it is.
-
-    Raises:
-        UsageError: There is no such device.
-    """
-    return device if isinstance(device, DeviceChoice) else DeviceChoice(device)
-
-
-def provider_requests(device: str | DeviceChoice) -> list[ProviderRequest]:
+def provider_requests(device: DeviceChoice) -> list[ProviderRequest]:
     """The providers to ask ONNX Runtime for, most wanted first.
 
     Args:
-        device: A name out of `DEVICES`, or one with its settings.
+        device: The device asked for.
 
     Raises:
-        UsageError: There is no such device name.
         DeviceUnavailableError: The installed ONNX Runtime has no provider for that device.
         OutputError: The folder for TensorRT's engines cannot be made.
     """
-    choice = device_choice(device)
     available = onnxruntime.get_available_providers()
-    if choice.name == "auto":
+    if device.name == "auto":
         usable = (name for name in AUTO_ORDER if DEVICE_FACTS[name].provider in available)
-        return [*(_request(DEVICE_FACTS[name], {}) for name in usable), _CPU]
-    facts = DEVICE_FACTS[choice.name]
+        return [*(_request(DEVICE_FACTS[name], {}) for name in usable), CPU_PROVIDER]
+    facts = DEVICE_FACTS[device.name]
     if facts.provider not in available:
         present = ", ".join(provider for provider in available if provider != _REMOTE)
-        raise device_error(choice, f"an ONNX Runtime build with {present} only")
-    options = {**choice.options}
-    if choice.name != "tensorrt":
+        raise device_error(device, f"an ONNX Runtime build with {present} only")
+    options = {**device.options}
+    if device.name != "tensorrt":
         return [_request(facts, options)]
-    options.setdefault("trt_engine_cache_path", str(_engine_folder(choice)))
+    options.setdefault("trt_engine_cache_path", str(_engine_folder(device)))
     options.setdefault("trt_timing_cache_path", options["trt_engine_cache_path"])
     # What TensorRT does not take, CUDA does.
     return [_request(facts, options), _request(DEVICE_FACTS["cuda"], {})]
@@ -176,41 +173,39 @@ def _engine_folder(choice: DeviceChoice) -> Path:
     return folder
 
 
-def check_provider(device: str | DeviceChoice, providers: Sequence[str]) -> str:
+def check_provider(device: DeviceChoice, providers: Sequence[str]) -> str:
     """The provider that runs, after checking that it is the one asked for.
 
     ONNX Runtime quietly falls back to the CPU when a device cannot be initialised, so what counts is what the session
     says it uses, not what the package says it has.
 
     Args:
-        device: A name out of `DEVICES`, or one with its settings.
+        device: The device asked for.
         providers: What `session.get_providers()` returned.
 
     Raises:
         DeviceUnavailableError: Another device was asked for than the session runs on.
     """
-    name = device_choice(device).name
+    name = device.name
     if name != "auto" and (not providers or providers[0] != DEVICE_FACTS[name].provider):
-        from edgeclf.runtime.session.device_reasons import why_unusable
-
         reason = why_unusable(name)
-        raise device_error(name, f"a session that fell back to {providers[0] if providers else 'nothing'} ({reason})")
+        raise device_error(device, f"a session that fell back to {providers[0] if providers else 'nothing'} ({reason})")
     return providers[0]
 
 
-def check_placement(device: str | DeviceChoice, nodes: Mapping[str, int] | None) -> None:
+def check_placement(device: DeviceChoice, nodes: Mapping[str, int] | None) -> None:
     """Checks that a named device runs at least a part of the network.
 
     A provider may register, refuse every node, and leave all of them to the CPU; the session names it all the same.
 
     Args:
-        device: A name out of `DEVICES`, or one with its settings.
+        device: The device asked for.
         nodes: Nodes by provider, from `node_placement`; None where ONNX Runtime does not tell.
 
     Raises:
         DeviceUnavailableError: None of the nodes is on the device.
     """
-    name = device_choice(device).name
+    name = device.name
     if name == "auto" or not nodes or nodes.get(DEVICE_FACTS[name].provider):
         return
     places = ", ".join(f"{count} on {provider}" for provider, count in nodes.items())
@@ -222,7 +217,7 @@ def check_placement(device: str | DeviceChoice, nodes: Mapping[str, int] | None)
     )
 
 
-def node_placement(session: Any) -> dict[str, int] | None:  # noqa: ANN401 - onnxruntime carries no types
+def node_placement(session: OrtSession) -> dict[str, int] | None:
     """How many of a model's nodes each provider runs, most first; None where ONNX Runtime (before 1.24) does not tell.
 
     Args:
@@ -240,17 +235,16 @@ def node_placement(session: Any) -> dict[str, int] | None:  # noqa: ANN401 - onn
 RECORD_PLACEMENT = ("session.record_ep_graph_assignment_info", "1")
 
 
-def device_error(device: str | DeviceChoice, got: str) -> DeviceUnavailableError:
+def device_error(device: DeviceChoice, got: str) -> DeviceUnavailableError:
     """The error for a device that cannot be used, naming clashing packages when they are the likely cause."""
-    choice = device_choice(device)
-    facts = DEVICE_FACTS[choice.name]
-    settings = ", ".join(f"{key}={value}" for key, value in choice.options.items())
+    facts = DEVICE_FACTS[device.name]
+    settings = ", ".join(f"{key}={value}" for key, value in device.options.items())
     overwritten = [package for pair in clashing_packages() for package in pair if package in _RUNTIMES]
     names = " and ".join(dict.fromkeys(overwritten))
     wheel = facts.package.removeprefix("run ")
     mend = facts.repair if facts.provider in onnxruntime.get_available_providers() else facts.package
     return DeviceUnavailableError(
-        f"cannot run on device {choice.name}" + (f" with {settings}" if settings else ""),
+        f"cannot run on device {device.name}" + (f" with {settings}" if settings else ""),
         got=f"{got}, with {names} both installed" if overwritten else got,
         expected=facts.needs,
         do=f"uninstall both packages and run {wheel}" if overwritten else f"{mend}, or use --device cpu",
@@ -278,3 +272,57 @@ def is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def why_unusable(device: str) -> str:
+    """The likely reason why ONNX Runtime has the provider of a device and cannot use it, as a phrase.
+
+    Args:
+        device: A name out of `DEVICES`.
+    """
+    if device not in {"cuda", "tensorrt"}:
+        return _cannot_load(device) or "its provider did not start"
+    no_driver = _no_driver()
+    reasons = [no_driver, _cannot_load(device), None if no_driver else _no_cuda_device()]
+    return " and ".join(reason for reason in reasons if reason) or "its provider did not start"
+
+
+def _no_driver() -> str | None:
+    """What hinders NVIDIA's driver library, which comes with the driver and not with CUDA."""
+    import ctypes  # as below: only where there is something to explain
+
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1)"
+    return None
+
+
+def _cannot_load(device: str) -> str | None:
+    """The linker's word on the provider's own library: it names the library that is missing."""
+    import ctypes
+    import re
+
+    path = Path(onnxruntime.__file__).parent / "capi" / _LIBRARIES.get(device, "")
+    if not path.is_file():
+        return None
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        # The provider libraries expect a symbol of ONNX Runtime's own that is there only once it loads them itself.
+        missing = re.match(r"(\S+): cannot open shared object file", str(error))
+        return f"{missing[1]} is missing" if missing else None
+    return None
+
+
+def _no_cuda_device() -> str | None:
+    import ctypes
+
+    for name in ("libcudart.so.13", "libcudart.so.12", "libcudart.so"):
+        try:
+            runtime = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        return _CUDA_ERRORS.get(int(runtime.cudaGetDeviceCount(ctypes.byref(count))))
+    return None

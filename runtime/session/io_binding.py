@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray
-from edgeclf.runtime.session._onnxruntime import onnxruntime
+from edgeclf.runtime.session._onnxruntime import OrtSession, onnxruntime
 
 # Where a provider's memory is, in ONNX Runtime's words. DirectML takes its inputs from the CPU's memory.
 _MEMORY_OF = {
@@ -29,7 +29,7 @@ class BoundRuns:
         provider: The provider that runs it.
     """
 
-    def __init__(self, session: Any, provider: str) -> None:  # noqa: ANN401 - onnxruntime carries no types
+    def __init__(self, session: OrtSession, provider: str) -> None:
         self._session = session
         self._memory = _MEMORY_OF.get(provider, "cpu")
         self._input_name = session.get_inputs()[0].name

@@ -1,21 +1,30 @@
-"""ONNX files become ONNX Runtime sessions, quietly, and what goes wrong becomes one sentence."""
+"""ONNX files become ONNX Runtime sessions on a device, quietly, and what goes wrong becomes one sentence."""
 
 from pathlib import Path
 from typing import Any
 
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError
-from edgeclf.runtime.session._onnxruntime import onnxruntime
-from edgeclf.runtime.session.devices import DeviceChoice, device_choice
-from edgeclf.runtime.session.open_provider import open_providers
+from edgeclf.runtime.session._onnxruntime import OrtOptions, OrtSession, onnxruntime
+from edgeclf.runtime.session.devices import (
+    CPU_PROVIDER,
+    RECORD_PLACEMENT,
+    DeviceChoice,
+    ProviderRequest,
+    device_error,
+    provider_requests,
+    why_unusable,
+)
+
+_CPU = DeviceChoice("cpu")
 
 
-def open_session(path: Path, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> OrtSession:
     """Opens any ONNX file in ONNX Runtime, with its messages off and errors as one sentence.
 
     Args:
         path: The file.
-        device: As for `ModelSession`.
         threads: Threads inside one inference.
+        device: What runs it.
 
     Raises:
         ModelFileError: The file is missing or is not a valid model.
@@ -28,16 +37,15 @@ def open_session(path: Path, device: str | DeviceChoice, threads: int) -> Any:  
             expected="an .onnx file",
             do="check the path (a run folder becomes a file with edgeclf export)",
         )
-    return _open(path, str(path), device, threads)
+    return _open(path, str(path), threads, device)
 
 
-def open_session_from_bytes(model: bytes, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401
+def open_session_from_bytes(model: bytes, *, threads: int, device: DeviceChoice = _CPU) -> OrtSession:
     """As `open_session`, of a model in memory."""
-    return _open("in memory", model, device, threads)
+    return _open("in memory", model, threads, device)
 
 
-def _open(name: object, model: str | bytes, device: str | DeviceChoice, threads: int) -> Any:  # noqa: ANN401
-    choice = device_choice(device)
+def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) -> OrtSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -45,7 +53,7 @@ def _open(name: object, model: str | bytes, device: str | DeviceChoice, threads:
     # Errors arrive as exceptions; below that, ONNX Runtime would write over progress bars and tables.
     options.log_severity_level = 4
     try:
-        return open_providers(model, options, choice)
+        return _open_on(device, model, options)
     except EdgeclfError:
         raise
     except Exception as error:
@@ -56,3 +64,70 @@ def _open(name: object, model: str | bytes, device: str | DeviceChoice, threads:
             expected="a valid ONNX model",
             do="copy or export the file again",
         ) from error
+
+
+def _open_on(choice: DeviceChoice, model: str | bytes, options: OrtOptions) -> OrtSession:
+    """Opens a session on the providers of a device; what runs there in the end is for the caller to check.
+
+    Args:
+        choice: The device.
+        model: The file's path, or its content.
+        options: `onnxruntime.SessionOptions`; what the device needs is set on them.
+
+    Raises:
+        DeviceUnavailableError: The device is not there, or the model opens on the CPU and not on it.
+        Exception: Whatever ONNX Runtime raises about a model that it cannot open at all.
+    """
+    requests = [_with_threads(request, options.intra_op_num_threads) for request in provider_requests(choice)]
+    options.add_session_config_entry(*RECORD_PLACEMENT)
+    if requests == [CPU_PROVIDER]:
+        return onnxruntime.InferenceSession(model, options, providers=requests)
+    # What a provider library says on its own about drivers it misses goes past the session's log level.
+    onnxruntime.set_default_logger_severity(4)
+    _load_nvidia_wheels(requests)
+    names = {request if isinstance(request, str) else request[0] for request in requests}
+    if "DmlExecutionProvider" in names:
+        # Both are conditions of DirectML.
+        options.enable_mem_pattern = False
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    try:
+        # Without this, a failure is printed to stdout, and another provider taken.
+        return onnxruntime.InferenceSession(model, options, providers=requests, enable_fallback=0)
+    except Exception as error:
+        # Is it the model or the device? The CPU tells: a model that cannot be opened there raises again.
+        session = onnxruntime.InferenceSession(model, options, providers=[CPU_PROVIDER])
+        if choice.name == "auto":
+            return session
+        raise device_error(choice, f"{why_unusable(choice.name)} ({_first_line(error)})") from error
+
+
+def _with_threads(request: ProviderRequest, threads: int) -> ProviderRequest:
+    """The request with the number of threads, for providers with threads of their own that do not see the session's."""
+    provider, settings = (request, {}) if isinstance(request, str) else request
+    if provider == "OpenVINOExecutionProvider" and settings.get("device_type", "CPU") == "CPU":
+        return provider, {"num_of_threads": str(threads), **settings}
+    if provider == "XnnpackExecutionProvider":
+        return provider, {"intra_op_num_threads": str(threads), **settings}
+    return request
+
+
+def _first_line(error: Exception) -> str:
+    """The part of ONNX Runtime's message that says something: not the C++ file and function before it."""
+    line = str(error).split("\n", 1)[0]
+    if line.startswith("/"):
+        line = line.rsplit("&) ", 1)[-1]
+    return line.strip(" .")[:300]
+
+
+def _load_nvidia_wheels(requests: list[Any]) -> None:
+    """Loads CUDA and cuDNN from NVIDIA's packages in site-packages, where the linker does not look."""
+    import importlib.util  # for GPUs alone
+
+    wants_nvidia = any(request[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"} for request in requests)
+    if not wants_nvidia or not hasattr(onnxruntime, "preload_dlls") or importlib.util.find_spec("nvidia") is None:
+        return
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()

@@ -16,7 +16,7 @@ from .conftest import LABELS, SIZE_HW
 
 
 def run(model, images):
-    return open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": images})[0]
+    return open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": images})[0]
 
 
 def weights_of(model):

@@ -1,10 +1,11 @@
 """`edgeclf bench` without a scenario: one model in every configuration, or several in turns."""
 
 from pathlib import Path
-from typing import Any
 
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.session.devices import DeviceChoice
+from edgeclf.runtime.session.foreign import ForeignModel
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.timing.comparison import CONFIDENCE, compare_models
 from edgeclf.runtime.timing.latency import BenchResult, measure
@@ -16,7 +17,8 @@ from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 
 def measure_one(
     model: Path,
-    opening: dict[str, Any],
+    device: DeviceChoice,
+    foreign: ForeignModel | None,
     *,
     image: Path | None,
     batches: list[int],
@@ -35,7 +37,7 @@ def measure_one(
     cpu = cpu_info()
     meter, no_energy = energy_meter(is_required=requires_energy)
     counts = thread_counts or [cpu.usable_cpus]
-    session = ModelSession(model, threads=counts[0], **opening)
+    session = ModelSession(model, threads=counts[0], device=device, foreign=foreign)
     if thread_counts is None and session.provider == "CPUExecutionProvider":
         counts = sorted({1, cpu.usable_cpus})
     spec = session.spec
@@ -46,7 +48,7 @@ def measure_one(
     with progress_bar() as progress:
         for count in counts:
             if session.threads != count:
-                session = ModelSession(model, threads=count, **opening)
+                session = ModelSession(model, threads=count, device=device, foreign=foreign)
             for batch in batches:
                 _warn_of_padding(session, batch)
                 result, times = measure(
@@ -82,7 +84,8 @@ def measure_one(
 
 def compare(
     models: list[Path],
-    opening: dict[str, Any],
+    device: DeviceChoice,
+    foreign: ForeignModel | None,
     *,
     image: Path | None,
     batch: int,
@@ -109,7 +112,7 @@ def compare(
     for number, model in enumerate(models, start=1):
         # The same file twice is a fair question: it shows what this machine cannot tell apart.
         name = str(model) if str(model) not in sessions else f"{model} ({number})"
-        sessions[name] = ModelSession(model, threads=threads, **opening)
+        sessions[name] = ModelSession(model, threads=threads, device=device, foreign=foreign)
         warn_of_other_cpu(model, sessions[name].spec, cpu)
         _warn_of_padding(sessions[name], batch)
     with progress_bar() as progress:

@@ -13,6 +13,8 @@ from edgeclf.toolkit.console import note, print_json, print_result, print_table,
 
 if TYPE_CHECKING:
     from edgeclf.runtime.cpus import CpuInfo
+    from edgeclf.runtime.session.devices import DeviceChoice
+    from edgeclf.runtime.session.foreign import ForeignModel
     from edgeclf.toolkit.bench.loadgen.process import SystemFacts, SystemSetup
     from edgeclf.toolkit.bench.loadgen.runs import ScenarioPlan, ScenarioResult
     from edgeclf.toolkit.bench.loadgen.scenario_rules import Scenario
@@ -38,7 +40,13 @@ class ScenarioOptions:
 
 
 def bench_scenarios(
-    model: Path, options: ScenarioOptions, opening: dict[str, Any], *, plot: Path | None, as_json: bool
+    model: Path,
+    options: ScenarioOptions,
+    device: "DeviceChoice",
+    foreign: "ForeignModel | None",
+    *,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Runs the scenarios and prints what came of them.
 
@@ -60,7 +68,7 @@ def bench_scenarios(
     setups: list[SystemSetup] = []
     with _log_folder(options.logs) as folder, progress_bar() as progress:
         for plan in plans:
-            setup = _setup(model, plan.scenario, options, paths, opening, cpu)
+            setup = _setup(model, plan.scenario, options, paths, device, foreign, cpu)
             with LoadgenProcess(setup) as process:
                 facts = process.facts
                 results.append(ScenarioRunner(process, folder, meter, progress).run(plan))
@@ -122,7 +130,8 @@ def _setup(
     scenario: "Scenario",
     options: ScenarioOptions,
     paths: tuple[Path, ...],
-    opening: dict[str, Any],
+    device: "DeviceChoice",
+    foreign: "ForeignModel | None",
     cpu: "CpuInfo",
 ) -> "SystemSetup":
     """A stream has one query at a time, which takes all CPUs; the others have many, which take one thread each."""
@@ -133,13 +142,13 @@ def _setup(
     default_batch = _OFFLINE_BATCH if scenario == "offline" else 1
     return SystemSetup(
         model=model,
-        device=opening["device"],
+        device=device,
         threads=threads,
         workers=max(1, cpu.usable_cpus // threads),
         batch_size=options.batch_size or default_batch,
         image_paths=paths,
         includes_preprocess=options.includes_preprocess,
-        arguments={key: value for key, value in opening.items() if key != "device"},
+        foreign=foreign,
     )
 
 

@@ -1,7 +1,7 @@
 """`edgeclf bench`: what a model costs on this machine, where the time goes, and which of several is faster."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from edgeclf.toolkit.options import (
     ProviderOptionOption,
     StdOption,
     chosen_device,
-    model_arguments,
+    foreign_model,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def bench(
     if plot is not None:
         check_plot(plot)
     choice = chosen_device(device, provider_option, engine_cache)
-    opening: dict[str, Any] = {"device": choice, **model_arguments(labels, mean, std)}
+    foreign = foreign_model(labels, mean, std)
     batches = _counts("--batch-sizes", batch_sizes) if batch_sizes is not None else None
     thread_counts = _counts("--threads", threads) if threads is not None else None
     if (scenario is not None or len(models) > 1) and max(len(batches or [1]), len(thread_counts or [1])) > 1:
@@ -187,12 +187,13 @@ def bench(
             threads=thread_counts[0] if thread_counts else None,
             requires_energy=energy,
         )
-        bench_scenarios(models[0], options, opening, plot=plot, as_json=as_json)
+        bench_scenarios(models[0], options, choice, foreign, plot=plot, as_json=as_json)
         return
     if len(models) > 1:
         curves = compare(
             models,
-            opening,
+            choice,
+            foreign,
             image=image,
             batch=(batches or [1])[0],
             threads=(thread_counts or [1])[0],
@@ -205,7 +206,8 @@ def bench(
     else:
         curves = measure_one(
             models[0],
-            opening,
+            choice,
+            foreign,
             image=image,
             batches=batches or [1],
             thread_counts=thread_counts,

@@ -18,7 +18,7 @@ from edgeclf.toolkit.options import (
     StdOption,
     ThreadsOption,
     chosen_device,
-    model_arguments,
+    foreign_model,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate(
             model,
             device=chosen_device(device, provider_option, engine_cache),
             threads=threads,
-            **model_arguments(labels, mean, std),
+            foreign=foreign_model(labels, mean, std),
         )
         opened, ran_on = session, session.provider
     images = list_images(data, opened.spec.labels, split, need_labels=True)

@@ -21,7 +21,7 @@ from edgeclf.toolkit.options import (
     StdOption,
     ThreadsOption,
     chosen_device,
-    model_arguments,
+    foreign_model,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 from edgeclf.toolkit.serve.cli_option import ServeOption, ServeTokenOption, preview_of
@@ -222,7 +222,7 @@ def infer(
             device=chosen_device(device, provider_option, engine_cache),
             threads=threads,
             exact=exact,
-            **model_arguments(labels, mean, std),
+            foreign=foreign_model(labels, mean, std),
         )
         warn_of_other_cpu(model, classifier.spec, cpu_info())
         return classifier

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
-from edgeclf.toolkit.options import JsonOption, LabelsOption, MeanOption, StdOption, model_arguments
+from edgeclf.toolkit.options import JsonOption, LabelsOption, MeanOption, StdOption, foreign_model
 
 if TYPE_CHECKING:
     from edgeclf.runtime.session.device_report import DeviceReport
@@ -68,7 +68,7 @@ def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str
     from edgeclf.runtime.session.devices import clashing_packages
     from edgeclf.runtime.session.session import ModelSession
 
-    session = ModelSession(model, device="cpu", **model_arguments(labels, mean, std))
+    session = ModelSession(model, device="cpu", foreign=foreign_model(labels, mean, std))
     spec = session.spec
     document: dict[str, Any] = {
         "file": str(model),

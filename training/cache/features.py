@@ -57,7 +57,7 @@ def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, w
     for layer in sorted(weights):
         for values in weights[layer]:
             digest.update(np.ascontiguousarray(values).data)
-    session = open_session_from_bytes(write(name, size_hw, weights).SerializeToString(), "cpu", threads=1)
+    session = open_session_from_bytes(write(name, size_hw, weights).SerializeToString(), threads=1)
     return FrozenBackbone(digest.hexdigest(), session, int(session.get_outputs()[0].shape[-1]))
 
 
@@ -167,7 +167,7 @@ def _open_converted(backbone: Any, identity: str, folder: CacheFolder, progress:
 
     path = folder.path / f"{identity}-{OPSET}.onnx"
     with contextlib.suppress(ModelFileError, OSError):
-        session = open_session(path, "cpu", threads=1)
+        session = open_session(path, threads=1)
         # The time of the last use is what removal goes by.
         os.utime(path)
         return session
@@ -176,7 +176,7 @@ def _open_converted(backbone: Any, identity: str, folder: CacheFolder, progress:
     folder.make_room(len(data))
     write_bytes(path, data)
     progress("convert", 1, 1)
-    return open_session(path, "cpu", threads=1)
+    return open_session(path, threads=1)
 
 
 def _compute(

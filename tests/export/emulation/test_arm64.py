@@ -50,7 +50,7 @@ def test_arm_cores_give_the_bits_of_this_machine(sysroot, trained, tmp_path):
     path = tmp_path / "int8.onnx"
     path.write_bytes(quantize_int8(onnx_from_keras(trained.model), trained.train_rgb[::4]).model.SerializeToString())
     images = trained.held_out_rgb[::6]
-    session = open_session_from_bytes(path.read_bytes(), "cpu", threads=1)
+    session = open_session_from_bytes(path.read_bytes(), threads=1)
     here = np.concatenate([session.run(None, {"image": images[i : i + 1]})[0] for i in range(len(images))])
     for name in ("cortex-a53", "cortex-a76"):
         there = run_emulated(path, images, CORES[name], sysroot, no_progress)

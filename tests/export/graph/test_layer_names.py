@@ -46,7 +46,7 @@ def test_every_node_and_tensor_is_named_after_the_operation_whose_value_it_is():
         del changed.graph.output[:]
         changed.graph.output.add().name = tensor
         changed.graph.output[0].type.tensor_type.elem_type = 1
-        session = open_session_from_bytes(changed.SerializeToString(), "cpu", 1)
+        session = open_session_from_bytes(changed.SerializeToString(), threads=1)
         (got,) = session.run(None, {"image": images})
         wanted = np.asarray(Model(model.input, operations[layer].output)(images, training=False))
         if wanted.ndim == 4 and got.shape != wanted.shape:
@@ -72,6 +72,6 @@ def test_other_models_are_converted_as_well(kind):
         image = Input((SIZE, SIZE, 3), dtype="uint8", name="image")
         model = Model(image, model(image))
     images = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    session = open_session_from_bytes(onnx_from_keras(model).SerializeToString(), "cpu", 1)
+    session = open_session_from_bytes(onnx_from_keras(model).SerializeToString(), threads=1)
     (got,) = session.run(None, {"image": images})
     np.testing.assert_allclose(got, np.asarray(model(images, training=False)), atol=1e-5)

@@ -23,7 +23,7 @@ from edgeclf.runtime.timing.comparison import LatencyFigures
 
 
 def run(model, images):
-    return open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": images})[0]
+    return open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": images})[0]
 
 
 def judge_of(reference_model, images):

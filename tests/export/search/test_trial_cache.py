@@ -14,7 +14,7 @@ from edgeclf.runtime.session.opening import open_session_from_bytes
 
 
 def run(model, images):
-    return open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": images})[0]
+    return open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": images})[0]
 
 
 @pytest.fixture

@@ -64,16 +64,16 @@ def test_nodes_are_counted_by_provider(colour_model):
 
 def test_a_provider_that_takes_no_node_is_no_device():
     with pytest.raises(DeviceUnavailableError, match="takes none of its nodes: 7 on CPUExecutionProvider"):
-        check_placement("openvino", {"CPUExecutionProvider": 7})
-    check_placement("openvino", {"CPUExecutionProvider": 7, "OpenVINOExecutionProvider": 1})
-    check_placement("openvino", None)
-    check_placement("auto", {"CPUExecutionProvider": 7})
+        check_placement(DeviceChoice("openvino"), {"CPUExecutionProvider": 7})
+    check_placement(DeviceChoice("openvino"), {"CPUExecutionProvider": 7, "OpenVINOExecutionProvider": 1})
+    check_placement(DeviceChoice("openvino"), None)
+    check_placement(DeviceChoice("auto"), {"CPUExecutionProvider": 7})
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "openvino", "coreml", "qnn", "xnnpack"])
 def test_a_session_on_another_provider_is_found_out(name):
     with pytest.raises(DeviceUnavailableError, match="fell back to CPUExecutionProvider"):
-        check_provider(name, ["CPUExecutionProvider"])
+        check_provider(DeviceChoice(name), ["CPUExecutionProvider"])
     provider = DEVICE_FACTS[name].provider
     assert check_provider(DeviceChoice(name), [provider, "CPUExecutionProvider"]) == provider
 
@@ -91,7 +91,9 @@ def test_tensorrt_keeps_its_engines_and_leaves_the_rest_to_cuda(monkeypatch, tmp
     assert cuda[0] == "CUDAExecutionProvider"
     assert (tmp_path / "engines").is_dir()
     monkeypatch.setenv("EDGECLF_CACHE", str(tmp_path / "cache"))
-    assert provider_requests("tensorrt")[0][1]["trt_engine_cache_path"] == str(tmp_path / "cache" / "engines")
+    assert provider_requests(DeviceChoice("tensorrt"))[0][1]["trt_engine_cache_path"] == str(
+        tmp_path / "cache" / "engines"
+    )
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         provider_requests(DeviceChoice("tensorrt", engine_cache=tmp_path / "file"))
@@ -99,7 +101,7 @@ def test_tensorrt_keeps_its_engines_and_leaves_the_rest_to_cuda(monkeypatch, tmp
 
 def test_auto_takes_gpus_first_and_nothing_that_splits_a_network(monkeypatch):
     pretend(monkeypatch, "OpenVINOExecutionProvider", "DmlExecutionProvider", "CUDAExecutionProvider")
-    names = [request if isinstance(request, str) else request[0] for request in provider_requests("auto")]
+    names = [request if isinstance(request, str) else request[0] for request in provider_requests(DeviceChoice("auto"))]
     assert names == ["CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -126,9 +128,9 @@ def test_the_probe_is_a_convolution_that_doubles():
     model = onnx.load_from_string(PROBE_MODEL)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Conv"]
-    assert open_session_from_bytes(PROBE_MODEL, "cpu", 1).get_providers() == ["CPUExecutionProvider"]
+    assert open_session_from_bytes(PROBE_MODEL, threads=1).get_providers() == ["CPUExecutionProvider"]
     with pytest.raises(ModelFileError):
-        open_session_from_bytes(PROBE_MODEL[:50], "cpu", 1)
+        open_session_from_bytes(PROBE_MODEL[:50], threads=1)
 
 
 def test_the_report_names_what_works_and_what_to_install():

@@ -7,8 +7,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.runtime.errors import DeviceUnavailableError, InputError, ModelFileError, UsageError
 from edgeclf.runtime.prediction import predictions_from
-from edgeclf.runtime.session.devices import check_provider, provider_requests
-from edgeclf.runtime.session.session import ModelSession, PixelScaling
+from edgeclf.runtime.session.devices import DeviceChoice, check_provider, provider_requests
+from edgeclf.runtime.session.foreign import ForeignModel, PixelScaling
+from edgeclf.runtime.session.session import ModelSession
 
 from ...randomness import fresh_rng
 
@@ -50,7 +51,7 @@ def softmax(x):
 
 def test_a_float_nchw_model_gets_scaled_pixels_and_a_softmax(tmp_path):
     path = foreign_model(tmp_path / "f.onnx", shape=["N", 3, 16, 16], axes=[2, 3])
-    session = ModelSession(path, labels=LABELS, scaling=IMAGENET)
+    session = ModelSession(path, foreign=ForeignModel(LABELS, IMAGENET))
     assert session.is_foreign
     assert session.spec.labels == LABELS
     batch = images()
@@ -62,14 +63,14 @@ def test_a_model_that_ends_in_a_softmax_gets_no_second_one(tmp_path):
     path = foreign_model(tmp_path / "f.onnx", shape=["N", 16, 16, 3], axes=[1, 2], softmax=True)
     batch = images()
     wanted = softmax((batch / 255.0).mean(axis=(1, 2)))
-    session = ModelSession(path, labels=LABELS, scaling=PixelScaling((0, 0, 0), (255, 255, 255)))
+    session = ModelSession(path, foreign=ForeignModel(LABELS, PixelScaling((0, 0, 0), (255, 255, 255))))
     np.testing.assert_allclose(session.run(batch), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_a_fixed_batch_is_filled_up_and_gives_one_row_an_image(tmp_path, count):
     path = foreign_model(tmp_path / "f.onnx", shape=[4, 16, 16, 3], elem_type=TensorProto.UINT8, axes=[1, 2], gain=0.05)
-    session = ModelSession(path, labels=LABELS)
+    session = ModelSession(path, foreign=ForeignModel(LABELS))
     assert session.fixed_batch == 4
     batch = images(count)
     wanted = softmax(batch.mean(axis=(1, 2)) * 0.05)
@@ -81,14 +82,14 @@ def test_what_a_foreign_file_does_not_say_must_be_said(tmp_path):
     with pytest.raises(ModelFileError, match="no edgeclf spec"):
         ModelSession(path)
     with pytest.raises(ModelFileError, match="how they are scaled"):
-        ModelSession(path, labels=LABELS)
+        ModelSession(path, foreign=ForeignModel(LABELS))
     with pytest.raises(ModelFileError, match="got 2 labels, expected 3"):
-        ModelSession(path, labels=LABELS[:2], scaling=IMAGENET)
+        ModelSession(path, foreign=ForeignModel(LABELS[:2], IMAGENET))
     with pytest.raises(ModelFileError, match="same name twice"):
-        ModelSession(path, labels=("red", "red", "blue"), scaling=IMAGENET)
+        ModelSession(path, foreign=ForeignModel(("red", "red", "blue"), IMAGENET))
     integer = foreign_model(tmp_path / "u.onnx", shape=["N", 16, 16, 3], elem_type=TensorProto.UINT8, axes=[1, 2])
     with pytest.raises(UsageError, match="takes uint8 pixels"):
-        ModelSession(integer, labels=LABELS, scaling=IMAGENET)
+        ModelSession(integer, foreign=ForeignModel(LABELS, IMAGENET))
 
 
 @pytest.mark.parametrize("bad", [(0, 1, 1), (-1, 1, 1), (float("nan"), 1, 1)])
@@ -110,7 +111,7 @@ def test_inputs_that_are_not_images_are_refused(tmp_path, shape):
     path = tmp_path / "f.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(ModelFileError, match="not an image classifier"):
-        ModelSession(path, labels=LABELS, scaling=IMAGENET)
+        ModelSession(path, foreign=ForeignModel(LABELS, IMAGENET))
 
 
 def test_a_file_with_a_spec_describes_itself(colour_model):
@@ -118,7 +119,7 @@ def test_a_file_with_a_spec_describes_itself(colour_model):
     assert not session.is_foreign
     assert session.provider == "CPUExecutionProvider"
     with pytest.raises(UsageError, match="describes itself"):
-        ModelSession(colour_model, labels=LABELS)
+        ModelSession(colour_model, foreign=ForeignModel(LABELS))
     with pytest.raises(UsageError, match="at least 1"):
         ModelSession(colour_model, threads=0)
 
@@ -168,15 +169,18 @@ def test_a_gpu_that_is_not_there_is_no_cpu():
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed: what its session reports is tested where a GPU is")
     with pytest.raises(DeviceUnavailableError, match="onnxruntime-gpu"):
-        provider_requests("cuda")
-    assert provider_requests("auto") == ["CPUExecutionProvider"]
+        provider_requests(DeviceChoice("cuda"))
+    assert provider_requests(DeviceChoice()) == ["CPUExecutionProvider"]
 
 
 def test_a_session_that_fell_back_is_not_taken_for_a_gpu():
     with pytest.raises(DeviceUnavailableError, match="fell back"):
-        check_provider("cuda", ["CPUExecutionProvider"])
-    assert check_provider("auto", ["CPUExecutionProvider"]) == "CPUExecutionProvider"
-    assert check_provider("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"]) == "CUDAExecutionProvider"
+        check_provider(DeviceChoice("cuda"), ["CPUExecutionProvider"])
+    assert check_provider(DeviceChoice(), ["CPUExecutionProvider"]) == "CPUExecutionProvider"
+    assert (
+        check_provider(DeviceChoice("cuda"), ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        == "CUDAExecutionProvider"
+    )
 
 
 @pytest.mark.gpu

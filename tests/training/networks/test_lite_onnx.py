@@ -36,7 +36,7 @@ def photograph(size_hw):
 
 
 def run(model, pixels):
-    (features,) = open_session_from_bytes(model.SerializeToString(), "cpu", 1).run(None, {"image": pixels})
+    (features,) = open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": pixels})
     return features
 
 

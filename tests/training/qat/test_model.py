@@ -57,7 +57,7 @@ def network(seed=3):
 
 def run_int8(model, images, recipe=NEAREST):
     written = quantize_int8(onnx_from_keras(model), images, recipe)
-    session = open_session_from_bytes(written.model.SerializeToString(), "cpu", 1)
+    session = open_session_from_bytes(written.model.SerializeToString(), threads=1)
     return written, session.run(None, {"image": images})[0]
 
 
@@ -171,7 +171,7 @@ def test_ranges_are_learned_and_their_file_computes_what_was_simulated(images):
     errors = {}
     for name, recipe in (("usual", NEAREST), ("trained", replace(NEAREST, trained_ranges=True))):
         calibrator = Calibrator(onnx_from_keras(model), images, trained=trained_ranges(model, entries, images[:2]))
-        session = open_session_from_bytes(calibrator.network(recipe).write().model.SerializeToString(), "cpu", 1)
+        session = open_session_from_bytes(calibrator.network(recipe).write().model.SerializeToString(), threads=1)
         errors[name] = np.abs(np.log(session.run(None, {"image": images})[0]) - wanted).mean()
     assert errors["trained"] < errors["usual"] / 3
 

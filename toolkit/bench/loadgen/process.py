@@ -8,14 +8,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError
 from edgeclf.runtime.session.devices import DeviceChoice
+from edgeclf.runtime.session.foreign import ForeignModel
 from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class SystemSetup:
         batch_size: Most images in one inference in those two.
         image_paths: The samples; empty for the synthetic frame.
         includes_preprocess: Whether resizing and colour conversion are part of every query.
-        arguments: Further arguments of `ModelSession`.
+        foreign: Labels and pixel scaling of a file without a spec.
     """
 
     model: Path
@@ -47,7 +48,7 @@ class SystemSetup:
     batch_size: int
     image_paths: tuple[Path, ...] = ()
     includes_preprocess: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    foreign: ForeignModel | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
     from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.timing.queries import synthetic_frame
 
-    session = ModelSession(setup.model, device=setup.device, threads=setup.threads, **setup.arguments)
+    session = ModelSession(setup.model, device=setup.device, threads=setup.threads, foreign=setup.foreign)
     # As many threads for a resize as for an inference; with several workers, that many each.
     cv2.setNumThreads(setup.threads)
     frames_bgr, errors = _load(setup.image_paths) if setup.image_paths else ([synthetic_frame()], [])

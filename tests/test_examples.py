@@ -2,8 +2,10 @@
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -86,6 +88,58 @@ def test_a_missing_model_is_one_sentence(photos, tmp_path):
     assert done.stderr.startswith("cannot open model")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "sorted").exists()
+
+
+@pytest.fixture
+def colour_jpeg():
+    def make(colour_rgb):
+        return cv2.imencode(".jpg", np.full((48, 64, 3), colour_rgb[::-1], np.uint8))[1].tobytes()
+
+    return make
+
+
+def test_a_door_follows_a_camera_that_is_cut_and_comes_back(colour_model, stream_server, colour_jpeg):
+    red, green = colour_jpeg((200, 0, 0)), colour_jpeg((0, 200, 0))
+
+    def parts(connection):
+        if connection == 1:
+            raise LookupError  # not back yet
+        pictures = [red] * 20 + [green] * 20 + [red] * (40 if connection == 0 else 100_000)
+        return (item for picture in pictures for item in (picture, 0.03))
+
+    script = str(ROOT / "examples" / "live_door.py")
+    # Where the tests themselves run in the background, a shell has Ctrl-C ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", RUN_WITHOUT, ",".join(NOT_INSTALLED), script]
+    with stream_server(parts) as server:
+        command += [str(colour_model), server.url, "green"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        hung = threading.Timer(120, process.kill)
+        hung.start()
+        try:
+            # Opened and closed before the cut, and again after it.
+            moves = [process.stdout.readline().strip() for _ in range(4)]
+            process.send_signal(signal.SIGINT)
+            _, log = process.communicate(timeout=60)
+        finally:
+            hung.cancel()
+            process.kill()
+    assert moves == ["open", "closed"] * 2
+    assert process.returncode == 0, log
+    kinds = [line.partition("(")[0] for line in log.splitlines()]
+    assert kinds[0] == "Connected"
+    assert kinds[-1] == "Ended"
+    assert kinds.count("Disconnected") == 2
+    assert kinds.count("Reconnected") == 1
+    assert "HTTP 503" in log
+
+
+def test_a_door_without_a_camera_is_one_sentence(colour_model):
+    script = str(ROOT / "examples" / "live_door.py")
+    command = [sys.executable, script, str(colour_model), "http://127.0.0.1:9/", "green"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("cannot open camera http://127.0.0.1:9/")
+    assert done.stderr.count("\n") == 1
 
 
 UNIT = ROOT / "examples" / "edgeclf-camera.service"

@@ -60,11 +60,25 @@ def test_the_plain_recipe_the_classifier_and_infer_give_the_same_labels(
 
 
 def test_the_embedding_lines_run(colour_model, photographs, monkeypatch, capsys, tmp_path):
-    (block,) = [block for block in PYTHON_BLOCKS if "Classifier(" in block]
+    (block,) = [block for block in PYTHON_BLOCKS if " Classifier(" in block]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes(colour_model.read_bytes())
     exec(compile(block, "README.md", "exec"), {"frame_bgr": cv2.imread(str(photographs[0])), "paths": photographs})
     assert re.match(r"(red|green|blue) 0\.\d+ \[LabelConfidence", capsys.readouterr().out)
+
+
+def test_the_lines_for_a_camera_run(colour_model, monkeypatch, capsys, tmp_path):
+    (block,) = [block for block in PYTHON_BLOCKS if "LiveClassifier(" in block]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(colour_model.read_bytes())
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+    for _ in range(10):
+        writer.write(np.full((48, 64, 3), (0, 0, 200), np.uint8))
+    writer.release()
+    exec(compile(block.replace("rtsp://192.168.0.20/live", "v.avi"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(re.fullmatch(r"red 0\.\d+ \d+ ms old", line) for line in lines)
 
 
 def test_every_command_of_the_program_is_in_the_readme_and_the_other_way_round():

@@ -1,1 +1,88 @@
-"""From a trained Keras network to one verified `.onnx` file."""
+"""From a trained Keras classifier to one `.onnx` file, verified against it: fp32, int8 or fp16.
+
+    from edgeclf.export import ExportOptions, export_classifier
+    from edgeclf.training import load_run
+
+    run = load_run("runs/mine")
+    report = export_classifier(run.load_classifier(), run.load_images(), "mine.onnx", ExportOptions("int8"))
+
+The names below are loaded on first use: TensorFlow, tf2onnx and onnx are imported by what needs them, and a machine that
+only verifies files needs none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeclf.export.cache_folder import CacheFolder
+    from edgeclf.export.exporter import ExportReport, ParityGateError, export_classifier
+    from edgeclf.export.inputs import ExportImages, LabelledImages, TrainedClassifier
+    from edgeclf.export.options import PRECISIONS, ExportOptions
+    from edgeclf.export.targets import TARGETS
+    from edgeclf.export.verify.layer_report import LayerFacts, worst_first
+    from edgeclf.export.verify.parity import FP32_LIMITS, INT8_LIMITS, ParityFacts, ParityLimits
+    from edgeclf.export.verify.recommend import Candidate, Recommendation, pareto_front
+    from edgeclf.export.verify.verification import VerificationReport, check_same_labels, verify_classifier
+
+__all__ = [
+    "FP32_LIMITS",
+    "INT8_LIMITS",
+    "PRECISIONS",
+    "TARGETS",
+    "CacheFolder",
+    "Candidate",
+    "ExportImages",
+    "ExportOptions",
+    "ExportReport",
+    "LabelledImages",
+    "LayerFacts",
+    "ParityFacts",
+    "ParityGateError",
+    "ParityLimits",
+    "Recommendation",
+    "TrainedClassifier",
+    "VerificationReport",
+    "check_same_labels",
+    "export_classifier",
+    "pareto_front",
+    "verify_classifier",
+    "worst_first",
+]
+
+_HOMES = {
+    "FP32_LIMITS": "verify.parity",
+    "INT8_LIMITS": "verify.parity",
+    "PRECISIONS": "options",
+    "TARGETS": "targets",
+    "CacheFolder": "cache_folder",
+    "Candidate": "verify.recommend",
+    "ExportImages": "inputs",
+    "ExportOptions": "options",
+    "ExportReport": "exporter",
+    "LabelledImages": "inputs",
+    "LayerFacts": "verify.layer_report",
+    "ParityFacts": "verify.parity",
+    "ParityGateError": "exporter",
+    "ParityLimits": "verify.parity",
+    "Recommendation": "verify.recommend",
+    "TrainedClassifier": "inputs",
+    "VerificationReport": "verify.verification",
+    "check_same_labels": "verify.verification",
+    "export_classifier": "exporter",
+    "pareto_front": "verify.recommend",
+    "verify_classifier": "verify.verification",
+    "worst_first": "verify.layer_report",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes and functions alike
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -48,10 +48,9 @@ from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.keras_backend import KerasModel
-from edgeclf.export.verify.gate import Gate
+from edgeclf.export.verify.timing import latency_ratios
 from edgeclf.runtime.arrays import Float64Array, IntArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
@@ -267,10 +266,9 @@ def _edgeclf_file(
 ) -> bytes:
     calibrator = Calibrator(fp32, calibration_rgb)
     if not all_int8:
-        with working_folder() as folder:
-            # Timed as `edgeclf export` times them.
-            latencies = partial(Gate([], [], folder, no_progress).latencies, spec=spec)
-            recipe = replace(recipe, float_entrance=calibrator.find_entrance(recipe, latencies))
+        # Timed as `edgeclf export` times them.
+        prefix = calibrator.find_entrance(recipe, partial(latency_ratios, spec=spec))
+        recipe = replace(recipe, float_entrance=prefix)
     print(f"first layers in float: {', '.join(recipe.float_entrance) or 'none'}", file=sys.stderr, flush=True)
     return bytes(calibrator.network(recipe).write().model.SerializeToString())
 

@@ -1,1 +1,1 @@
-"""Runs a model file on ONNX Runtime's arm64 kernels under user-mode emulation."""
+"""A model file on emulated ARM cores: the system it runs in, the cores, and the comparison with this machine."""

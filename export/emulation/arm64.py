@@ -1,18 +1,15 @@
-"""A model run on ONNX Runtime's real ARM kernels without an ARM device, by user-mode emulation of several cores."""
+"""A model file run by ONNX Runtime's own ARM kernels on this machine, by user-mode emulation of ARM cores."""
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeclf.export.emulation import guest
 from edgeclf.export.emulation.sysroot import EMULATOR, Sysroot
-from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
 from edgeclf.runtime.progress import Progress
@@ -23,10 +20,10 @@ class Core:
     """An ARM core that can be emulated.
 
     Attributes:
-        name: As it is typed, and as QEMU calls it.
+        name: Its name, the one QEMU uses.
         part: Its part number in /proc/cpuinfo.
-        features: Its features there: kernels are chosen by them.
-        example: A board that has it.
+        features: Its features in /proc/cpuinfo, by which ONNX Runtime chooses kernels.
+        example: Boards that have it.
     """
 
     name: str
@@ -36,7 +33,7 @@ class Core:
 
     @property
     def has_dot_products(self) -> bool:
-        """Whether it has SDOT and UDOT, which the quicker int8 kernels need."""
+        """Whether it has the dot product instructions SDOT and UDOT, for which ONNX Runtime has faster int8 kernels."""
         return "asimddp" in self.features.split()
 
 
@@ -54,10 +51,10 @@ CORES = {
 
 
 def get_core(name: str) -> Core:
-    """Looks a core up.
+    """The core of a name.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no such core.
     """
     if name not in CORES:
         raise UsageError(f"unknown core {name!r}", expected=", ".join(CORES), do="choose one of them")
@@ -65,17 +62,17 @@ def get_core(name: str) -> Core:
 
 
 def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress) -> FloatArray:
-    """A model's outputs as an ARM core computes them.
+    """Runs a model file on an emulated core, one image at a time on one thread.
 
     Args:
         model: The `.onnx` file.
         images_rgb: (N, H, W, 3) uint8 RGB, preprocessed.
-        core: Which.
-        sysroot: The prepared system.
-        progress: Told how many images are done.
+        core: The core.
+        sysroot: The emulated system.
+        progress: Called with the number of images done.
 
     Returns:
-        (N, C) float32.
+        (N, C) float32 probabilities.
 
     Raises:
         DeviceUnavailableError: The emulated process fails.
@@ -83,7 +80,7 @@ def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysro
     with tempfile.TemporaryDirectory(prefix="edgeclf-arm64-") as name:
         folder = Path(name)
         np.save(folder / "images.npy", images_rgb)
-        view = _system_of(core, sysroot, folder / "system")
+        view = _system_with_core(core, sysroot, folder / "system")
         command = [EMULATOR, "-cpu", core.name, "-L", str(view), str(sysroot.python), "-s", "-B"]
         command += [guest.__file__, str(model.resolve()), str(folder / "images.npy"), str(folder / "out.npy")]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_"))}
@@ -113,8 +110,8 @@ def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysro
         return np.asarray(np.load(folder / "out.npy"), np.float32)
 
 
-def _system_of(core: Core, sysroot: Sysroot, view: Path) -> Path:
-    """The system as this core sees it: ONNX Runtime chooses its kernels by /proc/cpuinfo, and crashes without."""
+def _system_with_core(core: Core, sysroot: Sysroot, view: Path) -> Path:
+    """The system with this core's /proc/cpuinfo: ONNX Runtime chooses its kernels by that file, and crashes without it."""
     view.mkdir()
     for entry in sysroot.root.iterdir():
         if entry.name != "proc":
@@ -127,45 +124,3 @@ def _system_of(core: Core, sysroot: Sysroot, view: Path) -> Path:
         encoding="ascii",
     )
     return view
-
-
-@dataclass(frozen=True)
-class EmulationFacts:
-    """What a core makes of a file, next to this machine.
-
-    Attributes:
-        core: Which.
-        identical: Whether every output has the same bits here and there.
-        parity: The comparison, this machine as the reference.
-    """
-
-    core: Core
-    identical: bool
-    parity: ParityFacts
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
-        return {
-            "core": self.core.name,
-            "dot_products": self.core.has_dot_products,
-            "identical": self.identical,
-            **self.parity.to_json(),
-        }
-
-
-def compare_with_here(
-    here: FloatArray,
-    there: FloatArray,
-    core: Core,
-    true_indices: Sequence[int] | None,
-) -> EmulationFacts:
-    """Compares outputs of this machine with those of a core.
-
-    Args:
-        here: (N, C) float32.
-        there: The same, of the core.
-        core: Which.
-        true_indices: (N,) class of each image; None where it is not known.
-    """
-    parity = compare_probabilities(here, there, f"emulated {core.name}", true_indices)
-    return EmulationFacts(core, here.tobytes() == there.tobytes(), parity)

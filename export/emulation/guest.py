@@ -1,8 +1,8 @@
-"""Runs a model on prepared images; what is executed inside the emulated system, with NumPy and ONNX Runtime alone.
+"""The program inside the emulated system: runs a model on preprocessed images with NumPy and ONNX Runtime alone.
 
     python guest.py MODEL IMAGES.npy PROBABILITIES.npy
 
-IMAGES holds (N, H, W, 3) uint8; PROBABILITIES becomes (N, C) float32. Prints how many are done, a line each.
+IMAGES holds (N, H, W, 3) uint8 RGB; PROBABILITIES becomes (N, C) float32. Prints the number of images done, a line for each.
 """
 
 import sys
@@ -12,7 +12,7 @@ import onnxruntime
 
 
 def main(model: str, images_path: str, out_path: str) -> None:
-    """Classifies the images one by one on one thread."""
+    """Classifies the images one at a time on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

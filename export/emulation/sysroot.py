@@ -1,7 +1,7 @@
-"""A small arm64 system in a folder: Python, NumPy and ONNX Runtime's own aarch64 build, to be run under user-mode emulation.
+"""A small arm64 system in a folder - Python, NumPy, ONNX Runtime's aarch64 build - to run under user-mode emulation.
 
-Nothing is installed and no rights are needed: Debian's packages are downloaded for another architecture into a folder,
-with the sources and keys of this machine's apt, and unpacked; wheels are downloaded for another platform, and unpacked.
+Nothing is installed and no rights are needed: Debian's arm64 packages are downloaded with the sources and keys of this
+machine's apt, and unpacked into a folder; aarch64 wheels are downloaded with pip, and unpacked beside them.
 """
 
 import os
@@ -28,12 +28,12 @@ _WHEEL_PLATFORM = "manylinux_2_28_aarch64"
 
 @dataclass(frozen=True)
 class Sysroot:
-    """A prepared system.
+    """A system for emulation.
 
     Attributes:
-        root: Its files.
-        wheels: Unpacked Python packages.
-        python: Its interpreter.
+        root: Folder of its files.
+        wheels: Folder of its Python packages.
+        python: Its interpreter, inside `root`.
     """
 
     root: Path
@@ -42,10 +42,10 @@ class Sysroot:
 
 
 def check_tools() -> None:
-    """Checks that what emulation needs is there, before anything is downloaded.
+    """Checks that the emulator and the packaging tools are installed, before anything is downloaded.
 
     Raises:
-        MissingPackageError: It is not.
+        MissingPackageError: One of them is not.
     """
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
@@ -58,11 +58,11 @@ def check_tools() -> None:
 
 
 def prepare_sysroot(cache_folder: Path, progress: Progress) -> Sysroot:
-    """The arm64 system, prepared by an earlier call or now.
+    """Prepares the arm64 system, or finds it as an earlier call prepared it.
 
     Args:
-        cache_folder: Where it is kept.
-        progress: Told of each step.
+        cache_folder: Folder in which it is kept, one system for each version of ONNX Runtime.
+        progress: Called at each step.
 
     Raises:
         MissingPackageError: A tool is not installed.
@@ -91,7 +91,7 @@ def _build(building: Path, scratch: Path, progress: Progress) -> None:
     progress("arm64 packages: unpack", 2, 4)
     for deb in debs:
         _run(["dpkg-deb", "-x", str(deb), str(root)], f"unpack {deb.name}")
-    # Packages of before the merge of /lib into /usr/lib bring their own; the loader is looked for in /lib.
+    # The program loader is expected in /lib; packages from before Debian merged it into /usr/lib bring their own.
     if not (root / "lib").exists():
         (root / "lib").symlink_to("usr/lib")
     version = next((root / "usr" / "bin").glob("python3.[0-9]*[0-9]")).name.removeprefix("python")
@@ -107,7 +107,7 @@ def _build(building: Path, scratch: Path, progress: Progress) -> None:
 
 
 def _download_debs(scratch: Path, progress: Progress) -> list[Path]:
-    """Debian's packages for arm64, with all they depend on."""
+    """Downloads Debian's arm64 packages, with all that they depend on."""
     state, cache = scratch / "state", scratch / "cache"
     for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
         folder.mkdir(parents=True)
@@ -129,7 +129,7 @@ def _download_debs(scratch: Path, progress: Progress) -> list[Path]:
     return sorted((cache / "archives").glob("*.deb"))
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def _run(command: Sequence[str], purpose: str) -> None:
     done = subprocess.run(
         command,
         capture_output=True,
@@ -139,10 +139,10 @@ def _run(command: Sequence[str], what: str) -> None:
     )
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        # Addresses of mirrors are long and say nothing to whoever has no network.
+        # Addresses of mirrors are long and tell a user without a network nothing.
         got = re.sub(r"https?://\S+", "the server", lines[-1])[:200] if lines else f"exit code {done.returncode}"
         raise DeviceUnavailableError(
-            f"cannot {what}",
+            f"cannot {purpose}",
             got=got,
             expected="a Debian or Ubuntu machine that reaches its package sources and PyPI",
             do="run it once where there is a network; the cache folder can be copied",

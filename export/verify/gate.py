@@ -1,178 +1,133 @@
-"""The gate that candidate files pass: run with the real runtime on held-out images and compared with the reference."""
+"""The parity gate: model files run by ONNX Runtime on held-out images, and compared with the trained network."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
-from edgeclf.export.int8.calibrator import Quantized
+from edgeclf.export.inputs import LabelledImages, TrainedClassifier
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
+from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
-from edgeclf.runtime.arrays import FloatArray, IntArray, UInt8Array
-from edgeclf.runtime.batch.jobs import ProbabilityModel
-from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.arrays import FloatArray
+from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
-from edgeclf.runtime.timing.comparison import compare_models
 
-_BATCH = 32
-# Rounds of two inferences in which files of one network are timed against each other.
-_ROUNDS = 15
-
-
-class ImageRows(Protocol):
-    """(N, H, W, 3) uint8 RGB images that are read a slice at a time: an array, a memory map, or a selection of one."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, rows: slice, /) -> UInt8Array:
-        """The images of these rows."""
+# The split that decides whether an int8 or fp16 file passes.
+_DECIDING_SPLIT = "validation"
+# Images of the first split that a written file is checked with once more.
+CHECKED_IMAGES = 8
 
 
-@dataclass(frozen=True)
-class HeldOutImages:
-    """Preprocessed images the network was not fitted to.
+@dataclass(frozen=True, eq=False)
+class JudgedModel:
+    """A model that was compared with the trained network.
 
     Attributes:
-        part: `validation` or `test`.
-        images_rgb: (N, H, W, 3) uint8, RGB.
-        true_indices: (N,) index of each image's class in the spec's labels.
-        decides: Whether an int8 model may be refused because of them. Test images only report, so that nothing is
-            ever picked by them; a float conversion is exact or broken, and is held to its limits on every part.
+        model: The model.
+        spec: The spec it was judged with.
+        candidate: Its figures.
+        first_probabilities: (n, C) float32 for the first `CHECKED_IMAGES` images of the first split, in one batch.
     """
 
-    part: str
-    images_rgb: ImageRows
-    true_indices: IntArray
-    decides: bool
+    model: onnx.ModelProto
+    spec: ModelSpec
+    candidate: Candidate
+    first_probabilities: FloatArray
 
 
 class Gate:
-    """Judges candidate files.
+    """Compares models with a trained network on held-out images.
 
     Args:
-        parts: The held-out images.
-        references: (N, C) float32 probabilities of the trained network for each part.
-        int8_references: The same for int8 files where the network was trained in 8-bit arithmetic; None for the same ones.
-        folder: Where candidate files are written.
-        progress: Told how many images are done.
-
-    Attributes:
-        first_rows: What each precision's file gave for the first eight images of the first part.
+        classifier: The trained network.
+        held_out: The held-out images by split; the first split, `validation`, decides about int8 and fp16 models.
+        precision: The precision that is exported: int8 models have a reference of their own where the network was trained
+            in 8-bit arithmetic.
+        folder: Folder for the models' files.
+        progress: Called with the number of images done.
     """
 
     def __init__(
         self,
-        parts: Sequence[HeldOutImages],
-        references: Sequence[FloatArray],
+        classifier: TrainedClassifier,
+        held_out: Mapping[str, LabelledImages],
+        precision: str,
         folder: Path,
         progress: Progress,
-        *,
-        int8_references: Sequence[FloatArray] | None = None,
     ) -> None:
-        self._parts = parts
-        self._references = references
-        self._int8_references = references if int8_references is None else int8_references
+        self._held_out = held_out
         self._folder = folder
         self._progress = progress
-        self.first_rows: dict[str, FloatArray] = {}
+        self._references = {"fp32": self._reference(classifier, "fp32")}
+        self.has_int8_reference = precision == "int8" and classifier.simulate is not None
+        if self.has_int8_reference:
+            self._references["int8"] = self._reference(classifier, "int8")
 
-    def digest(self) -> str:
-        """Differs whenever int8 candidates would be compared on other images or with other references."""
+    def int8_digest(self) -> str:
+        """Hexadecimal digest of the images and reference probabilities that int8 models are compared with."""
         digest = hashlib.blake2b(digest_size=16)
-        for part, reference in zip(self._parts, self._int8_references, strict=True):
-            digest.update(f"{part.part} {len(part.images_rgb)} {part.decides}".encode())
-            for start in range(0, len(part.images_rgb), _BATCH):
-                digest.update(np.ascontiguousarray(part.images_rgb[start : start + _BATCH]).data)
-            digest.update(np.ascontiguousarray(reference).data)
-            digest.update(np.ascontiguousarray(part.true_indices).data)
+        references = self._references_for("int8")
+        for split, images in self._held_out.items():
+            digest.update(f"{split} {len(images)}".encode())
+            for start in range(0, len(images), BATCH_SIZE):
+                digest.update(np.ascontiguousarray(images.images_rgb[start : start + BATCH_SIZE]).data)
+            digest.update(np.ascontiguousarray(references[split]).data)
+            digest.update(np.ascontiguousarray(images.true_indices).data)
         return digest.hexdigest()
 
-    def path_of(self, name: str) -> Path:
-        """Where the file of a candidate is."""
-        return self._folder / f"{name}.onnx"
-
     def judge(
-        self,
-        precision: str,
-        model: onnx.ModelProto,
-        spec: ModelSpec,
-        limits: ParityLimits,
-        tried: Sequence[ParityFacts] = (),
-    ) -> Candidate:
-        """Compares a precision's model on all parts, and leaves its file to be timed.
+        self, model: onnx.ModelProto, spec: ModelSpec, limits: ParityLimits, known: Sequence[ParityFacts] = ()
+    ) -> JudgedModel:
+        """Compares a model on all splits.
 
         Args:
-            precision: `fp32`, `fp16` or `int8`.
             model: The model.
             spec: Its spec.
-            limits: What it must keep on the parts that decide; a float model on all.
-            tried: What `try_recipe` gave for this model, which need not be computed again.
+            limits: What it must keep on the split that decides; an fp32 model on all.
+            known: Comparisons of this model that need not be made again.
         """
-        session = self.open(precision, model, spec)
-        # Batches of other sizes may choose other kernels, so the rows to check the written file with are computed in
-        # the batch they will be checked in.
-        self.first_rows[precision] = session.run(np.asarray(self._parts[0].images_rgb[:8]))
-        facts, failures = [], []
-        known = {item.part: item for item in tried}
-        references = self._int8_references if precision == "int8" else self._references
-        for part, reference in zip(self._parts, references, strict=True):
-            facts.append(known.get(part.part) or self._compare(session, part, reference, precision))
-            if part.decides or precision == "fp32":
-                failures.extend(parity_failures(facts[-1], limits))
-        return Candidate(precision, self.path_of(precision).stat().st_size, tuple(facts), tuple(failures))
+        session = self._open(spec.precision, model, spec)
+        # A batch of another size may run other kernels, so the check of the written file uses a batch of this size too.
+        first = session.run(np.asarray(next(iter(self._held_out.values())).images_rgb[:CHECKED_IMAGES]))
+        known_by_split = {facts.split: facts for facts in known}
+        parity, failures = [], []
+        for split in self._held_out:
+            parity.append(known_by_split.get(split) or self._compare(session, split))
+            if split == _DECIDING_SPLIT or spec.precision == "fp32":
+                failures.extend(parity_failures(parity[-1], limits))
+        size = self._path(spec.precision).stat().st_size
+        return JudgedModel(model, spec, Candidate(spec.precision, size, tuple(parity), tuple(failures)), first)
 
-    def try_recipe(self, quantized: Quantized, spec: ModelSpec) -> tuple[ParityFacts, ...]:
-        """A recipe's comparisons on the parts that decide."""
-        session = self.open("trial", quantized.model, spec)
-        return tuple(
-            self._compare(session, part, reference, "int8")
-            for part, reference in zip(self._parts, self._int8_references, strict=True)
-            if part.decides
-        )
+    def judge_trial(self, model: onnx.ModelProto, spec: ModelSpec) -> tuple[ParityFacts, ...]:
+        """Compares the int8 model of a trial on the split that decides."""
+        return (self._compare(self._open("trial", model, spec.with_changes(precision="int8")), _DECIDING_SPLIT),)
 
-    def open(self, name: str, model: onnx.ModelProto, spec: ModelSpec, *, threads: int | None = None) -> ModelSession:
-        """Writes a candidate's file and opens it."""
+    def _reference(self, classifier: TrainedClassifier, precision: str) -> dict[str, FloatArray]:
+        model = classifier.reference_for(precision)
+        return {
+            split: probabilities_of(model, images.images_rgb, f"keras on {split}", self._progress)
+            for split, images in self._held_out.items()
+        }
+
+    def _references_for(self, precision: str) -> Mapping[str, FloatArray]:
+        return self._references.get(precision, self._references["fp32"])
+
+    def _compare(self, session: ModelSession, split: str) -> ParityFacts:
+        images, precision = self._held_out[split], session.spec.precision
+        stage = f"{precision} on {split}"
+        probabilities = probabilities_of(session, images.images_rgb, stage, self._progress)
+        return compare_probabilities(self._references_for(precision)[split], probabilities, split, images.true_indices)
+
+    def _open(self, name: str, model: onnx.ModelProto, spec: ModelSpec) -> ModelSession:
         attach_spec(model, spec)
-        self.path_of(name).write_bytes(model.SerializeToString())
-        return ModelSession(self.path_of(name), device="cpu", threads=threads)
+        self._path(name).write_bytes(model.SerializeToString())
+        return ModelSession(self._path(name), device="cpu")
 
-    def latencies(self, models: Sequence[onnx.ModelProto], spec: ModelSpec) -> list[float]:
-        """Median latencies of models on one thread, relative to the first one's."""
-        sessions = {}
-        for number, model in enumerate(models):
-            sessions[str(number)] = self.open(f"timed-{number}", model, spec, threads=1)
-            self.path_of(f"timed-{number}").unlink()
-        return [model.latency.ratio for model in compare_models(sessions, duration_s=0, min_rounds=_ROUNDS)]
-
-    def _compare(self, session: ModelSession, part: HeldOutImages, reference: FloatArray, name: str) -> ParityFacts:
-        probabilities = probabilities_of(session, part.images_rgb, f"{name} on {part.part}", self._progress)
-        return compare_probabilities(reference, probabilities, part.part, part.true_indices)
-
-
-def probabilities_of(
-    model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
-) -> FloatArray:
-    """A model's probabilities for preprocessed images.
-
-    Args:
-        model: A model file or a Keras model.
-        images_rgb: (N, H, W, 3) uint8, RGB; read batch by batch.
-        stage: Name of this stage for `progress`.
-        progress: Told how many images are done.
-
-    Returns:
-        (N, C) float32.
-    """
-    rows = []
-    for start in range(0, len(images_rgb), _BATCH):
-        batch = np.asarray(images_rgb[start : start + _BATCH])
-        rows.append(model.run(batch))
-        progress(stage, start + len(batch), len(images_rgb))
-    return np.concatenate(rows)
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.onnx"

@@ -8,9 +8,15 @@ import pytest
 from onnx import helper, numpy_helper
 
 import edgeclf.export.exporter as exporter_module
-from edgeclf.export.exporter import ParityGateError, export_classifier
-from edgeclf.export.verify.gate import HeldOutImages
-from edgeclf.export.verify.parity import ParityLimits, int8_limits
+from edgeclf.export import (
+    ExportImages,
+    ExportOptions,
+    LabelledImages,
+    ParityGateError,
+    ParityLimits,
+    TrainedClassifier,
+    export_classifier,
+)
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.errors import InputError, OutputError, UsageError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
@@ -20,19 +26,18 @@ from .conftest import LABELS, SIZE_HW
 SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW), architecture="tiny", package_versions={"keras": "3"})
 
 
-def export(trained, out, precision="fp32", **changes):
-    parts = [
-        HeldOutImages("validation", trained.held_out_rgb[::2], trained.held_out_indices[::2], decides=True),
-        HeldOutImages("test", trained.held_out_rgb[1::2], trained.held_out_indices[1::2], decides=False),
-    ]
-    arguments = {
-        "precision": precision,
-        "held_out": parts,
-        "calibration_rgb": trained.train_rgb[::4],
-        "int8_limits": int8_limits(min_agreement=0.95, max_accuracy_drop=0.05),
-        **changes,
-    }
-    return export_classifier(trained.model, SPEC, out, **arguments)
+LIMITS = ParityLimits(0.95, max_accuracy_drop=0.05)
+
+
+def export(trained, out, precision="fp32", *, limits=LIMITS, test_indices=None):
+    indices = trained.held_out_indices
+    images = ExportImages(
+        validation=LabelledImages(trained.held_out_rgb[::2], indices[::2]),
+        test=LabelledImages(trained.held_out_rgb[1::2], indices[1::2] if test_indices is None else test_indices),
+        training_rgb=trained.train_rgb,
+    )
+    options = ExportOptions(precision, limits=limits, calibration_images=72)
+    return export_classifier(TrainedClassifier(trained.model, SPEC), images, out, options)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -40,7 +45,7 @@ def test_the_written_file_is_verified_described_and_decides_like_keras(trained, 
     out = tmp_path / "new" / "model.onnx"
     report = export(trained, out, precision)
     assert report.written
-    assert [c.precision for c in report.candidates] == ["fp32", "int8"][: 1 + (precision == "int8")]
+    assert [c.name for c in report.candidates] == ["fp32", "int8"][: 1 + (precision == "int8")]
     assert all(c.latency is not None and not c.failures for c in report.candidates)
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
     onnx.checker.check_model(onnx.load(out), full_check=True)
@@ -127,25 +132,16 @@ def test_a_fault_of_the_conversion_is_caught_and_nothing_is_written(trained, tmp
 def test_an_int8_model_below_the_limits_is_refused_and_fp32_recommended(trained, tmp_path):
     # An error that rounding to 8 bits cannot reach.
     with pytest.raises(ParityGateError) as caught:
-        export(
-            trained,
-            tmp_path / "m.onnx",
-            "int8",
-            int8_limits=ParityLimits(min_agreement=0.0, max_error=1e-5),
-        )
+        export(trained, tmp_path / "m.onnx", "int8", limits=ParityLimits(min_agreement=0.0, max_error=1e-5))
     assert "largest probability error" in str(caught.value)
     assert caught.value.report.recommendation.precision == "fp32"
     assert not list(tmp_path.iterdir())
 
 
 def test_test_images_report_but_do_not_decide_about_int8(trained, tmp_path):
-    # Wrong labels on the test part make its accuracy drop meaningless, and must not matter.
-    shifted = (trained.model.predict_on_batch(trained.held_out_rgb).argmax(1) + 1) % 3
-    parts = [
-        HeldOutImages("validation", trained.held_out_rgb, trained.held_out_indices, decides=True),
-        HeldOutImages("test", trained.held_out_rgb, shifted, decides=False),
-    ]
-    report = export(trained, tmp_path / "m.onnx", "int8", held_out=parts)
+    # Wrong labels on the test images make their accuracy drop meaningless, and must not matter.
+    shifted = (trained.model.predict_on_batch(trained.held_out_rgb[1::2]).argmax(1) + 1) % 3
+    report = export(trained, tmp_path / "m.onnx", "int8", test_indices=shifted)
     assert report.written
     assert report.candidates[-1].parity[1].reference_accuracy == 0.0
 
@@ -153,9 +149,21 @@ def test_test_images_report_but_do_not_decide_about_int8(trained, tmp_path):
 def test_bad_requests_are_refused_before_any_work(trained, tmp_path):
     with pytest.raises(UsageError, match="fp32, int8, fp16"):
         export(trained, tmp_path / "m.onnx", "int4")
+    with pytest.raises(UsageError, match="quick or normal or max"):
+        ExportOptions(effort="huge")
+    with pytest.raises(UsageError, match="unknown target 'mips'"):
+        ExportOptions(target="mips")
+    nothing = LabelledImages(trained.held_out_rgb[:0], trained.held_out_indices[:0])
     with pytest.raises(InputError, match="no validation images"):
-        export(trained, tmp_path / "m.onnx", held_out=[])
+        export_classifier(TrainedClassifier(trained.model, SPEC), ExportImages(nothing), tmp_path / "m.onnx")
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(OutputError, match="existing folder"):
         export(trained, folder)
+
+
+def test_int8_without_training_images_is_refused(trained, tmp_path):
+    images = ExportImages(LabelledImages(trained.held_out_rgb, trained.held_out_indices))
+    with pytest.raises(InputError, match="no calibration images"):
+        export_classifier(TrainedClassifier(trained.model, SPEC), images, tmp_path / "m.onnx", ExportOptions("int8"))
+    assert not list(tmp_path.iterdir())

@@ -6,11 +6,9 @@ from onnx import TensorProto, numpy_helper
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.graph.float_graph import prepare_model
-from edgeclf.export.verify.recommend import Candidate, recommend
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
-from edgeclf.runtime.timing.comparison import LatencyFigures
 
 from .conftest import LABELS, SIZE_HW
 
@@ -65,22 +63,3 @@ def test_weights_beyond_float16_are_refused_unless_their_layer_stays(fp32):
     with pytest.raises(InputError, match="1e\\+05"):
         convert_fp16(model)
     assert convert_fp16(model, [node.name]).record["keep_float"] == [node.name]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "failures", "precision", "said"),
-    [
-        (1.6, (), "fp32", "takes 1.60x the time of fp32 on this CPU"),
-        (0.5, (), "fp16", "0.50x the time"),
-        (0.5, ("agreement",), "fp32", "failed its gate: agreement"),
-    ],
-)
-def test_fp16_is_recommended_where_it_is_faster(ratio, failures, precision, said):
-    def figures(value):
-        return LatencyFigures(value, value, value, rounds=1, batch_size=1, threads=1, provider="cpu")
-
-    fp32 = Candidate("fp32", 1000, (), latency=figures(1.0))
-    half = Candidate("fp16", 500, (), failures, latency=figures(ratio))
-    chosen = recommend([fp32, half])
-    assert chosen.precision == precision
-    assert said in chosen.reason

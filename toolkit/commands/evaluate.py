@@ -1,4 +1,4 @@
-"""`edgeclf evaluate`: how good a model is on labelled images."""
+"""`edgeclf evaluate`: the accuracy and calibration of a model on labelled images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,15 +42,16 @@ def evaluate(
     """Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images."""
     import numpy as np
 
+    from edgeclf.export.verify.probabilities import classify_files
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.metrics import classification_report
-    from edgeclf.runtime.session.session import ModelSession
-    from edgeclf.toolkit.datasets.evaluation_set import classify_files, end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
     from edgeclf.toolkit.reports.classification import print_report
+    from edgeclf.training.run.folder import load_run
 
     opened: ProbabilityModel
     if model.is_dir():
-        opened = open_reference(model)
-        ran_on = "Keras"
+        opened, ran_on = load_run(model).load_classifier().as_trained(), "Keras"
     else:
         session = ModelSession(
             model,
@@ -61,16 +62,16 @@ def evaluate(
         opened, ran_on = session, session.provider
     images = list_images(data, opened.spec.labels, split, need_labels=True)
     with progress_bar(enabled=not as_json) as progress:
-        classified = classify_files(opened, images.paths, f"evaluate on {images.part}", progress)
-    if images.true_indices is None:  # list_images was told that labels are needed
+        classified = classify_files(opened, images.paths, f"evaluate on {images.name}", progress)
+    if images.true_indices is None:  # need_labels=True
         raise AssertionError(images)
     true = np.asarray(images.true_indices)[list(classified.rows)]
     report = classification_report(classified.probabilities, true, opened.spec.labels)
     if as_json:
         unreadable = [{"source": str(path), "error": str(error)} for path, error in classified.unreadable]
         print_json(
-            {"model": str(model), "part": images.part, "ran_on": ran_on, **report.to_json(), "unreadable": unreadable}
+            {"model": str(model), "part": images.name, "ran_on": ran_on, **report.to_json(), "unreadable": unreadable}
         )
     else:
-        print_report(f"{model} on {report.count} {images.part} images ({ran_on})", report)
+        print_report(f"{model} on {report.count} {images.name} images ({ran_on})", report)
     end_with_unreadable(classified.unreadable, ignore=ignore_unreadable)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,12 +17,9 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.export.exporter import ExportReport
-    from edgeclf.export.verify.recommend import Candidate
+    from edgeclf.export import Candidate, ExportOptions, ExportReport
 
 _ENTRANCES = ("auto", "int8")
-# Images that the quick effort compares on, of each part, and calibrates on.
-_QUICK_IMAGES, _QUICK_CALIBRATION = 400, 128
 # Fewer images leave ranges and corrections to chance.
 _FEW_IMAGES = 100
 
@@ -81,73 +78,56 @@ def export(
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one .onnx file, verified on held-out images against the trained network; nothing if it differs."""
+    """Write one .onnx file, verified against the trained network on held-out images; nothing if it differs."""
+    from edgeclf.export import ExportOptions, ParityGateError, ParityLimits, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
-    from edgeclf.export.exporter import PRECISIONS, ParityGateError, export_classifier
-    from edgeclf.export.int8.recipe import QuantizationRecipe
-    from edgeclf.export.search.recipes import EFFORTS
-    from edgeclf.export.targets import resolve_target, target_of
-    from edgeclf.export.verify.parity import int8_limits
-    from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
-    from edgeclf.toolkit.datasets.run_images import load_run_images, sample_held_out
-    from edgeclf.training.qat.model import simulated_network
     from edgeclf.training.run.folder import load_run
 
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}", expected=", ".join(PRECISIONS), do="choose one of them")
-    chosen_effort = next((known for known in EFFORTS if known == effort), None)
-    if chosen_effort is None:
-        raise UsageError(f"unknown effort {effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
     if entrance not in _ENTRANCES:
         raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), do="choose one of them")
-    recipe = QuantizationRecipe(target=resolve_target(target, cpu_info()), keep_float=tuple(keep_float or ()))
-    int8_only = {
-        "--effort": effort != "normal",
-        "--target": target != "any",
-        "--entrance": entrance != "auto",
-        "--budget-s": budget_s is not None,
-        "--plot": plot is not None,
-        "--fresh": fresh,
-    }
-    given = [flag for flag, is_given in int8_only.items() if is_given]
-    if keep_float and precision == "fp32":
-        raise UsageError(
-            "--keep-float is about int8 and fp16", got="--precision fp32", expected="--precision int8 or fp16"
-        )
-    if given and precision != "int8":
-        raise UsageError(f"{given[0]} is about int8", got=f"--precision {precision}", expected="--precision int8")
+    options = ExportOptions(
+        # Any text is accepted here: what is none of the choices is refused with a sentence.
+        precision=cast("Any", precision),
+        limits=ParityLimits(min_agreement, max_accuracy_drop=max_accuracy_drop),
+        effort=cast("Any", effort),
+        target=target,
+        calibration_images=calibration_images,
+        keep_float=tuple(keep_float or ()),
+        float_prefix=entrance == "auto",
+        budget_s=math.inf if budget_s is None else budget_s,
+    )
+    _check_precision(
+        options,
+        {
+            "--effort": effort != "normal",
+            "--target": target != "any",
+            "--entrance": entrance != "auto",
+            "--budget-s": budget_s is not None,
+            "--plot": plot is not None,
+            "--fresh": fresh,
+        },
+    )
     cache = chosen_cache_folder(cache_folder, cache_size)
-    loaded = load_run(run)
+    opened = load_run(run)
+    failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
-        images = load_run_images(loaded, data, cache, progress)
-        network = loaded.load_model()
-        is_quick = precision == "int8" and chosen_effort == "quick"
-        wanted = min(calibration_images, _QUICK_CALIBRATION) if is_quick else calibration_images
-        if precision == "int8" and min(wanted, len(images.training_rows)) < _FEW_IMAGES:
+        images = opened.load_images(data, cache_folder=cache, progress=progress)
+        classifier = opened.load_classifier()
+        count = min(options.max_calibration_images, len(images.training_rgb or ()))
+        if precision == "int8" and count < _FEW_IMAGES:
             warn(
-                f"int8 is fitted to {min(wanted, len(images.training_rows))} training images; with fewer than "
-                f"{_FEW_IMAGES} its ranges and corrections may not hold for others: check the figures on test images"
+                f"int8 is fitted to {count} training images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
+                "not hold for others: check the figures on test images"
             )
-        failure: ParityGateError | None = None
         try:
             report = export_classifier(
-                network,
-                loaded.spec,
+                classifier,
+                images,
                 out,
-                precision=precision,
-                held_out=sample_held_out(images.held_out, _QUICK_IMAGES) if is_quick else images.held_out,
-                calibration_rgb=images.sample_training(wanted) if precision == "int8" else images.nothing,
-                int8_limits=int8_limits(min_agreement, max_accuracy_drop),
-                effort=chosen_effort,
-                recipe=recipe,
-                # What is faster on another kind of CPU cannot be timed on this one, and float sums come out a little
-                # different on each, which a file for any CPU must not.
-                float_entrance=entrance == "auto" and recipe.target == target_of(cpu_info()),
-                budget_s=math.inf if budget_s is None else budget_s,
-                kept_folder=None if fresh else cache,
-                simulated=simulated_network(network, loaded.spec) if precision == "int8" else None,
+                options,
+                cache_folder=None if fresh else cache,
                 progress=progress,
             )
         except ParityGateError as error:
@@ -163,6 +143,23 @@ def export(
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
 
 
+def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
+    """Refuses options that have no effect on a precision.
+
+    Args:
+        options: The options.
+        given: The options of the command line that are about int8 alone, and whether each is given.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    got = f"--precision {options.precision}"
+    if options.keep_float and options.precision == "fp32":
+        raise UsageError("--keep-float is about int8 and fp16", got=got, expected="--precision int8 or fp16")
+    for flag, is_given in given.items():
+        if is_given and options.precision != "int8":
+            raise UsageError(f"{flag} is about int8", got=got, expected="--precision int8")
+
+
 def _show(report: "ExportReport", *, as_json: bool) -> None:
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.toolkit.reports.parity import print_export
@@ -175,9 +172,9 @@ def _show(report: "ExportReport", *, as_json: bool) -> None:
             "out": str(report.out),
             "written": report.written,
             "precision": report.precision,
-            "candidates": [{"precision": item.precision, **_figures(item)} for item in report.candidates],
+            "candidates": [{"precision": item.name, **_figures(item)} for item in report.candidates],
             "reused_recipes": report.reused_recipes,
-            "recipes": [{"name": item.precision, **_figures(item)} for item in report.recipes],
+            "recipes": [{"name": item.name, **_figures(item)} for item in report.recipes],
             "recommendation": {"precision": report.recommendation.precision, "reason": report.recommendation.reason},
             "cpu": cpu_info().to_json(),
         }
@@ -194,13 +191,13 @@ def _figures(candidate: "Candidate") -> dict[str, Any]:
 
 
 def _points(report: "ExportReport") -> list[tuple[str, float, float, bool]]:
-    """Name, latency next to fp32, agreement, and whether none beats it, of fp32 and of each recipe that was timed."""
-    from edgeclf.export.verify.recommend import pareto_front
+    """Name, latency ratio to fp32, agreement, and whether it is on the Pareto front, of fp32 and of each timed recipe."""
+    from edgeclf.export import pareto_front
 
     timed = [item for item in (report.candidates[0], *report.recipes) if item.latency is not None]
     front = pareto_front(timed)
     return [
-        (item.precision, item.latency.ratio, item.parity[0].agreement, position in front)
+        (item.name, item.latency.ratio, item.parity[0].agreement, position in front)
         for position, item in enumerate(timed)
         if item.latency is not None
     ]

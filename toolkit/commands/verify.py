@@ -1,5 +1,6 @@
-"""`edgeclf verify`: the parity gate once more, on the machine where the model will run."""
+"""`edgeclf verify`: the parity gate once more, on the machine where the model will run or on emulated cores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,13 +23,9 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.export.verify.layer_report import LayerFacts
-    from edgeclf.runtime.progress import Progress
-    from edgeclf.runtime.session.session import ModelSession
-    from edgeclf.toolkit.datasets.evaluation_set import ImageList
+    from edgeclf.export import ParityLimits, VerificationReport
+    from edgeclf.runtime import ModelSession
 
-# Images that layers are compared on: ratios of energies settle long before accuracies do.
-_LAYER_IMAGES = 32
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
 
@@ -81,43 +78,39 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a model file with what it was made from, on this machine and these images; exit code 4 if it differs."""
+    from edgeclf.export import ParityLimits
+    from edgeclf.export.cache_folder import chosen_cache_folder
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import UsageError
 
     if plot is not None and not layers:
         raise UsageError("--plot without --layers", expected="both", do="add --layers")
-    limits = (min_agreement, max_accuracy_drop)
+    limits = ParityLimits(min_agreement, max_accuracy_drop=max_accuracy_drop)
     if emulate is not None:
-        from edgeclf.export.cache_folder import chosen_cache_folder
-        from edgeclf.toolkit.datasets.emulated import verify_emulated
-
         if against is not None or layers:
             raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
-        cores = core or _DEFAULT_CORES
-        verify_emulated(
+        _verify_emulated(
             model,
             data,
             split,
             architecture=emulate,
-            cores=cores,
-            most_images=emulate_images,
+            core_names=core or _DEFAULT_CORES,
+            max_images=emulate_images,
             limits=limits,
-            cache_folder=chosen_cache_folder(cache_folder, cache_size),
+            cache_folder=chosen_cache_folder(cache_folder, cache_size).path,
             as_json=as_json,
         )
         return
     if against is None or core:
         missing = "--core without --emulate" if core else "neither --against nor --emulate"
         raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
-    from edgeclf.runtime.session.session import ModelSession
-
     _verify_against(
-        model,
+        ModelSession(model, device=chosen_device(device, provider_option, engine_cache), threads=threads),
         against,
         data,
         split,
-        candidate=ModelSession(model, device=chosen_device(device, provider_option, engine_cache), threads=threads),
         limits=limits,
-        layers=layers,
+        with_layers=layers,
         plot=plot,
         ignore_unreadable=ignore_unreadable,
         as_json=as_json,
@@ -125,95 +118,131 @@ def verify(
 
 
 def _verify_against(
-    model: Path,
+    model: "ModelSession",
     against: Path,
     data: Path,
     split: str,
     *,
-    candidate: "ModelSession",
-    limits: tuple[float, float],
-    layers: bool,
+    limits: "ParityLimits",
+    with_layers: bool,
     plot: Path | None,
     ignore_unreadable: bool,
     as_json: bool,
 ) -> None:
-    import numpy as np
-
-    from edgeclf.export.verify.parity import compare_probabilities, parity_failures
-    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.export import check_same_labels, verify_classifier
     from edgeclf.runtime.errors import GateError
-    from edgeclf.toolkit.datasets.evaluation_set import classify_files, end_with_unreadable, list_images, open_reference
-    from edgeclf.toolkit.reports.parity import check_same_labels, limits_for, print_layers, print_parity
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, open_reference
 
-    reference = open_reference(against, in_float=candidate.spec.precision != "int8")
-    check_same_labels(model, candidate.spec, against, reference.spec)
-    parity_limits = limits_for(candidate.spec, reference.spec, *limits)
-    images = list_images(data, candidate.spec.labels, split, need_labels=False)
+    reference = open_reference(against)
+    # Before the images: other classes than the folders' would be reported as a fault of the data.
+    check_same_labels(model.path, model.spec.labels, against, reference.spec.labels)
+    images = list_images(data, model.spec.labels, split, need_labels=False)
     if images.true_indices is None:
         note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
     with progress_bar(enabled=not as_json) as progress:
-        expected = classify_files(reference, images.paths, "reference", progress)
-        got = classify_files(candidate, images.paths, "candidate", progress)
-        compared = _compare_layers(model, against, images, got.rows, progress) if layers else ()
-    # Both decode through the same code, so the same files fail; anything else would be a bug worth a traceback.
-    if expected.rows != got.rows:
-        raise RuntimeError("the two models could not read the same files")
-    true = None if images.true_indices is None else np.asarray(images.true_indices)[list(got.rows)]
-    facts = compare_probabilities(expected.probabilities, got.probabilities, images.part, true)
-    failures = parity_failures(facts, parity_limits)
-    differing = [str(images.paths[got.rows[row]]) for row in facts.disagreements]
-    cpu = cpu_info()
-    if as_json:
-        print_json(
-            {
-                "model": str(model),
-                "against": str(against),
-                "precision": candidate.spec.precision,
-                "provider": candidate.provider,
-                "cpu": cpu.to_json(),
-                "passed": not failures,
-                "failures": failures,
-                **facts.to_json(),
-                "differing": differing,
-                "layers": [item.to_json() for item in compared],
-                "unreadable": [{"source": str(p), "error": str(e)} for p, e in got.unreadable],
-            }
+        report = verify_classifier(
+            model,
+            reference,
+            images.paths,
+            images.true_indices,
+            limits=limits,
+            split=images.name,
+            with_layers=with_layers,
+            progress=progress,
         )
-    else:
-        print_parity(f"{model} against {against} ({candidate.provider}, {cpu.model})", facts, differing)
-        if compared:
-            print_layers(compared)
+    _show(report, model, against, as_json=as_json)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_layers
 
-        plot_layers([(item.position, item.weight_sqnr_db, item.output_sqnr_db) for item in compared], plot)
-    if failures:
+        plot_layers([(item.position, item.weight_sqnr_db, item.output_sqnr_db) for item in report.layers], plot)
+    if report.failures:
         raise GateError(
-            f"{model} does not match {against} on this machine",
-            got="; ".join(failures),
+            f"{model.path} does not match {against} on this machine",
+            got="; ".join(report.failures),
             do="do not ship it to this machine: export it again, or use the fp32 file",
         )
     note("passed: the model does here what it was trained to do")
-    end_with_unreadable(got.unreadable, ignore=ignore_unreadable)
+    end_with_unreadable(report.unreadable, ignore=ignore_unreadable)
 
 
-def _compare_layers(
-    model: Path, against: Path, images: "ImageList", rows: tuple[int, ...], progress: "Progress"
-) -> tuple["LayerFacts", ...]:
-    """The layers of an int8 file next to those of the run or float file it is compared with, on some of the images."""
+def _show(report: "VerificationReport", model: "ModelSession", against: Path, *, as_json: bool) -> None:
+    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.toolkit.reports.parity import print_layers, print_parity
+
+    cpu = cpu_info()
+    if not as_json:
+        print_parity(f"{model.path} against {against} ({model.provider}, {cpu.model})", report.parity, report.differing)
+        if report.layers:
+            print_layers(report.layers)
+        return
+    print_json(
+        {
+            "model": str(model.path),
+            "against": str(against),
+            "precision": model.spec.precision,
+            "provider": model.provider,
+            "cpu": cpu.to_json(),
+            "passed": report.passed,
+            "failures": list(report.failures),
+            **report.parity.to_json(),
+            "differing": [str(path) for path in report.differing],
+            "layers": [item.to_json() for item in report.layers],
+            "unreadable": [{"source": str(path), "error": str(error)} for path, error in report.unreadable],
+        }
+    )
+
+
+def _verify_emulated(
+    model: Path,
+    data: Path,
+    split: str,
+    *,
+    architecture: str,
+    core_names: Sequence[str],
+    max_images: int,
+    limits: "ParityLimits",
+    cache_folder: Path,
+    as_json: bool,
+) -> None:
     import numpy as np
 
-    from edgeclf.export.graph.convert import onnx_from_keras, read_model
-    from edgeclf.export.verify.layer_report import compare_layers
-    from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
-    from edgeclf.runtime.session.session import ModelSession
-    from edgeclf.training.run.folder import load_run
+    from edgeclf.export.emulation.arm64 import get_core
+    from edgeclf.export.emulation.comparison import compare_cores
+    from edgeclf.export.verify.parity import limits_between, parity_failures
+    from edgeclf.runtime import ModelSession, load_image, preprocess_bgr
+    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.runtime.errors import GateError, UsageError
+    from edgeclf.toolkit.datasets.evaluation_set import list_images
+    from edgeclf.toolkit.reports.emulation import print_emulation
 
-    spec = ModelSession(model, device="cpu", threads=1).spec
-    # Evenly spread, so that classes in folders are all there.
-    chosen = [rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, _LAYER_IMAGES).astype(int))]
-    pixels = np.stack([preprocess_bgr(load_image(images.paths[row]), spec.preprocess) for row in chosen])
-    reference = onnx_from_keras(load_run(against).load_model()) if against.is_dir() else read_model(against)
-    candidate = read_model(model)
-    equalized = bool((spec.quantization or {}).get("equalized_streams"))
-    return compare_layers(reference, candidate, pixels, equalized=equalized, progress=progress)
+    if architecture != "arm64":
+        raise UsageError(
+            f"cannot emulate {architecture!r}", expected="arm64", do="leave the others to their own machines"
+        )
+    cores = [get_core(name) for name in core_names]
+    session = ModelSession(model, device="cpu", threads=1)
+    images = list_images(data, session.spec.labels, split, need_labels=False).spread(max_images)
+    with progress_bar(enabled=not as_json) as progress:
+        facts = compare_cores(
+            session,
+            np.stack([preprocess_bgr(load_image(path), session.spec.preprocess) for path in images.paths]),
+            images.true_indices,
+            cores,
+            cache_folder=cache_folder,
+            progress=progress,
+        )
+    allowed = limits_between(session.spec.precision, session.spec.precision, limits)
+    failures = [failure for item in facts for failure in parity_failures(item.parity, allowed)]
+    cpu = cpu_info()
+    if as_json:
+        document = {"model": str(model), "cpu": cpu.to_json(), "passed": not failures, "failures": failures}
+        print_json({**document, "cores": [item.to_json() for item in facts]})
+    else:
+        print_emulation(f"{model} on emulated ARM cores, next to {cpu.model}", facts)
+    if failures:
+        raise GateError(
+            f"{model} does something else on ARM",
+            got="; ".join(failures),
+            do="export it again with --target any, or ship the fp32 file there",
+        )
+    note("passed: the file does the same on these cores")

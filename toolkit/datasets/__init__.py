@@ -1,1 +1,1 @@
-"""The labelled images that a command works on, wherever they come from."""
+"""Image sets of the commands: the images that a model is evaluated on, and the photographs of the demo."""

@@ -1,45 +1,19 @@
-"""Parity and export figures as tables, and the rules that the commands about them share."""
+"""Parity and export figures as tables."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeclf.toolkit.console import note, print_result, print_table
 
 if TYPE_CHECKING:
-    from edgeclf.export.exporter import ExportReport
-    from edgeclf.export.verify.layer_report import LayerFacts
-    from edgeclf.export.verify.parity import ParityFacts, ParityLimits
-    from edgeclf.runtime.spec import ModelSpec
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgeclf.export import ExportReport, LayerFacts, ParityFacts
 
 
-def check_same_labels(model: Path, spec: "ModelSpec", other: Path, other_spec: "ModelSpec") -> None:
-    """Raises ModelFileError unless both specs have the same labels in the same order."""
-    from edgeclf.runtime.errors import ModelFileError
-
-    if spec.labels != other_spec.labels:
-        raise ModelFileError(
-            f"{model} and {other} are different classifiers",
-            got=f"labels {', '.join(spec.labels[:8])} and {', '.join(other_spec.labels[:8])}",
-            expected="the same labels in the same order",
-            do="compare a file with the run it was exported from",
-        )
-
-
-def limits_for(
-    spec: "ModelSpec", reference: "ModelSpec", min_agreement: float, max_accuracy_drop: float
-) -> "ParityLimits":
-    """The float limits where both sides are float, the int8 limits where either side is int8."""
-    from edgeclf.export.verify.parity import FP32_LIMITS, int8_limits
-
-    if {spec.precision, reference.precision} == {"fp32"}:
-        return FP32_LIMITS
-    return int8_limits(min_agreement, max_accuracy_drop)
-
-
-def print_parity(title: str, facts: "ParityFacts", differing: Sequence[str]) -> None:
-    """Prints one comparison as a table, and the images on which the labels differ on stderr."""
-    print_table(title, ["", *PARITY_COLUMNS], [[facts.part, *parity_cells(facts)]])
+def print_parity(title: str, facts: "ParityFacts", differing: "Sequence[Path]") -> None:
+    """Prints one comparison as a table, and on stderr the images that get another label."""
+    print_table(title, ["", *PARITY_COLUMNS], [[facts.split, *parity_cells(facts)]])
     for path in differing:
         note(f"different label: {path}")
 
@@ -62,7 +36,7 @@ def parity_cells(facts: "ParityFacts") -> list[str]:
 def print_export(report: "ExportReport", cpu_model: str) -> None:
     """Prints what an export measured: parity, then size and latency, then which file to ship."""
     rows = [
-        [candidate.precision if number == 0 else "", facts.part, *parity_cells(facts)]
+        [candidate.name if number == 0 else "", facts.split, *parity_cells(facts)]
         for candidate in report.candidates
         for number, facts in enumerate(candidate.parity)
     ]
@@ -75,14 +49,14 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         latency = candidate.latency
         rows.append(
             [
-                candidate.precision,
+                candidate.name,
                 f"{candidate.file_bytes / 1e6:.2f} MB",
                 f"{candidate.file_bytes / first.file_bytes:.2f}x",
                 "-" if latency is None else f"{latency.median_ms:.2f} ms",
                 "-" if latency is None else f"{latency.p90_ms:.2f} ms",
                 "-" if latency is None else f"{latency.ratio:.2f}x",
                 "failed" if candidate.failures else "passed",
-                "ship this" if candidate.precision == report.recommendation.precision else "",
+                "ship this" if candidate.name == report.recommendation.precision else "",
             ]
         )
     columns = ["", "size", "of fp32", "median", "p90", "of fp32", "gate", ""]
@@ -94,7 +68,7 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
 
 def print_recipes(report: "ExportReport") -> None:
     """Prints the int8 recipes that were tried, the best first."""
-    from edgeclf.export.verify.recommend import pareto_front
+    from edgeclf.export import pareto_front
 
     front = pareto_front(report.recipes)
     rows = []
@@ -102,7 +76,7 @@ def print_recipes(report: "ExportReport") -> None:
         facts = item.parity[0]
         rows.append(
             [
-                item.precision,
+                item.name,
                 f"{facts.agreement:.4f}",
                 f"{facts.mean_error:.2e}",
                 "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
@@ -112,15 +86,15 @@ def print_recipes(report: "ExportReport") -> None:
                 "none better" if position in front else "",
             ]
         )
-    part = report.recipes[0].parity[0]
+    first = report.recipes[0].parity[0]
     columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
-    known = f", {report.reused_recipes} of them tried by an earlier export" if report.reused_recipes else ""
-    print_table(f"int8 recipes on {part.images} {part.part} images{known}", columns, rows)
+    reused = f", {report.reused_recipes} of them tried by an earlier export" if report.reused_recipes else ""
+    print_table(f"int8 recipes on {first.images} {first.split} images{reused}", columns, rows)
 
 
 def print_layers(layers: "Sequence[LayerFacts]") -> None:
-    """Prints the layers of an int8 file, those that lose most by themselves first."""
-    from edgeclf.export.verify.layer_report import worst_first
+    """Prints the layers of an int8 file, those that lose most first."""
+    from edgeclf.export import worst_first
 
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f} dB"

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import import_tensorflow
-from edgeclf.runtime.errors import ModelFileError, OutputError, RunFolderError
+from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError
 from edgeclf.runtime.files import output_error
+from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.split import read_split
+from edgeclf.training.qat.model import simulated_network
+from edgeclf.training.run.export_inputs import RunImages, export_images
 
 MODEL_FILE = "model.keras"
 SPEC_FILE = "spec.json"
@@ -94,6 +99,51 @@ class Run:
         if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
             raise _model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
         return model
+
+    def load_classifier(self) -> TrainedClassifier:
+        """Loads the Keras model as an export takes it, and as exported files are compared with it.
+
+        Raises:
+            RunFolderError: The model's file is damaged.
+            MissingPackageError: TensorFlow is not installed.
+        """
+        model = self.load_model()
+        in_8_bits = bool(self.spec.training.get("ranges_8bit"))
+        simulate = (lambda: simulated_network(model, self.spec)) if in_8_bits else None
+        return TrainedClassifier(model, self.spec, simulate)
+
+    def load_images(
+        self, data: Path | None = None, *, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
+    ) -> RunImages:
+        """Loads the images of the run, preprocessed, as an export takes them.
+
+        Args:
+            data: The data set's folder or CSV where it has moved since; None where it has not.
+            cache_folder: Folder of the cache of preprocessed images; None takes the default.
+            progress: Called with the number of images decoded.
+
+        Raises:
+            DatasetError: The data set is gone, or no validation image can be read.
+            InputError: None of the files is a readable image.
+            OutputError: The cache cannot be written.
+        """
+        root = self.data_root if data is None else (data if data.is_dir() else data.parent)
+        if not root.is_dir() or (data is not None and not data.exists()):
+            raise DatasetError(
+                f"cannot find the images of {self.folder}",
+                got=f"no folder {root}",
+                expected="the folder it was trained on",
+                do="pass --data with its present place",
+            )
+        images = export_images(self.split, root, self.spec, cache_folder=cache_folder, progress=progress)
+        if not len(images.validation):
+            raise DatasetError(
+                f"no validation image of {self.folder} can be read",
+                got=f"{len(images.unreadable)} unreadable files",
+                expected="the images it was trained on",
+                do="pass --data with their present place",
+            )
+        return images
 
 
 def _model_error(path: Path, got: str) -> RunFolderError:

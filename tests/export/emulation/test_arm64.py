@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from edgeclf.export.emulation.arm64 import CORES, compare_with_here, get_core, run_emulated
+from edgeclf.export.emulation.arm64 import CORES, get_core, run_emulated
+from edgeclf.export.emulation.comparison import compare_outputs
 from edgeclf.export.emulation.sysroot import check_tools, prepare_sysroot
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import quantize_int8
@@ -28,9 +29,9 @@ def test_outputs_are_compared_bit_by_bit():
     here = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
     there = here.copy()
     core = CORES["max"]
-    assert compare_with_here(here, there, core, [1, 0]).identical
+    assert compare_outputs(here, there, core, [1, 0]).identical
     there[0] = np.nextafter(there[0], np.float32(1))
-    facts = compare_with_here(here, there, core, [1, 0])
+    facts = compare_outputs(here, there, core, [1, 0])
     assert not facts.identical
     assert facts.parity.agreement == 1.0
     assert 0 < facts.parity.max_error < 1e-6

@@ -14,12 +14,10 @@ from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.export.search.trials import Trial, best_first
 from edgeclf.export.targets import TARGETS, needs_pair_constraint, resolve_target
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities
-from edgeclf.export.verify.recommend import Candidate, pareto_front
 from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
-from edgeclf.runtime.timing.comparison import LatencyFigures
 
 
 def run(model, images):
@@ -187,22 +185,6 @@ def test_chance_is_left_to_the_mean_error_and_more_than_chance_to_agreement(fp32
     poor, mixed, failed = make("poor", 9, 5e-4), make("mixed", 0, 1e-4, 1), make("failed", 0, 1e-9, fails=True)
     order = [item.name for item in best_first([failed, mixed, poor, lucky, steady])]
     assert order == ["steady", "lucky", "poor", "mixed", "failed"]
-
-
-def candidate(name, agreement, ratio):
-    facts = ParityFacts("validation", 100, agreement, 0.1, 0.01, None, None)
-    return Candidate(name, 1, (facts,), (), LatencyFigures(1.0, None, ratio, 1, 1, 1, "CPUExecutionProvider"))
-
-
-def test_the_front_holds_what_none_beats():
-    candidates = [
-        candidate("fp32", 1.0, 1.0),
-        candidate("fast", 0.97, 0.6),
-        candidate("slow and no better", 0.97, 0.8),
-        candidate("between", 0.99, 0.7),
-        candidate("the same to within noise", 0.98, 0.69),
-    ]
-    assert pareto_front(candidates) == (0, 1, 3)
 
 
 @pytest.mark.parametrize(

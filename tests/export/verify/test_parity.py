@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from edgeclf.export.verify.parity import (
     FP32_LIMITS,
+    INT8_LIMITS,
     ParityFacts,
     ParityLimits,
     compare_probabilities,
-    int8_limits,
     parity_failures,
 )
 from edgeclf.runtime.errors import InputError
@@ -71,19 +71,19 @@ def test_nothing_to_compare_is_an_error_and_not_a_pass(reference, candidate):
         compare_probabilities(np.zeros(reference), np.zeros(candidate), "validation")
 
 
-def test_int8_limits_judge_agreement_and_accuracy_but_not_the_size_of_errors():
+def test_limits_of_int8_judge_agreement_and_accuracy_but_not_the_size_of_errors():
     facts = ParityFacts("validation", 200, 0.985, 0.4, 0.01, 0.95, 0.935)
-    failures = parity_failures(facts, int8_limits())
+    failures = parity_failures(facts, INT8_LIMITS)
     assert len(failures) == 2
     assert "0.9850" in failures[0]
     assert "falls by 0.0150" in failures[1]
-    assert parity_failures(facts, int8_limits(min_agreement=0.98, max_accuracy_drop=0.015)) == []
+    assert parity_failures(facts, ParityLimits(0.98, max_accuracy_drop=0.015)) == []
 
 
 def test_a_candidate_better_than_the_reference_has_a_negative_drop_and_passes():
     facts = ParityFacts("validation", 200, 1.0, 0.0, 0.0, 0.9, 0.95)
     assert facts.accuracy_drop == pytest.approx(-0.05)
-    assert parity_failures(facts, int8_limits(max_accuracy_drop=0.0)) == []
+    assert parity_failures(facts, ParityLimits(0.99, max_accuracy_drop=0.0)) == []
 
 
 def test_limits_outside_their_range_are_refused():

@@ -4,11 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import onnx
 import pytest
 
+from edgeclf.export import exporter
+from edgeclf.export.verify import timing
 from edgeclf.runtime import Classifier
+from edgeclf.runtime.timing.comparison import Ratio
 
 from ..conftest import CLASSES, write_photographs
 
@@ -28,7 +32,19 @@ def test_the_file_keeps_the_contract_and_decides_like_the_run(exported, trained_
     assert str(trained_run.folder).encode() not in raw
 
 
-def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run, tmp_path):
+def time_with_ratios(monkeypatch, module, ratio):
+    """Has a module time models, and puts another ratio in place of those of all but the first."""
+    time = module.time_models
+
+    def replaced(models, spec, **options):
+        first, *others = time(models, spec, **options)
+        return [first, *(replace(one, infer_ratio=ratio) for one in others)]
+
+    monkeypatch.setattr(module, "time_models", replaced)
+
+
+def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run, tmp_path, monkeypatch):
+    time_with_ratios(monkeypatch, exporter, Ratio(0.5, 0.45, 0.55))
     out = tmp_path / "new" / "int8.onnx"
     done = call_edgeclf(
         "export", trained_run.folder, "--out", out, "--precision", "int8", "--json",
@@ -43,8 +59,14 @@ def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run,
     assert int8["file_bytes"] == pytest.approx(out.stat().st_size, abs=8192)
     assert out.stat().st_size < 0.4 * fp32["file_bytes"]
     assert all(candidate["latency"]["median_ms"] > 0 for candidate in document["candidates"])
-    assert document["recommendation"]["precision"] in {"fp32", "int8"}
-    assert document["recommendation"]["reason"]
+    assert int8["latency"]["ratio"] == 0.5
+    size = int8["file_bytes"] / fp32["file_bytes"]
+    agreement = int8["parity"][0]["agreement"]
+    assert document["recommendation"] == {
+        "precision": "int8",
+        "reason": f"0.50x the time and {size:.2f}x the size of fp32, with the same label on {agreement:.2%} of the "
+        "validation images",
+    }
     assert Classifier(out).spec.precision == "int8"
     assert f"next: edgeclf infer {out}" in done.err
     assert "fitted to 16 training images" in done.err
@@ -55,7 +77,8 @@ def test_int8_shows_both_precisions_and_which_to_ship(call_edgeclf, trained_run,
     assert (spec["target"], spec["saturation"]["holds"], spec["unsettled_sums"]) == ("any", True, [])
 
 
-def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path):
+def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path, monkeypatch):
+    time_with_ratios(monkeypatch, exporter, Ratio(1.3, 1.2, 1.4))
     out, plot = tmp_path / "int8.onnx", tmp_path / "recipes.png"
     done = call_edgeclf(
         "export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--target", "arm64",
@@ -63,6 +86,7 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "Parity with the Keras model" in done.out
+    assert "Ship fp32: int8 takes 1.30x the time of fp32 on this CPU" in " ".join(done.out.split())
     assert plot.read_bytes().startswith(b"\x89PNG")
     quantization = Classifier(out).spec.quantization
     assert (quantization["target"], quantization["pair_constraint"]) == ("arm64", False)
@@ -216,10 +240,8 @@ def test_fp16_is_written_through_the_same_gate(call_edgeclf, trained_run, tmp_pa
 
 
 def test_only_a_file_for_this_kind_of_cpu_may_begin_in_float(call_edgeclf, trained_run, tmp_path, monkeypatch):
-    from edgeclf.export.verify.gate import Gate
-
     # Whatever is timed, float is said to be faster.
-    monkeypatch.setattr(Gate, "latencies", lambda _, models, spec: [1.0, *[0.5] * (len(models) - 1)])
+    time_with_ratios(monkeypatch, timing, Ratio(0.5, 0.5, 0.5))
     found = {}
     for target in ("any", "this"):
         out = tmp_path / f"{target}.onnx"

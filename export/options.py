@@ -1,0 +1,82 @@
+"""Options of an export, checked before any work begins."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.recipes import EFFORTS, Effort
+from edgeclf.export.targets import resolve_target, target_of
+from edgeclf.export.verify.parity import INT8_LIMITS, ParityLimits
+from edgeclf.runtime.cpus import cpu_info
+from edgeclf.runtime.errors import UsageError
+
+Precision: TypeAlias = Literal["fp32", "int8", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# Images that the quick effort compares on, of each split, and calibrates on.
+_QUICK_HELD_OUT, _QUICK_CALIBRATION = 400, 128
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a classifier is exported.
+
+    Attributes:
+        precision: `fp32`, `int8`, or `fp16` for GPUs.
+        limits: What an int8 or fp16 file must keep; an fp32 file must keep `FP32_LIMITS`.
+        effort: int8: how many recipes are tried, see `candidate_recipes`; `quick` also compares and calibrates on fewer
+            images.
+        target: int8: the CPUs that the file is for, one of `TARGETS`, or `this` for the kind of this machine's CPU.
+        calibration_images: int8: training images that activation ranges are fitted to.
+        keep_float: int8, fp16: names of layers that stay in float32.
+        float_prefix: int8: whether the first layers stay in float as far as that is no slower. Only for a target of this
+            machine's kind: what is faster on another cannot be timed here, and float sums differ in their last bits
+            between kinds of CPUs.
+        budget_s: int8: seconds after which no further recipe is tried.
+
+    Raises:
+        UsageError: There is no such precision, effort or target.
+    """
+
+    precision: Precision = "fp32"
+    limits: ParityLimits = INT8_LIMITS
+    effort: Effort = "normal"
+    target: str = "any"
+    calibration_images: int = 256
+    keep_float: tuple[str, ...] = ()
+    float_prefix: bool = True
+    budget_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"unknown precision {self.precision!r}", expected=", ".join(PRECISIONS), do="choose one of them"
+            )
+        if self.effort not in EFFORTS:
+            raise UsageError(f"unknown effort {self.effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
+        resolve_target(self.target, cpu_info())
+
+    @property
+    def recipe(self) -> QuantizationRecipe:
+        """What all int8 recipes of this export share."""
+        return QuantizationRecipe(target=resolve_target(self.target, cpu_info()), keep_float=self.keep_float)
+
+    @property
+    def times_float_prefix(self) -> bool:
+        """Whether a float prefix is looked for: where it is wanted, and the target is of this machine's kind."""
+        return self.float_prefix and self.recipe.target == target_of(cpu_info())
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether an int8 file is made with the quick effort."""
+        return self.precision == "int8" and self.effort == "quick"
+
+    @property
+    def max_held_out_images(self) -> int | None:
+        """Images of each held-out split that files are compared on at most; None for all."""
+        return _QUICK_HELD_OUT if self.is_quick else None
+
+    @property
+    def max_calibration_images(self) -> int:
+        """Training images that an int8 file is calibrated on at most."""
+        return min(self.calibration_images, _QUICK_CALIBRATION) if self.is_quick else self.calibration_images

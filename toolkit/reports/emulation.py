@@ -1,0 +1,25 @@
+"""Emulation figures as a table."""
+
+from typing import TYPE_CHECKING
+
+from edgeclf.toolkit.console import print_table
+from edgeclf.toolkit.reports.parity import PARITY_COLUMNS, parity_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeclf.export.emulation.comparison import EmulationFacts
+
+
+def print_emulation(title: str, facts: "Sequence[EmulationFacts]") -> None:
+    """Prints the comparisons of emulated cores with this machine, a row for each core."""
+    rows = [
+        [
+            item.core.name,
+            "yes" if item.core.has_dot_products else "no",
+            "all" if item.identical else "not all",
+            *parity_cells(item.parity),
+        ]
+        for item in facts
+    ]
+    print_table(title, ["", "dot products", "same bits", *PARITY_COLUMNS], rows)

@@ -3,16 +3,13 @@
     python benchmarks/training/cache_growth.py [--images 50000] [--size 120] [--quick] [--json]
 
 `edgeclf train --show-augmentation` prepares the images as a training does, and ends: once with an empty cache, once with
-nothing changed, once with one photograph more. Bytes are those that the process has had written to files (ru_oublock),
-the picture of some kB and an unchanged run's bytes counted; growth is the difference of what the cache folder holds.
+nothing changed, once with one photograph more. `written MB` is what the process has had written to files (ru_oublock), the
+picture of about 1 MB counted; `growth MB` by how much the cache folder is larger afterwards.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.common import Arguments, Report, cache_environment, edgeclf_command, working_folder
 from benchmarks.training.memory import write_images
 
 _BLOCK_BYTES = 512
@@ -45,29 +43,22 @@ class Prepared:
 
 
 def prepare(run: str, folder: Path, size: int) -> Prepared:
-    """Prepares the images in `folder/data` with the cache in `folder/cache`."""
-    command = [
-        sys.executable,
-        "-m",
-        "edgeclf.toolkit",
-        "train",
-        folder / "data",
-        "--show-augmentation",
-        folder / "a.png",
-    ]
-    options = ["--arch", "small-cnn", "--augment", "light", "--image-size", str(size)]
+    """Prepares the images in `folder/data` with the cache in `folder/cache`.
+
+    Raises:
+        SystemExit: The command failed.
+    """
+    options = ("--arch", "small-cnn", "--augment", "light", "--image-size", size)
+    command = edgeclf_command("train", folder / "data", "--show-augmentation", folder / "grid.png", *options)
     before = _folder_bytes(folder / "cache")
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*map(str, command), *options],
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "EDGECLF_CACHE": str(folder / "cache")},
-    )
+    process = subprocess.Popen(command, env=cache_environment(folder / "cache"), stderr=subprocess.DEVNULL)
+    # The resources of this child alone, which subprocess does not give.
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     growth = _folder_bytes(folder / "cache") - before
     return Prepared(run, seconds, usage.ru_oublock * _BLOCK_BYTES / 1e6, growth / 1e6)
 
@@ -77,29 +68,23 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def main() -> None:
-    """Prints a line for each preparation."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--size", type=int, default=120)
-    parser.add_argument("--quick", action="store_true", help="300 images")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    count = 300 if given.quick else given.images
-    with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as name:
-        folder = Path(name)
-        write_images(folder / "data", count, given.size)
-        done = [prepare(run, folder, given.size) for run in ("empty cache", "unchanged")]
-        noise = np.random.default_rng(0).integers(0, 256, (given.size, given.size, 3), np.uint8)
-        cv2.imwrite(str(folder / "data" / "plain" / "one more.png"), noise)
-        done.append(prepare("one more", folder, given.size))
-    if given.json:
-        print(json.dumps({"images": count, "size_px": given.size, "runs": [asdict(item) for item in done]}, indent=2))
-        return
-    print(f"{count} images of {given.size} px")
-    for item in done:
-        print(
-            f"{item.run:12}{item.seconds:9.2f} s{item.written_mb:12.3f} MB written{item.growth_mb:12.3f} MB more in the cache"
-        )
+    """Prints a row for each preparation."""
+    arguments = Arguments(__doc__, quick={"images": 300, "size": 32})
+    arguments.add_argument("--images", type=int, default=50_000)
+    arguments.add_argument("--size", type=int, default=120, help="height and width in pixels (default: %(default)s)")
+    given = arguments.parse()
+    report = Report(given)
+    report.columns({"run": "<14", "seconds": ">9.2f", "written MB": ">13.3f", "growth MB": ">12.3f"})
+    done = []
+    with working_folder() as folder:
+        write_images(folder / "data", given.images, given.size)
+        for run in ("empty cache", "unchanged", "one more"):
+            if run == "one more":
+                noise = np.random.default_rng(0).integers(0, 256, (given.size, given.size, 3), np.uint8)
+                cv2.imwrite(str(folder / "data" / "plain" / "one more.png"), noise)
+            done.append(prepare(run, folder, given.size))
+            report.row(*asdict(done[-1]).values())
+    report.close({"images": given.images, "size_px": given.size, "runs": [asdict(item) for item in done]})
 
 
 if __name__ == "__main__":

@@ -137,9 +137,9 @@ def _turn(session: ModelSession, frames: list[UInt8Array], seconds: float, clien
         return Turn("no preview", classify(session, frames, seconds, None)[0])
     # Where it serves is of no interest here.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
-        feeds = stack.enter_context(preview_server(":0", None, model={}, cameras=["0"]))
-        pictures = stack.enter_context(watching(feeds.url, clients)) if clients else None
-        rate, calls_us = classify(session, frames, seconds, feeds.on_result)
+        preview = stack.enter_context(preview_server(":0", None, model={}, cameras=["0"]))
+        pictures = stack.enter_context(watching(preview.url, clients)) if clients else None
+        rate, calls_us = classify(session, frames, seconds, preview.on_result)
         return Turn(
             f"{clients} clients",
             rate,

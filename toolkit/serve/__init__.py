@@ -1,5 +1,5 @@
-"""The web preview of `edgeclf infer --camera`: a page, JSON, events and metrics of what the cameras show.
+"""The web preview of `edgeclf infer --camera`: a page, JSON, events and metrics of the cameras.
 
-What the classifying thread calls (`feeds.py`) costs microseconds and never waits; everything else - encoding pictures,
-writing JSON, talking to browsers - happens in the server's own thread, and only while somebody asks.
+The classifying threads call `state.py`, which takes microseconds and never waits; encoding images, writing JSON and
+talking to browsers happens in the server's own thread, and only for requests.
 """

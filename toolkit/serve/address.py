@@ -1,4 +1,4 @@
-"""Where the preview listens, and who may ask: addresses, sockets, tokens."""
+"""Addresses that the preview listens at, their sockets, and the access token."""
 
 import errno
 import ipaddress
@@ -18,11 +18,11 @@ _DO = "use :8080, 127.0.0.1:8080 or 0.0.0.0:8080"
 
 @dataclass(frozen=True)
 class Target:
-    """One address to listen at, as the operating system writes it.
+    """One socket address to listen at.
 
     Attributes:
         family: `socket.AF_INET` or `socket.AF_INET6`.
-        place: What `socket.bind` takes.
+        place: Argument of `socket.bind`.
     """
 
     family: int
@@ -43,12 +43,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Address:
-    """A preview's address, looked up but not yet taken.
+    """A preview's address, resolved but not yet bound.
 
     Attributes:
-        text: As the user gave it.
-        host: The host in it, in lower case; empty for none.
-        targets: Where to listen; all but the first may fail.
+        text: The address as it was given.
+        host: Its host in lower case; empty for none.
+        targets: Socket addresses to listen at; all but the first may fail.
     """
 
     text: str
@@ -65,7 +65,7 @@ def parse_address(text: str) -> Address:
     """The address that `[HOST]:PORT` or `PORT` names; without a host, or for localhost, this machine alone.
 
     Raises:
-        UsageError: The text is no such thing.
+        UsageError: The text is no such address.
         UnavailableError: The host's name is not known.
     """
     match = _ADDRESS.fullmatch(text)
@@ -89,12 +89,12 @@ def parse_address(text: str) -> Address:
         for family, _, _, _, place in found
         if family in {socket.AF_INET, socket.AF_INET6} and isinstance(place[0], str)
     ]
-    # A name may stand for several addresses, and each may be told twice.
+    # A name may stand for several addresses, and a resolver may return one twice.
     return Address(text, host.lower(), tuple(dict.fromkeys(targets)))
 
 
 def listen(address: Address) -> list[socket.socket]:
-    """Sockets that listen at the address: the first target's and, on the same port, those of the others that work.
+    """Listening sockets of the address: the first target's and, on the same port, those of the others that work.
 
     Raises:
         UnavailableError: The port is taken or not permitted, or this machine has no such address.
@@ -111,7 +111,7 @@ def listen(address: Address) -> list[socket.socket]:
         raise UnavailableError(f"cannot serve on {address.text}", got=got, do=do) from error
     port = sockets[0].getsockname()[1]
     for target in others:
-        # IPv6 may be switched off; what the first address offers is enough.
+        # IPv6 may be switched off; the first address is enough.
         try:
             sockets.append(_listen_at(target, port))
         except OSError:
@@ -122,10 +122,10 @@ def listen(address: Address) -> list[socket.socket]:
 def _listen_at(target: Target, port: int) -> socket.socket:
     opened = socket.socket(target.family, socket.SOCK_STREAM)
     try:
-        # Without it, a restart within a minute would find the port taken by its own closed connections.
+        # Otherwise a restart within a minute finds the port taken by its own closed connections.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((target.host, port, *target.place[2:]))
-        # Now, not when the server starts: with the option above only this tells that the port is taken.
+        # Now, not when the server starts: with the option above, only listen() fails on a taken port.
         opened.listen(128)
     except OSError:
         opened.close()
@@ -136,11 +136,11 @@ def _listen_at(target: Target, port: int) -> socket.socket:
 
 @dataclass(frozen=True)
 class Token:
-    """What a request must know.
+    """The access token of a preview.
 
     Attributes:
-        value: The secret; None where none is asked for.
-        is_generated: Whether nobody knows it yet.
+        value: The secret that requests must carry; None where they need none.
+        is_generated: Whether it was made here and is to be printed.
     """
 
     value: str | None
@@ -176,7 +176,7 @@ def choose_token(option: str | None, environment: Mapping[str, str], address: Ad
 
 
 def visitor_host(opened: socket.socket) -> str:
-    """The host to put into a URL for a listening socket; for one that takes every address, the machine's own."""
+    """Host for a URL of a listening socket; the machine's own address for a socket that listens at every one."""
     host = str(opened.getsockname()[0])
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
         host = _own_address(opened.family) or socket.gethostname()
@@ -184,7 +184,7 @@ def visitor_host(opened: socket.socket) -> str:
 
 
 def _own_address(family: int) -> str | None:
-    """This machine's address on the way to others; nothing is sent to find out."""
+    """This machine's address on its way to other machines, found without sending anything; None where there is none."""
     somewhere = ("2001:db8::1", 9) if family == socket.AF_INET6 else ("192.0.2.1", 9)
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

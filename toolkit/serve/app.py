@@ -1,4 +1,4 @@
-"""What the preview answers: the page, pictures, JSON, a stream of figures, health and metrics."""
+"""ASGI application of the preview: the page, images, JSON, a stream of figures, health and metrics."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,12 @@ _PAGE = {
     "/graph.js": ("graph.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-# Connections that stay open; health and metrics must find room however many people watch.
+# Limit of connections that stay open, so that health and metrics are answered however many people watch.
 _MOST_STREAMS = 32
 _PICTURE_WAIT_S = 5.0
 _FIGURES_INTERVAL_S = 0.2
 _FIGURES_AT_LEAST_EVERY_S = 1.0
-# A client that is away for a moment finds the seconds it missed in the next message.
+# A client that misses a message finds the missed seconds in the next one.
 _SECONDS_IN_A_MESSAGE = 5
 _BOUNDARY = "edgeclf-picture"
 
@@ -44,18 +44,18 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def preview_app(
-    feeds: PreviewState, *, token: str | None, hosts: Collection[str] | None, port: int, pool: Executor
+    state: PreviewState, *, token: str | None, hosts: Collection[str] | None, port: int, pool: Executor
 ) -> Starlette:
     """The ASGI application.
 
     Args:
-        feeds: What to show.
-        token: What every request must know; None for nothing.
+        state: State of the cameras.
+        token: Token that every request must carry; None for none.
         hosts: Hosts that a request may name; None for any.
-        port: The port it is served on.
-        pool: Where pictures are encoded.
+        port: Port of the server.
+        pool: Executor that encodes images.
     """
-    preview = _Preview(feeds, Pictures(feeds, pool))
+    preview = _Preview(state, Pictures(state, pool))
     routes = [Route(path, _file(*file)) for path, file in _PAGE.items()]
     routes += [
         Route("/api/status", preview.status),
@@ -74,22 +74,22 @@ def preview_app(
 
 
 class _Preview:
-    def __init__(self, feeds: PreviewState, pictures: Pictures) -> None:
-        self._feeds = feeds
+    def __init__(self, state: PreviewState, pictures: Pictures) -> None:
+        self._state = state
         self._pictures = pictures
-        self._metrics = PreviewMetrics(feeds)
+        self._metrics = PreviewMetrics(state)
         self._streams = 0
 
     async def status(self, _request: Request) -> Response:
-        return JSONResponse({"model": self._feeds.model, "cameras": self._feeds.status()})
+        return JSONResponse({"model": self._state.model, "cameras": self._state.status()})
 
     async def events(self, request: Request) -> Response:
-        return JSONResponse({"events": self._feeds.events(last=_number(request, "last", 50))})
+        return JSONResponse({"events": self._state.events(last=_number(request, "last", 50))})
 
     async def health(self, _request: Request) -> Response:
-        troubles = self._feeds.troubles()
-        if troubles:
-            return JSONResponse({"status": "unavailable", "reason": "; ".join(troubles)}, 503)
+        problems = self._state.problems()
+        if problems:
+            return JSONResponse({"status": "unavailable", "reason": "; ".join(problems)}, 503)
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
@@ -97,26 +97,26 @@ class _Preview:
         return Response(body, headers={"Content-Type": media_type})
 
     async def picture(self, request: Request) -> Response:
-        """The newest picture; with `after`, waits for one behind that sequence number, 204 when none comes."""
-        feed = self._feed(request)
-        picture = await self._pictures.newer(feed, _number(request, "after", 0), _PICTURE_WAIT_S)
+        """The newest image; with `after`, waits for one with a higher sequence number, 204 when none comes."""
+        camera = self._camera(request)
+        picture = await self._pictures.newer(camera, _number(request, "after", 0), _PICTURE_WAIT_S)
         if picture is None:
             return Response(status_code=204)
         return Response(picture.jpeg, headers={"Content-Type": "image/jpeg", "Edgeclf-Sequence": str(picture.sequence)})
 
     async def pictures(self, request: Request) -> Response:
-        feed = self._feed(request)
-        return self._stream(request, self._parts(feed), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        camera = self._camera(request)
+        return self._stream(request, self._parts(camera), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     async def figures(self, request: Request) -> Response:
         return self._stream(request, self._messages(), "text/event-stream")
 
-    async def _parts(self, feed: CameraState) -> AsyncIterator[bytes]:
+    async def _parts(self, camera: CameraState) -> AsyncIterator[bytes]:
         shown = 0
-        # A browser shows a part when it meets the boundary behind it, so each goes out with its own.
+        # A browser shows a part when the boundary behind it arrives, so that is sent along.
         yield f"--{_BOUNDARY}\r\n".encode()
-        while not self._feeds.closing:
-            picture = await self._pictures.newer(feed, shown, _PICTURE_WAIT_S)
+        while not self._state.closing:
+            picture = await self._pictures.newer(camera, shown, _PICTURE_WAIT_S)
             if picture is None:
                 continue
             shown = picture.sequence
@@ -124,25 +124,25 @@ class _Preview:
             yield head.encode() + picture.jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
 
     async def _messages(self) -> AsyncIterator[bytes]:
-        feeds = self._feeds
-        events = feeds.events()
+        state = self._state
+        events = state.events()
         sent = events[-1]["id"] if events else 0
-        yield _message("hello", {**self._figures(seconds=10**6), "model": feeds.model, "events": events})
-        while not feeds.closing:
-            changed = partial(_differs, feeds, _progress(feeds))
+        yield _message("hello", {**self._figures(seconds=10**6), "model": state.model, "events": events})
+        while not state.closing:
+            changed = partial(_differs, state, _progress(state))
             await asyncio.sleep(_FIGURES_INTERVAL_S)
             await wait_until(changed, _FIGURES_AT_LEAST_EVERY_S)
-            for event in feeds.events(after=sent):
+            for event in state.events(after=sent):
                 sent = event["id"]
                 yield _message("event", event)
             yield _message("status", self._figures(seconds=_SECONDS_IN_A_MESSAGE))
 
     def _figures(self, seconds: int) -> dict[str, Any]:
-        feeds = self._feeds
-        now_s = feeds.now_s
+        state = self._state
+        now_s = state.now_s
         cameras = [
-            {**status, "seconds": feed.seconds(seconds, int(now_s))}
-            for feed, status in zip(feeds.cameras, feeds.status(), strict=False)
+            {**status, "seconds": camera.seconds(seconds, int(now_s))}
+            for camera, status in zip(state.cameras, state.status(), strict=False)
         ]
         return {"now_s": round(now_s, 3), "cameras": cameras}
 
@@ -164,21 +164,21 @@ class _Preview:
 
         return StreamingResponse(counted(), headers=headers)
 
-    def _feed(self, request: Request) -> CameraState:
+    def _camera(self, request: Request) -> CameraState:
         number: int = request.path_params["number"]
-        cameras = self._feeds.cameras
+        cameras = self._state.cameras
         if number >= len(cameras):
             raise HTTPException(404, f"there is no camera {number}; /api/status lists {len(cameras)}")
         return cameras[number]
 
 
-def _progress(feeds: PreviewState) -> list[int]:
+def _progress(state: PreviewState) -> list[int]:
     """Changes with every result and event."""
-    return [feeds.last_event, *(feed.sequence for feed in feeds.cameras)]
+    return [state.last_event, *(camera.sequence for camera in state.cameras)]
 
 
-def _differs(feeds: PreviewState, before: list[int]) -> bool:
-    return feeds.closing or _progress(feeds) != before
+def _differs(state: PreviewState, before: list[int]) -> bool:
+    return state.closing or _progress(state) != before
 
 
 def _message(name: str, document: dict[str, Any]) -> bytes:
@@ -210,12 +210,12 @@ def _say_bug_once() -> Callable[[Request, Exception], Awaitable[Response]]:
     said: set[type] = set()
 
     async def answer(_request: Request, error: Exception) -> Response:
-        # Requests repeat several times a second; a log does not need the same lines as often.
+        # Requests repeat several times a second; the log has each kind of bug once.
         if type(error) not in said:
             said.add(type(error))
             traceback.print_exception(error, file=sys.stderr)
             sys.stderr.write("warning: the preview has a bug; please report the lines above\n")
-        # The exception goes on to the server, which closes the connection: a client must not use it again.
+        # Starlette raises the exception again and the server closes the connection, so clients must not reuse it.
         return JSONResponse({"error": "a bug in the preview; its log has more"}, 500, {"Connection": "close"})
 
     return answer

@@ -1,4 +1,4 @@
-"""What every request must pass before anything answers it: the host it names, and the token."""
+"""Access control of the preview: the host that a request names, and the token."""
 
 import hashlib
 import hmac
@@ -25,14 +25,14 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: security headers on every answer, and an answer only to those who may ask.
+    """ASGI middleware: security headers on every answer, and refusal of requests without access.
 
     Args:
-        app: What answers them.
-        token: What a request must know; None for nothing.
+        app: The application behind.
+        token: Token that a request must carry; None for none.
         hosts: Hosts that a request may name; None for any. A page of another site whose name is made to point at this
             machine (DNS rebinding) names that site.
-        port: The port served, for a cookie that another preview on this machine does not overwrite.
+        port: Port of the server, which keeps the cookies of several previews on this machine apart.
     """
 
     def __init__(self, app: ASGIApp, *, token: str | None, hosts: Collection[str] | None, port: int) -> None:
@@ -40,11 +40,11 @@ class Guard:
         self._hosts = hosts
         self._token = None if token is None else token.encode("ascii")
         self._cookie = f"edgeclf_preview_{port}"
-        # Other servers on this machine get the cookie too, whatever their port: it must not hold the token itself.
+        # Browsers send the cookie to every port of this machine, so it must not hold the token itself.
         self._pass = None if self._token is None else hmac.new(self._token, b"edgeclf preview", hashlib.sha256)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a refusal or a redirect, or has the application answer."""
+        """Answers with a refusal or a redirect, or passes the request to the application."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

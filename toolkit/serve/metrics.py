@@ -1,4 +1,4 @@
-"""The preview's figures for Prometheus. Counts are read from the feeds when asked; only histograms see every result."""
+"""Prometheus metrics of the preview: counts are read from the state for each request, histograms see every result."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,25 +22,25 @@ _COUNTERS = {
 
 
 class PreviewMetrics:
-    """The metrics of one preview, in a registry of their own.
+    """Metrics of one preview, in a registry of their own.
 
     Args:
-        feeds: Where the counts are; its results are listened to from now on.
+        state: Source of the counts, and of every further result.
     """
 
-    def __init__(self, feeds: PreviewState) -> None:
-        # A time of creation beside every counter doubles the page and says nothing that a restart does not.
+    def __init__(self, state: PreviewState) -> None:
+        # A time of creation beside every counter would double the document.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._latency = self._histogram("edgeclf_latency_seconds", "Preprocessing and inference of one frame.")
         self._age = self._histogram("edgeclf_frame_age_seconds", "Age of a frame when its result was there.")
         self._observers: dict[str, tuple[Callable[[float], None], Callable[[float], None]]] = {}
-        self._registry.register(_Counts(feeds))
+        self._registry.register(_Counts(state))
         ProcessCollector(registry=self._registry)
-        feeds.listen(self._observe)
+        state.listen(self._observe)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The document and its media type, in the newest format that the Accept header names."""
+        """The document and its media type, in the newest format that the Accept header allows."""
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
@@ -50,7 +50,7 @@ class PreviewMetrics:
     def _observe(self, result: LiveResult) -> None:
         observers = self._observers.get(result.camera)
         if observers is None:
-            # Looking up a label's series costs more than counting in it.
+            # Looking up the series of a label takes longer than counting in it.
             observers = self._latency.labels(result.camera).observe, self._age.labels(result.camera).observe
             self._observers[result.camera] = observers
         observers[0](result.outcome.latency_ms / 1e3)
@@ -58,15 +58,15 @@ class PreviewMetrics:
 
 
 class _Counts(Collector):
-    def __init__(self, feeds: PreviewState) -> None:
-        self._feeds = feeds
+    def __init__(self, state: PreviewState) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        feeds = self._feeds
+        state = self._state
         model = InfoMetricFamily("edgeclf_model", "The model that classifies.")
-        model.add_metric((), {key: str(value) for key, value in feeds.model.items() if isinstance(value, (str, int))})
+        model.add_metric((), {key: str(value) for key, value in state.model.items() if isinstance(value, (str, int))})
         yield model
-        statuses = feeds.status()
+        statuses = state.status()
         for key, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"edgeclf_{key}", text, labels=("camera",))
             for status in statuses:
@@ -79,13 +79,13 @@ class _Counts(Collector):
     def _labels_and_events(self) -> Iterator[Metric]:
         names = ("camera", "label")
         labels = CounterMetricFamily("edgeclf_labels", "Frames by the label they were given.", labels=names)
-        for feed in self._feeds.cameras:
-            for label, count in sorted(feed.label_counts().items()):
-                labels.add_metric((feed.name, label), count)
+        for camera in self._state.cameras:
+            for label, count in sorted(camera.label_counts().items()):
+                labels.add_metric((camera.name, label), count)
         yield labels
         events = CounterMetricFamily("edgeclf_events", "Events by kind.", labels=("camera", "event"))
-        for (camera, kind), count in sorted(self._feeds.counted_events().items()):
-            events.add_metric((camera, kind), count)
+        for (name, kind), count in sorted(self._state.counted_events().items()):
+            events.add_metric((name, kind), count)
         yield events
 
 

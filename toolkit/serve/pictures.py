@@ -1,4 +1,4 @@
-"""Pictures of the newest frames as JPEG: encoded when somebody asks, once however many ask."""
+"""JPEG images of the newest frames, encoded on request and once for all clients."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -9,7 +9,7 @@ from edgeclf.runtime.images._opencv import cv2
 from edgeclf.toolkit.serve.polling import wait_until
 from edgeclf.toolkit.serve.state import CameraState, PreviewState
 
-# Enough to see what a camera sees; on a small device every further pixel and picture is taken from the classifier.
+# Small on purpose: on a small device, encoding takes time from the classifier.
 _LONGEST_SIDE = 640
 _INTERVAL_S = 1 / 15
 _QUALITY = 80
@@ -20,8 +20,8 @@ class Picture:
     """A frame as JPEG.
 
     Attributes:
-        sequence: The feed's sequence number of the result that belongs to it.
-        jpeg: The file.
+        sequence: Sequence number of the result it belongs to.
+        jpeg: The bytes of the JPEG file.
     """
 
     sequence: int
@@ -40,47 +40,47 @@ def encode_jpeg(image_bgr: UInt8Array) -> bytes:
 
 
 class Pictures:
-    """The newest picture of every camera, for any number of clients; used in the server's thread.
+    """Newest image of every camera, for any number of clients; used in the server's thread.
 
-    A client that is slow to take one is given the newest when it comes back: what it missed was never kept for it.
+    A slow client gets the newest image at its next request; older ones are not kept.
 
     Args:
-        feeds: The cameras.
-        pool: Where pictures are encoded.
+        state: The cameras.
+        pool: Executor that encodes images.
     """
 
-    def __init__(self, feeds: PreviewState, pool: Executor) -> None:
-        self._feeds = feeds
+    def __init__(self, state: PreviewState, pool: Executor) -> None:
+        self._state = state
         self._pool = pool
         self._newest: dict[int, Picture] = {}
         self._due_s: dict[int, float] = {}
         self._encoding: dict[int, asyncio.Task[Picture | None]] = {}
 
-    async def newer(self, feed: CameraState, after: int, timeout_s: float) -> Picture | None:
-        """A camera's newest picture, once there is one behind sequence number `after`; None when none comes in time."""
-        feeds = self._feeds
-        await wait_until(lambda: feed.sequence > after or feeds.closing, timeout_s)
-        if feed.sequence <= after or feeds.closing:
+    async def newer(self, camera: CameraState, after: int, timeout_s: float) -> Picture | None:
+        """A camera's newest image with a sequence number above `after`, waiting for it; None when none comes in time."""
+        state = self._state
+        await wait_until(lambda: camera.sequence > after or state.closing, timeout_s)
+        if camera.sequence <= after or state.closing:
             return None
-        number, now_s = feed.number, asyncio.get_running_loop().time()
+        number, now_s = camera.number, asyncio.get_running_loop().time()
         newest = self._newest.get(number)
-        # One that is not the newest may be shown while the next is not due; not the one of the last visit.
-        is_fresh = newest is not None and (newest.sequence == feed.sequence or now_s < self._due_s[number])
+        # An older image will do while the next one is not due, but not one from the last time somebody watched.
+        is_fresh = newest is not None and (newest.sequence == camera.sequence or now_s < self._due_s[number])
         if newest is not None and is_fresh and newest.sequence > after:
             return newest
         task = self._encoding.get(number)
         if task is None:
-            task = self._encoding[number] = asyncio.create_task(self._encode(feed))
-        # One client that goes away must not take the picture from the others.
+            task = self._encoding[number] = asyncio.create_task(self._encode(camera))
+        # Shielded: a client that goes away must not cancel the image of the others.
         return await asyncio.shield(task)
 
-    async def _encode(self, feed: CameraState) -> Picture | None:
-        loop, number = asyncio.get_running_loop(), feed.number
+    async def _encode(self, camera: CameraState) -> Picture | None:
+        loop, number = asyncio.get_running_loop(), camera.number
         try:
             await asyncio.sleep(max(0.0, self._due_s.get(number, 0.0) - loop.time()))
-            # The number before the result: one that comes in between is shown once more, never missed.
-            sequence, result = feed.sequence, feed.newest
-            if result is None or self._feeds.closing:
+            # Number before result: a result that comes in between is sent twice rather than never.
+            sequence, result = camera.sequence, camera.newest
+            if result is None or self._state.closing:
                 return None
             self._due_s[number] = loop.time() + _INTERVAL_S
             jpeg = await loop.run_in_executor(self._pool, encode_jpeg, result.frame.image_bgr)

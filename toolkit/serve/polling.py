@@ -1,4 +1,4 @@
-"""How the server's thread learns of what the classifying thread has done: it looks, from time to time."""
+"""Polling: how the server's thread notices new results of the classifying threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,16 +6,15 @@ from collections.abc import Callable
 _INTERVAL_S = 0.03
 
 
-async def wait_until(happened: Callable[[], bool], timeout_s: float) -> bool:
-    """Waits until something has happened; False when it has not in time.
+async def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Waits until the condition is true, checking it every 30 ms; False when `timeout_s` was over first.
 
-    Nobody is woken by a result: waking a thread means a system call in the classifying thread, which there gives the
-    interpreter away and gets it back when the woken thread is done with it, milliseconds later. Looking costs nothing
-    there, and nothing at all while nobody watches.
+    Results wake no thread: that would be a system call in the classifying thread, which releases the interpreter there
+    and gets it back milliseconds later. Polling costs the classifying thread nothing.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
-    while not happened():
+    while not condition():
         left_s = deadline_s - loop.time()
         if left_s <= 0:
             return False

@@ -1,4 +1,4 @@
-"""The preview's server: a thread of its own beside the one that classifies."""
+"""HTTP server of the preview, in a thread beside those that classify."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
 
 _SHORT_TOKEN = 16
-# What a client that does not read may take of the end: then its connection is cut.
+# Seconds that a client which does not read may delay the end; then its connection is cut.
 _PATIENCE_S = 1
 
 
@@ -31,15 +31,15 @@ def preview_server(
     cameras: Sequence[str] = (),
     stale_after_s: float = 10.0,
 ) -> Iterator[PreviewState]:
-    """Serves the preview while the block runs; yields what takes results and events.
+    """Serves the preview while the block runs; yields its state, which receives results and events.
 
     Args:
         address: `[HOST]:PORT`; without a host, this machine alone.
-        token: What every request must know, `auto` for a new one that is printed; None takes it from the environment,
-            or none where only this machine can reach the address.
-        model: What to say about the model, plain JSON values.
-        cameras: Names of the cameras that are expected, as results will name them.
-        stale_after_s: Silence after which a camera counts as lost.
+        token: Token that every request must carry, `auto` for a new one that is printed; None takes it from the
+            environment, or none where only this machine can reach the address.
+        model: Description of the model, plain JSON values.
+        cameras: Names of the expected cameras, see `CameraSource.name`.
+        stale_after_s: Seconds without a result after which a camera counts as lost.
 
     Raises:
         UsageError: The address or token makes no sense, or other machines reach the address and there is no token.
@@ -49,18 +49,18 @@ def preview_server(
     found = parse_address(address)
     chosen = choose_token(token, os.environ, found)
     _check_packages()
-    feeds = PreviewState(model, cameras, stale_after_s)
+    state = PreviewState(model, cameras, stale_after_s)
     sockets = listen(found)
     try:
-        feeds.url = f"http://{visitor_host(sockets[0])}:{sockets[0].getsockname()[1]}/"
-        server = _ServerThread(feeds, found, chosen, sockets)
+        state.url = f"http://{visitor_host(sockets[0])}:{sockets[0].getsockname()[1]}/"
+        server = _ServerThread(state, found, chosen, sockets)
     except BaseException:
         for opened in sockets:
             opened.close()
         raise
-    _say_where(feeds.url, chosen)
+    _say_where(state.url, chosen)
     try:
-        yield feeds
+        yield state
     finally:
         server.stop()
 
@@ -68,24 +68,24 @@ def preview_server(
 class _ServerThread:
     """A running server."""
 
-    def __init__(self, feeds: PreviewState, address: Address, token: Token, sockets: "list[socket.socket]") -> None:
+    def __init__(self, state: PreviewState, address: Address, token: Token, sockets: "list[socket.socket]") -> None:
         import uvicorn
 
         from edgeclf.toolkit.serve.app import preview_app
 
-        self._feeds = feeds
+        self._state = state
         self._sockets = sockets
-        # One thread: pictures of several cameras queue here and not for the CPUs that classify.
+        # One thread: images of several cameras queue here and do not take the CPUs of the classifier.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="edgeclf-picture")
         port = int(sockets[0].getsockname()[1])
         app = preview_app(
-            feeds,
+            state,
             token=token.value,
             hosts=_hosts(address, sockets) if address.is_loopback else None,
             port=port,
             pool=self._pool,
         )
-        # What uvicorn would log are requests that make no sense and clients that are cut off: nobody's business here.
+        # uvicorn logs malformed requests and clients that are cut off, neither of which the user can act on.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -103,7 +103,7 @@ class _ServerThread:
             )
         )
         self._ready = threading.Event()
-        # A daemon: whatever goes wrong in it, the process ends.
+        # A daemon, so that the process ends whatever happens in it.
         self._thread = threading.Thread(target=self._run, name="edgeclf-serve", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -111,7 +111,7 @@ class _ServerThread:
     def stop(self) -> None:
         """Ends all streams and the thread."""
         self._server.should_exit = True
-        self._feeds.close()
+        self._state.close()
         self._thread.join(_PATIENCE_S + 2)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -140,7 +140,7 @@ def _check_packages() -> None:
 
 
 def _hosts(address: Address, sockets: "list[socket.socket]") -> set[str]:
-    """Names of this machine that a request may use."""
+    """Hosts that a request may name: those of this machine."""
     return {"localhost", "127.0.0.1", "[::1]", address.host or "localhost", *map(visitor_host, sockets)}
 
 

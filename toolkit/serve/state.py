@@ -1,7 +1,7 @@
-"""What the preview knows of the cameras: written by the thread that classifies, read by the server's.
+"""State of the preview: newest result, counts and events of every camera.
 
-`PreviewState.on_result` and `on_event` are all that an application calls; they keep references and counts, and leave
-every other piece of work to whoever asks.
+The classifying threads write it (`PreviewState.on_result`, `on_event`) in microseconds: they keep references and counts.
+The server's thread reads it and does all other work, only for requests.
 """
 
 import datetime as dt
@@ -18,23 +18,23 @@ from edgeclf.runtime.live.results import LiveResult
 _REMEMBERED_SECONDS = 300
 _REMEMBERED_EVENTS = 200
 _TOP_K = 5
-# A busy label is a bug of whoever sends events; it must not become thousands of time series.
+# The kind of an event is a label of a Prometheus series; longer texts are no kinds.
 _LONGEST_KIND = 64
 
-State = Literal["waiting", "live", "stale"]
+Activity = Literal["waiting", "live", "stale"]
 
 
 @dataclass
 class Second:
-    """Results of one second, for the graph.
+    """Sums and maxima over the results of one second, for the graph.
 
     Attributes:
         at_s: The second, since the preview began.
-        count: Results in it.
-        latency_ms: Sum of their latencies.
-        worst_latency_ms: The largest of these.
-        age_ms: Sum of their frames' ages.
-        worst_age_ms: The largest of these.
+        count: Number of results.
+        latency_ms: Sum of latencies.
+        worst_latency_ms: Largest latency.
+        age_ms: Sum of frame ages.
+        worst_age_ms: Largest frame age.
     """
 
     at_s: int
@@ -45,7 +45,7 @@ class Second:
     worst_age_ms: float = 0.0
 
     def add(self, latency_ms: float, age_ms: float) -> None:
-        """Takes one result."""
+        """Adds one result."""
         self.count += 1
         self.latency_ms += latency_ms
         self.worst_latency_ms = max(self.worst_latency_ms, latency_ms)
@@ -60,17 +60,17 @@ class Second:
 
 @dataclass(eq=False)
 class CameraState:
-    """One camera.
+    """Newest result, counts and last seconds of one camera.
 
     Attributes:
-        number: Its place in the order in which cameras were named or seen.
-        name: As results name it.
-        since_s: `time.monotonic()` since which it is waited for.
-        newest: Its newest result; None before there is one.
-        newest_at_s: `time.monotonic()` when that came.
+        number: Position in the order in which cameras were named or seen.
+        name: Name of the camera in its results.
+        since_s: `time.monotonic()` at which waiting for the camera began.
+        newest: Newest result; None before there is one.
+        newest_at_s: `time.monotonic()` of its arrival.
         sequence: Results so far, those with an error included.
-        failed: Those with an error.
-        labels: How often each label was given.
+        failed: Results with an error.
+        labels: Number of results of each label.
     """
 
     number: int
@@ -85,7 +85,7 @@ class CameraState:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, result: LiveResult, now_s: float, at_s: int) -> None:
-        """Takes the newest result."""
+        """Adds the newest result."""
         with self._lock:
             if result.outcome.prediction is None:
                 self.failed += 1
@@ -99,32 +99,32 @@ class CameraState:
             self.sequence += 1
 
     def seconds(self, count: int, before_s: int) -> list[list[float]]:
-        """The last seconds that are over, oldest first."""
+        """The last `count` seconds before `before_s`, oldest first."""
         with self._lock:
             return [second.to_json() for second in self._seconds if before_s - count <= second.at_s < before_s]
 
     def label_counts(self) -> dict[str, int]:
-        """How often each label was given."""
+        """Number of results of each label."""
         with self._lock:
             return dict(self.labels)
 
     def silence_s(self, now_s: float) -> float:
-        """Seconds since the newest result, or since the camera is waited for."""
+        """Seconds since the newest result, or since waiting for the camera began."""
         return max(0.0, now_s - (self.newest_at_s if self.newest is not None else self.since_s))
 
-    def state(self, now_s: float, stale_after_s: float) -> State:
-        """Whether results come."""
+    def activity(self, now_s: float, stale_after_s: float) -> Activity:
+        """Whether results arrive: `waiting` for the first, `live`, or `stale` after too long a silence."""
         if self.newest is None:
             return "waiting"
         return "live" if self.silence_s(now_s) <= stale_after_s else "stale"
 
     def to_json(self, now_s: float, stale_after_s: float) -> dict[str, Any]:
         """The newest result and the counts as plain JSON values."""
-        result, state = self.newest, self.state(now_s, stale_after_s)
+        result, activity = self.newest, self.activity(now_s, stale_after_s)
         document: dict[str, Any] = {
             "id": self.number,
             "camera": self.name,
-            "state": state,
+            "state": activity,
             "seconds_since_frame": round(self.silence_s(now_s), 2),
             "frames_classified": self.sequence - self.failed,
             "frames_failed": self.failed,
@@ -142,7 +142,7 @@ class CameraState:
             error=None if outcome.error is None else str(outcome.error),
             latency_ms=round(outcome.latency_ms, 3),
             age_ms=round(result.age_ms, 3),
-            fps=round(result.fps, 2) if state == "live" else 0.0,
+            fps=round(result.fps, 2) if activity == "live" else 0.0,
             frames_captured=statistics.captured,
             frames_dropped=statistics.dropped,
             reconnects=statistics.reconnects,
@@ -151,17 +151,17 @@ class CameraState:
 
 
 class PreviewState:
-    """All cameras, the newest events, and the figures that a monitoring system collects.
+    """All cameras, the newest events, and the counts that a monitoring system collects; a `Sink`.
 
     Args:
-        model: What the page and the metrics say about the model, plain JSON values.
-        cameras: Names of cameras that are expected; one that never delivers is missed only when it is named here.
-        stale_after_s: Silence after which a camera counts as lost.
+        model: Description of the model for the page and the metrics, plain JSON values.
+        cameras: Names of expected cameras; a camera that never delivers is unhealthy only when it is named here.
+        stale_after_s: Seconds without a result after which a camera counts as lost.
 
     Attributes:
         closing: Whether the preview is about to end.
         event_counts: Events by camera and kind.
-        url: Where the preview is served, without a token.
+        url: Address of the preview, without a token.
         last_event: Number of the newest event, 0 before there is one.
     """
 
@@ -181,19 +181,19 @@ class PreviewState:
             self._camera(name)
 
     def listen(self, listener: Callable[[LiveResult], None]) -> None:
-        """Has every result told to a listener as well, in the thread that classifies; before the first result."""
+        """Registers a function that is called with every result, in the classifying thread; before the first result."""
         self._listeners.append(listener)
 
     def on_result(self, result: LiveResult) -> None:
-        """Takes what a camera's frame gave; microseconds, never waits for a client."""
-        feed = self._cameras.get(result.camera) or self._camera(result.camera)
+        """Receives a result; takes microseconds and never waits for a client."""
+        camera = self._cameras.get(result.camera) or self._camera(result.camera)
         now_s = time.monotonic()
-        feed.add(result, now_s, int(now_s - self._began_s))
+        camera.add(result, now_s, int(now_s - self._began_s))
         for listener in self._listeners:
             listener(result)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Takes something that happened, as names and plain values; `event` and `source` are counted by."""
+        """Receives an event as names and plain values; counted by its `event` and `source`."""
         # A copy that is JSON for certain: paths and times as text, and no NaN, which browsers do not read.
         copied = json.loads(json.dumps(event, default=str), parse_constant=lambda _: None)
         at = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
@@ -204,12 +204,12 @@ class PreviewState:
             self.event_counts[str(copied.get("source", "")), kind] += 1
 
     def close(self) -> None:
-        """Lets everybody who waits go home."""
+        """Ends all streams and waits of clients."""
         self.closing = True
 
     @property
     def cameras(self) -> list[CameraState]:
-        """In the order of their numbers."""
+        """All cameras, in the order of their numbers."""
         with self._lock:
             return list(self._cameras.values())
 
@@ -219,7 +219,7 @@ class PreviewState:
         return time.monotonic() - self._began_s
 
     def events(self, after: int = 0, last: int = _REMEMBERED_EVENTS) -> list[dict[str, Any]]:
-        """The remembered events behind one's number, at most so many, oldest first."""
+        """The last remembered events with a number above `after`, oldest first."""
         with self._lock:
             found = [event for event in self._events if event["id"] > after]
         return found[-last:] if last > 0 else []
@@ -230,14 +230,14 @@ class PreviewState:
             return dict(self.event_counts)
 
     def status(self) -> list[dict[str, Any]]:
-        """Every camera's newest result and counts."""
+        """Newest result and counts of every camera."""
         now_s = time.monotonic()
-        return [feed.to_json(now_s, self.stale_after_s) for feed in self.cameras]
+        return [camera.to_json(now_s, self.stale_after_s) for camera in self.cameras]
 
-    def troubles(self) -> list[str]:
-        """Why this is not healthy, a phrase a camera; none when frames arrive."""
+    def problems(self) -> list[str]:
+        """Why the preview is not healthy, a phrase a camera; empty while every camera delivers."""
         now_s = time.monotonic()
-        return list(_troubles(self.cameras, now_s, self.stale_after_s)) if self._cameras else ["no camera yet"]
+        return list(_problems(self.cameras, now_s, self.stale_after_s)) if self._cameras else ["no camera yet"]
 
     def _camera(self, name: str) -> CameraState:
         with self._lock:
@@ -246,10 +246,10 @@ class PreviewState:
             return self._cameras[name]
 
 
-def _troubles(feeds: Iterable[CameraState], now_s: float, stale_after_s: float) -> Iterable[str]:
-    for feed in feeds:
-        state = feed.state(now_s, stale_after_s)
-        if state == "waiting":
-            yield f"camera {feed.name}: no frame yet"
-        elif state == "stale":
-            yield f"camera {feed.name}: no frame for {feed.silence_s(now_s):.1f} s"
+def _problems(cameras: Iterable[CameraState], now_s: float, stale_after_s: float) -> Iterable[str]:
+    for camera in cameras:
+        activity = camera.activity(now_s, stale_after_s)
+        if activity == "waiting":
+            yield f"camera {camera.name}: no frame yet"
+        elif activity == "stale":
+            yield f"camera {camera.name}: no frame for {camera.silence_s(now_s):.1f} s"

@@ -12,13 +12,13 @@ LABELS = ("red", "green", "blue")
 CLIENT = httpx.Client(verify=False, timeout=20)
 
 
-def get(feeds, path, **options):
-    return CLIENT.get(feeds.url + path, **options)
+def get(preview, path, **options):
+    return CLIENT.get(preview.url + path, **options)
 
 
-def messages(feeds):
+def messages(preview):
     """The stream's messages as pairs of name and document; ends when the stream ends."""
-    with CLIENT.stream("GET", feeds.url + "api/stream") as answer:
+    with CLIENT.stream("GET", preview.url + "api/stream") as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         name = None
         for line in answer.iter_lines():

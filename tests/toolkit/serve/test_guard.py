@@ -19,9 +19,9 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 @pytest.fixture
 def open_to_all(start_preview, make_result):
     """A preview on every address of this machine, reached over loopback."""
-    feeds = start_preview("0.0.0.0:0", TOKEN)
-    feeds.on_result(make_result("red"))
-    return f"http://127.0.0.1:{urlsplit(feeds.url).port}"
+    preview = start_preview("0.0.0.0:0", TOKEN)
+    preview.on_result(make_result("red"))
+    return f"http://127.0.0.1:{urlsplit(preview.url).port}"
 
 
 def ask(

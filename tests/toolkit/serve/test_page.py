@@ -35,10 +35,10 @@ def colours_seen(browser, cameras):
 
 
 def test_the_page_shows_a_moving_stream_and_has_nothing_to_complain_of(start_preview, make_result, publishing, browser):
-    feeds = start_preview()
-    feeds.on_event({"event": "enter", "source": "0", "label": "<b>bold</b>"})
-    with publishing(lambda number: feeds.on_result(make_result(LABELS[number // 10 % 3], number))):
-        browser.open(feeds.url)
+    preview = start_preview()
+    preview.on_event({"event": "enter", "source": "0", "label": "<b>bold</b>"})
+    with publishing(lambda number: preview.on_result(make_result(LABELS[number // 10 % 3], number))):
+        browser.open(preview.url)
         browser.wait_for("document.querySelector('#connection').textContent === 'live'")
         assert colours_seen(browser, 1) == [set(LABELS)]
         for label in LABELS:
@@ -50,32 +50,32 @@ def test_the_page_shows_a_moving_stream_and_has_nothing_to_complain_of(start_pre
         # Whatever an event holds is text.
         assert "enter, label <b>bold</b>" in browser.value("document.querySelector('#events').textContent")
         assert browser.complaints() == []
-        assert {urlsplit(url).netloc for url in browser.requested()} == {urlsplit(feeds.url).netloc}
+        assert {urlsplit(url).netloc for url in browser.requested()} == {urlsplit(preview.url).netloc}
 
 
 def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, make_result, publishing, browser):
     from edgeclf.toolkit.serve.server import preview_server
 
-    def publish_to(feeds):
-        return publishing(lambda number: feeds.on_result(make_result("green", number)))
+    def publish_to(preview):
+        return publishing(lambda number: preview.on_result(make_result("green", number)))
 
     state = "document.querySelector('#connection').textContent"
     overlay = "document.querySelector('.lost').hidden ? '' : document.querySelector('.lost').textContent"
-    with preview_server(":0", None, model={}, cameras=["0"], stale_after_s=2) as feeds:
-        url = feeds.url
+    with preview_server(":0", None, model={}, cameras=["0"], stale_after_s=2) as preview:
+        url = preview.url
         browser.open(url)
         browser.wait_for(f"{state} === 'waiting for a camera'")
         assert browser.value(overlay) == "Waiting for the first frame"
-        with publish_to(feeds):
+        with publish_to(preview):
             browser.wait_for(f"{state} === 'live'")
             assert browser.value(overlay) == ""
         browser.wait_for(f"{state} === 'camera lost'")
         assert "No frame for" in browser.value(overlay)
-        with publish_to(feeds):
+        with publish_to(preview):
             browser.wait_for(f"{state} === 'live'")
     browser.wait_for(f"{state} === 'connection lost'")
     assert browser.value(overlay) == "Connection lost"
-    with preview_server(f":{urlsplit(url).port}", None, model={"file": "another.onnx"}) as feeds, publish_to(feeds):
+    with preview_server(f":{urlsplit(url).port}", None, model={"file": "another.onnx"}) as preview, publish_to(preview):
         browser.wait_for(f"{state} === 'live'")
         browser.wait_for("document.querySelector('#model').textContent === 'another.onnx'")
         assert browser.value("document.querySelectorAll('.camera').length") == 1
@@ -84,23 +84,23 @@ def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, 
 
 def test_many_cameras_all_move_within_the_connections_of_a_browser(start_preview, make_result, publishing, browser):
     count = 9
-    feeds = start_preview(cameras=[str(number) for number in range(count)])
+    preview = start_preview(cameras=[str(number) for number in range(count)])
 
     def publish(number):
         for camera in range(count):
-            feeds.on_result(make_result(LABELS[(number // 15 + camera) % 3], number, camera=str(camera)))
+            preview.on_result(make_result(LABELS[(number // 15 + camera) % 3], number, camera=str(camera)))
 
     with publishing(publish):
-        browser.open(feeds.url)
+        browser.open(preview.url)
         browser.wait_for(f"document.querySelectorAll('.camera[data-state=live]').length === {count}")
         assert colours_seen(browser, count) == [set(LABELS)] * count
         assert browser.complaints() == []
 
 
 def test_the_first_visit_with_the_token_leaves_none_in_the_address(start_preview, make_result, publishing, browser):
-    feeds = start_preview("0.0.0.0:0", TOKEN)
-    url = f"http://127.0.0.1:{urlsplit(feeds.url).port}/"
-    with publishing(lambda number: feeds.on_result(make_result("blue", number))):
+    preview = start_preview("0.0.0.0:0", TOKEN)
+    url = f"http://127.0.0.1:{urlsplit(preview.url).port}/"
+    with publishing(lambda number: preview.on_result(make_result("blue", number))):
         browser.open(url)
         browser.wait_for("document.body.textContent.includes('401: this preview needs its token')")
         browser.open(f"{url}?token={TOKEN}")
@@ -115,9 +115,9 @@ def test_the_first_visit_with_the_token_leaves_none_in_the_address(start_preview
 
 
 def test_a_page_that_nobody_looks_at_asks_for_nothing(start_preview, make_result, publishing, browser):
-    feeds = start_preview()
-    with publishing(lambda number: feeds.on_result(make_result("red", number))):
-        browser.open(feeds.url)
+    preview = start_preview()
+    with publishing(lambda number: preview.on_result(make_result("red", number))):
+        browser.open(preview.url)
         browser.wait_for("document.querySelector('#connection').textContent === 'live'")
         hide = "Object.defineProperty(document, 'visibilityState', {{value: '{}', configurable: true}});"
         tell = "document.dispatchEvent(new Event('visibilitychange'))"
@@ -134,14 +134,14 @@ def test_a_page_that_nobody_looks_at_asks_for_nothing(start_preview, make_result
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_nothing_sticks_out_at_the_side(start_preview, make_result, browser, width):
-    feeds = start_preview()
-    feeds.on_result(
+    preview = start_preview()
+    preview.on_result(
         make_result("red", camera="rtsp://user:***@a-very-long-name-of-a-camera.example.org:554/Streaming/Channels/101")
     )
-    feeds.on_event({"event": "enter", "source": "x" * 120, "label": "y" * 120})
+    preview.on_event({"event": "enter", "source": "x" * 120, "label": "y" * 120})
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600)
     try:
-        browser.open(feeds.url)
+        browser.open(preview.url)
         browser.wait_for("document.querySelector('.answer .label')?.textContent === 'red'")
         assert browser.value("document.documentElement.scrollWidth") <= width
     finally:

@@ -22,12 +22,12 @@ from .clients import CLIENT, LABELS, get, messages
 
 
 def test_status_holds_the_newest_result_of_every_camera(start_preview, make_result):
-    feeds = start_preview(cameras=["door", "gate", "roof"])
-    feeds.on_result(make_result("red", 3, camera="gate"))
-    feeds.on_result(make_result("blue", 8, camera="gate", latency_ms=4.25, statistics=CameraStatistics(20, 12, 2)))
-    feeds.on_result(make_result("green", camera="a camera that nobody named"))
-    feeds.on_result(make_result(None, 1, camera="roof"))
-    document = get(feeds, "api/status").json()
+    preview = start_preview(cameras=["door", "gate", "roof"])
+    preview.on_result(make_result("red", 3, camera="gate"))
+    preview.on_result(make_result("blue", 8, camera="gate", latency_ms=4.25, statistics=CameraStatistics(20, 12, 2)))
+    preview.on_result(make_result("green", camera="a camera that nobody named"))
+    preview.on_result(make_result(None, 1, camera="roof"))
+    document = get(preview, "api/status").json()
     assert document["model"]["labels"] == list(LABELS)
     door, gate, roof, other = document["cameras"]
     assert (door["camera"], door["state"], door["frames_classified"]) == ("door", "waiting", 0)
@@ -45,56 +45,58 @@ def test_status_holds_the_newest_result_of_every_camera(start_preview, make_resu
 
 
 def test_events_are_kept_in_order_and_as_json(start_preview):
-    feeds = start_preview()
+    preview = start_preview()
     for number in range(250):
-        feeds.on_event({"event": "enter", "source": "0", "number": number, "path": Path("a/b"), "bad": float("nan")})
-    found = get(feeds, "api/events").json()["events"]
+        preview.on_event({"event": "enter", "source": "0", "number": number, "path": Path("a/b"), "bad": float("nan")})
+    found = get(preview, "api/events").json()["events"]
     assert [entry["event"]["number"] for entry in found] == list(range(200, 250))
     assert found[-1]["event"] == {"event": "enter", "source": "0", "number": 249, "path": "a/b", "bad": None}
     assert found[-1]["id"] == 250
-    assert len(get(feeds, "api/events?last=1000").json()["events"]) == 200
-    assert get(feeds, "api/events?last=0").json()["events"] == []
+    assert len(get(preview, "api/events?last=1000").json()["events"]) == 200
+    assert get(preview, "api/events?last=0").json()["events"] == []
     for bad in ("-1", "x", "1.5", "9" * 40):
-        assert get(feeds, f"api/events?last={bad}").status_code == 400
+        assert get(preview, f"api/events?last={bad}").status_code == 400
 
 
 def test_health_says_which_camera_is_missing_and_recovers(start_preview, make_result):
-    feeds = start_preview(cameras=["door"], stale_after_s=60)
-    answer = get(feeds, "healthz")
+    preview = start_preview(cameras=["door"], stale_after_s=60)
+    answer = get(preview, "healthz")
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "reason": "camera door: no frame yet"}
     for _ in range(2):
-        feeds.on_result(make_result("red", camera="door"))
-        assert (get(feeds, "healthz").status_code, get(feeds, "healthz").json()) == (200, {"status": "ok"})
-        feeds.cameras[0].newest_at_s -= 70
-        answer = get(feeds, "healthz")
+        preview.on_result(make_result("red", camera="door"))
+        assert (get(preview, "healthz").status_code, get(preview, "healthz").json()) == (200, {"status": "ok"})
+        preview.cameras[0].newest_at_s -= 70
+        answer = get(preview, "healthz")
         assert answer.status_code == 503
         assert re.fullmatch(r"camera door: no frame for \d+\.\d s", answer.json()["reason"])
-        (status,) = get(feeds, "api/status").json()["cameras"]
+        (status,) = get(preview, "api/status").json()["cameras"]
         assert (status["state"], status["fps"]) == ("stale", 0.0)
 
 
 def test_one_missing_camera_of_two_is_not_healthy(start_preview, make_result):
-    feeds = start_preview(cameras=["door", "gate"])
-    feeds.on_result(make_result("red", camera="door"))
-    answer = get(feeds, "healthz")
+    preview = start_preview(cameras=["door", "gate"])
+    preview.on_result(make_result("red", camera="door"))
+    answer = get(preview, "healthz")
     assert (answer.status_code, answer.json()["reason"]) == (503, "camera gate: no frame yet")
 
 
 def test_metrics_count_what_was_published(start_preview, make_result):
-    feeds = start_preview(cameras=["silent"])
+    preview = start_preview(cameras=["silent"])
     rng = fresh_rng()
     published = [(LABELS[rng.integers(3)], f"camera {rng.integers(2)}") for _ in range(60)]
     published += [("red", "camera 0"), ("red", "camera 1")]
     for number, (label, camera) in enumerate(published):
         statistics = CameraStatistics(captured=3 * number, taken=number, reconnects=2)
-        feeds.on_result(make_result(label, number, camera=camera, latency_ms=20.0, age_ms=300.0, statistics=statistics))
+        preview.on_result(
+            make_result(label, number, camera=camera, latency_ms=20.0, age_ms=300.0, statistics=statistics)
+        )
     newest = CameraStatistics(captured=200, taken=61, reconnects=0)
-    feeds.on_result(make_result(None, camera="camera 1", statistics=newest))
-    feeds.on_event({"event": "enter", "source": "camera 0"})
-    feeds.on_event({"event": "enter", "source": "camera 0"})
-    feeds.on_event({"message": "no name"})
-    text = get(feeds, "metrics").text
+    preview.on_result(make_result(None, camera="camera 1", statistics=newest))
+    preview.on_event({"event": "enter", "source": "camera 0"})
+    preview.on_event({"event": "enter", "source": "camera 0"})
+    preview.on_event({"message": "no name"})
+    text = get(preview, "metrics").text
     values = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -129,27 +131,27 @@ def test_metrics_count_what_was_published(start_preview, make_result):
 
 
 def test_metrics_come_in_the_format_that_is_asked_for(start_preview):
-    feeds = start_preview()
-    plain = get(feeds, "metrics")
+    preview = start_preview()
+    plain = get(preview, "metrics")
     assert plain.headers["content-type"].startswith("text/plain; version=")
-    opened = get(feeds, "metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    opened = get(preview, "metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert opened.headers["content-type"].startswith("application/openmetrics-text")
     assert opened.text.endswith("# EOF\n")
 
 
 def test_a_picture_shows_the_newest_frame_and_waits_for_a_newer_one(start_preview, make_result, decode):
-    feeds = start_preview()
-    feeds.on_result(make_result("blue", 0))
-    first = get(feeds, "cameras/0/picture.jpg")
+    preview = start_preview()
+    preview.on_result(make_result("blue", 0))
+    first = get(preview, "cameras/0/picture.jpg")
     assert first.headers["content-type"] == "image/jpeg"
     assert decode(first.content).mean(axis=(0, 1)).argmax() == 0
-    timer = threading.Timer(0.4, lambda: feeds.on_result(make_result("red", 1)))
+    timer = threading.Timer(0.4, lambda: preview.on_result(make_result("red", 1)))
     timer.start()
     started = time.monotonic()
-    second = get(feeds, f"cameras/0/picture.jpg?after={first.headers['edgeclf-sequence']}")
+    second = get(preview, f"cameras/0/picture.jpg?after={first.headers['edgeclf-sequence']}")
     assert time.monotonic() - started > 0.3
     assert decode(second.content).mean(axis=(0, 1)).argmax() == 2
-    assert get(feeds, "cameras/1/picture.jpg").status_code == 404
+    assert get(preview, "cameras/1/picture.jpg").status_code == 404
     assert "cache-control" in second.headers
 
 
@@ -172,33 +174,33 @@ def test_pictures_are_no_larger_than_a_page_needs(decode, size_hw, expected_hw):
 
 @pytest.mark.parametrize("path", ["api/stream", "cameras/0/stream.mjpg", "cameras/0/picture.jpg", "api/status"])
 def test_head_requests_end(start_preview, make_result, path):
-    feeds = start_preview()
-    feeds.on_result(make_result("red"))
-    answer = CLIENT.head(feeds.url + path)
+    preview = start_preview()
+    preview.on_result(make_result("red"))
+    answer = CLIENT.head(preview.url + path)
     assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_results_from_many_threads_are_all_counted(start_preview, make_result):
-    feeds = start_preview()
-    stream = messages(feeds)
+    preview = start_preview()
+    stream = messages(preview)
     next(stream)
 
     def publish(camera):
         for number in range(500):
-            feeds.on_result(make_result(LABELS[number % 3], number, camera=f"camera {camera}"))
+            preview.on_result(make_result(LABELS[number % 3], number, camera=f"camera {camera}"))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(publish, range(4)))
     stream.close()
-    cameras = get(feeds, "api/status").json()["cameras"]
+    cameras = get(preview, "api/status").json()["cameras"]
     assert sorted(camera["camera"] for camera in cameras) == [f"camera {number}" for number in range(4)]
     assert {camera["frames_classified"] for camera in cameras} == {500}
     assert {camera["sequence"] for camera in cameras} == {500}
 
 
 def test_requests_that_make_no_sense_leave_no_trace(start_preview, capfd):
-    feeds = start_preview()
-    parts = urlsplit(feeds.url)
+    preview = start_preview()
+    parts = urlsplit(preview.url)
     capfd.readouterr()
     for request in (
         b"\x16\x03\x01\x02\x00",
@@ -209,16 +211,16 @@ def test_requests_that_make_no_sense_leave_no_trace(start_preview, capfd):
         with socket.create_connection((parts.hostname, parts.port), 10) as client, contextlib.suppress(OSError):
             client.sendall(request)
             client.recv(1000)
-    assert get(feeds, "api/status").status_code == 200
+    assert get(preview, "api/status").status_code == 200
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_bug_is_said_once_on_stderr(start_preview, capfd, monkeypatch):
-    feeds = start_preview()
-    monkeypatch.setattr(feeds, "status", lambda: 1 / 0)
+    preview = start_preview()
+    monkeypatch.setattr(preview, "status", lambda: 1 / 0)
     capfd.readouterr()
     for _ in range(3):
-        assert get(feeds, "api/status").status_code == 500
+        assert get(preview, "api/status").status_code == 500
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("ZeroDivisionError") == 1

@@ -32,9 +32,9 @@ def encoded(monkeypatch):
 
 
 def test_opencv_reads_the_stream_of_pictures(start_preview, make_result, publishing):
-    feeds = start_preview(cameras=["0"])
-    with publishing(lambda number: feeds.on_result(make_result(LABELS[number // 8 % 3], number))):
-        capture = cv2.VideoCapture(feeds.url + "cameras/0/stream.mjpg", cv2.CAP_FFMPEG)
+    preview = start_preview(cameras=["0"])
+    with publishing(lambda number: preview.on_result(make_result(LABELS[number // 8 % 3], number))):
+        capture = cv2.VideoCapture(preview.url + "cameras/0/stream.mjpg", cv2.CAP_FFMPEG)
         try:
             seen = set()
             for _ in range(200):
@@ -50,22 +50,22 @@ def test_opencv_reads_the_stream_of_pictures(start_preview, make_result, publish
 
 
 def test_nothing_is_encoded_unless_somebody_watches(start_preview, make_result, encoded):
-    feeds = start_preview()
+    preview = start_preview()
     for number in range(50):
-        feeds.on_result(make_result("red", number))
+        preview.on_result(make_result("red", number))
     for path in ("", "api/status", "healthz", "metrics"):
-        assert get(feeds, path).status_code == 200
-    stream = messages(feeds)
+        assert get(preview, path).status_code == 200
+    stream = messages(preview)
     next(stream)
     stream.close()
     assert encoded == []
 
 
 def test_a_frame_is_encoded_once_for_any_number_of_clients(start_preview, make_result, publishing, encoded):
-    feeds = start_preview(cameras=["0"])
+    preview = start_preview(cameras=["0"])
     frames = [np.full((90, 160, 3), value, np.uint8) for value in range(256)]
-    with publishing(lambda number: feeds.on_result(make_result("red", number, image_bgr=frames[number % 256]))):
-        clients = [send_request(feeds.url, "/cameras/0/stream.mjpg") for _ in range(5)]
+    with publishing(lambda number: preview.on_result(make_result("red", number, image_bgr=frames[number % 256]))):
+        clients = [send_request(preview.url, "/cameras/0/stream.mjpg") for _ in range(5)]
         counts = [0] * 5
         deadline = time.monotonic() + 20
         while min(counts) < 10 and time.monotonic() < deadline:
@@ -80,15 +80,15 @@ def test_a_frame_is_encoded_once_for_any_number_of_clients(start_preview, make_r
 
 
 def test_the_stream_begins_with_everything_and_goes_on_with_what_is_new(start_preview, make_result, publishing):
-    feeds = start_preview(cameras=["0"])
-    feeds.on_event({"event": "enter", "label": "before"})
-    with publishing(lambda number: feeds.on_result(make_result(LABELS[number % 3], number))):
-        stream = messages(feeds)
+    preview = start_preview(cameras=["0"])
+    preview.on_event({"event": "enter", "label": "before"})
+    with publishing(lambda number: preview.on_result(make_result(LABELS[number % 3], number))):
+        stream = messages(preview)
         name, hello = next(stream)
         assert name == "hello"
         assert hello["model"]["file"] == "colours.onnx"
         assert [entry["event"]["label"] for entry in hello["events"]] == ["before"]
-        feeds.on_event({"event": "enter", "label": "after"})
+        preview.on_event({"event": "enter", "label": "after"})
         events, sequences, seconds = [], [], {}
         deadline = time.monotonic() + 20
         while (len(sequences) < 12 or len(seconds) < 2) and time.monotonic() < deadline:
@@ -106,8 +106,8 @@ def test_the_stream_begins_with_everything_and_goes_on_with_what_is_new(start_pr
 
 
 def test_the_stream_speaks_even_when_no_camera_does(start_preview):
-    feeds = start_preview(cameras=["0"])
-    stream = messages(feeds)
+    preview = start_preview(cameras=["0"])
+    stream = messages(preview)
     names = [next(stream)[0] for _ in range(3)]
     stream.close()
     assert names == ["hello", "status", "status"]
@@ -119,25 +119,25 @@ def resident_mb() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_clients_that_do_not_read_cost_no_memory_and_hold_nobody_up(start_preview, make_result, publishing, decode):
-    feeds = start_preview(cameras=["0"])
+    preview = start_preview(cameras=["0"])
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     frames = [np.roll(noise, number, axis=0) for number in range(8)]
 
     def publish(number):
-        feeds.on_result(make_result("red", number, image_bgr=frames[number % 8]))
-        feeds.on_event({"event": "enter", "text": "x" * 2000})
+        preview.on_result(make_result("red", number, image_bgr=frames[number % 8]))
+        preview.on_event({"event": "enter", "text": "x" * 2000})
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(publishing(publish, 0.01))
         for path in ("/cameras/0/stream.mjpg", "/api/stream") * 8:
-            stack.enter_context(send_request(feeds.url, path))
+            stack.enter_context(send_request(preview.url, path))
         time.sleep(1.0)
         before_mb = resident_mb()
         sequence, taken = 0, 0
         started = time.monotonic()
         # One picture of noise is 0.3 MB: kept for eight clients, those of a few seconds would be more than 100 MB.
         while time.monotonic() - started < 4:
-            answer = get(feeds, f"cameras/0/picture.jpg?after={sequence}")
+            answer = get(preview, f"cameras/0/picture.jpg?after={sequence}")
             sequence, taken = int(answer.headers["edgeclf-sequence"]), taken + 1
         assert decode(answer.content).shape == (480, 640, 3)
         assert resident_mb() - before_mb < 40
@@ -145,19 +145,19 @@ def test_clients_that_do_not_read_cost_no_memory_and_hold_nobody_up(start_previe
 
 
 def test_streams_are_limited_and_health_still_answers(start_preview, make_result):
-    feeds = start_preview()
-    feeds.on_result(make_result("red"))
+    preview = start_preview()
+    preview.on_result(make_result("red"))
     with contextlib.ExitStack() as stack:
         for _ in range(32):
-            client = stack.enter_context(send_request(feeds.url, "/api/stream"))
+            client = stack.enter_context(send_request(preview.url, "/api/stream"))
             assert client.recv(15) == b"HTTP/1.1 200 OK"
-        refused = get(feeds, "cameras/0/stream.mjpg")
+        refused = get(preview, "cameras/0/stream.mjpg")
         assert (refused.status_code, refused.json()) == (503, {"error": "32 streams are open; close one"})
-        assert get(feeds, "healthz").status_code == 200
+        assert get(preview, "healthz").status_code == 200
     # Those that went away make room.
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        with send_request(feeds.url, "/api/stream") as client:
+        with send_request(preview.url, "/api/stream") as client:
             if client.recv(15) == b"HTTP/1.1 200 OK":
                 return
         time.sleep(0.1)
@@ -169,11 +169,11 @@ def test_the_end_is_prompt_with_clients_of_every_kind(start_preview, make_result
 
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     with contextlib.ExitStack() as stack:
-        with preview_server(":0", None, model={}, cameras=["0"]) as feeds:
-            with publishing(lambda number: feeds.on_result(make_result("red", number, image_bgr=noise)), 0.01):
+        with preview_server(":0", None, model={}, cameras=["0"]) as preview:
+            with publishing(lambda number: preview.on_result(make_result("red", number, image_bgr=noise)), 0.01):
                 for path in ("/cameras/0/stream.mjpg", "/api/stream", "/cameras/0/picture.jpg?after=99999999"):
-                    stack.enter_context(send_request(feeds.url, path))
-                parts = urlsplit(feeds.url)
+                    stack.enter_context(send_request(preview.url, path))
+                parts = urlsplit(preview.url)
                 half = stack.enter_context(socket.create_connection((parts.hostname, parts.port)))
                 half.sendall(b"GET / HTTP/1.1\r\nHost:")
                 time.sleep(1.5)
@@ -181,5 +181,5 @@ def test_the_end_is_prompt_with_clients_of_every_kind(start_preview, make_result
         assert time.monotonic() - started < 4
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeclf-serve")]
         # What goes on afterwards does no harm: a camera may deliver once more.
-        feeds.on_result(make_result("red"))
-        feeds.on_event({"event": "enter"})
+        preview.on_result(make_result("red"))
+        preview.on_event({"event": "enter"})

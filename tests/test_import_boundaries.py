@@ -94,6 +94,21 @@ def test_the_commands_for_a_device_work_without_the_heavy_packages(colour_model)
         assert json.loads(done.stdout)["file"] == str(colour_model)
 
 
+def test_a_file_is_evaluated_and_verified_without_the_heavy_packages(colour_model, red_image):
+    data = red_image.parent / "data"
+    (data / "red").mkdir(parents=True)
+    (data / "red" / "1.png").write_bytes(red_image.read_bytes())
+    for command in (["evaluate", colour_model, data], ["verify", colour_model, data, "--against", colour_model]):
+        done = run_blocked(HEAVY, *command, "--json")
+        assert done.returncode == 0, done.stderr
+        assert 1.0 in (json.loads(done.stdout).get("accuracy"), json.loads(done.stdout).get("agreement"))
+
+
+def test_the_export_floor_loads_none_of_the_heavy_packages():
+    assert not loaded_by("import edgeclf.export") & {*HEAVY, *ROOF, *DEVICE}
+    assert not loaded_by("from edgeclf.export import ExportOptions, verify_classifier") & {*HEAVY, *ROOF}
+
+
 @pytest.mark.parametrize(
     ("blocked", "sentence"),
     [

@@ -47,10 +47,11 @@ def evaluate(
     from edgeclf.runtime.metrics import classification_report
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
     from edgeclf.toolkit.reports.classification import print_report
-    from edgeclf.training.run.folder import load_run
 
     opened: ProbabilityModel
     if model.is_dir():
+        from edgeclf.training.run.folder import load_run
+
         opened, ran_on = load_run(model).load_classifier().as_trained(), "Keras"
     else:
         session = ModelSession(

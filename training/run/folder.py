@@ -17,7 +17,6 @@ from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.split import read_split
-from edgeclf.training.qat.model import simulated_network
 from edgeclf.training.run.export_inputs import RunImages, export_images
 
 MODEL_FILE = "model.keras"
@@ -107,6 +106,8 @@ class Run:
             RunFolderError: The model's file is damaged.
             MissingPackageError: TensorFlow is not installed.
         """
+        from edgeclf.training.qat.model import simulated_network
+
         model = self.load_model()
         in_8_bits = bool(self.spec.training.get("ranges_8bit"))
         simulate = (lambda: simulated_network(model, self.spec)) if in_8_bits else None

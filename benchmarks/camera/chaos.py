@@ -1,9 +1,9 @@
-"""Puts a camera through what networks do, and counts what is left behind.
+"""Cuts, garbles and kills a camera's stream, and counts frames and what the process is left holding.
 
     python benchmarks/camera/chaos.py [--cuts 50] [--garbage 10000] [--quick] [--json]
 
-A stream that is cut and restored `--cuts` times, with `--garbage` parts of random bytes among good pictures, then a camera
-whose process is killed and started again. `edgeclf infer` must not end, count every picture, every damaged part and every
+A stream that is cut and restored `--cuts` times, with `--garbage` parts of random bytes among good frames, then a camera
+whose process is killed and started again. `edgeclf infer` must not end, count every frame, every damaged part and every
 reconnect exactly, and hold no more threads, open files or memory after than after the first five cuts. Exit code 1 when
 any of this fails. Takes about six seconds a cut: the pauses before opening anew are those of a real run.
 """
@@ -62,7 +62,11 @@ def serve(port: int, cuts: int, garbage: int, marks: Path, *, is_second: bool) -
 
 
 def wait_for(path: Path, seconds: float) -> None:
-    """Waits until a file is there."""
+    """Waits until a file exists.
+
+    Raises:
+        SystemExit: It does not within so many seconds.
+    """
     deadline_s = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline_s:
@@ -71,7 +75,7 @@ def wait_for(path: Path, seconds: float) -> None:
 
 
 def held(pid: int) -> dict[str, float]:
-    """What a process holds now."""
+    """Threads, open files and resident memory (MB) of a process."""
     process = Path(f"/proc/{pid}")
     pages = int((process / "statm").read_text().split()[1])
     return {
@@ -82,13 +86,13 @@ def held(pid: int) -> dict[str, float]:
 
 
 def events_in(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of a kind so far."""
+    """The events of one kind in a JSON-lines file; none where it does not exist yet."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
-    """One run of everything."""
+    """Cuts, garbage and the kill in one run of `edgeclf infer`; its counts next to what was sent."""
     model, _ = write_slow_model(folder, 5.0)
     events = folder / "events.jsonl"
     server_command = [sys.executable, __file__, "--serve", folder, "--cuts", cuts, "--garbage", garbage]

@@ -1,6 +1,7 @@
-"""Measures how old a camera's frames are when their result is there.
+"""Measures the age of a camera's frames when their result is there.
 
-    python benchmarks/camera/frame_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting] [--quick] [--json]
+    python benchmarks/camera/frame_age.py [--seconds 60] [--fps 30] [--infer-ms 80] [--waiting]
+                                          [--quick] [--json]
 
 A local MJPEG camera sends frames; `edgeclf infer` classifies them with a model made to take `--infer-ms`: a convolution
 repeated as often as that takes on this machine. The age runs from the arrival of a frame's last byte to its result.
@@ -34,7 +35,7 @@ _ALLOWED_MS = 10.0
 
 
 def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -> list[dict[str, Any]]:
-    """The results of a run as the library gives them: seconds since the first, age, latency."""
+    """Time (s), age and latency (ms) of every result of a run."""
     picture = jpeg_of(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8))
     with MjpegCamera(lambda _: MjpegCamera.paced(picture, 1 / fps)) as camera:
         out = folder / "ages.json"
@@ -45,7 +46,7 @@ def run(model: Path, seconds: float, fps: float, wait_ms: float, folder: Path) -
 
 
 def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> None:
-    """In a process of its own, as a camera's user has it: `edgeclf infer` with an observer beside."""
+    """Runs `edgeclf infer` with a sink that keeps ages; in a process of its own, as a camera's user has it."""
     from edgeclf.runtime import Classifier
     from edgeclf.runtime.live.results import LiveResult
     from edgeclf.runtime.live.source import parse_cameras
@@ -55,22 +56,22 @@ def observe(model: str, url: str, seconds: float, wait_ms: float, out: str) -> N
     from edgeclf.toolkit.infer.records import SinkOptions
 
     class Watcher:
-        """Keeps the ages."""
+        """A sink that keeps ages and latencies."""
 
         def __init__(self) -> None:
             self.results: list[dict[str, float]] = []
 
         def on_result(self, result: LiveResult) -> None:
-            """Takes a result."""
+            """Keeps a result's figures."""
             self.results.append(
                 {"at_s": time.monotonic(), "age_ms": result.age_ms, "latency_ms": result.outcome.latency_ms}
             )
 
         def on_event(self, event: object) -> None:
-            """Nothing."""
+            """Ignores events."""
 
     class Waiting(ModelSession):
-        """Takes at least so long, without the processor."""
+        """A session whose inference takes at least so long, without the processor."""
 
         def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
             """See `ModelSession`."""

@@ -51,7 +51,7 @@ class MjpegCamera:
 
     @staticmethod
     def paced(body: bytes, interval_s: float) -> Iterator[bytes]:
-        """The same part for ever, on a schedule."""
+        """Repeats a part for ever, at a fixed interval that sending does not stretch."""
         due_s = time.monotonic()
         while True:
             yield body
@@ -67,5 +67,5 @@ class MjpegCamera:
 
 
 def jpeg_of(image_bgr: UInt8Array) -> bytes:
-    """(H, W, 3) uint8 BGR as a JPEG."""
+    """Encodes an image, (H, W, 3) uint8 BGR, as JPEG."""
     return bytes(cv2.imencode(".jpg", image_bgr)[1].tobytes())

@@ -1,4 +1,4 @@
-"""Measures what the web preview costs the classification of frames, with nobody watching, one browser, and five.
+"""Measures the cost of the web preview to the classification of frames, with 0, 1 and 5 clients.
 
     python benchmarks/camera/serve.py MODEL.onnx [--rounds 5] [--seconds 2] [--size 1280x720] [--threads 1]
                                        [--quick] [--json]
@@ -117,7 +117,7 @@ def _image(frame: CameraFrame) -> UInt8Array:
 
 @contextlib.contextmanager
 def watching(url: str, clients: int) -> Iterator[Callable[[], int]]:
-    """Clients in a process of their own; yields what ends them and gives the pictures they got."""
+    """Clients in a process of their own; yields a function that ends them and returns the number of frames they got."""
     host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
     command = [sys.executable, "-c", _CLIENT, host, port, clients]
     with background_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -127,7 +127,7 @@ def watching(url: str, clients: int) -> Iterator[Callable[[], int]]:
 
 
 def measure(session: ModelSession, frames: list[UInt8Array], rounds: int, seconds: float) -> list[Turn]:
-    """Every way once a round, forwards and backwards by turns."""
+    """Classifies once a round without a preview and with each number of clients, in turns."""
     ways = {str(clients): partial(_turn, session, frames, seconds, clients) for clients in (None, *_CLIENTS)}
     return [turn for turns in run_in_turns(ways, rounds).values() for turn in turns]
 
@@ -135,7 +135,7 @@ def measure(session: ModelSession, frames: list[UInt8Array], rounds: int, second
 def _turn(session: ModelSession, frames: list[UInt8Array], seconds: float, clients: int | None) -> Turn:
     if clients is None:
         return Turn("no preview", classify(session, frames, seconds, None)[0])
-    # Where it serves is of no interest here.
+    # The address it prints is of no use here.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
         preview = stack.enter_context(preview_server(":0", None, model={}, cameras=["0"]))
         pictures = stack.enter_context(watching(preview.url, clients)) if clients else None

@@ -5,10 +5,10 @@
     python benchmarks/doctor/battery.py --quick
     python benchmarks/doctor/battery.py DATA --clean-only --seeds 0 1 2 3 4 5 6 7 8 9
 
-DATA has train/ and test/ folders, class folders in each. For every seed a sample of its images is copied and looked at
+DATA has train/ and test/ folders, class folders in each. For every seed a sample of its images is copied and examined
 as it is, for false alarms; then every fault is injected into a copy of that copy. A fault counts as found when a problem
 or a warning names the right cause with the right evidence; recall and precision are those of the images it names.
-Pictures that an injection did not touch are looked at only once, so that a fault costs what it changes.
+Images that an injection did not touch are examined only once, so that a fault costs what it changes.
 """
 
 import argparse
@@ -91,7 +91,7 @@ class Clean:
 
 
 def all_faults() -> tuple[Fault, ...]:
-    """The faults of every module in `faults/`, by their lines."""
+    """The faults of every module in `faults/`, sorted by group."""
     names = sorted(path.stem for path in (Path(__file__).parent / "faults").glob("[!_]*.py") if path.stem != "base")
     modules = [importlib.import_module(f"benchmarks.doctor.faults.{name}") for name in names]
     found: list[Fault] = [fault for module in modules for fault in module.FAULTS]
@@ -110,7 +110,7 @@ def choose_faults(patterns: Sequence[str] | None) -> tuple[Fault, ...]:
 
 
 def copy_sample(source: Path, target: Path, images: int | None, generator: np.random.Generator) -> int:
-    """Copies a data set, or a share of every class in every part that leaves about so many images; gives their number."""
+    """Copies a data set, or a share of every class in every split that leaves about so many images; gives their number."""
     groups: dict[Path, list[Path]] = {}
     for path in sorted(source.rglob("*")):
         if path.is_file() and looks_like_image(path):
@@ -132,7 +132,7 @@ class Battery:
 
     Args:
         folder: For the copies.
-        cache_folder: For the features of clean pictures; None takes the default.
+        cache_folder: For the features of clean images; None takes the default.
     """
 
     def __init__(self, folder: Path, cache_folder: CacheFolder | None) -> None:
@@ -148,7 +148,7 @@ class Battery:
         return [finding.to_json() for finding in examination.findings], time.perf_counter() - started
 
     def try_clean(self, data: Path, seed: int, images: int) -> Clean:
-        """Looks at a clean copy, and forgets the pictures of the one before."""
+        """Examines a clean copy, and drops what is remembered of the images of the one before."""
         self._memory = ScanCache()
         findings, seconds = self.examine(data, clean=True)
         by_severity = {
@@ -158,7 +158,7 @@ class Battery:
         return Clean(seed, images, by_severity["problem"], by_severity["warning"], seconds)
 
     def try_fault(self, clean: Path, fault: Fault, seed: int) -> Tried:
-        """Injects a fault into a copy of a clean copy and looks at it."""
+        """Injects a fault into a copy of a clean copy and examines that."""
         folder = self._folder / "injected"
         data = folder / "data"
         shutil.copytree(clean, data)
@@ -192,7 +192,7 @@ class Battery:
 
 
 def summarize(tried: Sequence[Tried]) -> list[dict[str, Any]]:
-    """One row a fault."""
+    """The figures of each fault over all seeds, one row a fault."""
     rows = []
     for name in dict.fromkeys(item.fault for item in tried):
         runs = [item for item in tried if item.fault == name]
@@ -250,13 +250,13 @@ def print_report(report: Report, cleans: Sequence[Clean], rows: Sequence[Mapping
 
 
 def _check_packages(parser: argparse.ArgumentParser) -> None:
-    """Ends where the doctor would say that it cannot look at labels, which here would count as missed."""
+    """Ends where packages are missing: label noise, which the doctor then cannot judge, would count as missed."""
     if missing := [name for name in ("cleanlab", "sklearn") if importlib.util.find_spec(name) is None]:
         parser.error(f"{' and '.join(missing)} missing: install edgeclf[doctor]")
 
 
 def run_battery(given: argparse.Namespace, faults: Sequence[Fault]) -> tuple[list[Clean], list[Tried]]:
-    """A clean copy for every seed, and every fault in copies of it; says on stderr how far it is."""
+    """Examines a clean copy for every seed, and every fault in copies of it, with progress on stderr."""
     cleans: list[Clean] = []
     tried: list[Tried] = []
     with working_folder() as folder:

@@ -1,4 +1,4 @@
-"""Trains networks, exports each to int8, and says what that keeps and costs, and which file edgeclf recommends.
+"""Compares int8 with fp32 for every network: accuracy, agreement, latency, size, and the file that edgeclf recommends.
 
     python benchmarks/int8/networks.py DATA [--archs small-cnn resnet8 ...] [--epochs 20] [--effort quick]
                                         [--quick] [--json]

@@ -90,7 +90,7 @@ def onnxruntime_file(
 
 
 def openvino_engine(model: bytes) -> Run:
-    """A model file in OpenVINO on the CPU."""
+    """Opens a model file in OpenVINO on the CPU, one thread."""
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def nncf_model(fp32: onnx.ModelProto, calibration_rgb: UInt8Array) -> onnx.Model
 
 
 def litert_file(network: KerasModel, calibration_rgb: UInt8Array) -> bytes:
-    """A Keras network as int8 LiteRT file, post-training quantization with its defaults."""
+    """LiteRT's post-training int8 quantization of a Keras network with its defaults."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -125,7 +125,7 @@ def litert_file(network: KerasModel, calibration_rgb: UInt8Array) -> bytes:
 
 
 def litert_engine(model: bytes) -> Run:
-    """A LiteRT file with XNNPACK, image by image: its batch size is fixed."""
+    """Opens a LiteRT file with XNNPACK, one thread; images run one by one, as the batch size is fixed."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=model, num_threads=1)

@@ -1,11 +1,11 @@
-"""Measures how much of what post-training quantization loses quantization-aware training wins back.
+"""Measures the share of post-training quantization's loss that quantization-aware training wins back.
 
     python benchmarks/int8/qat.py DATA [--factor 64] [--epochs 40] [--qat-epochs 10] [--seed 0]
                                    [--quick] [--json]
 
 A small-cnn is trained from scratch. Then one channel of each residual stream is made FACTOR times larger, and what reads
 it as many times smaller: in float the network is the same, in 8 bits the other channels are left with a few levels. It is
-quantized as it is, by the default recipe and by the one that evens channels out first, and exported after
+quantized as it is, by the default recipe and by the one that equalizes channels first, and exported after
 `edgeclf train --from RUN --qat`. Accuracies are of the files, on test images; what was lost is what the default recipe lost.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(folder: Path, data: Path, given: argparse.Namespace) -> dict[str, float | None]:
-    """Trains, makes uneven, quantizes, trains for 8 bits, exports."""
+    """Trains a network, makes its channels uneven, quantizes it, trains it for 8 bits and exports it."""
 
     def run(*arguments: object) -> dict[str, Any]:
         document: dict[str, Any] = run_edgeclf(*arguments, cache=folder / "cache").document
@@ -88,7 +88,7 @@ def measure(folder: Path, data: Path, given: argparse.Namespace) -> dict[str, fl
 
 
 def _quantized(run: Path, data: Path) -> dict[str, float]:
-    """Test accuracy of a run's float file, and of what two recipes make of it."""
+    """Test accuracy of a run's float network and of two int8 recipes for it."""
     loaded = run_folder.load_run(run)
     labels, preprocess = loaded.spec.labels, loaded.spec.preprocess
     share = max(1, _CALIBRATION // len(labels))

@@ -47,7 +47,7 @@ class Weights:
         return numpy_helper.to_array(self._tensors[self.layers[layer].input[operand]]).copy()
 
     def set(self, layer: int, operand: int, values: FloatArray) -> None:
-        """Replaces them, for this layer alone."""
+        """Replaces a layer's weights (operand 1) or biases (operand 2), for this layer alone."""
         node = self.layers[layer]
         name = f"{node.input[operand]}_of_{layer}"
         if name not in self._tensors:
@@ -69,7 +69,7 @@ class Weights:
 
 
 def near_dead_channel(weights: Weights) -> None:
-    """One channel of every depthwise layer hardly depends on its input, and gives a constant."""
+    """Makes one channel of every depthwise layer almost independent of its input: a constant."""
     for layer in weights.depthwise():
         kernel, bias = weights.get(layer, 1), weights.get(layer, 2)
         kernel[0] *= 1e-7 / max(float(np.abs(kernel[0]).max()), 1e-30)
@@ -83,7 +83,7 @@ def near_dead_channel(weights: Weights) -> None:
 
 
 def uneven_channel(weights: Weights) -> None:
-    """One output of the first linear layer is 1,000 times larger, and read as many times smaller."""
+    """Makes one output of the first projection 1,000 times larger, and the weights that read it as many times smaller."""
     layer = weights.depthwise()[0] + 1
     kernel, bias, following = weights.get(layer, 1), weights.get(layer, 2), weights.get(layer + 1, 1)
     kernel[0], bias[0] = kernel[0] * _FACTOR, bias[0] * _FACTOR
@@ -94,7 +94,7 @@ def uneven_channel(weights: Weights) -> None:
 
 
 def neighbours_add_up(weights: Weights) -> None:
-    """The channels between expansion and projection are ordered so that neighbours have weights of one sign."""
+    """Orders the channels between expansion and projection so that neighbours have weights of one sign."""
     for layer in weights.depthwise()[1:]:
         # Expansion (O, I, 1, 1), depthwise (O, 1, k, k) and projection (P, O, 1, 1) with their O channels.
         order = _aligned(weights.get(layer + 1, 1)[:, :, 0, 0])
@@ -104,8 +104,8 @@ def neighbours_add_up(weights: Weights) -> None:
 
 
 def _aligned(projection: FloatArray) -> IntArray:
-    """An order of the columns in which neighbours point the same way, those that point it furthest first."""
-    # Where the kernel saturates is where both are large with one sign: their elementwise product summed.
+    """An order of the columns that puts those with the largest same-sign products next to each other, the largest first."""
+    # A kernel saturates where two neighbours are large with one sign: the sum of their positive products.
     likeness = np.maximum(projection.T[:, None] * projection.T[None], 0).sum(axis=2)
     np.fill_diagonal(likeness, -1.0)
     order: list[int] = []

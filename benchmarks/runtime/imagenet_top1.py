@@ -27,7 +27,7 @@ LIMITS = {"efficientnet-lite0": 0.88, "efficientnet-lite1": 0.88, "efficientnet-
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a network got right, as shares of the images.
+    """Accuracy of one network, as shares of the images.
 
     Attributes:
         architecture: Its name.

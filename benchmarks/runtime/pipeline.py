@@ -1,4 +1,4 @@
-"""Measures a folder of JPEGs through `Classifier.stream` against what the CPUs could do at best, and a plain loop.
+"""Measures the throughput of `Classifier.stream` on a folder of photographs against the CPUs' best and a plain loop.
 
     python benchmarks/runtime/pipeline.py MODEL IMAGES [--images 600] [--large 60] [--rounds 5] [--memory] [--quick] [--json]
 
@@ -49,7 +49,7 @@ _WARM_UP = 150
 
 @dataclass(frozen=True)
 class Rates:
-    """Images per second over one folder, medians, and what they are worth.
+    """Images per second over one folder, medians, and their ratios to the ideal and to the plain loop.
 
     Attributes:
         name: The photographs.
@@ -174,7 +174,7 @@ def _stream(classifier: Classifier, paths: Sequence[Path]) -> tuple[float, float
 
 
 def _wanted_cpu_s() -> float:
-    """Seconds that this process's threads have run or waited for a CPU; only run where the system says no more."""
+    """Seconds that this process's threads have run or waited for a CPU; run alone, where the system counts no waiting."""
     tasks = list(Path("/proc/self/task").glob("*/schedstat"))
     if not tasks:
         return time.process_time()
@@ -182,7 +182,7 @@ def _wanted_cpu_s() -> float:
 
 
 def _plain(session: "onnxruntime.InferenceSession", paths: Sequence[Path], size_hw: tuple[int, int]) -> float:
-    """Images per second of what one writes first."""
+    """Images per second of a loop of cv2.imread, cv2.resize and session.run."""
     start = time.perf_counter()
     for path in paths:
         image = cv2.resize(cv2.imread(str(path)), size_hw[::-1])
@@ -216,7 +216,7 @@ def _stream_only(model: Path, paths: Sequence[Path], length: int) -> None:
 
 
 def _peak_mb() -> float:
-    """The most memory this process has held; what getrusage says includes the process that started it."""
+    """Peak memory of this process in MB; getrusage would include the process that started it."""
     status = Path("/proc/self/status")
     if status.is_file():
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]

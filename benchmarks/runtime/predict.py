@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def measure(model: Path, rounds: int, threads: int | None) -> dict[str, Any]:
-    """Both in turns, after a check that they give the same probabilities."""
+    """Times both sides in turns, after a check that they give the same probabilities."""
     threads = threads or usable_cpus()
     cv2.setNumThreads(threads)
     classifier = Classifier(model, device="cpu", threads=threads)

@@ -1,4 +1,4 @@
-"""Measures what decoding large JPEGs at a reduced size changes in predictions and in time.
+"""Measures the effect of decoding large JPEGs at a reduced size on predictions and time.
 
     python benchmarks/runtime/reduced_jpeg.py IMAGES MODEL [MODEL ...] [--images 400] [--quick] [--json]
 
@@ -33,7 +33,7 @@ _PIXELS = 12_000_000
 
 @dataclass(frozen=True)
 class Change:
-    """What one way of decoding changes next to decoding all pixels.
+    """Effect of one way of decoding, against decoding all pixels.
 
     Attributes:
         model: The model file.
@@ -59,7 +59,7 @@ class Change:
 
 
 def measure(model: Path, paths: list[Path]) -> list[Change]:
-    """Both ways, for one model."""
+    """Decodes every photograph in three ways and compares the probabilities of one model."""
     session = ModelSession(model)
     preprocess = session.spec.preprocess
     rows: dict[str, list[npt.NDArray[np.float32]]] = {"full": [], "reduced": [], "quality 95": []}

@@ -1,4 +1,4 @@
-"""Measures what `edgeclf train` reaches with the given options: medians over seeds, every run with a cold cache.
+"""Measures accuracy, calibration and time of `edgeclf train`: medians over seeds, every run with a cold cache.
 
     python benchmarks/training/accuracy.py DATA [--seeds 0 1 2] [--export] [--quick] [--json] [-- options of edgeclf train]
 

@@ -1,4 +1,4 @@
-"""Measures what one photograph more costs a data set whose pixels are cached: seconds and bytes written.
+"""Measures the cost of one more photograph in a data set whose pixels are cached: seconds and bytes written.
 
     python benchmarks/training/cache_growth.py [--images 50000] [--size 120] [--quick] [--json]
 
@@ -7,10 +7,8 @@ nothing changed, once with one photograph more. `written MB` is what the process
 picture of about 1 MB counted; `growth MB` by how much the cache folder is larger afterwards.
 """
 
-import os
-import subprocess
+import resource
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import Arguments, Report, cache_environment, edgeclf_command, working_folder
+from benchmarks.common import Arguments, Report, cache_environment, edgeclf_command, run_process, working_folder
 from benchmarks.training.memory import write_images
 
 _BLOCK_BYTES = 512
@@ -27,10 +25,10 @@ _BLOCK_BYTES = 512
 
 @dataclass(frozen=True)
 class Prepared:
-    """What one preparation of the images cost.
+    """Cost of one preparation of the images.
 
     Attributes:
-        run: What it was.
+        run: Its name.
         seconds: From the start of the process to its end.
         written_mb: Written to files by the process, MB.
         growth_mb: By how much the cache folder is larger afterwards, MB.
@@ -43,28 +41,23 @@ class Prepared:
 
 
 def prepare(run: str, folder: Path, size: int) -> Prepared:
-    """Prepares the images in `folder/data` with the cache in `folder/cache`.
-
-    Raises:
-        SystemExit: The command failed.
-    """
+    """Prepares the images in `folder/data` with the cache in `folder/cache`."""
     options = ("--arch", "small-cnn", "--augment", "light", "--image-size", size)
     command = edgeclf_command("train", folder / "data", "--show-augmentation", folder / "grid.png", *options)
-    before = _folder_bytes(folder / "cache")
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=cache_environment(folder / "cache"), stderr=subprocess.DEVNULL)
-    # The resources of this child alone, which subprocess does not give.
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    growth = _folder_bytes(folder / "cache") - before
-    return Prepared(run, seconds, usage.ru_oublock * _BLOCK_BYTES / 1e6, growth / 1e6)
+    size_before, blocks_before = _folder_bytes(folder / "cache"), _blocks_written()
+    done = run_process(command, cache_environment(folder / "cache"))
+    written = (_blocks_written() - blocks_before) * _BLOCK_BYTES
+    growth = _folder_bytes(folder / "cache") - size_before
+    return Prepared(run, done.seconds, written / 1e6, growth / 1e6)
 
 
 def _folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _blocks_written() -> int:
+    """Blocks that the ended children of this process have had written."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def fit_once(side: str, given: argparse.Namespace) -> float:
-    """Fits in this process and gives images/s of the second epoch."""
+    """Images/s of the second epoch of a fit in this process."""
     import numpy as np
 
     rng = np.random.default_rng(0)

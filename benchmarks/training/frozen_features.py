@@ -38,7 +38,7 @@ _ARCHITECTURE = "efficientnet-lite0"
 
 
 def train_with_keras(data: Path, size: int) -> dict[str, float]:
-    """What a user of Keras would write; gives test accuracy and the seconds of each stage."""
+    """Trains as a user of Keras would: test accuracy, and the seconds of each stage."""
     started = time.perf_counter()
     # Before edgeclf's own import, which would turn oneDNN on.
     import keras
@@ -95,7 +95,7 @@ def train_with_keras(data: Path, size: int) -> dict[str, float]:
 
 
 class Sides:
-    """Both sides: each call is one round of one of them, and its figures are kept."""
+    """Both sides of the comparison: a call is one round of one side, and its figures are kept."""
 
     def __init__(self, data: Path, size: int, onednn: str) -> None:
         self._data, self._size = data, size

@@ -41,7 +41,7 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 
 def main() -> int:
-    """Prints the peak."""
+    """Prints the peak, or JSON."""
     arguments = Arguments(__doc__, quick={"images": 60, "size": 32}, train_options=_DEFAULT)
     arguments.add_argument("--images", type=int, default=50_000)
     arguments.add_argument("--size", type=int, default=120)

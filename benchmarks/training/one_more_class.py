@@ -1,4 +1,4 @@
-"""Measures what adding a class to a run costs: accuracy of the old classes, and time against training anew.
+"""Measures the cost of adding a class to a run: accuracy of the old classes, and time against training anew.
 
     python benchmarks/training/one_more_class.py DATA IMAGE... [--name new] [--seeds 0 1 2] [--options '...']
                                                 [--quick] [--json]

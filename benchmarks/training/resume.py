@@ -1,4 +1,4 @@
-"""Kills a training with SIGKILL in the middle of an epoch, resumes it, and compares it with one that was left alone.
+"""Kills a training with SIGKILL in the middle of an epoch, resumes it, and compares it with an uninterrupted one.
 
     python benchmarks/training/resume.py DATA [--kill-in-epoch 3] [--quick] [--json] [-- options of edgeclf train]
 
@@ -29,7 +29,7 @@ _DEFAULT = ["--arch", "seed-cnn", "--image-size", "89", "--epochs", "5", "--augm
 
 
 def finished_epochs(run: Path) -> int:
-    """Epochs that `history.csv` holds."""
+    """Number of epochs in `history.csv`."""
     try:
         with (run / "history.csv").open(newline="", encoding="utf-8") as file:
             return sum(1 for _ in csv.DictReader(file))
@@ -38,7 +38,7 @@ def finished_epochs(run: Path) -> int:
 
 
 def train_and_kill(data: Path, run: Path, options: list[str], cache: Path, epoch: int) -> tuple[int, float]:
-    """Starts a training and kills it half-way through an epoch, as the one before lets expect.
+    """Starts a training and kills it half-way through an epoch, judged by the duration of the one before.
 
     Returns:
         The epoch that was killed, a later one where that went by more quickly, and the seconds waited in it.
@@ -63,7 +63,7 @@ def train_and_kill(data: Path, run: Path, options: list[str], cache: Path, epoch
 
 
 def main() -> int:
-    """Prints what was compared."""
+    """Prints the comparison, or JSON."""
     arguments = Arguments(__doc__, quick={}, train_options=_DEFAULT)
     arguments.add_input("data", "folder with train/ and test/")
     arguments.add_argument("--kill-in-epoch", type=int, default=3)

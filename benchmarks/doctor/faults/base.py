@@ -1,4 +1,4 @@
-"""What the doctor's battery injects: a fault is a change of a clean copy of a labelled folder, and what the doctor must say then."""
+"""Faults of the doctor's battery: a change of a clean copy of a labelled folder, and the finding that it must bring."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Truth:
-    """What was done to a copy.
+    """The finding that a changed copy must bring.
 
     Attributes:
         causes: Any of these, as a finding's `cause`, is right.
@@ -46,7 +46,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the doctor made of one fault.
+    """How the doctor's findings answer one fault.
 
     Attributes:
         found: Whether a finding of severity problem or warning names a right cause with the right evidence.
@@ -62,7 +62,7 @@ class Verdict:
 
 
 def judge(findings: Sequence[Mapping[str, Any]], truth: Truth) -> Verdict:
-    """Compares what the doctor says, as its JSON, with what was done."""
+    """Compares the doctor's findings, as its JSON, with the truth."""
     matching = [
         (rank, finding)
         for rank, finding in enumerate(findings, 1)

@@ -1,4 +1,4 @@
-"""Copies that the doctor must find: test images that lie in the training data as well, and pictures under two classes."""
+"""Duplicates that the doctor must find: test images that are training images too, and images under two classes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.common import image_files
 from benchmarks.doctor.faults.base import Fault, Truth
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.batch.sources import looks_like_image
 from edgeclf.runtime.images.preprocess import load_image
 
 Change = Callable[[UInt8Array, np.random.Generator], UInt8Array]
@@ -17,13 +17,8 @@ Change = Callable[[UInt8Array, np.random.Generator], UInt8Array]
 _QUALITY = 92
 
 
-def files(folder: Path, part: str) -> list[Path]:
-    """The images of a part, sorted."""
-    return [path for path in sorted((folder / part).rglob("*")) if looks_like_image(path)]
-
-
 def same(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Array:
-    """The image as it is."""
+    """Changes nothing."""
     return image_bgr
 
 
@@ -57,7 +52,7 @@ def mirrored(image_bgr: UInt8Array, _generator: np.random.Generator) -> UInt8Arr
 
 
 def one_after_the_other(*changes: Change) -> Change:
-    """All of them."""
+    """Applies changes in order."""
 
     def change(image_bgr: UInt8Array, generator: np.random.Generator) -> UInt8Array:
         for one in changes:
@@ -76,7 +71,7 @@ def write_jpeg(path: Path, image_bgr: UInt8Array, quality: int = _QUALITY) -> No
 
 
 def _copy(source: Path, stem: Path, change: Change | None, quality: int, generator: np.random.Generator) -> None:
-    """Copies a file's bytes where `change` is None; otherwise writes what becomes of the picture."""
+    """Copies a file's bytes where `change` is None; otherwise writes the changed image."""
     if change is None:
         stem.with_suffix(source.suffix).write_bytes(source.read_bytes())
     else:
@@ -85,7 +80,7 @@ def _copy(source: Path, stem: Path, change: Change | None, quality: int, generat
 
 def _leak(folder: Path, generator: np.random.Generator, *, share: float, change: Change | None, quality: int) -> Truth:
     """Copies a share of the test images into the training data, under their class."""
-    tested = files(folder, "test")
+    tested = image_files(folder / "test")
     chosen = generator.permutation(len(tested))[: max(1, round(share * len(tested)))]
     for number, position in enumerate(sorted(chosen.tolist())):
         source = tested[position]
@@ -98,7 +93,7 @@ def _leak(folder: Path, generator: np.random.Generator, *, share: float, change:
 
 def _contradict(folder: Path, generator: np.random.Generator, *, share: float, change: Change | None) -> Truth:
     """Copies a share of the training images into another class: both of each pair must be named."""
-    trained = files(folder, "train")
+    trained = image_files(folder / "train")
     classes = sorted({path.parent.name for path in trained})
     chosen = generator.permutation(len(trained))[: max(1, round(share * len(trained)))]
     named: set[str] = set()

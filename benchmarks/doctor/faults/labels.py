@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import image_files
 from benchmarks.doctor.faults.base import Fault, Truth
-from benchmarks.doctor.faults.duplicates import files
 
 
 def _flip(folder: Path, generator: np.random.Generator, *, share: float) -> Truth:
     """Moves a share of the training images into another class's folder."""
-    trained = files(folder, "train")
+    trained = image_files(folder / "train")
     classes = sorted({path.parent.name for path in trained})
     moved: set[str] = set()
     for number, position in enumerate(sorted(generator.permutation(len(trained))[: round(share * len(trained))])):

@@ -1,4 +1,4 @@
-"""Trainings made to fail on purpose, each on a small part of the data, so that one takes about half a minute."""
+"""Trainings made to fail on purpose, each on few of the images, so that one takes about half a minute."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -40,9 +40,9 @@ _LEARNING_RATES = {"small-cnn": 2e-3, "seed-cnn": 1e-3}
 def keep_some(
     data: Path, rng: np.random.Generator, *, training: int = TRAINING_IMAGES, test: int = TEST_IMAGES
 ) -> None:
-    """Removes images at random until so many are left in each part, the classes' shares kept."""
-    for part, most in (("train", training), ("test", test)):
-        by_class = [sorted(folder.iterdir()) for folder in sorted((data / part).iterdir()) if folder.is_dir()]
+    """Removes images at random until so many are left in each split, the classes' shares kept."""
+    for split, most in (("train", training), ("test", test)):
+        by_class = [sorted(folder.iterdir()) for folder in sorted((data / split).iterdir()) if folder.is_dir()]
         share = min(1.0, most / sum(map(len, by_class)))
         for files in by_class:
             for position in rng.permutation(len(files))[round(share * len(files)) :]:
@@ -50,9 +50,9 @@ def keep_some(
 
 
 def shuffle_labels(data: Path, rng: np.random.Generator) -> None:
-    """Deals the files of each part out to its class folders anew; every class keeps its number of files."""
-    for part in sorted(folder for folder in data.iterdir() if folder.is_dir()):
-        files = [file for folder in sorted(part.iterdir()) for file in sorted(folder.iterdir())]
+    """Deals the files of each split out to its class folders anew; every class keeps its number of files."""
+    for split in sorted(folder for folder in data.iterdir() if folder.is_dir()):
+        files = [file for folder in sorted(split.iterdir()) for file in sorted(folder.iterdir())]
         folders = [file.parent for file in files]
         for number, position in enumerate(rng.permutation(len(files))):
             # The number keeps names apart that two classes share; what lies there already has its own.

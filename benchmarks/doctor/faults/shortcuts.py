@@ -1,4 +1,4 @@
-"""Faults that let a network tell the label from something that is not the object."""
+"""Shortcuts: a feature that is not the object and tells the label."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.common import image_files
 from benchmarks.doctor.faults.base import Fault, Truth
-from benchmarks.doctor.faults.split import images_of, read, shrink, write
+from benchmarks.doctor.faults.split import read, shrink, write
 from edgeclf.runtime.arrays import UInt8Array
 
 Change = Callable[[Path, np.random.Generator], None]
@@ -25,7 +26,7 @@ def _correlate(
     names = sorted(path.name for path in (data / "train").iterdir() if path.is_dir())
     chosen = names[int(generator.integers(len(names)))]
     change = make(generator)
-    for path in images_of(data):
+    for path in image_files(data):
         if generator.random() < (share if path.parent.name == chosen else 1 - share):
             change(path, generator)
     return Truth(causes=("shortcut",), evidence={"feature": feature})
@@ -82,7 +83,7 @@ def _corner(generator: np.random.Generator) -> Change:
 
 
 def _mark(generator: np.random.Generator) -> UInt8Array:
-    """A small logo, or a date."""
+    """A small logo, or a date, (H, W, 3) uint8 BGR."""
     if generator.random() < 0.5:
         mark = np.full((40, 40, 3), generator.integers(0, 256, 3), np.uint8)
         cv2.circle(mark, (20, 20), 14, generator.integers(0, 256, 3).tolist(), -1)

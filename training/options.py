@@ -1,91 +1,211 @@
-"""What a training may be told, and what it comes to for a given architecture."""
+"""The options of a training: one table from which the command's options, the options of each fit and the doctor's remedies derive.
 
-from dataclasses import asdict, dataclass, fields, replace
+The fields of `TrainOptions` are the rows. Nothing here imports more than the standard library and the errors, so that
+`edgeclf train --help` needs neither NumPy nor TensorFlow.
+"""
+
+import functools
+import math
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 from edgeclf.runtime.errors import RunFolderError, UsageError
-from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
-from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE, Architecture, get_architecture
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
-from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE, FitOptions, Recipe, check_augmentation
+
+# The fits of a training, as the history names them: the head of a frozen backbone, the backbone and its head after that,
+# a network trained as a whole, and a trained network in the arithmetic of its int8 file.
+Stage = Literal["head", "fine-tune", "fit", "qat"]
+HEAD: Stage = "head"
+FINE_TUNE: Stage = "fine-tune"
+WHOLE: Stage = "fit"
+QAT: Stage = "qat"
+_FIRST: tuple[Stage, ...] = (HEAD, WHOLE, QAT)
+_EVERY: tuple[Stage, ...] = (HEAD, FINE_TUNE, WHOLE, QAT)
+# A head is fitted to features, which are computed once: only these see images.
+_ON_IMAGES: tuple[Stage, ...] = (FINE_TUNE, WHOLE, QAT)
+
+DEFAULT_ARCHITECTURE = "efficientnet-lite0"
+OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine")
+BALANCES = ("none", "weights", "sampling")
+AUGMENTATIONS = ("none", "light", "strong")
+# The figures that can choose the best epoch, and which value of each is best.
+MONITORS = {"val_loss": "lowest", "val_accuracy": "highest", "val_macro_f1": "highest"}
+
+
+@dataclass(frozen=True)
+class TrainingOption:
+    """A row of the table: an option of a training.
+
+    Attributes:
+        name: Field of `TrainOptions`.
+        flag: On the command line.
+        type: What the command parses: a type, `T | None` where a value may be missing.
+        default: None takes what suits the architecture or the data.
+        help: One line.
+        stages: The fits that the option goes to; none for an option of the network, of the data or of the whole training.
+        sets: Field of `FitOptions` that it sets in these.
+        minimum: Smallest value that the command parses; None for any.
+        bounds: Lowest value that a fit takes, and the one that all are below.
+        choices: The values of a name.
+    """
+
+    name: str
+    flag: str
+    type: Any
+    default: Any
+    help: str
+    stages: tuple[Stage, ...]
+    sets: str
+    minimum: float | None
+    bounds: tuple[float, float] | None
+    choices: tuple[str, ...]
+
+    @property
+    def negative_flag(self) -> str | None:
+        """The flag that switches a feature of a recipe off; None for options that are no such switch."""
+        return self.flag.replace("--", "--no-", 1) if self.type == bool | None else None
+
+    def check(self, value: Any) -> None:  # noqa: ANN401 - a value of any option
+        """Checks a value of an option of a fit.
+
+        Raises:
+            UsageError: It is out of range, or a name that does not exist.
+        """
+        if self.choices and value not in self.choices:
+            noun = "augmentation" if self.name == "augment" else self.name
+            raise UsageError(f"unknown {noun} {value!r}", expected=" or ".join(self.choices), do="choose one of them")
+        if self.bounds is None:
+            return
+        lowest, below = self.bounds
+        if not lowest <= value < below:
+            raise UsageError(
+                f"bad {self.sets.replace('_', ' ')}",
+                got=f"{value:g}" if isinstance(value, float) else str(value),
+                expected=f"at least {lowest:g}" + ("" if below == math.inf else f" and below {below:g}"),
+            )
+
+
+def _option(
+    text: str,
+    *stages: Stage,
+    default: Any = None,  # noqa: ANN401 - of any option
+    flag: str | None = None,
+    kind: Any = None,  # noqa: ANN401 - a type or a union of types
+    sets: str | None = None,
+    minimum: float | None = None,
+    bounds: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:  # noqa: ANN401 - a dataclass field stands for its value
+    row = {
+        "flag": flag,
+        "type": kind,
+        "help": text,
+        "stages": stages,
+        "sets": sets,
+        "minimum": minimum,
+        "bounds": bounds,
+        "choices": choices,
+    }
+    return field(default=default, metadata=row)
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training may be told; None takes what suits the architecture or the data.
+    """The options of a training as a user gives them; None takes what suits the architecture or the data.
 
-    Attributes:
-        architecture: Name of the network.
-        weights: `imagenet`, `none` (random weights: the whole network is trained) or a file of weights; None takes
-            `imagenet` where the architecture has them.
-        from_run: A run folder whose network is trained on, for other or more classes.
-        image_size: Input height and width in pixels.
-        fit: How images are fitted into that square: `stretch`, `crop` or `letterbox`.
-        epochs: Most epochs; of the head where the backbone is frozen.
-        batch_size: Images in one step.
-        optimizer: Name of the optimizer.
-        learning_rate: Its learning rate.
-        schedule: `constant` or `cosine`.
-        warmup_epochs: Epochs over which the learning rate rises.
-        weight_decay: Decoupled weight decay.
-        label_smoothing: Share of each target spread over all classes.
-        augment: `none`, `light` or `strong`.
-        mixup: Alpha of mixup.
-        dropout_scale: What the rates of the network's dropout layers are multiplied by.
-        batch_norm: Whether batch normalisation is there while it is trained, and folded into its layers at the end.
-        progressive: Whether training begins with smaller images.
-        average_epochs: Time constant of the moving average of the weights, in epochs.
-        patience: Epochs without a better monitored figure before training stops.
-        monitor: The validation figure that chooses the epoch.
-        balance: `none`, `weights` or `sampling`.
-        fine_tune: Whether the backbone is trained as well, after the head.
-        fine_tune_blocks: How many of its last blocks; None for all of them.
-        fine_tune_epochs: Most epochs of that.
-        fine_tune_learning_rate: Its highest learning rate.
-        qat: Whether the earlier run's network is trained in the arithmetic of its later int8 file.
-        false_rejection_rate: Share of the validation images that may be called unknown by the rejection threshold;
-            None for no threshold.
-        seed: Of split, weights, order, augmentation and dropout.
-        val_fraction: Share of the images that validate.
-        test_fraction: Share of the images that test.
+    Each field is an option of `edgeclf train` and is explained by the text it is declared with, which is also the
+    command's. An option goes to every fit named beside it and is refused where a training has none of these.
     """
 
-    architecture: str = DEFAULT_ARCHITECTURE
-    weights: str | None = None
-    from_run: str | None = None
-    image_size: int | None = None
-    fit: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    schedule: str | None = None
-    warmup_epochs: float | None = None
-    weight_decay: float | None = None
-    label_smoothing: float | None = None
-    augment: str | None = None
-    mixup: float | None = None
-    dropout_scale: float | None = None
-    batch_norm: bool | None = None
-    progressive: bool | None = None
-    average_epochs: float | None = None
-    patience: int | None = None
-    monitor: str = "val_loss"
-    balance: str = "none"
-    fine_tune: bool = False
-    fine_tune_blocks: int | None = None
-    fine_tune_epochs: int | None = None
-    fine_tune_learning_rate: float | None = None
-    qat: bool = False
-    false_rejection_rate: float | None = None
-    seed: int = 0
-    val_fraction: float | None = None
-    test_fraction: float | None = None
+    architecture: str = _option(
+        "The network, or keras:NAME for any of keras.applications; see --list.",
+        flag="--arch",
+        default=DEFAULT_ARCHITECTURE,
+    )
+    weights: str | None = _option("imagenet, none (random: the whole network is trained) or a file of weights.")
+    from_run: str | None = _option(
+        "Go on from this run's network, for other or more classes.", flag="--from", kind=Path | None
+    )
+    image_size: int | None = _option("Input height and width in pixels.", minimum=1)
+    fit: str | None = _option("How images become square: crop, stretch or letterbox; see --list.")
+    epochs: int | None = _option("Most epochs.", *_FIRST, minimum=1)
+    batch_size: int | None = _option("Images in one step.", *_EVERY, minimum=1)
+    optimizer: str | None = _option("adam, adamw, nadam, rmsprop or sgd.", *_EVERY, choices=OPTIMIZERS)
+    learning_rate: float | None = _option("Of the optimizer; --find-lr suggests one.", *_FIRST)
+    schedule: str | None = _option("Of the learning rate: constant or cosine.", *_EVERY, choices=SCHEDULES)
+    warmup_epochs: float | None = _option("Epochs over which the learning rate rises.", *_EVERY, minimum=0)
+    weight_decay: float | None = _option("Decoupled weight decay.", *_EVERY, minimum=0)
+    label_smoothing: float | None = _option("Share of each target spread over all classes.", *_EVERY, bounds=(0, 1))
+    augment: str | None = _option("none, light or strong; see --show-augmentation.", *_ON_IMAGES, choices=AUGMENTATIONS)
+    mixup: float | None = _option("Blend pairs of images by Beta(ALPHA, ALPHA) shares.", *_ON_IMAGES, minimum=0)
+    dropout_scale: float | None = _option(
+        "Of the network's own dropout rates: 1 for all of it, 0 for none.", HEAD, FINE_TUNE, WHOLE
+    )
+    batch_norm: bool | None = _option(
+        "Train with batch normalisation that is folded into the weights at the end; for networks without.", WHOLE
+    )
+    progressive: bool | None = _option("Begin with smaller images: quicker.", WHOLE)
+    average_epochs: float | None = _option(
+        "Keep a moving average of the weights over about so many epochs; 0 for the weights themselves.",
+        *_EVERY,
+        minimum=0.0,
+    )
+    patience: int | None = _option("Epochs without a better --monitor before it stops.", *_EVERY, minimum=1)
+    monitor: str = _option(
+        "What chooses the epoch: val_loss, val_accuracy or val_macro_f1.",
+        *_EVERY,
+        choices=tuple(MONITORS),
+        default="val_loss",
+    )
+    balance: str = _option(
+        "For uneven classes: none, weights (of the loss) or sampling.", *_EVERY, choices=BALANCES, default="none"
+    )
+    fine_tune: bool = _option("Train the pretrained backbone as well, after the head.", default=False)
+    fine_tune_blocks: int | None = _option("Only this many of its last blocks.", minimum=1)
+    fine_tune_epochs: int | None = _option("Most epochs of it.", FINE_TUNE, sets="epochs", minimum=1)
+    fine_tune_learning_rate: float | None = _option("Its learning rate.", FINE_TUNE, sets="learning_rate")
+    qat: bool = _option("With --from: train its network in the arithmetic of its int8 file.", default=False)
+    false_rejection_rate: float | None = _option(
+        "Call images unknown below a confidence that this share of the validation images misses."
+    )
+    seed: int = _option("Of split, weights, order, augmentation and dropout.", *_EVERY, minimum=0, default=0)
+    val_fraction: float | None = _option("Share that validates (0.15; 0.2 of train/).")
+    test_fraction: float | None = _option("Share that tests (0.15); 0 for none.")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, which `options_from_json` reads."""
         return asdict(self)
+
+
+@functools.cache
+def training_options() -> tuple[TrainingOption, ...]:
+    """The table: a row for each field of `TrainOptions`, in order."""
+    types = get_type_hints(TrainOptions)
+    table = []
+    for item in fields(TrainOptions):
+        row = dict(item.metadata)
+        minimum, bounds = row.pop("minimum"), row.pop("bounds")
+        if bounds is None and minimum is not None:
+            bounds = (minimum, math.inf)
+        table.append(
+            TrainingOption(
+                name=item.name,
+                default=item.default,
+                flag=row.pop("flag") or f"--{item.name.replace('_', '-')}",
+                type=row.pop("type") or types[item.name],
+                sets=row.pop("sets") or item.name,
+                minimum=minimum,
+                bounds=bounds,
+                **row,
+            )
+        )
+    return tuple(table)
+
+
+def training_option(name: str) -> TrainingOption:
+    """The row of a field of `TrainOptions`."""
+    return next(row for row in training_options() if row.name == name)
 
 
 def options_from_json(document: object, source: Path) -> TrainOptions:
@@ -94,8 +214,8 @@ def options_from_json(document: object, source: Path) -> TrainOptions:
     Raises:
         RunFolderError: It is something else.
     """
-    known = {item.name for item in fields(TrainOptions)}
-    if not isinstance(document, dict) or not set(document) <= known:
+    names = {item.name for item in fields(TrainOptions)}
+    if not isinstance(document, dict) or not set(document) <= names:
         raise RunFolderError(
             f"cannot read {source}",
             got="options of another version of edgeclf" if isinstance(document, dict) else "no options",
@@ -106,194 +226,80 @@ def options_from_json(document: object, source: Path) -> TrainOptions:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A training's options worked out.
+class Recipe:
+    """The options of a fit that suit an architecture; the table says what each is, and which fits take it from the user.
 
     Attributes:
-        architecture: The network.
-        weights: `imagenet`, `none` or a file.
-        preprocess: How images become inputs.
-        freezes: Whether the backbone is kept as it is and a head trained on its features.
-        fit: How the head, or the whole network, is fitted.
-        fine_tune: How the backbone is fitted afterwards; None where it is not.
-        fine_tune_blocks: How many of its last blocks; None for all.
-        recipe: What suits where nothing is said: what `fit` was made from.
-        qat: Whether the fit is one in simulated 8-bit arithmetic.
+        epochs: Most epochs.
+        batch_size: Images in one step.
+        optimizer: One of `OPTIMIZERS`.
+        learning_rate: Its learning rate; with a schedule, the highest.
+        patience: Epochs without a better monitored figure before the fit stops.
+        schedule: `constant`, or `cosine`: decay to nearly zero over the epochs after the warm-up (Loshchilov & Hutter
+            2017, "SGDR", without restarts).
+        warmup_epochs: Epochs over which the learning rate rises to its value; needs the cosine schedule.
+        weight_decay: Decoupled from the gradient and scaled by the learning rate (Loshchilov & Hutter 2019, "AdamW");
+            biases and batch normalisation have none.
+        label_smoothing: Share of each target that is spread over all classes.
+        augment: One of `AUGMENTATIONS`.
+        mixup: Alpha of the Beta distribution by which pairs of images and their targets are blended; 0 for none.
+        dropout_scale: Factor of the rates of the network's dropout layers, 0 to 1.
+        batch_norm: Batch normalisation between the network's layers, folded into them at the end, see
+            `networks.batch_norm`; only for networks that have none of their own.
+        progressive: Smaller images at first, see `data.loader.training_side_px`; only for networks that take any size.
+        average_epochs: Time constant, in epochs, of the moving average of the weights that is validated and kept; 0 for
+            the weights themselves (Polyak & Juditsky 1992; Izmailov et al. 2018, "Averaging Weights Leads to Wider
+            Optima"). Statistics of batch normalisation are not averaged.
     """
 
-    architecture: Architecture
-    weights: str | Path
-    preprocess: Preprocess
-    freezes: bool
-    fit: FitOptions
-    fine_tune: FitOptions | None
-    fine_tune_blocks: int | None
-    recipe: Recipe
-    qat: bool = False
-
-    def build_backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
-        """The backbone in Keras with the weights that were asked for.
-
-        Raises:
-            EdgeclfError: The weights cannot be used.
-        """
-        if self.architecture.build_backbone is None:
-            raise ValueError(f"architecture {self.architecture.name} has no backbone")
-        return self.architecture.build_backbone(self.preprocess.size_hw, self.weights)
-
-    def read_weights(self) -> LayerWeights | None:
-        """The weights of the backbone, read without TensorFlow; None where that is not possible.
-
-        Raises:
-            EdgeclfError: They cannot be used.
-        """
-        return None if self.architecture.read_weights is None else self.architecture.read_weights(self.weights)
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    patience: int
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    mixup: float = 0.0
+    dropout_scale: float = 1.0
+    batch_norm: bool = False
+    progressive: bool = False
+    average_epochs: float = 0.0
 
 
-def work_out(options: TrainOptions) -> Settings:
-    """Fills in what was not said, and refuses what does not go together.
+@dataclass(frozen=True)
+class FitOptions(Recipe):
+    """All options of one fit, checked.
 
-    Raises:
-        UsageError: An option is out of range, names something that does not exist, or contradicts another.
+    Attributes:
+        monitor: Validation figure that chooses the best epoch, one of `MONITORS`.
+        balance: `none`, `weights` (rare classes count more in the loss) or `sampling` (every class is drawn equally
+            often).
+        seed: Of the order of the images and of augmentation; weights and dropout are seeded by the caller.
     """
-    architecture = get_architecture(options.architecture)
-    check_augmentation(options.augment or "none")
-    weights = _weights(architecture, options)
-    freezes = architecture.pretrained and weights != RANDOM and not options.qat
-    _check_stages(options, freezes=freezes)
-    if options.progressive and (freezes or options.qat or not architecture.any_size):
-        raise UsageError(
-            f"--progressive does not go with {architecture.name}",
-            got="a frozen backbone" if freezes else "--qat" if options.qat else "a network for one size of images",
-            expected="a network without dense layers on its pixels, trained as a whole",
-            do="leave --progressive out",
-        )
-    if options.dropout_scale is not None and (options.qat or not architecture.has_dropout):
-        raise UsageError(
-            f"--dropout-scale does not go with {'--qat' if options.qat else architecture.name}",
-            got="a trained network" if options.qat else "a network without dropout",
-            expected="a network with dropout that is trained anew",
-            do="leave --dropout-scale out",
-        )
-    goes_on = options.from_run is not None
-    if options.batch_norm and (goes_on or not architecture.takes_batch_norm):
-        raise UsageError(
-            f"--batch-norm does not go with {'--from' if goes_on else architecture.name}",
-            got="weights that were trained without" if goes_on else "a network that has its own",
-            expected="a network without, trained from random weights",
-            do="leave --batch-norm out",
-        )
-    # What is said of images holds for the fit that sees images.
-    recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe_for(weights)
-    if goes_on:
-        # What it knows would be lost in the first epochs of batch normalisation.
-        recipe = replace(recipe, batch_norm=False)
-    fit = _fit_options(recipe, replace(options, augment=None, mixup=None) if freezes else options)
-    fine_tune = None
-    if options.fine_tune:
-        # The head's own options stop at the head; what is said of the data and of the goal holds for both.
-        changed = TrainOptions(
-            epochs=options.fine_tune_epochs,
-            learning_rate=options.fine_tune_learning_rate,
-            label_smoothing=options.label_smoothing,
-            augment=options.augment,
-            mixup=options.mixup,
-            dropout_scale=options.dropout_scale,
-            monitor=options.monitor,
-            balance=options.balance,
-            seed=options.seed,
-        )
-        fine_tune = _fit_options(FINE_TUNING, changed)
-    return Settings(
-        architecture,
-        weights,
-        _preprocess(architecture, options),
-        freezes,
-        fit,
-        fine_tune,
-        options.fine_tune_blocks,
-        recipe,
-        options.qat,
-    )
 
+    monitor: str = "val_loss"
+    balance: str = "none"
+    seed: int = 0
 
-def _weights(architecture: Architecture, options: TrainOptions) -> str | Path:
-    given = options.weights
-    if not architecture.pretrained:
-        if given not in {None, RANDOM}:
+    def __post_init__(self) -> None:
+        for row in training_options():
+            if row.stages and row.sets == row.name:
+                row.check(getattr(self, row.name))
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise UsageError("bad learning rate", got=f"{self.learning_rate:g}", expected="a positive number")
+        if self.warmup_epochs >= self.epochs:
             raise UsageError(
-                f"{architecture.name} has no pretrained weights",
-                got=f"--weights {given}",
-                expected="none: it is trained from scratch",
-                do="leave --weights out, or continue from a run with --from",
+                "bad warmup epochs", got=f"{self.warmup_epochs:g}", expected=f"at least 0 and below {self.epochs:g}"
             )
-        return RANDOM
-    if given is None or given == PRETRAINED:
-        return PRETRAINED
-    return RANDOM if given == RANDOM else Path(given)
-
-
-def _check_stages(options: TrainOptions, *, freezes: bool) -> None:
-    if options.qat and options.from_run is None:
-        raise UsageError(
-            "--qat goes on from a trained network", got="no --from", expected="--from RUN", do="train one first"
-        )
-    if options.qat and options.fine_tune:
-        raise UsageError(
-            "--fine-tune does not go with --qat",
-            got="both",
-            expected="one of them: --qat trains the whole network",
-            do="fine-tune first, and go on from that run with --qat",
-        )
-    if options.fine_tune and not freezes:
-        raise UsageError(
-            "nothing to fine-tune",
-            got=f"--fine-tune with {options.architecture} trained from scratch",
-            expected="a pretrained backbone",
-            do="leave --fine-tune out: the whole network is trained",
-        )
-    for name in ("fine_tune_blocks", "fine_tune_epochs", "fine_tune_learning_rate"):
-        if getattr(options, name) is not None and not options.fine_tune:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} without --fine-tune", expected="both", do="add --fine-tune")
-    asked = f"--augment {options.augment}" if options.augment not in {None, "none"} else ""
-    asked = asked or (f"--mixup {options.mixup:g}" if options.mixup else "")
-    if freezes and not options.fine_tune and asked:
-        raise UsageError(
-            "nothing to augment",
-            got=f"{asked} with a frozen backbone, which sees each image once",
-            expected="a network that is trained on images",
-            do="add --fine-tune, or leave it out",
-        )
-    rate = options.false_rejection_rate
-    if rate is not None and not 0.0 <= rate < 1.0:
-        raise UsageError("bad false-rejection rate", got=f"{rate:g}", expected="at least 0 and below 1")
-
-
-def _fit_options(recipe: Recipe, options: TrainOptions) -> FitOptions:
-    chosen = {
-        item.name: getattr(options, item.name) for item in fields(Recipe) if getattr(options, item.name) is not None
-    }
-    values = {**asdict(recipe), **chosen}
-    if options.schedule == "constant" and options.warmup_epochs is None:
-        values["warmup_epochs"] = 0.0
-    elif options.warmup_epochs is None:
-        # A recipe's warm-up is meant for its own number of epochs.
-        values["warmup_epochs"] = recipe.warmup_epochs * min(1.0, values["epochs"] / recipe.epochs)
-    return FitOptions(**values, monitor=options.monitor, balance=options.balance, seed=options.seed)
-
-
-def _preprocess(architecture: Architecture, options: TrainOptions) -> Preprocess:
-    size = architecture.default_size if options.image_size is None else options.image_size
-    if size < architecture.min_size:
-        raise UsageError(
-            f"image size too small for {architecture.name}",
-            got=f"{size} px",
-            expected=f"at least {architecture.min_size} px",
-            do="pass a larger --image-size",
-        )
-    modes: dict[str, FitMode] = {mode: mode for mode in FIT_MODES}
-    fit_mode = architecture.default_fit if options.fit is None else options.fit
-    if fit_mode not in modes:
-        raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), do="choose one of them")
-    return Preprocess((size, size), modes[fit_mode])
+        if self.warmup_epochs and self.schedule == "constant":
+            raise UsageError(
+                "a warm-up without a schedule",
+                got=f"{self.warmup_epochs:g} warm-up epochs and a constant learning rate",
+                expected="the cosine schedule",
+                do="pass --schedule cosine",
+            )
+        if not 0 <= self.dropout_scale <= 1:
+            raise UsageError("bad dropout scale", got=f"{self.dropout_scale:g}", expected="0 to 1")

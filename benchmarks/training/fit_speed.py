@@ -43,18 +43,18 @@ def fit_once(side: str, given: argparse.Namespace) -> float:
         network.fit(images, true, batch_size=given.batch_size, epochs=2, verbose=0, callbacks=[clock])
         return float(given.images / (ends[1] - ends[0]))
     from edgeclf.runtime.progress import no_progress
-    from edgeclf.training.data.loader import LabelledRows, TrainingBatches
-    from edgeclf.training.fit.loop import fit
+    from edgeclf.training.data.loader import Subset, TrainingBatches
+    from edgeclf.training.fit.loop import fit_network
     from edgeclf.training.networks.registry import get_architecture
-    from edgeclf.training.recipes import FitOptions
+    from edgeclf.training.options import FitOptions
 
     options = FitOptions(
         epochs=2, batch_size=given.batch_size, optimizer="nadam", learning_rate=1e-3, patience=10, seed=0
     )
-    data = LabelledRows(images, np.arange(given.images), true)
+    data = Subset(images, np.arange(given.images), true)
     # One image validates, so that fitting is what is timed.
-    validation = LabelledRows(images, np.arange(1), true[:1])
-    result = fit(
+    validation = Subset(images, np.arange(1), true[:1])
+    result = fit_network(
         _build(get_architecture(given.arch), given.size),
         TrainingBatches(data, 2, options),
         validation,

@@ -3,7 +3,8 @@
 import pytest
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.training.recipes import FINE_TUNING, FitOptions
+from edgeclf.training.options import FitOptions
+from edgeclf.training.recipes import FINE_TUNING
 
 
 def options(**changes):

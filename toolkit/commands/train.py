@@ -1,5 +1,7 @@
 """`edgeclf train`: a folder of labelled images becomes a run folder."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,16 +9,16 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
 from edgeclf.toolkit.options import CacheFolderOption, CacheSizeOption, IgnoreUnreadableOption, JsonOption
+from edgeclf.training.options import TrainingOption, TrainOptions, training_options
 
 if TYPE_CHECKING:
     from edgeclf.export.cache_folder import CacheFolder
-    from edgeclf.training.options import TrainOptions
-    from edgeclf.training.run.results import TrainResult
+    from edgeclf.training import TrainResult
 
 _GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
 
 
-def train(
+def _train(
     context: typer.Context,
     data: Annotated[
         Path | None,
@@ -26,142 +28,12 @@ def train(
         ),
     ] = None,
     run: Annotated[Path | None, typer.Option("--run", help="The run folder to write.", show_default=False)] = None,
-    arch: Annotated[
-        str, typer.Option("--arch", help="The network, or keras:NAME for any of keras.applications; see --list.")
-    ] = "efficientnet-lite0",
     list_architectures: Annotated[bool, typer.Option("--list", help="List the networks and end.")] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            help="imagenet, none (random: the whole network is trained) or a file of weights.",
-            show_default=False,
-        ),
-    ] = None,
-    from_run: Annotated[
-        Path | None,
-        typer.Option("--from", help="Go on from this run's network, for other or more classes.", show_default=False),
-    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             "--resume", help="Finish this run after a crash, Ctrl-C or kill, with its own options.", show_default=False
         ),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Input height and width in pixels.", show_default=False)
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            "--fit", help="How images become square: crop, stretch or letterbox; see --list.", show_default=False
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs.", show_default=False)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images in one step.", show_default=False)
-    ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option("--optimizer", help="adam, adamw, nadam, rmsprop or sgd.", show_default=False)
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="Of the optimizer; --find-lr suggests one.", show_default=False),
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option("--schedule", help="Of the learning rate: constant or cosine.", show_default=False)
-    ] = None,
-    warmup_epochs: Annotated[
-        float | None,
-        typer.Option("--warmup-epochs", min=0, help="Epochs over which the learning rate rises.", show_default=False),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", min=0, help="Decoupled weight decay.", show_default=False)
-    ] = None,
-    label_smoothing: Annotated[
-        float | None,
-        typer.Option("--label-smoothing", help="Share of each target spread over all classes.", show_default=False),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option("--augment", help="none, light or strong; see --show-augmentation.", show_default=False),
-    ] = None,
-    mixup: Annotated[
-        float | None,
-        typer.Option("--mixup", min=0, help="Blend pairs of images by Beta(ALPHA, ALPHA) shares.", show_default=False),
-    ] = None,
-    dropout_scale: Annotated[
-        float | None,
-        typer.Option(
-            "--dropout-scale",
-            help="Of the network's own dropout rates: 1 for all of it, 0 for none.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_norm: Annotated[
-        bool | None,
-        typer.Option(
-            "--batch-norm/--no-batch-norm",
-            help="Train with batch normalisation that is folded into the weights at the end; for networks without.",
-            show_default=False,
-        ),
-    ] = None,
-    progressive: Annotated[
-        bool | None,
-        typer.Option("--progressive/--no-progressive", help="Begin with smaller images: quicker.", show_default=False),
-    ] = None,
-    average_epochs: Annotated[
-        float | None,
-        typer.Option(
-            "--average-epochs",
-            min=0.0,
-            help="Keep a moving average of the weights over about so many epochs; 0 for the weights themselves.",
-            show_default=False,
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            "--patience", min=1, help="Epochs without a better --monitor before it stops.", show_default=False
-        ),
-    ] = None,
-    monitor: Annotated[
-        str, typer.Option("--monitor", help="What chooses the epoch: val_loss, val_accuracy or val_macro_f1.")
-    ] = "val_loss",
-    balance: Annotated[
-        str, typer.Option("--balance", help="For uneven classes: none, weights (of the loss) or sampling.")
-    ] = "none",
-    fine_tune: Annotated[
-        bool, typer.Option("--fine-tune", help="Train the pretrained backbone as well, after the head.")
-    ] = False,
-    fine_tune_blocks: Annotated[
-        int | None,
-        typer.Option("--fine-tune-blocks", min=1, help="Only this many of its last blocks.", show_default=False),
-    ] = None,
-    fine_tune_epochs: Annotated[
-        int | None, typer.Option("--fine-tune-epochs", min=1, help="Most epochs of it.", show_default=False)
-    ] = None,
-    fine_tune_learning_rate: Annotated[
-        float | None, typer.Option("--fine-tune-learning-rate", help="Its learning rate.", show_default=False)
-    ] = None,
-    qat: Annotated[
-        bool, typer.Option("--qat", help="With --from: train its network in the arithmetic of its int8 file.")
-    ] = False,
-    false_rejection_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--false-rejection-rate",
-            help="Call images unknown below a confidence that this share of the validation images misses.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, weights, order, augmentation and dropout.")] = 0,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option("--val-fraction", help="Share that validates (0.15; 0.2 of train/).", show_default=False),
-    ] = None,
-    test_fraction: Annotated[
-        float | None, typer.Option("--test-fraction", help="Share that tests (0.15); 0 for none.", show_default=False)
     ] = None,
     find_lr: Annotated[
         Path | None,
@@ -183,6 +55,7 @@ def train(
     cache_size: CacheSizeOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
+    **options: Any,  # noqa: ANN401 - the options of the table
 ) -> None:
     """Train a classifier; the best epoch on validation images is kept, test images only report."""
     from edgeclf.toolkit.reports.training import print_architectures
@@ -198,64 +71,59 @@ def train(
         result = _resume(resume, data, tensorboard=tensorboard, cache_folder=cache, as_json=as_json)
         _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
         return
-    from edgeclf.training.options import TrainOptions
-
-    options = TrainOptions(
-        architecture=arch,
-        weights=weights,
-        from_run=None if from_run is None else str(from_run.absolute()),
-        image_size=image_size,
-        fit=fit,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        mixup=mixup,
-        dropout_scale=dropout_scale,
-        batch_norm=batch_norm,
-        progressive=progressive,
-        average_epochs=average_epochs,
-        patience=patience,
-        monitor=monitor,
-        balance=balance,
-        fine_tune=fine_tune,
-        fine_tune_blocks=fine_tune_blocks,
-        fine_tune_epochs=fine_tune_epochs,
-        fine_tune_learning_rate=fine_tune_learning_rate,
-        qat=qat,
-        false_rejection_rate=false_rejection_rate,
-        seed=seed,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-    )
+    from_run = options.pop("from_run")
+    train_options = TrainOptions(from_run=None if from_run is None else str(from_run.absolute()), **options)
     _check_places(data, run, find_lr, show_augmentation)
     if data is None:
         raise AssertionError("checked above")
     if find_lr is not None or show_augmentation is not None:
-        _look(data, options, find_lr, show_augmentation, cache, as_json=as_json)
+        _preview(data, train_options, find_lr, show_augmentation, cache, as_json=as_json)
         return
     if run is None:
         raise AssertionError("checked above")
-    from edgeclf.training.data.dataset import discover_dataset
-    from edgeclf.training.trainer import train as run_training
+    from edgeclf import training
 
-    dataset = discover_dataset(data)
     with progress_bar(enabled=not as_json) as progress:
-        result = run_training(
-            dataset,
-            options,
+        result = training.train(
+            data,
             run,
+            train_options,
             overwrite=overwrite,
             tensorboard=tensorboard,
             cache_folder=cache,
             progress=progress,
         )
     _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
+
+
+def _parameter(row: TrainingOption) -> inspect.Parameter:
+    """A row of the table as a parameter that Typer makes an option of."""
+    flags = row.flag if row.negative_flag is None else f"{row.flag}/{row.negative_flag}"
+    option = typer.Option(flags, min=row.minimum, help=row.help, show_default=row.default is not None)
+    return inspect.Parameter(
+        row.name, inspect.Parameter.KEYWORD_ONLY, default=row.default, annotation=Annotated[row.type, option]
+    )
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with the table's options in its signature, which Typer reads; they arrive as `**options`."""
+    table = {row.name: _parameter(row) for row in training_options()}
+    own = inspect.signature(function, eval_str=True).parameters
+    names = [name for name in own if name != "options"]
+    at_run, at_list, at_resume = (names.index(name) + 1 for name in ("run", "list_architectures", "resume"))
+    # In the order of --help: the network beside the folders, what it begins with, then the rest of the table.
+    order = [*names[:at_run], "architecture", *names[at_run:at_list], "weights", "from_run", *names[at_list:at_resume]]
+    order += [name for name in table if name not in order]
+    order += names[at_resume:]
+    parameters = [(table.get(name) or own[name]).replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order]
+
+    def command(**arguments: Any) -> None:  # noqa: ANN401 - whatever Typer parsed
+        function(**arguments)
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {item.name: item.annotation for item in parameters}
+    return command
 
 
 def _check_places(data: Path | None, run: Path | None, find_lr: Path | None, show_augmentation: Path | None) -> None:
@@ -292,16 +160,15 @@ def _refuse_options(context: typer.Context) -> None:
 def _resume(
     folder: Path, data: Path | None, *, tensorboard: bool, cache_folder: "CacheFolder | None", as_json: bool
 ) -> "TrainResult":
-    from edgeclf.training.trainer import resume
+    from edgeclf import training
 
-    root = data if data is None or data.is_dir() else data.parent
     with progress_bar(enabled=not as_json) as progress:
-        return resume(folder, data_root=root, tensorboard=tensorboard, cache_folder=cache_folder, progress=progress)
+        return training.resume(folder, data=data, tensorboard=tensorboard, cache_folder=cache_folder, progress=progress)
 
 
-def _look(
+def _preview(
     data: Path,
-    options: "TrainOptions",
+    options: TrainOptions,
     find_lr: Path | None,
     show_augmentation: Path | None,
     cache_folder: "CacheFolder | None",
@@ -340,7 +207,7 @@ def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> No
         print_training(result)
     if result.transfer is not None and result.transfer.leaked:
         warn(
-            f"{result.transfer.leaked} test images were training or validation images of {result.transfer.run.folder}: "
+            f"{result.transfer.leaked} test images were training or validation images of {result.transfer.folder}: "
             "the test figures are too good"
         )
     if result.fit.ending == "diverged":
@@ -355,3 +222,7 @@ def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> No
         )
         raise SystemExit(130)
     end_with_unreadable(result.unreadable, ignore=ignore_unreadable)
+
+
+train = _command(_train)
+train.__name__ = "train"

@@ -16,7 +16,7 @@ from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 from edgeclf.toolkit.doctor.registry import checks_for, examine
 from edgeclf.training.data.dataset import Sample
-from edgeclf.training.data.split import read_split
+from edgeclf.training.data.training_data import read_split
 from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE
 
 

@@ -1,14 +1,11 @@
 """Command lines that fix a finding, quoted for a POSIX shell."""
 
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
-from edgeclf.training.options import TrainOptions
-
-_FLAGS = {"architecture": "--arch", "from_run": "--from"}
+from edgeclf.training.options import training_options
 
 
 def command_line(*words: str | Path) -> str:
@@ -44,19 +41,19 @@ def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values 
         changes: By field of `TrainOptions`; None takes an option away.
     """
     words: list[str] = ["train", run.data]
-    options = {item.name: run.options.get(item.name, item.default) for item in fields(TrainOptions)}
-    if options["from_run"] is not None:
+    from_earlier = run.options.get("from_run") is not None
+    for row in training_options():
         # Decided by the earlier run, and refused beside it.
-        options |= {"architecture": TrainOptions.architecture, "weights": None, "image_size": None, "fit": None}
-    for item in fields(TrainOptions):
-        value = changes.get(item.name, options[item.name])
-        flag = _FLAGS.get(item.name, f"--{item.name.replace('_', '-')}")
-        if value is None or value == item.default:
+        inherited = from_earlier and row.name in {"architecture", "weights", "image_size", "fit"}
+        value = changes.get(row.name, row.default if inherited else run.options.get(row.name, row.default))
+        if value is None or value == row.default:
             continue
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
+        if value is False and row.negative_flag is not None:
+            words.append(row.negative_flag)
+        elif value is True:
+            words.append(row.flag)
         else:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [row.flag, f"{value:g}" if isinstance(value, float) else str(value)]
     return command_line(*words, "--run", f"{run.folder}-again")
 
 

@@ -75,7 +75,7 @@ def _classes_text(result: "TrainResult") -> str:
         *(f"{old} is now {new}" for old, new in changes.renamed),
         *([f"gone {', '.join(changes.gone)}"] if changes.gone else []),
     ]
-    return f"classes, against {result.transfer.run.folder}: {'; '.join(parts)}"
+    return f"classes, against {result.transfer.folder}: {'; '.join(parts)}"
 
 
 def _calibration_text(result: "TrainResult") -> str:

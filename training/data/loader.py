@@ -13,27 +13,27 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.images.preprocess import resize
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
+from edgeclf.training.options import FitOptions
 from edgeclf.training.prefetch import map_ahead
-from edgeclf.training.recipes import FitOptions, training_side_px
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledRows:
+class Subset:
     """Some images or features and the class of each.
 
     Attributes:
         inputs: (M, ...) uint8 images, RGB, or float32 features; may be larger than memory.
-        rows: (N,) which of them.
+        positions: (N,) which of them.
         true_indices: (N,) int64, the class of each.
     """
 
     inputs: ArrayFile | AnyArray
-    rows: IntArray
+    positions: IntArray
     true_indices: IntArray
 
     def read(self, positions: IntArray | slice) -> AnyArray:
         """Copies the inputs at positions 0..N-1 into memory, (len, ...)."""
-        rows = self.rows[positions]
+        rows = self.positions[positions]
         return self.inputs.take(rows) if isinstance(self.inputs, ArrayFile) else self.inputs[rows]
 
 
@@ -70,6 +70,30 @@ def epoch_order(true_indices: IntArray, epoch: int, options: FitOptions, classes
     return rng.permutation(np.concatenate(drawn))
 
 
+# Until which share of the epochs images have which share of their side.
+_GROWTH = ((0.4, 0.53), (0.75, 0.8))
+
+
+def training_side_px(epoch: int, epochs: int, side_px: int) -> int:
+    """The side of training images in an epoch of progressive training (Tan & Le 2021, "EfficientNetV2", section 4.2).
+
+    Small images cost a fraction, and what is learnt on them serves the larger ones: on 2,560 photographs of 120 px the
+    same number of epochs took two thirds of the time and ended no worse.
+
+    Args:
+        epoch: From 0.
+        epochs: Of the whole fit.
+        side_px: Of the network's input.
+
+    Returns:
+        A multiple of 8, at least 32, or `side_px`.
+    """
+    for until, share in _GROWTH:
+        if epoch < until * epochs:
+            return min(side_px, max(32, round(side_px * share / 8) * 8))
+    return side_px
+
+
 Batch: TypeAlias = tuple[AnyArray, FloatArray, FloatArray]
 
 
@@ -85,7 +109,7 @@ class TrainingBatches:
         options: Batch size, seed, augmentation, label smoothing, balance.
     """
 
-    def __init__(self, data: LabelledRows, classes: int, options: FitOptions) -> None:
+    def __init__(self, data: Subset, classes: int, options: FitOptions) -> None:
         self._data = data
         self._classes = classes
         self._options = options
@@ -100,7 +124,7 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         """Batches in an epoch; the last one may be smaller."""
-        return math.ceil(len(self._data.rows) / self._options.batch_size)
+        return math.ceil(len(self._data.positions) / self._options.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, from 0, made by threads while the network works on earlier ones."""
@@ -114,10 +138,10 @@ class TrainingBatches:
             name="edgeclf-batch",
         )
 
-    def sample(self, count: int) -> LabelledRows:
+    def sample(self, count: int) -> Subset:
         """At most `count` of the images as they are, neither augmented nor balanced; by the seed, always the same."""
-        chosen = np.sort(np.random.default_rng(self._options.seed).permutation(len(self._data.rows))[:count])
-        return LabelledRows(self._data.inputs, self._data.rows[chosen], self._data.true_indices[chosen])
+        chosen = np.sort(np.random.default_rng(self._options.seed).permutation(len(self._data.positions))[:count])
+        return Subset(self._data.inputs, self._data.positions[chosen], self._data.true_indices[chosen])
 
     def endless(self) -> Iterator[Batch]:
         """One epoch after the other."""

@@ -11,13 +11,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+from edgeclf.training.data.loader import Subset, TrainingBatches
 from edgeclf.training.fit.train_step import grouped, make_steps
-from edgeclf.training.recipes import MONITORS, FitOptions
+from edgeclf.training.options import MONITORS, FitOptions
 
 Ending = Literal["finished", "early", "interrupted", "diverged"]
 # Images and features that a network is run on at a time when it is not trained.
@@ -98,6 +99,8 @@ class FitResult:
         seconds: What each epoch took.
         training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
             mode, for a sample of the training images as they are; None where it was interrupted or diverged.
+        ranges_8bit: Scale and zero point that quantization-aware training learned for values in 8 bits, by the layer
+            whose output each is; empty for other fits.
     """
 
     history: tuple[dict[str, Any], ...]
@@ -105,12 +108,13 @@ class FitResult:
     ending: Ending
     seconds: tuple[float, ...]
     training: dict[str, Any] | None = None
+    ranges_8bit: Mapping[str, QuantParams] = field(default_factory=dict)
 
 
-def fit(
+def fit_network(
     model: Any,  # noqa: ANN401 - keras carries no types
     training: TrainingBatches,
-    validation: LabelledRows,
+    validation: Subset,
     options: FitOptions,
     *,
     stage: str = "fit",
@@ -182,7 +186,7 @@ def _measure_training(
         return None
     return {
         "epoch": epoch,
-        "images": len(sample.rows),
+        "images": len(sample.positions),
         "loss": cross_entropy(probabilities, sample.true_indices),
         "accuracy": float((probabilities.argmax(axis=1) == sample.true_indices).mean()),
     }
@@ -193,7 +197,7 @@ def _run_epochs(
     optimizer: Any,  # noqa: ANN401
     *,
     training: TrainingBatches,
-    validation: LabelledRows,
+    validation: Subset,
     options: FitOptions,
     stage: str,
     state: FitState,
@@ -278,7 +282,7 @@ def _best_text(state: FitState, options: FitOptions) -> str:
     return f", best {options.monitor} {state.best.value:.3f}" if state.best else ""
 
 
-def validate(infer: Inference, validation: LabelledRows, classes: int) -> dict[str, float] | None:
+def validate(infer: Inference, validation: Subset, classes: int) -> dict[str, float] | None:
     """`val_loss`, `val_accuracy` and `val_macro_f1`; None where the network gives no numbers any more.
 
     Args:
@@ -303,9 +307,7 @@ def cross_entropy(probabilities: npt.NDArray[np.float32], true_indices: npt.NDAr
     return float(-np.log(np.maximum(chosen.astype(np.float64), 1e-7)).mean())
 
 
-def predict(
-    infer: Inference, data: LabelledRows, report: Callable[[int], None] = lambda _: None
-) -> npt.NDArray[np.float32]:
+def predict(infer: Inference, data: Subset, report: Callable[[int], None] = lambda _: None) -> npt.NDArray[np.float32]:
     """What a network gives for images or features, (N, C) float32, in inference mode.
 
     Args:
@@ -315,9 +317,9 @@ def predict(
     """
     outputs = []
     count = _PREDICT_IMAGES if data.inputs.ndim > 2 else _PREDICT_FEATURES
-    for start in range(0, len(data.rows), count):
+    for start in range(0, len(data.positions), count):
         outputs.append(infer(data.read(slice(start, start + count))))
-        report(min(start + count, len(data.rows)))
+        report(min(start + count, len(data.positions)))
     return np.concatenate(outputs)
 
 

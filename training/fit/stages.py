@@ -1,205 +1,228 @@
 """The fits of a training in their order: a head on frozen features and then perhaps its backbone, or a whole network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.export.keras_backend import inference_of
+from edgeclf.export.keras_backend import Inference, KerasModel, inference_of
+from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.dataset import Split
-from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+from edgeclf.training.data.loader import TrainingBatches
+from edgeclf.training.data.training_data import TrainingData
 from edgeclf.training.fit.checkpoint import Checkpoint
-from edgeclf.training.fit.loop import Best, FitResult, FitState, fit, predict, validate
-from edgeclf.training.inputs import Loaded
+from edgeclf.training.fit.loop import Best, FitResult, FitState, fit_network, predict, validate
+from edgeclf.training.fit.resolve import ResolvedOptions
+from edgeclf.training.fit.transfer import Transfer
 from edgeclf.training.networks.batch_norm import fold_batch_norm, with_batch_norm
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.dropout import scale_dropout
 from edgeclf.training.networks.registry import assemble, build_head
 from edgeclf.training.networks.weights import Size
-from edgeclf.training.options import Settings
+from edgeclf.training.options import FINE_TUNE, HEAD, QAT, WHOLE, FitOptions, Stage
 from edgeclf.training.qat.model import fake_quantized
 
-HEAD, FINE_TUNE, WHOLE, QAT = "head", "fine-tune", "fit", "qat"
 # Training images that the ranges of 8-bit values are chosen on.
 _RANGE_IMAGES = 256
 
+# The whole network with its best weights, softmax at temperature 1; the epochs of all fits; and for each split but the
+# training images (n, C) probabilities.
+Fitted: TypeAlias = tuple[KerasModel, FitResult, dict[Split, FloatArray]]
+# Fits a network from a state, on features where it is a head, else on images.
+_Fit: TypeAlias = Callable[[KerasModel, Stage, FitOptions, FitState | None], FitResult]
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What the fits came to.
 
-    Attributes:
-        model: The whole network with its best weights, softmax at temperature 1.
-        result: Epochs of all fits, and how the last one ended.
-        probabilities: What the network says of the images of each part, (n, C) float32.
-        ranges_8bit: What quantization-aware training has learned to round values with, by the layers that give them.
+def run_stages(
+    resolved: ResolvedOptions,
+    data: TrainingData,
+    transfer: Transfer | None,
+    backbone: KerasModel | None,
+    *,
+    checkpoint: Checkpoint | None,
+    on_epoch: Callable[[Stage, FitState], None],
+    progress: Progress,
+) -> Fitted:
+    """Runs the fits of a training, from the beginning or from a checkpoint.
+
+    Args:
+        resolved: Which fits, and their options.
+        data: Images, and features where a head is fitted.
+        transfer: An earlier run's network to begin with; None for none.
+        backbone: The frozen Keras backbone of a head; None where the whole network is fitted.
+        checkpoint: The last finished epoch of a training that goes on; None for a new one.
+        on_epoch: Called with the stage and its state after every epoch.
+        progress: Called with each step.
+
+    Returns:
+        The whole network with its best weights, softmax at temperature 1; the result of all fits; and its (n, C) float32
+        probabilities for the images of each split but `train`.
+
+    Raises:
+        InputError: The loss stopped being a number in the first epoch, or weights do not fit.
+        KeyboardInterrupt: Ctrl-C before the first epoch was complete.
     """
 
-    model: Any
-    result: FitResult
-    probabilities: dict[Split, npt.NDArray[np.float32]]
-    ranges_8bit: dict[str, QuantParams] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Stages:
-    """The fits of one training.
-
-    Attributes:
-        settings: How to train.
-        loaded: On what, and from where.
-        on_epoch: Told the stage and the state after every epoch.
-        progress: Told of each stage.
-    """
-
-    settings: Settings
-    loaded: Loaded
-    on_epoch: Callable[[str, FitState], None]
-    progress: Progress
-
-    def run(self, checkpoint: Checkpoint | None) -> Trained:
-        """Runs the fits, from the beginning or from a checkpoint.
-
-        Raises:
-            InputError: The loss stopped being a number in the first epoch, or weights do not fit.
-            KeyboardInterrupt: Ctrl-C before the first epoch was complete.
-        """
-        if self.settings.qat:
-            return self._fit_in_8_bits(checkpoint)
-        if self.loaded.backbone is None:
-            return self._fit_whole(checkpoint)
-        return self._fit_head(checkpoint)
-
-    def _fit_whole(self, checkpoint: Checkpoint | None) -> Trained:
-        size_hw = self.settings.preprocess.size_hw
-        progressive = self.settings.fit.progressive
-        network = self.build_network((None, None) if progressive else size_hw)
-        trained = self._in_training(network)
-        result = self._fit(trained, WHOLE, self.settings.fit, None, checkpoint.state if checkpoint else None)
-        if trained is not network:
-            fold_batch_norm(trained, network)
-        whole = network
-        if progressive:
-            # What is saved and exported takes one size, as every other network does.
-            whole = self.build_network(size_hw)
-            whole.set_weights(network.get_weights())
-        return Trained(whole, result, self._predict(whole, None))
-
-    def _in_training(self, network: Any) -> Any:  # noqa: ANN401
-        """What is fitted in the network's place: itself, or the same with batch normalisation for the time being."""
-        return with_batch_norm(network) if self.settings.fit.batch_norm else network
-
-    def _fit_in_8_bits(self, checkpoint: Checkpoint | None) -> Trained:
-        if self.loaded.transfer is None:
-            raise ValueError("quantization-aware training goes on from a run")
-        network = without_temperature(self.loaded.transfer.model)
-        _train_all_but_statistics(network)
-        training = self.loaded.data.part("train")
-        chosen = np.random.default_rng(self.settings.fit.seed).permutation(len(training.rows))[:_RANGE_IMAGES]
-        # Weights held to the pair constraint are right for every target.
-        simulated = fake_quantized(network, training.read(np.sort(chosen)), paired=True, progress=self.progress)
-        if checkpoint is not None:
-            state = checkpoint.state
-        else:
-            validation = self.loaded.data.part("val")
-            # What rounding alone gives is there before the first epoch, and is kept where none is better.
-            before = validate(inference_of(simulated.model), validation, len(self.loaded.data.labels))
-            value = None if before is None else before[self.settings.fit.monitor]
-            best = None if value is None else Best(value, 0, simulated.model.get_weights())
-            state = FitState(best=best)
-        result = self._fit(simulated.model, QAT, self.settings.fit, None, state)
-        if not result.best_epoch:
-            return Trained(network, result, self._predict(network, None))
-        simulated.settle()
-        # What it is worth is what its file will be worth.
-        return Trained(network, result, self._predict(simulated.model, None), simulated.ranges())
-
-    def build_network(self, size_hw: Size) -> Any:  # noqa: ANN401 - keras carries no types
-        """The network that is trained as a whole: all of it new, or with an earlier run's weights.
-
-        Args:
-            size_hw: Height and width in pixels, None for any.
-        """
-        network = self.settings.architecture.build_network(size_hw, len(self.loaded.data.labels), self.settings.weights)
-        scale_dropout(network, self.settings.fit.dropout_scale)
-        if self.loaded.transfer is not None:
-            self.loaded.transfer.fill(network, self.loaded.data.labels)
-        return network
-
-    def _fit_head(self, checkpoint: Checkpoint | None) -> Trained:
-        backbone, features = self.loaded.backbone, self.loaded.features
-        head = self._build_head(backbone)
-        in_fine_tune = checkpoint is not None and checkpoint.stage == FINE_TUNE
-        if not in_fine_tune:
-            state = checkpoint.state if checkpoint else FitState()
-            result = self._fit(head, HEAD, self.settings.fit, features, state)
-            if self.settings.fine_tune is None or result.ending == "interrupted":
-                return Trained(assemble(backbone, head), result, self._predict(head, features))
-            if state.best is None:
-                raise ValueError("a fit that ended has a best epoch")
-            value = state.best.value
-        network = assemble(backbone, head)
-        if self.settings.fine_tune is None:
-            raise ValueError("a checkpoint of a stage that was not asked for")
-        unfreeze(backbone, self.settings.fine_tune_blocks)
-        # The head has it already.
-        scale_dropout(backbone, self.settings.fine_tune.dropout_scale)
-        if checkpoint is not None and in_fine_tune:
-            state = checkpoint.state
-        else:
-            state = FitState(
-                history=list(result.history),
-                first=len(result.history),
-                best=Best(value, result.best_epoch, network.get_weights()),
-                seconds=list(result.seconds),
-            )
-        result = self._fit(network, FINE_TUNE, self.settings.fine_tune, None, state)
-        return Trained(network, result, self._predict(network, None))
-
-    def first_network(self) -> tuple[Any, Any]:
-        """What the first fit trains, and what it is trained on: features, or None for the images themselves."""
-        if self.loaded.backbone is None:
-            return self._in_training(self.build_network(self.settings.preprocess.size_hw)), None
-        return self._build_head(self.loaded.backbone), self.loaded.features
-
-    def _build_head(self, backbone: Any) -> Any:  # noqa: ANN401
-        head = build_head(backbone.output_shape[-1], len(self.loaded.data.labels))
-        scale_dropout(head, self.settings.fit.dropout_scale)
-        if self.loaded.transfer is not None:
-            self.loaded.transfer.fill(head, self.loaded.data.labels)
-        return head
-
-    def _fit(self, network: Any, stage: str, options: Any, inputs: Any, state: FitState | None) -> FitResult:  # noqa: ANN401
-        batches = TrainingBatches(self.loaded.data.part("train", inputs), len(self.loaded.data.labels), options)
-
-        def on_epoch(now: FitState) -> None:
-            self.on_epoch(stage, now)
-
-        return fit(
+    def fit(network: KerasModel, stage: Stage, options: FitOptions, state: FitState | None) -> FitResult:
+        training, validation = (data.subset(split, features=stage == HEAD) for split in ("train", "val"))
+        return fit_network(
             network,
-            batches,
-            self.loaded.data.part("val", inputs),
+            TrainingBatches(training, len(data.labels), options),
+            validation,
             options,
             stage=stage,
             state=state,
-            on_epoch=on_epoch,
-            progress=self.progress,
+            on_epoch=lambda now: on_epoch(stage, now),
+            progress=progress,
         )
 
-    def _predict(self, network: Any, inputs: Any) -> dict[Split, npt.NDArray[np.float32]]:  # noqa: ANN401
-        infer = inference_of(network)
-        return {part: self._predict_part(infer, part, inputs) for part in self.loaded.data.parts if part != "train"}
-
-    def _predict_part(self, infer: Any, part: Split, inputs: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401
-        data: LabelledRows = self.loaded.data.part(part, inputs)
-        return predict(infer, data, lambda done: self.progress(f"evaluate on {part}", done, len(data.rows)))
+    if resolved.first_stage == QAT:
+        return _fit_in_8_bits(resolved, data, transfer, checkpoint=checkpoint, fit=fit, progress=progress)
+    if resolved.first_stage == WHOLE:
+        return _fit_whole(resolved, data, transfer, checkpoint=checkpoint, fit=fit, progress=progress)
+    return _fit_head(resolved, data, transfer, backbone=backbone, checkpoint=checkpoint, fit=fit, progress=progress)
 
 
-def unfreeze(backbone: Any, blocks: int | None) -> None:  # noqa: ANN401
+def _fit_whole(
+    resolved: ResolvedOptions,
+    data: TrainingData,
+    transfer: Transfer | None,
+    *,
+    checkpoint: Checkpoint | None,
+    fit: _Fit,
+    progress: Progress,
+) -> Fitted:
+    size_hw, options = resolved.preprocess.size_hw, resolved.first
+    network = _build_whole(resolved, data, transfer, (None, None) if options.progressive else size_hw)
+    fitted = with_batch_norm(network) if options.batch_norm else network
+    result = fit(fitted, WHOLE, options, checkpoint.state if checkpoint else None)
+    if fitted is not network:
+        fold_batch_norm(fitted, network)
+    whole = network
+    if options.progressive:
+        # What is saved and exported takes one size, as every other network does.
+        whole = _build_whole(resolved, data, transfer, size_hw)
+        whole.set_weights(network.get_weights())
+    return whole, result, _predict(whole, data, progress)
+
+
+def _fit_in_8_bits(
+    resolved: ResolvedOptions,
+    data: TrainingData,
+    transfer: Transfer | None,
+    *,
+    checkpoint: Checkpoint | None,
+    fit: _Fit,
+    progress: Progress,
+) -> Fitted:
+    if transfer is None:
+        raise ValueError("quantization-aware training goes on from a run")
+    options = resolved.first
+    network = without_temperature(transfer.model)
+    _train_all_but_statistics(network)
+    training = data.subset("train")
+    chosen = np.random.default_rng(options.seed).permutation(len(training.positions))[:_RANGE_IMAGES]
+    # Weights held to the pair constraint are right for every target.
+    simulated = fake_quantized(network, training.read(np.sort(chosen)), paired=True, progress=progress)
+    if checkpoint is not None:
+        state = checkpoint.state
+    else:
+        # Epoch 0 is plain post-training quantization: it is kept where no epoch is better.
+        before = validate(inference_of(simulated.model), data.subset("val"), len(data.labels))
+        value = None if before is None else before[options.monitor]
+        state = FitState(best=None if value is None else Best(value, 0, simulated.model.get_weights()))
+    result = fit(simulated.model, QAT, options, state)
+    if not result.best_epoch:
+        return network, result, _predict(network, data, progress)
+    simulated.settle()
+    # Its int8 file gives what the simulated network gives.
+    return network, replace(result, ranges_8bit=simulated.ranges()), _predict(simulated.model, data, progress)
+
+
+def _fit_head(
+    resolved: ResolvedOptions,
+    data: TrainingData,
+    transfer: Transfer | None,
+    *,
+    backbone: KerasModel,
+    checkpoint: Checkpoint | None,
+    fit: _Fit,
+    progress: Progress,
+) -> Fitted:
+    head = _build_head(resolved, data, transfer, backbone)
+    if checkpoint is not None and checkpoint.stage == FINE_TUNE:
+        network, state = assemble(backbone, head), checkpoint.state
+    else:
+        head_state = checkpoint.state if checkpoint else FitState()
+        result = fit(head, HEAD, resolved.first, head_state)
+        network = assemble(backbone, head)
+        if resolved.fine_tune is None or result.ending == "interrupted":
+            return network, result, _predict(head, data, progress, features=True)
+        if head_state.best is None:
+            raise ValueError("a fit that ended has a best epoch")
+        state = FitState(
+            history=list(result.history),
+            first=len(result.history),
+            best=Best(head_state.best.value, result.best_epoch, network.get_weights()),
+            seconds=list(result.seconds),
+        )
+    if resolved.fine_tune is None:
+        raise ValueError("a checkpoint of a stage that was not asked for")
+    unfreeze(backbone, resolved.fine_tune_blocks)
+    # The head has it already.
+    scale_dropout(backbone, resolved.fine_tune.dropout_scale)
+    result = fit(network, FINE_TUNE, resolved.fine_tune, state)
+    return network, result, _predict(network, data, progress)
+
+
+def build_first_network(
+    resolved: ResolvedOptions, data: TrainingData, transfer: Transfer | None, backbone: KerasModel | None
+) -> KerasModel:
+    """Builds the network of the first fit: a head on features, or the whole network at its full size."""
+    if resolved.freezes_backbone:
+        return _build_head(resolved, data, transfer, backbone)
+    network = _build_whole(resolved, data, transfer, resolved.preprocess.size_hw)
+    return with_batch_norm(network) if resolved.first.batch_norm else network
+
+
+def _build_whole(resolved: ResolvedOptions, data: TrainingData, transfer: Transfer | None, size_hw: Size) -> KerasModel:
+    network = resolved.architecture.build_network(size_hw, len(data.labels), resolved.weights)
+    scale_dropout(network, resolved.first.dropout_scale)
+    if transfer is not None:
+        transfer.fill(network, data.labels)
+    return network
+
+
+def _build_head(
+    resolved: ResolvedOptions, data: TrainingData, transfer: Transfer | None, backbone: KerasModel
+) -> KerasModel:
+    head = build_head(backbone.output_shape[-1], len(data.labels))
+    scale_dropout(head, resolved.first.dropout_scale)
+    if transfer is not None:
+        transfer.fill(head, data.labels)
+    return head
+
+
+def _predict(
+    network: KerasModel, data: TrainingData, progress: Progress, *, features: bool = False
+) -> dict[Split, FloatArray]:
+    infer = inference_of(network)
+    return {
+        split: _predict_split(infer, data, split, progress, features=features)
+        for split in data.splits
+        if split != "train"
+    }
+
+
+def _predict_split(
+    infer: Inference, data: TrainingData, split: Split, progress: Progress, *, features: bool
+) -> FloatArray:
+    subset = data.subset(split, features=features)
+    return predict(infer, subset, lambda done: progress(f"evaluate on {split}", done, len(subset.positions)))
+
+
+def unfreeze(backbone: KerasModel, blocks: int | None) -> None:
     """Makes the last blocks of a frozen backbone trainable, in place; batch normalisation stays as it is.
 
     In Keras a frozen BatchNormalization layer runs in inference mode, with the statistics of the large data set it was
@@ -217,7 +240,7 @@ def unfreeze(backbone: Any, blocks: int | None) -> None:  # noqa: ANN401
             layer.trainable = not isinstance(layer, layers.BatchNormalization)
 
 
-def _train_all_but_statistics(network: Any) -> None:  # noqa: ANN401
+def _train_all_but_statistics(network: KerasModel) -> None:
     """Makes a trained network trainable, in place, with batch normalisation in inference mode, see `unfreeze`."""
     from keras import layers
 
@@ -227,14 +250,14 @@ def _train_all_but_statistics(network: Any) -> None:  # noqa: ANN401
             layer.trainable = False
 
 
-def without_temperature(model: Any) -> Any:  # noqa: ANN401
+def without_temperature(model: KerasModel) -> KerasModel:
     """The network of a run, which shares its weights, with its softmax at temperature 1."""
     from keras import Model, layers
 
     return Model(model.input, layers.Softmax(name="probabilities")(model.get_layer("logits").output), name=model.name)
 
 
-def with_temperature_layer(model: Any, temperature: float) -> Any:  # noqa: ANN401
+def with_temperature_layer(model: KerasModel, temperature: float) -> KerasModel:
     """The same network with its logits divided by the temperature before the softmax."""
     from keras import Model, layers
 

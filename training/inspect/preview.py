@@ -1,4 +1,4 @@
-"""Looks at a training before it is run: what augmentation makes of the images, which learning rate the network bears."""
+"""Previews of a training: augmented training images, and a learning-rate sweep."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,9 @@ from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.loop import make_optimizer
 from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
 from edgeclf.training.fit.lr_plot import plot_find_lr
-from edgeclf.training.fit.stages import Stages
-from edgeclf.training.inputs import load, plan_training
-from edgeclf.training.options import TrainOptions
-from edgeclf.training.recipes import check_augmentation
+from edgeclf.training.fit.stages import build_first_network
+from edgeclf.training.inputs import prepare_inputs, resolve_with_earlier
+from edgeclf.training.options import TrainOptions, training_option
 
 _SHOWN_IMAGES, _SHOWN_VARIATIONS = 8, 5
 
@@ -48,25 +47,26 @@ def draw_augmentation(
         UsageError: There is no augmentation.
         EdgeclfError: The images cannot be used, or the picture not written.
     """
-    settings = plan_training(dataset, replace(options, augment=None, mixup=None), cache_folder).settings
-    fit = settings.fine_tune or settings.fit
+    # Augmentation that is asked for is drawn also where only a head would be trained, which refuses it.
+    _, resolved, _ = resolve_with_earlier(replace(options, augment=None, mixup=None))
+    fit = resolved.fine_tune or resolved.first
     name, mixup = options.augment or fit.augment, fit.mixup if options.mixup is None else options.mixup
-    check_augmentation(name)
+    training_option("augment").check(name)
     augmentation = get_augmentation(name)
     if augmentation.is_none and not mixup:
         raise UsageError(
             "nothing is augmented",
-            got=f"{settings.architecture.name} with --augment none",
+            got=f"{resolved.architecture.name} with --augment none",
             expected="light or strong",
             do="pass --augment light or --augment strong",
         )
     import_figure()
-    data = prepare_data(dataset, settings.preprocess, options, known={}, cache_folder=cache_folder, progress=progress)
-    part = data.part("train")
+    data = prepare_data(dataset, resolved.preprocess, options, earlier={}, cache_folder=cache_folder, progress=progress)
+    training = data.subset("train")
     rng = np.random.default_rng(options.seed)
-    chosen = np.sort(rng.permutation(len(part.rows))[:_SHOWN_IMAGES])
-    images_rgb: UInt8Array = part.read(chosen)
-    true = part.true_indices[chosen]
+    chosen = np.sort(rng.permutation(len(training.positions))[:_SHOWN_IMAGES])
+    images_rgb: UInt8Array = training.read(chosen)
+    true = training.true_indices[chosen]
     rows = [("as they are", images_rgb)]
     rows += [(f"--augment {name}", augment_batch(images_rgb, augmentation, rng)) for _ in range(_SHOWN_VARIATIONS)]
     if mixup:
@@ -113,22 +113,22 @@ def sweep_learning_rate(
     Raises:
         EdgeclfError: The images cannot be used, the loss never falls, or the picture cannot be written.
     """
-    plan = plan_training(dataset, options, cache_folder)
-    settings = plan.settings
+    options, resolved, earlier = resolve_with_earlier(options)
     check_training_packages()
-    if plan.earlier is None:
-        settings.architecture.check_available(settings.weights)
-    loaded = load(plan, progress)
-    data = loaded.data
+    if earlier is None:
+        resolved.architecture.check_available(resolved.weights)
+    data, transfer, backbone = prepare_inputs(
+        dataset, options, resolved, earlier, cache_folder=cache_folder, progress=progress
+    )
     import keras
 
     keras.utils.set_random_seed(options.seed)
-    stages = Stages(settings, loaded, lambda *_: None, progress)
-    network, inputs = stages.first_network()
+    network = build_first_network(resolved, data, transfer, backbone)
     # Of the size the network ends with, also where training begins with smaller images.
-    full_size = replace(settings.fit, progressive=False)
-    batches = TrainingBatches(data.part("train", inputs), len(data.labels), full_size)
-    constant = replace(settings.fit, schedule="constant", warmup_epochs=0.0)
+    full_size = replace(resolved.first, progressive=False)
+    training = data.subset("train", features=resolved.freezes_backbone)
+    batches = TrainingBatches(training, len(data.labels), full_size)
+    constant = replace(resolved.first, schedule="constant", warmup_epochs=0.0)
     sweep = find_learning_rate(network, batches.endless(), make_optimizer(constant, len(batches)), progress=progress)
     with replacing(picture) as temporary:
         plot_find_lr(sweep, temporary)

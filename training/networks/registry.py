@@ -22,7 +22,8 @@ from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
 from edgeclf.training.networks.small_cnn import build_small_cnn
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size, WriteBackbone
-from edgeclf.training.recipes import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN, Recipe
+from edgeclf.training.options import Recipe
+from edgeclf.training.recipes import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,6 @@ def _lite(name: str, description: str) -> Architecture:
     )
 
 
-DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (

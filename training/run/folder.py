@@ -4,7 +4,7 @@ import fnmatch
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, Ru
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
-from edgeclf.training.data.dataset import Sample
-from edgeclf.training.data.split import read_split
+from edgeclf.training.data.dataset import Dataset, Sample
+from edgeclf.training.data.training_data import read_split
+from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
+from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.export_inputs import RunImages, export_images
 
 MODEL_FILE = "model.keras"
@@ -212,8 +214,46 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
         )
 
 
+def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainOptions, Dataset]:
+    """Opens the run folder of a training that was cut off.
+
+    Args:
+        folder: The run folder.
+        data: Folder of the images now; None where they were.
+
+    Returns:
+        The last finished epoch, the options, and the images with the splits of the beginning, whatever has been added
+        to their folders since.
+
+    Raises:
+        RunFolderError: There is nothing to resume, or a file is damaged.
+    """
+    checkpoint_path = folder / CHECKPOINT_FILE
+    if not checkpoint_path.is_file():
+        finished = (folder / SPEC_FILE).is_file()
+        raise RunFolderError(
+            f"nothing to resume in {folder}",
+            got="a finished run" if finished else "no checkpoint",
+            expected="a training that was cut off after its first epoch",
+            do="train again, or go on from its network with --from" if finished else "train again",
+        )
+    checkpoint = load_checkpoint(checkpoint_path)
+    run_path = folder / RUN_FILE
+    try:
+        document = json.loads(run_path.read_text(encoding="utf-8"))
+        options = options_from_json(document["options"], run_path)
+        root = data or Path(document["data_root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+        ) from error
+    source = Path(document.get("data", root)) if data is None else data
+    samples = tuple(replace(sample, digest=None) for sample in read_split(folder / SPLIT_FILE))
+    return checkpoint, options, Dataset(root, samples, source)
+
+
 def load_run(folder: Path | str) -> Run:
-    """Opens a run folder.
+    """Opens the run folder of a finished training.
 
     Raises:
         RunFolderError: It is missing, or a file in it is missing or damaged.

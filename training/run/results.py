@@ -1,4 +1,4 @@
-"""What a finished training leaves in its run folder: the summary in the spec, and the files."""
+"""The result of a training: reports, the model's description, and the files of its run folder."""
 
 import hashlib
 import importlib.metadata
@@ -7,20 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import replacing, write_text
-from edgeclf.runtime.metrics import ClassificationReport
+from edgeclf.runtime.metrics import ClassificationReport, classification_report
 from edgeclf.runtime.spec import ModelSpec
 from edgeclf.training.calibration.plot import plot_reliability
 from edgeclf.training.calibration.report import CalibrationResult
 from edgeclf.training.data.dataset import Dataset, Sample, Split
-from edgeclf.training.data.split import split_to_csv
+from edgeclf.training.data.training_data import TrainingData, split_to_csv
 from edgeclf.training.fit.loop import FitResult
-from edgeclf.training.options import Settings, TrainOptions
+from edgeclf.training.fit.resolve import ResolvedOptions
+from edgeclf.training.fit.transfer import Transfer
+from edgeclf.training.options import TrainOptions
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_confusion
-from edgeclf.training.run.transfer import Transfer
 from edgeclf.training.run.writer import RunWriter, history_csv
 
 NO_TEST_PART = "no test part: the validation figures chose this model and are therefore too good by a little"
@@ -28,19 +29,19 @@ NO_TEST_PART = "no test part: the validation figures chose this model and are th
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
-    """What a training did.
+    """The result of a training.
 
     Attributes:
         folder: The run folder.
-        spec: What the model is.
+        spec: The model's description.
         parameters: Number of parameters of the whole network.
-        fit: Epochs, and how they ended.
-        validation: Figures on the images that chose the weights.
-        test: Figures on the images that chose nothing; None where there are none.
+        fit: The epochs, and how they ended.
+        validation: Report on the images that chose the weights.
+        test: Report on the images that chose nothing; None where there are none.
         calibration: Temperature, rejection threshold, and what they change.
-        transfer: What an earlier run gave; None where there was none.
+        transfer: The earlier run's network and classes; None for a training that began anew.
         unreadable: Images that were left out, and why.
-        seconds: How long all of it took, in this process.
+        seconds: Time of the whole training in this process.
     """
 
     folder: Path
@@ -55,44 +56,71 @@ class TrainResult:
     seconds: float
 
 
-def training_summary(
+def summarise(
+    folder: Path,
     options: TrainOptions,
-    settings: Settings,
+    resolved: ResolvedOptions,
+    data: TrainingData,
+    transfer: Transfer | None,
     *,
-    history: Sequence[dict[str, Any]],
-    best_epoch: int,
-    ending: str,
-    images: dict[str, int],
-    validation: ClassificationReport,
-    test: ClassificationReport | None,
-    calibration: dict[str, Any],
-    changes: dict[str, Any] | None,
-    ranges_8bit: Mapping[str, QuantParams],
-) -> dict[str, Any]:
-    """The training in short, as plain JSON values for the spec: all that is needed to do it again, and what came out.
+    model: KerasModel,
+    fit: FitResult,
+    calibration: CalibrationResult,
+) -> TrainResult:
+    """Reports on the validation and test images and describes the model.
 
-    Files are named by what is in them, not by where they lay.
+    Args:
+        folder: The run folder.
+        options: As the user gave them.
+        resolved: The same, resolved.
+        data: The images.
+        transfer: The earlier run's network; None for none.
+        model: The whole network.
+        fit: The result of all fits.
+        calibration: Probabilities at the chosen temperature.
+
+    Returns:
+        The result, `seconds` still 0.
     """
-    return {
-        **asdict(settings.fit),
-        "weights": settings.weights if isinstance(settings.weights, str) else _file_identity(settings.weights),
-        "freezes_backbone": settings.freezes,
-        "quantization_aware": settings.qat,
-        **({"ranges_8bit": {name: params.to_json() for name, params in ranges_8bit.items()}} if ranges_8bit else {}),
-        "fine_tune": None
-        if settings.fine_tune is None
-        else {**asdict(settings.fine_tune), "blocks": settings.fine_tune_blocks or "all"},
-        "classes_before": changes,
-        "epochs_run": len(history),
-        "best_epoch": best_epoch,
-        "ending": ending,
-        "images": images,
+    reports = {
+        split: classification_report(probabilities, data.subset(split).true_indices, data.labels)
+        for split, probabilities in calibration.probabilities.items()
+    }
+    validation, test = reports["val"], reports.get("test")
+    weights, fine_tune = resolved.weights, resolved.fine_tune
+    # Everything to train again, and what came out. Files are named by their content, not by where they lay.
+    training: dict[str, Any] = {
+        **asdict(resolved.first),
+        "weights": weights if isinstance(weights, str) else _file_identity(weights),
+        "freezes_backbone": resolved.freezes_backbone,
+        "quantization_aware": resolved.is_quantization_aware,
+        **({"ranges_8bit": {name: it.to_json() for name, it in fit.ranges_8bit.items()}} if fit.ranges_8bit else {}),
+        "fine_tune": fine_tune and {**asdict(fine_tune), "blocks": resolved.fine_tune_blocks or "all"},
+        "classes_before": None if transfer is None else transfer.changes.to_json(),
+        "epochs_run": len(fit.history),
+        "best_epoch": fit.best_epoch,
+        "ending": fit.ending,
+        "images": {split: len(positions) for split, positions in data.positions.items()},
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
-        "calibration": calibration,
+        "calibration": calibration.to_json(),
         "val_accuracy": validation.accuracy,
         "test_accuracy": None if test is None else test.accuracy,
     }
+    spec = ModelSpec(
+        labels=data.labels,
+        preprocess=resolved.preprocess,
+        temperature=calibration.temperature,
+        rejection_threshold=calibration.rejection_threshold,
+        architecture=resolved.architecture.name,
+        training=training,
+        dataset_fingerprint=data.fingerprint,
+        package_versions=_package_versions(),
+    )
+    unreadable = data.cached.unreadable
+    return TrainResult(
+        folder, spec, int(model.count_params()), fit, validation, test, calibration, transfer, unreadable, 0.0
+    )
 
 
 def _file_identity(path: Path) -> str:
@@ -103,7 +131,7 @@ def _file_identity(path: Path) -> str:
     return f"{path.name} (blake2b-128 {digest.hexdigest()})"
 
 
-def package_versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """Versions of the installed packages that have a part in a trained model."""
     versions = {}
     for name in ("edgeclf", "tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime"):
@@ -122,14 +150,14 @@ def write_start(
     options: TrainOptions,
     diverged: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes what resuming needs besides the checkpoint.
+    """Writes the split and the options, with which a training can be resumed from its checkpoint.
 
     Args:
         writer: The run folder.
         samples: All samples with their split, readable or not.
-        dataset: Where they are.
-        options: As they were given.
-        diverged: Where training ended before there was anything to keep.
+        dataset: The data set, for its paths.
+        options: As the user gave them.
+        diverged: `DivergedError.facts` of a training that diverged in its first epoch; None for any other.
     """
     with replacing(writer.folder / run_folder.SPLIT_FILE) as temporary:
         temporary.write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
@@ -143,12 +171,12 @@ def write_start(
     writer.write_json(run_folder.RUN_FILE, document)
 
 
-def write_result(writer: RunWriter, result: TrainResult, model: Any) -> None:  # noqa: ANN401 - keras carries no types
-    """Writes what a finished or interrupted training came to; the spec last, so that a run that has one has the rest.
+def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> None:
+    """Writes the files of a finished or interrupted training; the spec last, so that a run that has one has the rest.
 
     Args:
         writer: The run folder.
-        result: What the training did.
+        result: The result of the training.
         model: The whole network with its best weights and its temperature.
     """
     folder = writer.folder
@@ -156,16 +184,17 @@ def write_result(writer: RunWriter, result: TrainResult, model: Any) -> None:  #
         model.save(temporary)
     write_text(folder / run_folder.HISTORY_FILE, history_csv(result.fit.history))
     writer.draw_curves(result.fit.history, result.fit.best_epoch)
-    shown, part = (result.validation, "Validation") if result.test is None else (result.test, "Test")
+    split: Split = "val" if result.test is None else "test"
+    shown, title = (result.validation, "Validation images") if result.test is None else (result.test, "Test images")
     with replacing(folder / run_folder.CONFUSION_FILE) as temporary:
-        plot_confusion(shown, f"{part} images", temporary)
-    reliability_part: Split = "val" if result.test is None else "test"
+        plot_confusion(shown, title, temporary)
+    calibration = result.calibration
     with replacing(folder / run_folder.RELIABILITY_FILE) as temporary:
         plot_reliability(
-            result.calibration.uncalibrated[reliability_part],
-            result.calibration.probabilities[reliability_part],
-            result.calibration.true_indices[reliability_part],
-            f"{part} images",
+            calibration.uncalibrated[split],
+            calibration.probabilities[split],
+            calibration.true_indices[split],
+            title,
             temporary,
         )
     metrics = {

@@ -10,10 +10,8 @@ import numpy as np
 
 from benchmarks.doctor.faults.base import Fault, Truth
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.training.data.dataset import discover_dataset
+from edgeclf.training import TrainOptions, train
 from edgeclf.training.networks import registry as architectures
-from edgeclf.training.options import TrainOptions
-from edgeclf.training.trainer import train
 
 # Images of all classes together that a training is given, and that test it.
 TRAINING_IMAGES, TEST_IMAGES = 480, 200
@@ -87,13 +85,8 @@ def _by_255(layer: Any) -> None:  # noqa: ANN401
 
 
 def _train(folder: Path, options: TrainOptions, rng: np.random.Generator) -> None:
-    data = discover_dataset(folder / "data")
-    train(
-        data,
-        replace(options, seed=int(rng.integers(1 << 31))),
-        folder / "run",
-        cache_folder=CacheFolder(folder / "cache"),
-    )
+    options = replace(options, seed=int(rng.integers(1 << 31)))
+    train(folder / "data", folder / "run", options, cache_folder=CacheFolder(folder / "cache"))
 
 
 def _learning_rate(base: TrainOptions, factor: float) -> Callable[[Path, np.random.Generator], Truth]:

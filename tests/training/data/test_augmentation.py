@@ -8,7 +8,7 @@ from skimage import data as photographs
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.training.data.augmentation import Augmentation, augment_batch, get_augmentation, mix_up
-from edgeclf.training.recipes import AUGMENTATIONS, check_augmentation
+from edgeclf.training.options import AUGMENTATIONS, training_option
 
 COFFEE = photographs.coffee()
 
@@ -127,7 +127,7 @@ def test_mixup_blends_images_and_targets_by_the_same_share():
 
 def test_unknown_name_lists_those_that_exist():
     with pytest.raises(UsageError, match="none or light or strong"):
-        check_augmentation("heavy")
+        training_option("augment").check("heavy")
 
 
 def test_every_name_has_its_amounts():

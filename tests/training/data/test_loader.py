@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.training.data.loader import LabelledRows, TrainingBatches, class_weights, epoch_order
-from edgeclf.training.recipes import FitOptions, training_side_px
+from edgeclf.training.data.loader import Subset, TrainingBatches, class_weights, epoch_order, training_side_px
+from edgeclf.training.options import FitOptions
 
 
 def options(**changes):
@@ -20,7 +20,7 @@ def rows_of(count=10, classes=2, seed=0):
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, 256, (count + 3, 8, 8, 3), dtype=np.uint8)
     rows = rng.permutation(count + 3)[:count]
-    return LabelledRows(inputs, rows, np.arange(count) % classes)
+    return Subset(inputs, rows, np.arange(count) % classes)
 
 
 def test_an_epoch_holds_every_image_once_with_its_target():
@@ -31,7 +31,7 @@ def test_an_epoch_holds_every_image_once_with_its_target():
     assert len(batches) == 3
     inputs = np.concatenate([batch[0] for batch in seen])
     targets = np.concatenate([batch[1] for batch in seen])
-    expected = {data.inputs[row].tobytes(): true for row, true in zip(data.rows, data.true_indices, strict=True)}
+    expected = {data.inputs[row].tobytes(): true for row, true in zip(data.positions, data.true_indices, strict=True)}
     assert {image.tobytes(): int(target.argmax()) for image, target in zip(inputs, targets, strict=True)} == expected
     assert np.concatenate([batch[2] for batch in seen]).tolist() == [1.0] * 10
 
@@ -82,7 +82,7 @@ def test_weights_make_classes_count_alike():
     assert weights[0] * 90 == pytest.approx(weights[1] * 10)
     assert weights[true].mean() == pytest.approx(1.0)
     assert weights[2] == 0.0
-    data = LabelledRows(np.zeros((100, 2, 2, 3), np.uint8), np.arange(100), true)
+    data = Subset(np.zeros((100, 2, 2, 3), np.uint8), np.arange(100), true)
     batches = TrainingBatches(data, 3, options(balance="weights"))
     for _, targets, counts in batches.epoch(0):
         assert counts == pytest.approx(weights[targets.argmax(axis=1)])
@@ -111,7 +111,7 @@ def test_without_balance_an_epoch_is_a_permutation(count, epoch, seed):
 
 def test_progressive_training_begins_with_smaller_images():
     images = np.random.default_rng(0).integers(0, 256, (8, 120, 120, 3), dtype=np.uint8)
-    data = LabelledRows(images, np.arange(8), np.arange(8) % 2)
+    data = Subset(images, np.arange(8), np.arange(8) % 2)
     batches = TrainingBatches(data, 2, options(epochs=20, progressive=True))
     sides = [next(batches.epoch(epoch))[0].shape[1:3] for epoch in range(20)]
     assert sides == [(64, 64)] * 8 + [(96, 96)] * 7 + [(120, 120)] * 5

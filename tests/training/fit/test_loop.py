@@ -6,10 +6,10 @@ from skimage import data as photographs
 
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
-from edgeclf.training.data.loader import LabelledRows, TrainingBatches
+from edgeclf.training.data.loader import Subset, TrainingBatches
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgeclf.training.fit.loop import Best, DivergedError, FitState, cross_entropy, fit, make_optimizer
-from edgeclf.training.recipes import OPTIMIZERS, FitOptions
+from edgeclf.training.fit.loop import Best, DivergedError, FitState, cross_entropy, fit_network, make_optimizer
+from edgeclf.training.options import OPTIMIZERS, FitOptions
 
 import_tensorflow()
 import keras  # noqa: E402 - after the settings that TensorFlow reads when it loads
@@ -35,15 +35,15 @@ def pixels():
 def part(pixels, first):
     images, true = pixels
     rows = np.arange(first, len(images), 2)
-    return LabelledRows(images, rows, true[rows])
+    return Subset(images, rows, true[rows])
 
 
 def run(pixels, fit_options, progress=no_progress, model=None, **more):
     model = model or network()
     batches = TrainingBatches(part(pixels, 0), 2, fit_options)
     validation = part(pixels, 1)
-    result = fit(model, batches, validation, fit_options, progress=progress, **more)
-    probabilities = model.predict(validation.inputs[validation.rows], verbose=0)
+    result = fit_network(model, batches, validation, fit_options, progress=progress, **more)
+    probabilities = model.predict(validation.inputs[validation.positions], verbose=0)
     return model, result, cross_entropy(probabilities, validation.true_indices)
 
 
@@ -217,7 +217,7 @@ def test_the_training_figures_are_means_over_the_epoch(pixels):
     how = options(epochs=1, learning_rate=1e-12, batch_size=7, optimizer="sgd")
     model = network()
     training = part(pixels, 0)
-    probabilities = model.predict(training.inputs[training.rows], verbose=0)
+    probabilities = model.predict(training.inputs[training.positions], verbose=0)
     (row,) = run(pixels, how, model=model)[1].history
     assert row["loss"] == pytest.approx(cross_entropy(probabilities, training.true_indices), rel=1e-4)
     assert row["accuracy"] == pytest.approx((probabilities.argmax(axis=1) == training.true_indices).mean(), rel=1e-5)

@@ -7,13 +7,13 @@ from edgeclf.runtime.errors import InputError, MissingPackageError, UsageError
 from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.registry import (
     ARCHITECTURES,
-    DEFAULT_ARCHITECTURE,
     assemble,
     build_head,
     get_architecture,
 )
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
+from edgeclf.training.options import DEFAULT_ARCHITECTURE
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD
 
 

@@ -8,7 +8,7 @@ from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import OutputError, RunFolderError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.data.dataset import Sample
-from edgeclf.training.data.split import split_to_csv
+from edgeclf.training.data.training_data import split_to_csv
 from edgeclf.training.run.folder import RUN_FILES, check_run_target, load_run
 
 SPEC = ModelSpec(labels=("cat", "dog"), preprocess=Preprocess((8, 8)), architecture="tiny")

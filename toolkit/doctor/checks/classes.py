@@ -6,7 +6,7 @@ from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_data
-from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
+from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 # Below this ratio of the most to the least frequent class there is nothing to say, from the second on it is a warning:
 # with two classes at 4:1 always naming the frequent one is right four times in five.

@@ -16,9 +16,8 @@ from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, 
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.thumbnails import ImageRecords, ScanCache, scan_images
 from edgeclf.training.data.dataset import Dataset, Sample, discover_dataset
-from edgeclf.training.data.split import assign_splits
-from edgeclf.training.data.training_data import check_every_class_is_readable
-from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
+from edgeclf.training.data.training_data import assign_splits, check_every_class_is_readable
+from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 # Pictures that the pretrained network is shown at most: beyond this many, a sample of every class in every part.
 MAX_FEATURES = 10_000

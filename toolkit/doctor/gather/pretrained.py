@@ -11,8 +11,9 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.features import backbone_features, freeze_written
 from edgeclf.training.cache.pixels import cached_images
-from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE, get_architecture
+from edgeclf.training.networks.registry import get_architecture
 from edgeclf.training.networks.weights import PRETRAINED
+from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 
 def pretrained_features(

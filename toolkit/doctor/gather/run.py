@@ -22,9 +22,9 @@ from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
 from edgeclf.training.data.dataset import Sample, discover_dataset
-from edgeclf.training.data.split import read_split
-from edgeclf.training.networks.registry import DEFAULT_ARCHITECTURE
-from edgeclf.training.options import TrainOptions, options_from_json, work_out
+from edgeclf.training.data.training_data import read_split
+from edgeclf.training.fit.resolve import resolve_options
+from edgeclf.training.options import DEFAULT_ARCHITECTURE, TrainOptions, options_from_json
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.folder import Run, load_run, read_divergence
 
@@ -245,22 +245,22 @@ def _as_named(path: Path) -> str:
 
 def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
     """What was trained how: `training` of the spec, or what the options come to; and what suits the architecture."""
-    settings = work_out(options)
+    resolved = resolve_options(options)
     diverged = read_divergence(opened.folder)
     training: dict[str, Any] = dict(opened.run.spec.training or {}) if opened.run is not None else {}
-    suits = settings.recipe
+    suits = resolved.recipe
     return {
-        "architecture": settings.architecture.name,
-        "pretrained": settings.architecture.pretrained and settings.weights != "none",
+        "architecture": resolved.architecture.name,
+        "pretrained": resolved.architecture.pretrained and resolved.weights != "none",
         "goes_on": options.from_run is not None,
-        "freezes_backbone": settings.freezes,
-        "fine_tune": None if settings.fine_tune is None else asdict(settings.fine_tune),
-        "fit": asdict(settings.fit),
+        "freezes_backbone": resolved.freezes_backbone,
+        "fine_tune": None if resolved.fine_tune is None else asdict(resolved.fine_tune),
+        "fit": asdict(resolved.first),
         "suits": {"learning_rate": suits.learning_rate, "optimizer": suits.optimizer, "epochs": suits.epochs},
         "ending": training.get("ending", "unfinished" if diverged is None else "diverged"),
         "best_epoch": training.get("best_epoch"),
         "diverged": diverged,
-        "monitor": settings.fit.monitor,
+        "monitor": resolved.first.monitor,
         "brings_validation": _brings_validation(opened),
     }
 

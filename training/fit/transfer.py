@@ -1,15 +1,16 @@
-"""Going on from an earlier run with other classes: what each class was called, and the weights that stay."""
+"""Transfer from an earlier run to other classes: renamed classes matched, weights copied by layer name."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import RunFolderError
 from edgeclf.training.data.dataset import Sample, Split
-from edgeclf.training.run.folder import Run
 
 # Share of an old class's images that must now be found under one new name for this to be the same class renamed.
 _RENAMED_SHARE = 0.5
@@ -89,27 +90,29 @@ def _folded(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """What an earlier run gives to a new one.
+    """An earlier run's network, to begin a new training with.
 
     Attributes:
-        run: The earlier run.
-        model: Its network.
+        folder: The earlier run's folder.
+        labels: Its classes in output order.
+        model: Its Keras model.
         changes: How the classes differ.
-        leaked: Images it was fitted to or chosen by that the data set now puts into its test part.
+        leaked: Number of its training and validation images that are now test images.
     """
 
-    run: Run
-    model: Any
+    folder: Path
+    labels: tuple[str, ...]
+    model: KerasModel
     changes: ClassChanges
     leaked: int
 
-    def backbone(self) -> Any:  # noqa: ANN401 - keras carries no types
+    def backbone(self) -> KerasModel:
         """The earlier network up to its pooled features."""
         from keras import Model
 
         return Model(self.model.input, self.model.get_layer("head_dropout").input, name=self.model.name)
 
-    def fill(self, network: Any, labels: Sequence[str]) -> None:  # noqa: ANN401
+    def fill(self, network: KerasModel, labels: Sequence[str]) -> None:
         """Gives a new network, or a new head, the earlier one's weights, in place.
 
         Layers are matched by name; in `logits` the columns of classes that the earlier run knew are copied, those of
@@ -125,7 +128,7 @@ class Transfer:
         from keras import layers
 
         earlier = {layer.name: layer for layer in self.model.layers}
-        old_index = {label: position for position, label in enumerate(self.run.spec.labels)}
+        old_index = {label: position for position, label in enumerate(self.labels)}
         for layer in network.layers:
             known = earlier.get(layer.name)
             if isinstance(layer, layers.ReLU) and isinstance(known, layers.ReLU):
@@ -152,21 +155,19 @@ class Transfer:
 
     def _other_layers(self, got: str) -> RunFolderError:
         return RunFolderError(
-            f"cannot go on from {self.run.folder}",
+            f"cannot go on from {self.folder}",
             got=got,
             expected="the network of the same architecture",
             do="train anew",
         )
 
 
-def known_parts(run: Run) -> dict[str, Split]:
-    """What each image of a run was for, by the digest of its file."""
-    return {
-        sample.digest: sample.split for sample in run.split if sample.digest is not None and sample.split is not None
-    }
+def split_by_digest(samples: Iterable[Sample]) -> dict[str, Split]:
+    """The split of each image, by the digest of its file; images without either are left out."""
+    return {sample.digest: sample.split for sample in samples if sample.digest is not None and sample.split is not None}
 
 
-def count_leaked(run: Run, new: Iterable[Sample]) -> int:
-    """Images that an earlier run was fitted to or chosen by and that are now test images."""
-    known = known_parts(run)
-    return sum(sample.split == "test" and known.get(sample.digest or "") in {"train", "val"} for sample in new)
+def count_leaked(earlier: Iterable[Sample], new: Iterable[Sample]) -> int:
+    """Number of training and validation images of an earlier run that are now test images."""
+    before = split_by_digest(earlier)
+    return sum(sample.split == "test" and before.get(sample.digest or "") in {"train", "val"} for sample in new)

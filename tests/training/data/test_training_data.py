@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample
-from edgeclf.training.data.split import assign_splits, read_split, split_to_csv
+from edgeclf.training.data.training_data import assign_splits, read_split, split_to_csv
 
 ROOT = Path("/data")
 
@@ -160,7 +160,7 @@ def test_known_parts_are_kept_and_the_fractions_as_well():
     animals = dataset({"cat": 40, "dog": 20})
     before = assign_splits(animals, seed=1)
     known = {position: sample.split for position, sample in enumerate(before) if position % 2}
-    after = assign_splits(animals, seed=2, known=known)
+    after = assign_splits(animals, seed=2, earlier=known)
     assert all(after[position].split == split for position, split in known.items())
     assert [sample.split for sample in after] != [sample.split for sample in before]
     for label in ("cat", "dog"):
@@ -174,7 +174,7 @@ def test_a_known_test_image_may_train_where_the_data_set_brings_its_tests():
         *(Sample(f"train/cat/{n}.jpg", "cat", "train") for n in range(10)),
         Sample("test/cat/1.jpg", "cat", "test"),
     )
-    after = assign_splits(Dataset(ROOT, samples), known={0: "test", 1: "val", 10: "train"})
+    after = assign_splits(Dataset(ROOT, samples), earlier={0: "test", 1: "val", 10: "train"})
     assert after[0].split in {"train", "val"}
     assert after[1].split == "val"
     assert after[10].split == "test"

@@ -7,10 +7,8 @@ import pytest
 
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.data.dataset import Sample
-from edgeclf.training.run.folder import Run
-from edgeclf.training.run.transfer import Transfer, class_changes, count_leaked, known_parts
+from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
 
 from ...randomness import fresh_rng
 
@@ -65,9 +63,9 @@ def test_without_digests_names_alone_count():
     assert class_changes(["Cat"], old, ["cat"], new).renamed == (("Cat", "cat"),)
 
 
-def run_with(labels, split=()):
-    spec = ModelSpec(labels=labels, preprocess=Preprocess((8, 8)))
-    return Run(Path("runs/old"), spec, tuple(split), Path("data"), {})
+def transfer_from(model, found):
+    """The transfer from a run of cats and dogs."""
+    return Transfer(Path("runs/old"), ("cat", "dog"), model, found, 0)
 
 
 def network(classes, features=4):
@@ -83,7 +81,7 @@ def test_rows_of_old_classes_stay_and_new_ones_are_fresh():
     old.get_layer("logits").set_weights([np.arange(8, dtype="float32").reshape(4, 2), np.array([5.0, 6.0])])
     fresh = new.get_layer("logits").get_weights()
     found = changes({"cat": "ab", "dog": "cd"}, {"bird": "x", "cat": "ab", "hound": "cd"})
-    Transfer(run_with(("cat", "dog")), old, found, 0).fill(new, ["bird", "cat", "hound"])
+    transfer_from(old, found).fill(new, ["bird", "cat", "hound"])
     kernel, bias = new.get_layer("logits").get_weights()
     np.testing.assert_array_equal(kernel[:, 1:], np.arange(8).reshape(4, 2))
     np.testing.assert_array_equal(kernel[:, 0], fresh[0][:, 0])
@@ -101,14 +99,14 @@ def test_the_ends_of_relus_that_were_trained_for_8_bits_stay():
 
     old, new = with_relu(0.03), with_relu(None)
     same = {"cat": "a", "dog": "b"}
-    Transfer(run_with(("cat", "dog")), old, changes(same, same), 0).fill(new, ["cat", "dog"])
+    transfer_from(old, changes(same, same)).fill(new, ["cat", "dog"])
     pixels = fresh_rng().integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     np.testing.assert_array_equal(new(pixels), old(pixels))
 
 
 def test_the_backbone_ends_before_the_head():
     old = network(2)
-    transfer = Transfer(run_with(("cat", "dog")), old, changes({"cat": "a", "dog": "b"}, {"cat": "a", "dog": "b"}), 0)
+    transfer = transfer_from(old, changes({"cat": "a", "dog": "b"}, {"cat": "a", "dog": "b"}))
     backbone = transfer.backbone()
     assert backbone.output_shape == (None, 4)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -120,7 +118,7 @@ def test_the_backbone_ends_before_the_head():
 
 def test_another_network_is_refused():
     found = changes({"cat": "a", "dog": "b"}, {"cat": "a", "dog": "b"})
-    old = Transfer(run_with(("cat", "dog")), network(2), found, 0)
+    old = transfer_from(network(2), found)
     with pytest.raises(RunFolderError, match="4 features, not 5"):
         old.fill(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2, name="logits")]), ["cat", "dog"])
     with pytest.raises(RunFolderError, match="layer conv of another shape"):
@@ -130,8 +128,8 @@ def test_another_network_is_refused():
 
 
 def test_images_the_earlier_run_learnt_from_are_leaked_into_a_test():
-    run = run_with(("a", "b"), [*images("a", "12", "train"), *images("b", "3", "val"), *images("b", "4", "test")])
-    assert known_parts(run) == {"1": "train", "2": "train", "3": "val", "4": "test"}
+    earlier = [*images("a", "12", "train"), *images("b", "3", "val"), *images("b", "4", "test")]
+    assert split_by_digest(earlier) == {"1": "train", "2": "train", "3": "val", "4": "test"}
     now = [*images("a", "1345", "test"), *images("b", "2", "train")]
-    assert count_leaked(run, now) == 2
-    assert count_leaked(run, images("a", "12", "train")) == 0
+    assert count_leaked(earlier, now) == 2
+    assert count_leaked(earlier, images("a", "12", "train")) == 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write {path}", got="a device or a pipe", expected="an ordinary file", do="choose another path"
         )
-    temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")
+    temporary = path.with_name(f".{os.urandom(6).hex()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.files import output_error
-from edgeclf.runtime.images.video import VideoRecorder, usable_fps
+from edgeclf.runtime.images.video import usable_fps
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
+from edgeclf.runtime.live.recorder import VideoRecorder
 
 if TYPE_CHECKING:
     from edgeclf.runtime.arrays import UInt8Array

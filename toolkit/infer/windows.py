@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import UnavailableError
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.video import VideoRecorder, usable_fps
+from edgeclf.runtime.images.video import usable_fps
 from edgeclf.runtime.live.annotate import annotate
+from edgeclf.runtime.live.recorder import VideoRecorder
 
 if TYPE_CHECKING:
     from edgeclf.runtime.arrays import UInt8Array

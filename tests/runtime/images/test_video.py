@@ -1,24 +1,14 @@
-"""Video files as they are read and written, whatever their names, suffixes and ends are."""
+"""Video files as they are read, whatever their names, suffixes and ends are."""
 
 import os
 
 import numpy as np
 import pytest
 
-from edgeclf.runtime.errors import OutputError, SourceError
-from edgeclf.runtime.images.video import VideoFile, VideoRecorder, begins_like_video, usable_fps
+from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.images.video import VideoFile, begins_like_video, usable_fps
 
-
-def frames_of(count, size_hw=(48, 64)):
-    return [np.full((*size_hw, 3), number * 8 % 256, np.uint8) for number in range(count)]
-
-
-def record(path, frames, fps=20.0):
-    recorder = VideoRecorder(path, path)
-    for frame in frames:
-        recorder.write(frame, fps)
-    recorder.close()
-    return path
+from ..videos import frames_of, record
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".mov", ".m4v", ".AVI"])
@@ -47,13 +37,6 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
         assert len(list(video)) == 3
 
 
-def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
-    path = record(tmp_path / "v.avi", [*frames_of(2), *frames_of(2, (100, 30)), *frames_of(1, (480, 640))])
-    with VideoFile(path) as video:
-        assert {frame.shape for frame in video} == {(48, 64, 3)}
-        assert video.frames_read == 5
-
-
 @pytest.mark.parametrize(
     ("content", "words"), [(b"", "0 bytes"), (b"no video", "no frame that can be decoded"), (None, "no such file")]
 )
@@ -72,17 +55,6 @@ def test_a_file_that_is_cut_ended_early(tmp_path):
     with VideoFile(path) as video:
         assert 10 < len(list(video)) < 90
         assert video.ended_early
-
-
-def test_recordings_that_cannot_be(tmp_path):
-    with pytest.raises(OutputError, match="suffix"):
-        VideoRecorder(tmp_path / "v.gif", tmp_path / "v.gif")
-    with pytest.raises(OutputError, match="UTF-8"):
-        VideoRecorder(tmp_path / "v\udcff.avi", tmp_path / "v.avi")
-    with pytest.raises(OutputError, match="does not open"):
-        record(tmp_path / "no folder" / "v.avi", frames_of(1))
-    with pytest.raises(OutputError, match="no frame"):
-        record(tmp_path / "v.avi", [])
 
 
 @pytest.mark.parametrize(

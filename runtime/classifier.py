@@ -11,8 +11,6 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.batch.jobs import Job
-from edgeclf.runtime.batch.pipeline import classify_jobs
 from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
@@ -70,11 +68,6 @@ class Classifier:
     def spec(self) -> ModelSpec:
         """Labels, input size, precision and the rest of what the file says about itself."""
         return self.session.spec
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the model's output."""
-        return self.session.spec.labels
 
     @property
     def provider(self) -> str:
@@ -166,6 +159,10 @@ class Classifier:
         """
         if on_error not in {"raise", "yield"}:
             raise UsageError("bad on_error", got=repr(on_error), expected="'raise' or 'yield'")
+        # Only here: an application that classifies frames needs no pipeline.
+        from edgeclf.runtime.batch.jobs import Job
+        from edgeclf.runtime.batch.pipeline import classify_jobs
+
         # The pipeline pulls jobs ahead of its results; the queue hands each result its own path, as it was given.
         given: deque[SourceT] = deque()
         session = self.session

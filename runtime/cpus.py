@@ -9,9 +9,8 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # The instruction sets that int8 and float kernels are chosen by; everything else in the flags line is noise here.
 _KERNEL_FLAGS = (
@@ -19,8 +18,7 @@ _KERNEL_FLAGS = (
 )
 
 
-@dataclass(frozen=True)
-class CpuInfo:
+class CpuInfo(NamedTuple):
     """The processor a figure was measured on.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class ClassificationReport:
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "expected_calibration_error": self.expected_calibration_error,
-            "per_class": [vars(figures) for figures in self.per_class],
+            "per_class": [asdict(figures) for figures in self.per_class],
             "labels": list(self.labels),
             "confusion": self.confusion.tolist(),
         }

@@ -8,8 +8,7 @@ orientation differs between versions. So the header is read here, once, from the
 import re
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # JPEG: a marker that ends a run of entropy-coded data. 0xFF00 is a stuffed byte, 0xFFD0-D7 restart markers, 0xFFFF fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -20,8 +19,7 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0
 _GREY_PNG = 0
 
 
-@dataclass(frozen=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """Facts of an image file.
 
     Attributes:

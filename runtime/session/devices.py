@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
 
 from edgeclf.runtime.errors import DeviceUnavailableError, OutputError, UsageError
 from edgeclf.runtime.files import default_cache_folder, output_error
@@ -17,8 +18,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 _REMOTE = "AzureExecutionProvider"
 
 
-@dataclass(frozen=True)
-class DeviceFacts:
+class DeviceFacts(NamedTuple):
     """What is known of a device before anything is opened.
 
     Attributes:
@@ -33,7 +33,7 @@ class DeviceFacts:
     package: str
     needs: str
     repair: str = "check its driver and libraries"
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 _CUDA_WHEELS = ' and, where CUDA is missing, run pip install "onnxruntime-gpu[cuda,cudnn]"'

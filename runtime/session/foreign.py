@@ -41,8 +41,7 @@ class PixelScaling:
             raise UsageError("bad pixel scaling", got=f"std {self.std}", expected="positive numbers")
 
 
-@dataclass(frozen=True)
-class ForeignModel:
+class ForeignModel(NamedTuple):
     """What a model file without an edgeclf spec does not say of itself.
 
     Attributes:

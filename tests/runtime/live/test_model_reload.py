@@ -31,7 +31,7 @@ def test_nothing_happens_while_the_file_stays(classifier):
 
 
 def test_a_new_file_is_taken_once_it_has_been_the_same_twice(classifier, make_colour_model, tmp_path):
-    before, labels = classifier.session, classifier.labels
+    before, labels = classifier.session, classifier.spec.labels
     reload = ModelReload(classifier)
     new = other_model(make_colour_model, tmp_path, size_hw=(16, 24), spec_changes={"preprocess": Preprocess((16, 24))})
     replace_by(classifier, tmp_path, new)

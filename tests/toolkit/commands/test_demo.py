@@ -23,7 +23,7 @@ def test_the_whole_road(run_edgeclf, tmp_path):
     assert summary["int8_median_ms"] > 0
     assert summary["file_bytes"] < 6e6
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
-    assert Classifier(tmp_path / "demo" / "model.onnx").labels == ("brick", "grass", "gravel")
+    assert Classifier(tmp_path / "demo" / "model.onnx").spec.labels == ("brick", "grass", "gravel")
     # Every step is shown as one would type it.
     commands = [line.split()[2] for line in done.stderr.splitlines() if line.startswith("$ edgeclf ")]
     assert commands == ["train", "export", "verify", "infer", "bench"]

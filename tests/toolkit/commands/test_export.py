@@ -131,7 +131,7 @@ def test_data_that_moved_is_asked_for_and_found(call_edgeclf, trained_run, photo
     done = call_edgeclf("export", run, "--out", out, "--data", moved)
     assert done.code == 3
     assert "1 image could not be read" in done.err
-    assert Classifier(out).labels == CLASSES
+    assert Classifier(out).spec.labels == CLASSES
     done = call_edgeclf("export", run, "--out", out, "--data", tmp_path / "nowhere")
     assert done.code == 3
 

@@ -10,20 +10,11 @@ import argparse
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from edgeclf.runtime import Classifier, EdgeclfError, Prediction
+from edgeclf.runtime import Classifier, EdgeclfError, Prediction, image_paths
 
 UNSURE = "unsure"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-
-
-def photographs(folder: Path) -> Iterator[Path]:
-    """Image files below `folder`, in order; a generator, because there may be a million of them."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            yield path
 
 
 def folder_name(prediction: Prediction, min_confidence: float) -> str:
@@ -47,7 +38,7 @@ def sort_photographs(model: Path, source: Path, target: Path, *, min_confidence:
     sorted_into: Counter[str] = Counter()
     unreadable: list[EdgeclfError] = []
     # Decoding overlaps inference and memory stays bounded, however many photographs there are.
-    for path, result in classifier.stream(list(photographs(source)), on_error="yield"):
+    for path, result in classifier.stream(image_paths([source]), on_error="yield"):
         if isinstance(result, EdgeclfError):
             unreadable.append(result)
             continue

@@ -1,26 +1,26 @@
-"""A classification drawn into a frame."""
+"""Annotation: label and confidence drawn into a frame."""
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.prediction import Prediction
 
 
-def annotate(frame_bgr: UInt8Array, prediction: Prediction, remark: str = "") -> UInt8Array:
+def annotate(frame_bgr: UInt8Array, prediction: Prediction, note: str = "") -> UInt8Array:
     """A copy of the frame with label and confidence in a bar along its top.
 
     Args:
         frame_bgr: (H, W, 3) uint8, BGR.
-        prediction: What to write.
-        remark: Written behind it, such as a frame rate.
+        prediction: Its label and confidence are drawn.
+        note: Text behind them, such as a frame rate.
 
     Returns:
         (H, W, 3) uint8, BGR.
     """
     drawn = frame_bgr.copy()
     width = frame_bgr.shape[1]
-    # OpenCV's fonts hold ASCII only; anything else would come out as question marks without saying so.
+    # OpenCV's fonts hold ASCII only and draw several question marks for any other character; here it is one.
     label = prediction.label.encode("ascii", "replace").decode()
-    text = f"{label} {prediction.confidence:.0%}" + (f"  {remark}" if remark else "")
+    text = f"{label} {prediction.confidence:.0%}" + (f"  {note}" if note else "")
     scale = max(0.4, width / 800)
     thickness = max(1, round(scale * 1.6))
     (text_width, text_height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
@@ -28,7 +28,7 @@ def annotate(frame_bgr: UInt8Array, prediction: Prediction, remark: str = "") ->
         scale *= (width - 8) / text_width
         (text_width, text_height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     bar = drawn[: text_height + baseline + 8]
-    bar //= 3  # darkened, so that white text is readable on any picture
+    bar //= 3  # darkened, so that white text is readable on any image
     white = (255, 255, 255)
     cv2.putText(drawn, text, (4, text_height + 4), cv2.FONT_HERSHEY_SIMPLEX, scale, white, thickness, cv2.LINE_AA)
     return drawn

@@ -1,6 +1,6 @@
-"""A label that does not flicker: probabilities averaged over time, and a label that changes only for a reason.
+"""Temporal smoothing: an exponential mean of probabilities, and a label with hysteresis.
 
-Pure functions on a state that is passed along, so that they hold for any frame rate, regular or not.
+Pure functions on a state that is passed along; frames may come at any rate, regular or not.
 """
 
 import math
@@ -19,12 +19,12 @@ UNKNOWN_INDEX = -1
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How much it takes to change a label.
+    """Conditions for a change of the label.
 
     Attributes:
-        time_constant_s: Weight of a frame falls to 1/e after so long; 0 takes each frame by itself.
-        margin: How much more probable than the present label another one must be, 0..1.
-        hold_s: How long it must have been so without a break.
+        time_constant_s: Time constant of the mean in seconds: the weight of a frame falls to 1/e; 0 for no averaging.
+        margin: Lead in probability that another label needs over the present one, 0..1.
+        hold_s: Seconds for which it must keep that lead without a break.
 
     Raises:
         UsageError: A number is negative or not finite, or the margin is 1 or more.
@@ -45,35 +45,35 @@ class Smoothing:
 
     @property
     def is_off(self) -> bool:
-        """Whether each frame's own label stands."""
+        """Whether nothing is smoothed: each frame's own label stands."""
         return not (self.time_constant_s or self.margin or self.hold_s)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelState:
-    """What is remembered from frame to frame.
+    """State of the smoothing between two frames.
 
     Attributes:
         mean: (C,) float64, the probabilities averaged over time.
-        at_s: Time of the last frame.
+        at_s: Time of the last frame, in seconds.
         index: The label now; `UNKNOWN_INDEX` for none of the classes.
-        challenger: The label that would take its place, None where there is none.
-        challenger_since_s: Since when.
+        candidate: Index of the label that leads by the margin, None where there is none.
+        candidate_since_s: Time since which it leads, in seconds.
     """
 
     mean: Float64Array
     at_s: float
     index: int
-    challenger: int | None = None
-    challenger_since_s: float = 0.0
+    candidate: int | None = None
+    candidate_since_s: float = 0.0
 
     @property
     def confidence(self) -> float:
-        """The averaged probability of the label; of the most probable class where the label is none of them."""
+        """Averaged probability of the label; that of the most probable class where the label is `unknown`."""
         return float(self.mean.max() if self.index == UNKNOWN_INDEX else self.mean[self.index])
 
     def label(self, labels: tuple[str, ...]) -> str:
-        """The label's name, of the classes in the order of the model's output."""
+        """Name of the label, given the class names in the order of the model's output."""
         return UNKNOWN_LABEL if self.index == UNKNOWN_INDEX else labels[self.index]
 
 
@@ -92,8 +92,8 @@ def smooth(
     Args:
         state: The state before; None at the beginning, where the frame's own label stands.
         probabilities: (C,) float, 0..1, of the new frame.
-        at_s: Its time, in seconds on any clock that does not go back; one before the last counts as the last.
-        smoothing: How much it takes.
+        at_s: Time of the frame, in seconds on any monotonic clock; an earlier time than the last counts as the last.
+        smoothing: Conditions for a change of the label.
         threshold: The model's rejection threshold, 0..1: below it the label is `UNKNOWN_INDEX`. None for none.
 
     Returns:
@@ -108,7 +108,7 @@ def smooth(
     best = _best(mean, threshold)
     if best == state.index or not _leads(mean, best, state.index, smoothing.margin, threshold):
         return LabelState(mean, at_s, state.index)
-    since_s = state.challenger_since_s if state.challenger == best else at_s
+    since_s = state.candidate_since_s if state.candidate == best else at_s
     if at_s - since_s >= smoothing.hold_s:
         return LabelState(mean, at_s, best)
     return LabelState(mean, at_s, state.index, best, since_s)
@@ -120,11 +120,11 @@ def _best(mean: Float64Array, threshold: float | None) -> int:
 
 
 def _leads(mean: Float64Array, best: int, index: int, margin: float, threshold: float | None) -> bool:
-    """Whether `best` may take the place of `index`."""
+    """Whether `best` leads `index` by the margin."""
     if best == UNKNOWN_INDEX:
         return True
     if index == UNKNOWN_INDEX:
-        # The margin above the threshold, but never more than half of what is left to certainty.
+        # The margin above the threshold, but at most half of the way from there to 1.
         lowest = threshold or 0.0
         return bool(mean[best] >= min(lowest + margin, (lowest + 1) / 2))
     return bool(mean[best] - mean[index] >= margin)

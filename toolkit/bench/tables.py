@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from edgeclf.runtime.timing.energy import EnergyMeter
     from edgeclf.runtime.timing.latency import BenchResult
 
+# What is measured without an image of the user's, see `runtime.timing.queries.synthetic_frame`.
+SYNTHETIC_FRAME = "synthetic 640x480 frame"
 _COLUMNS = ("batch", "threads", "p50", "p90", "p95", "p99", "mean", "min", "images/s", "pre", "infer", "post")
 
 
@@ -59,9 +61,7 @@ def print_compared(
     from edgeclf.runtime.timing.comparison import CONFIDENCE
 
     print_result(f"{compared[0].provider} on {_cpu(cpu)}, batch {batch}, {threads} thread{'s' * (threads > 1)}")
-    print_result(
-        f"input: {image or 'synthetic 640x480 frame'}; {compared[0].query.samples // 2} rounds, models in turns"
-    )
+    print_result(f"input: {image or SYNTHETIC_FRAME}; {compared[0].query.samples // 2} rounds, models in turns")
     columns = ("model", "input", "query p50", "p90", "infer p50", "query ratio", "infer ratio", "verdict")
     rows = [
         [

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME
 from edgeclf.toolkit.console import note
 from edgeclf.toolkit.options import (
     DeviceOption,
@@ -61,7 +62,7 @@ def bench(
         Path | None,
         typer.Option(
             "--images",
-            help="--scenario: a folder of images, up to 1,024 of them in memory. Default: a synthetic 640x480 frame.",
+            help=f"--scenario: a folder of images, up to 1,024 of them in memory. Default: a {SYNTHETIC_FRAME}.",
             show_default=False,
         ),
     ] = None,
@@ -120,7 +121,7 @@ def bench(
         Path | None,
         typer.Option(
             "--image",
-            help="Measure with this file, reading and decoding it for every query. Default: a synthetic 640x480 frame.",
+            help=f"Measure with this file, reading and decoding it for every query. Default: a {SYNTHETIC_FRAME}.",
             show_default=False,
         ),
     ] = None,

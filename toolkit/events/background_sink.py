@@ -58,7 +58,7 @@ class BackgroundSink:
             thread.start()
 
     def on_result(self, result: "LiveResult") -> None:
-        """Nothing: a result is no event."""
+        """Ignores results."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Queues an event; never waits."""

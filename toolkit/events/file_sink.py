@@ -45,7 +45,7 @@ class FileSink:
                 raise output_error(path, error) from error
 
     def on_result(self, result: "LiveResult") -> None:
-        """Nothing: a result is no event."""
+        """Ignores results."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Writes one line."""

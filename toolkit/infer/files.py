@@ -1,4 +1,4 @@
-"""The files side of `edgeclf infer`: images and videos, batched and in order."""
+"""Files of `edgeclf infer`: images and videos, batched and in order."""
 
 import time
 from collections import deque
@@ -26,7 +26,7 @@ def infer_files(
     workers: int | None,
     exact: bool = False,
 ) -> int:
-    """Classifies files; gives the number of those that could not be read.
+    """Number of files that could not be read, after classifying all of them.
 
     Args:
         session: The model.
@@ -52,23 +52,23 @@ def infer_files(
     done = errors = 0
     with (
         record_output(targets, grows=False) as emit,
-        # A bar and records in one terminal would write over each other.
+        # A progress bar and records in one terminal would overwrite each other.
         progress_bar(enabled=not targets.fills_terminal) as progress,
         frame_view(targets, lambda: jobs.fps) as view,
     ):
         writer = make_writer(targets, emit, widest)
-        kept: deque[UInt8Array] = deque()
+        pending_bgr: deque[UInt8Array] = deque()
         pulled = _until(iter(jobs), targets.max_frames, targets.duration_s)
         if targets.wants_frames:
-            pulled = _keeping_frames(pulled, kept)
+            pulled = _keeping_frames(pulled, pending_bgr)
         outcomes = classify_jobs(session, pulled, batch_size=batch_size, workers=workers)
         for outcome in outcomes:
             writer.write(outcome)
             done += 1
             errors += outcome.error is not None
             progress("infer", done, max(done, min(jobs.expected, targets.max_frames or jobs.expected)))
-            if kept and outcome.frame is not None:
-                frame_bgr = kept.popleft()
+            if pending_bgr and outcome.frame is not None:
+                frame_bgr = pending_bgr.popleft()
                 if outcome.prediction is not None and not view(frame_bgr, outcome.prediction):
                     break
     for text in jobs.warnings:
@@ -88,12 +88,12 @@ def _until(jobs: Iterator[Job], max_frames: int | None, duration_s: float | None
             return
 
 
-def _keeping_frames(jobs: Iterator[Job], kept: "deque[UInt8Array]") -> Iterator[Job]:
-    """Passes jobs on and keeps the frames of videos for the view, in the order of the results.
+def _keeping_frames(jobs: Iterator[Job], pending_bgr: "deque[UInt8Array]") -> Iterator[Job]:
+    """Yields the jobs and keeps the frames of videos for the view, in the order of the results.
 
-    Each frame is kept as long as its result takes: as many as the pipeline holds anyway.
+    Each frame is kept until its result is there, as many as the pipeline holds anyway.
     """
     for job in jobs:
         if job.frame is not None:
-            kept.append(job.load())
+            pending_bgr.append(job.load())
         yield job

@@ -50,16 +50,19 @@ class SinkOptions:
 
     @property
     def fills_terminal(self) -> bool:
-        """Whether records go to a terminal, where a bar or a live line would be in their way."""
+        """Whether records go to a terminal, where a progress bar or a status line would overwrite them."""
         return self.out is None and sys.stdout.isatty()
 
 
 def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
-    """Raises UsageError when an output would replace an input, or two outputs are one file.
+    """Checks that no output would replace an input, and that no two outputs are one file.
 
     Args:
         targets: Outputs by the option that names them.
         inputs: The files that are read.
+
+    Raises:
+        UsageError: An output would replace another file of the run.
     """
     from edgeclf.runtime.errors import UsageError
 
@@ -68,7 +71,7 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
             f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
         )
 
-    # A device such as /dev/null is replaced by nobody.
+    # A device such as /dev/null is never replaced.
     named = {option: path for option, path in targets.items() if path is not None and not _is_device(path)}
     places: dict[str, str] = {option: os.path.realpath(path) for option, path in named.items()}
     for option, place in places.items():
@@ -89,7 +92,7 @@ def _is_device(path: Path) -> bool:
 
 
 class RecordWriter(Protocol):
-    """Writes one outcome after the other."""
+    """Writer of records, one outcome after the other."""
 
     def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
         """Writes one record, with the smoothed label where smoothing is on."""
@@ -221,7 +224,7 @@ def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[st
 
         def emit(text: str) -> None:
             sys.stdout.write(text)
-            # Whoever reads the other end of a pipe gets each record when it is there, not thousands at a time.
+            # The reader of a pipe gets each record at once, not thousands at a time.
             sys.stdout.flush()
 
         yield emit

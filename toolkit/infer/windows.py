@@ -1,4 +1,4 @@
-"""Annotated frames on a screen or into a video file."""
+"""Annotated frames in windows and video files."""
 
 import os
 import subprocess
@@ -26,9 +26,9 @@ class FrameView:
 
     Args:
         show: Whether to open a window.
-        record_to: Where to write the video now, None for not at all.
-        record_as: The path the user asked for.
-        fps: Gives the frame rate of the source, 0 where it is not known; asked when the first frame has come.
+        record_to: Path that is written, None for no recording.
+        record_as: Path for messages: the one that the recording gets once it is complete.
+        fps: Returns the frame rate of the source, 0 where it is not known; called with the first frame.
 
     Raises:
         UnavailableError: A window is asked for and there is no display, or this OpenCV has no windows.
@@ -45,7 +45,7 @@ class FrameView:
         )
 
     def add(self, frame_bgr: "UInt8Array", prediction: "Prediction") -> bool:
-        """Takes a frame, (H, W, 3) uint8 BGR; False when the user closed the window."""
+        """Shows and records a frame, (H, W, 3) uint8 BGR; False when the user closed the window."""
         if self._recorder is None and self._windows is None:
             return True
         drawn = annotate(frame_bgr, prediction)
@@ -71,25 +71,29 @@ class Windows:
     def __init__(self) -> None:
         self._names: set[str] = set()
 
-    def show(self, pictures_bgr: "Mapping[str, UInt8Array]") -> bool:
-        """Shows a new picture for each source named, (H, W, 3) uint8 BGR; False when the user closed a window."""
-        for source, picture_bgr in pictures_bgr.items():
+    def show(self, images_bgr: "Mapping[str, UInt8Array]") -> bool:
+        """Shows an image for each source, (H, W, 3) uint8 BGR; False when the user closed a window."""
+        for source, image_bgr in images_bgr.items():
             name = f"{source} - {_WINDOW}" if source else _WINDOW
-            cv2.imshow(name, picture_bgr)
+            cv2.imshow(name, image_bgr)
             self._names.add(name)
         key = cv2.waitKey(1) & 0xFF
-        # A window closed by its frame would come back with the next picture.
+        # OpenCV would open a closed window again for the next image.
         return key not in {ord("q"), _ESCAPE} and all(
             cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) > 0 for name in self._names
         )
 
     def close(self) -> None:
-        """Closes all."""
+        """Closes all windows."""
         cv2.destroyAllWindows()
 
 
 def check_display() -> None:
-    """Raises UnavailableError unless a window can be opened here."""
+    """Checks that a window can be opened here.
+
+    Raises:
+        UnavailableError: There is no display, or this OpenCV has no windows.
+    """
     if "GUI:                           NONE" in cv2.getBuildInformation():
         raise UnavailableError(
             "cannot show a window",
@@ -100,7 +104,7 @@ def check_display() -> None:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         got = "no display"
     else:
-        # In a process of its own: where the display does not answer, OpenCV's window code ends the whole process.
+        # In a process of its own: OpenCV ends its process where the display does not answer.
         trial = f"import cv2; cv2.namedWindow({_WINDOW!r}); cv2.destroyAllWindows()"
         if subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0:
             return

@@ -11,7 +11,7 @@ from edgeclf.export.file_writer import spec_with_figures, write_model_file
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.inputs import ExportImages, TrainedClassifier
-from edgeclf.export.int8.qat_ranges import trained_ranges
+from edgeclf.export.int8.qat_ranges import trained_scales
 from edgeclf.export.options import ExportOptions
 from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
@@ -24,9 +24,6 @@ from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.timing.comparison import ComparedModel
-
-# Images by which values of the Keras network are found in its ONNX form.
-_COMPARED_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -171,10 +168,13 @@ def _search_recipe(
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> _Found:
-    ranges = (classifier.spec.training or {}).get("ranges_8bit") or {}
+    trained = trained_scales(classifier.spec.training)
     cache = None
     if cache_folder is not None:
-        cache = TrialCache(cache_folder, TrialKey(fp32.model, calibration_rgb, gate.int8_digest(), ranges))
+        cache = TrialCache(
+            cache_folder,
+            TrialKey(fp32.model, calibration_rgb, gate.int8_digest(), {} if trained is None else trained.to_json()),
+        )
 
     trials = search(
         fp32.model,
@@ -187,7 +187,7 @@ def _search_recipe(
         progress=progress,
         stopwatch=partial(latency_ratios, spec=fp32.spec) if options.times_float_prefix else None,
         cache=cache,
-        trained=trained_ranges(classifier.model, ranges, calibration_rgb[:_COMPARED_IMAGES]) if ranges else None,
+        trained=trained,
     )
     return _Found(trials, 0 if cache is None else cache.reused)
 

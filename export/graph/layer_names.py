@@ -2,7 +2,7 @@
 
 tf2onnx names nodes after TensorFlow's, and those after scopes that TensorFlow makes unique by numbers, so a layer `add_1`
 and the second use of `add` look alike. Here each operation of a functional Keras model is traced in a scope of exactly its
-name, and the nodes that tf2onnx makes anew when it merges some, which have no scope, get theirs from the constants they read.
+name, and nodes that the converters made from several are named by the constants that they read.
 """
 
 import re
@@ -11,6 +11,8 @@ from collections.abc import Collection
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
+
+_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def layer_of(name: str) -> str:
@@ -51,34 +53,38 @@ def trace_by_layer(model: KerasModel) -> tuple[KerasModel, frozenset[str]]:
 def name_after_layers(model: onnx.ModelProto, operations: Collection[str]) -> None:
     """Names every node after the Keras operation whose weights it has, every tensor after the one whose value it is, in place.
 
-    A node without a scope was made by tf2onnx from several: a convolution with what scales and shifts it behind it. The
-    first constant that it reads is its kernel, the last one its offset, and its result is the value of the latter's operation.
+    TensorFlow and tf2onnx fold a scale and an offset into the convolution ahead of them. Such a node is named after what is
+    folded in, or after nothing; its kernel still is named after the convolution, and its bias after what is folded in.
 
     Args:
         model: As converted from what `trace_by_layer` gave.
         operations: The names that it gave.
     """
     graph = model.graph
-    renamed: dict[str, str] = {}
     constants = {tensor.name for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    tensors: dict[str, str] = {}
+    nodes: list[str] = []
     for node in graph.node:
-        if layer_of(node.name) in operations:
-            continue
         scopes = [layer_of(name) for name in node.input if name in constants and layer_of(name) in operations]
-        if scopes:
-            renamed.update({name: f"{scopes[-1]}/{name}" for name in node.output if name not in outputs})
-            node.name = f"{scopes[0]}/{node.name}"
-    names = [node.name for node in graph.node]
-    values = [*(name for node in graph.node for name in node.output), *constants]
-    renamed.update(_shortened([name for name in values if name not in outputs and name not in renamed]))
-    shorter = _shortened(names)
-    for node in graph.node:
-        node.name = shorter.get(node.name, node.name)
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
+        name, own = node.name, layer_of(node.name)
+        if own not in operations and scopes:
+            tensors.update({value: f"{scopes[-1]}/{value}" for value in node.output})
+            own = scopes[-1]
+        if node.op_type in _WEIGHTED and node.input[1] in constants and layer_of(node.input[1]) in operations:
+            own = layer_of(node.input[1])
+        if own in operations and own != layer_of(name):
+            name = f"{own}/{node.op_type}" if f"{own}/{node.op_type}" not in nodes else f"{own}/{name}"
+        nodes.append(name)
+    produced = [value for node in graph.node for value in node.output]
+    tensors |= _shortened([name for name in (*produced, *constants) if name not in tensors])
+    shorter = _shortened(nodes)
+    for node, name in zip(graph.node, nodes, strict=True):
+        node.name = shorter.get(name, name)
+        node.input[:] = [value if value in fixed else tensors.get(value, value) for value in node.input]
+        node.output[:] = [value if value in fixed else tensors.get(value, value) for value in node.output]
     for tensor in graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
+        tensor.name = tensors.get(tensor.name, tensor.name)
     # Inferred shapes are those of the old names.
     del graph.value_info[:]
 

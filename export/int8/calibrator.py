@@ -22,7 +22,7 @@ from edgeclf.export.int8.float_prefix import Stopwatch, choose_entrance, float_e
 from edgeclf.export.int8.layerwise import LayerMethods, quantize_layers
 from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.partition import StepPlan, plan_steps
-from edgeclf.export.int8.qat_ranges import TrainedRanges
+from edgeclf.export.int8.qat_ranges import PlacedScales, TrainedScales
 from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.recipe import QuantizationRecipe
@@ -208,11 +208,11 @@ class Calibrator:
             images the model was trained on will do, images it is judged by must not be among them.
         progress: Told of each pass.
         sequential_images: Of the images, how many rounding and biases are fitted to; ranges are to all.
-        trained: Ranges that the network was trained with, for recipes that ask for them.
+        trained: Scales from quantization-aware training, for recipes that ask for them; None where there was none.
 
     Raises:
         InputError: There are no calibration images, the model is quantized already, has no layer that can be, or gives
-            values that are not finite.
+            values that are not finite; or trained scales do not fit it.
         UsageError: A recipe keeps a layer in float that does not exist.
         MissingPackageError: A package of the extra [export] is not installed.
     """
@@ -224,7 +224,7 @@ class Calibrator:
         progress: Progress = no_progress,
         *,
         sequential_images: int = SEQUENTIAL_IMAGES,
-        trained: TrainedRanges | None = None,
+        trained: TrainedScales | None = None,
     ) -> None:
         if len(calibration_rgb) == 0:
             raise InputError("cannot quantize", got="no calibration images", expected="at least one")
@@ -243,7 +243,7 @@ class Calibrator:
         self._equalized: tuple[FloatGraph, int] | None = None
         self._seen: dict[bool, Observed] = {}
         self._trained = trained
-        self._located: dict[str, QuantParams] | None = None
+        self._placed: PlacedScales | None = None
 
     @property
     def evens_channels(self) -> bool:
@@ -258,11 +258,19 @@ class Calibrator:
         if recipe.equalize:
             graph, streams = self._equalize()
             plan = plan_network(graph, recipe)
-        trained = self._locate() if recipe.trained_ranges else {}
-        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe, trained)
+        trained = self._place() if recipe.trained_ranges else PlacedScales()
+        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe, trained.params)
         methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
-        layers = quantize_layers(graph, plan, params, self._few, methods=methods, progress=self._progress)
+        layers = quantize_layers(
+            graph,
+            plan,
+            params,
+            self._few,
+            methods=methods,
+            progress=self._progress,
+            weight_scales=trained.weight_scales,
+        )
         return QuantizedNetwork(graph, params, layers, recipe, len(self._images), streams, self._ir_version)
 
     def find_entrance(self, recipe: QuantizationRecipe, stopwatch: Stopwatch) -> tuple[str, ...]:
@@ -288,13 +296,12 @@ class Calibrator:
                 self._equalized = read_graph(model), count
         return self._equalized
 
-    def _locate(self) -> dict[str, QuantParams]:
+    def _place(self) -> PlacedScales:
         if self._trained is None:
             raise ValueError("a recipe asks for trained ranges of a network that has none")
-        if self._located is None:
-            wanted = plan_steps(self._graph, find_stem(self._graph.model)).in_bytes
-            self._located = self._trained.locate(self._graph, wanted)
-        return self._located
+        if self._placed is None:
+            self._placed = self._trained.place(self._graph, plan_steps(self._graph, find_stem(self._graph.model)))
+        return self._placed
 
     def _observe(self, graph: FloatGraph, *, equalized: bool) -> Observed:
         if equalized not in self._seen:

@@ -9,6 +9,7 @@ costs one pass through either network. Values are dropped as soon as no later un
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from edgeclf.export.int8.gptq import learn_rounding
 from edgeclf.export.int8.partition import Layer, Step, StepPlan, patches
 from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of, smallest_scales
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.export.int8.weights import quantize_rows
+from edgeclf.export.int8.weights import quantize_rows, round_to_codes
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.progress import Progress
@@ -158,6 +159,7 @@ def quantize_layers(
     *,
     methods: LayerMethods,
     progress: Progress,
+    weight_scales: Mapping[str, Float64Array] = MappingProxyType({}),
 ) -> dict[str, QuantizedLayer]:
     """Quantizes all layers of a plan.
 
@@ -168,6 +170,8 @@ def quantize_layers(
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
         methods: How.
         progress: Told how many layers are done.
+        weight_scales: (O,) scales from quantization-aware training, by step name. The weights of these layers are multiples
+            of them already, so nothing is left to GPTQ.
 
     Returns:
         The layers by step name.
@@ -177,15 +181,17 @@ def quantize_layers(
     if not methods.learn_rounding and not methods.correct_bias:
         for step in layers:
             if step.layer is not None:
-                done[step.name] = _by_weights(step.layer, params[step.inputs[0]].scale, methods)
+                trained = weight_scales.get(step.name)
+                done[step.name] = _by_weights(step.layer, params[step.inputs[0]].scale, methods, trained)
         return done
     prefixes = Prefixes(graph, plan, params, images_rgb)
     for step in plan.steps:
         if step.layer is not None and step.quantized:
+            trained = weight_scales.get(step.name)
             quantized = (
                 _by_inputs(step.layer, step, prefixes, params[step.inputs[0]].scale, methods)
-                if methods.learn_rounding
-                else _by_weights(step.layer, params[step.inputs[0]].scale, methods)
+                if methods.learn_rounding and trained is None
+                else _by_weights(step.layer, params[step.inputs[0]].scale, methods, trained)
             )
             if methods.correct_bias and step.layer.kind != "MatMul":
                 quantized = _corrected(graph, step, quantized, prefixes)
@@ -197,10 +203,16 @@ def quantize_layers(
     return done
 
 
-def _by_weights(layer: Layer, input_scale: float, methods: LayerMethods) -> QuantizedLayer:
+def _by_weights(
+    layer: Layer, input_scale: float, methods: LayerMethods, trained: Float64Array | None
+) -> QuantizedLayer:
+    paired = methods.paired and layer.paired
     least = smallest_scales(layer.bias, input_scale)
-    codes, scales = quantize_rows(layer.rows, paired=methods.paired and layer.paired, smallest_scale=least)
-    return QuantizedLayer(layer, codes, scales, layer.bias)
+    if trained is None:
+        return QuantizedLayer(layer, *quantize_rows(layer.rows, paired=paired, smallest_scale=least), layer.bias)
+    # Below the smallest scale lie weights of a dead channel, which come to nothing beside its bias.
+    scales = np.maximum(trained, least.astype(np.float32))
+    return QuantizedLayer(layer, round_to_codes(layer.rows / scales[:, None], paired=paired), scales, layer.bias)
 
 
 def _by_inputs(

@@ -20,7 +20,7 @@ WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 _ELEMENTWISE = frozenset({"Add", "Mul", "Concat"})
 _OTHER = frozenset({"GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu", "Relu"})
 # These give values that were there before, and so keep their scale.
-_MOVING = frozenset({"MaxPool", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+MOVING_OPS = frozenset({"MaxPool", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +298,9 @@ def _step_of(graph: FloatGraph, node: Any, excluded: Collection[str], towards_la
         if following is not None and _cuts_at_zero(graph, following):
             nodes.append(following)
             output = following.output[0]
-    return Step(tuple(nodes), inputs, output, layer, quantized=True, moves=kind in _MOVING, factor=_factor(graph, node))
+    return Step(
+        tuple(nodes), inputs, output, layer, quantized=True, moves=kind in MOVING_OPS, factor=_factor(graph, node)
+    )
 
 
 def _factor(graph: FloatGraph, node: Any) -> float | None:  # noqa: ANN401
@@ -318,7 +320,7 @@ def _has_int8_form(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401
         return all(value.dtype == np.float32 and np.isfinite(value).all() for value in floats)
     if kind == "Clip":
         return _cuts_at_zero(graph, node)
-    return kind in _OTHER or kind in _MOVING
+    return kind in _OTHER or kind in MOVING_OPS
 
 
 def _cuts_at_zero(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401

@@ -1,89 +1,218 @@
-"""Ranges that quantization-aware training has learned, found again in the exported graph.
+"""Hand-over of quantization-aware training: activation ranges and weight scales by Keras layer, placed in the ONNX graph.
 
-A converted graph has other names than the network it came from, and other values between its layers; what it shares with it
-is the numbers. So a value is found by what it is for a few images.
+Training and export share one cut of the network into 8-bit values and weights: that of `int8.partition`, read by the layer
+names that a converted graph carries. Training simulates what `layers_in_8_bits` names, and hands the scales over under these
+names; export places each of them under the same, or says which it cannot place.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edgeclf.export.graph.float_graph import FloatGraph
-from edgeclf.export.int8.observe import session_with_outputs
+from edgeclf.export._onnx import onnx
+from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
+from edgeclf.export.graph.layer_names import layer_of
+from edgeclf.export.graph.pixel_normalisation import find_stem
+from edgeclf.export.int8.partition import MOVING_OPS, Step, StepPlan, plan_steps
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.runtime.arrays import FloatArray, UInt8Array
+from edgeclf.runtime.arrays import Float64Array
+from edgeclf.runtime.errors import InputError
 
-# The largest difference of two values that are the same, as a share of the largest of them.
-_SAME = 1e-3
+_RANGES, _WEIGHTS = "ranges_8bit", "weights_8bit"
+_DO = "train the network for 8 bits again with edgeclf train --from RUN --qat"
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedRanges:
-    """What a network has learned its values to be rounded with.
+@dataclass(frozen=True)
+class LayersIn8Bits:
+    """The cut of a network into 8-bit values and weights, by Keras layer.
 
     Attributes:
-        images_rgb: (N, H, W, 3) uint8 RGB, a few images.
-        values: For each value, what it is for these: (N, H, W, C) or (N, C) float32.
-        params: For each, its scale and zero point.
+        values: For each tensor that has a range of its own, the layer whose output it holds. Tensors that have not: the
+            pixels, whose range is given; what only moves or scales another, and has its range; and what lies inside one
+            layer, such as the sigmoid of a swish: training simulates a layer as one value, calibration chooses these.
+        weights: For each unit with 8-bit weights, the layer that they come from.
+        norms: For each of these layers with another one folded into it, that one: its batch normalisation.
     """
 
-    images_rgb: UInt8Array
-    values: tuple[FloatArray, ...]
-    params: tuple[QuantParams, ...]
-
-    def locate(self, graph: FloatGraph, names: Iterable[str]) -> dict[str, QuantParams]:
-        """Which of a graph's values they belong to.
-
-        Args:
-            graph: The float graph of the same network.
-            names: Values to look among.
-
-        Returns:
-            By name; what is not the same as any of the network's values for these images is not among them.
-        """
-        asked = sorted(set(names))
-        if not asked:
-            return {}
-        outputs = session_with_outputs(graph, asked).run(None, {graph.input: self.images_rgb})
-        found = {}
-        for name, theirs in zip(asked, outputs, strict=True):
-            distances = [_distance(theirs, mine) for mine in self.values]
-            if distances and min(distances) <= _SAME:
-                found[name] = self.params[int(np.argmin(distances))]
-        return found
+    values: Mapping[str, str]
+    weights: Mapping[str, str]
+    norms: Mapping[str, str]
 
 
-def trained_ranges(network: Any, ranges: Mapping[str, Mapping[str, float]], images_rgb: UInt8Array) -> TrainedRanges:  # noqa: ANN401 - keras carries no types
-    """The ranges that a training has written into its spec.
+def layers_in_8_bits(graph: FloatGraph, plan: StepPlan) -> LayersIn8Bits:
+    """Reads the cut of a converted Keras network from its partition."""
+    by_output = {step.output: step for step in plan.steps}
+    values = {}
+    for tensor in sorted(plan.in_bytes):
+        step = by_output.get(tensor)
+        # The scale of what moves or scales another tensor follows from that one's.
+        follows = step is not None and step.quantized and (step.moves or step.factor is not None)
+        if follows or (plan.stem is not None and tensor == plan.stem.output):
+            continue
+        layer = layer_of(_moved_from(graph, tensor))
+        if _leaves(graph, tensor, layer):
+            values[tensor] = layer
+    weights = {step.name: layer_of(step.name) for step in plan.layers}
+    norms = {
+        layer_of(step.name): layer_of(step.before_activation)
+        for step in plan.layers
+        if layer_of(step.before_activation) != layer_of(step.name)
+    }
+    return LayersIn8Bits(values, weights, norms)
 
-    Args:
-        network: The trained Keras model.
-        ranges: `scale` and `zero_point` by the name of the layer whose output they belong to.
-        images_rgb: (N, H, W, 3) uint8 RGB, a few images.
-    """
-    from keras import Model
 
-    names = list(ranges)
-    # Not all that gives a value is a layer: x + 3 and x * y are operations of the graph.
-    outputs = {operation.name: operation.output for operation in network.operations}
-    values = Model(network.input, [outputs[name] for name in names])(images_rgb, training=False)
-    return TrainedRanges(
-        np.ascontiguousarray(images_rgb),
-        tuple(np.asarray(value) for value in values),
-        tuple(QuantParams.from_json(ranges[name]) for name in names),
+def cut_of(model: onnx.ModelProto) -> LayersIn8Bits:
+    """The cut of a float32 contract model that was converted from Keras, see `layers_in_8_bits`."""
+    graph = read_graph(prepare_model(model))
+    return layers_in_8_bits(graph, plan_steps(graph, find_stem(graph.model)))
+
+
+def _moved_from(graph: FloatGraph, tensor: str) -> str:
+    """The tensor that a chain of operators which only move values begins with."""
+    while (node := graph.producers.get(tensor)) is not None and node.op_type in MOVING_OPS:
+        tensor = node.input[0]
+    return tensor
+
+
+def _leaves(graph: FloatGraph, tensor: str, layer: str) -> bool:
+    """Whether another layer, or nobody but the caller of the network, reads a tensor, perhaps moved."""
+    return tensor == graph.output or any(
+        _leaves(graph, reader.output[0], layer) if reader.op_type in MOVING_OPS else layer_of(reader.name) != layer
+        for reader in graph.readers.get(tensor, [])
     )
 
 
-def _distance(theirs: FloatArray, mine: FloatArray) -> float:
-    """The largest difference as a share of the largest value; infinite where shapes differ."""
-    if mine.ndim == 4 and theirs.ndim == 4:
-        # (N, H, W, C), as Keras has it, to (N, C, H, W).
-        mine = mine.transpose(0, 3, 1, 2)
-    if mine.size != theirs.size or (mine.ndim == theirs.ndim and mine.shape != theirs.shape):
-        return np.inf
-    largest = float(np.abs(mine).max())
-    # Pooled values have one number a channel, with or without their height and width of one.
-    difference = float(np.abs(theirs.reshape(-1) - mine.reshape(-1)).max())
-    return difference / largest if largest > 0 else (0.0 if difference == 0 else np.inf)
+@dataclass(frozen=True, eq=False)
+class TrainedWeights:
+    """8-bit weights as quantization-aware training left them.
+
+    Attributes:
+        scales: (O,) float64, exact in float32, positive: of each output channel with the normalisation folded in.
+        norm: Name of the batch normalisation that is folded in; None for none.
+    """
+
+    scales: Float64Array
+    norm: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedScales:
+    """Trained scales by the names of an ONNX graph.
+
+    Attributes:
+        params: Of tensors.
+        weight_scales: (O,) float64, of units with weights.
+    """
+
+    params: Mapping[str, QuantParams] = field(default_factory=dict)
+    weight_scales: Mapping[str, Float64Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedScales:
+    """What quantization-aware training hands over.
+
+    Attributes:
+        values: Scale and zero point by the Keras layer whose output has them.
+        weights: By the Keras layer whose kernel they are of. Empty for a run of a version that did not record them. Its
+            weight scales are chosen by least error, as after training in float, and so are the ranges of values that this
+            version did not simulate.
+    """
+
+    values: Mapping[str, QuantParams]
+    weights: Mapping[str, TrainedWeights] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields for the training summary of a spec."""
+        weights = {
+            name: {
+                # Nine digits give every float32 back.
+                "scales": [float(f"{scale:.9g}") for scale in trained.scales],
+                "norm": trained.norm,
+            }
+            for name, trained in self.weights.items()
+        }
+        return {_RANGES: {name: params.to_json() for name, params in self.values.items()}, _WEIGHTS: weights}
+
+    def place(self, graph: FloatGraph, plan: StepPlan) -> PlacedScales:
+        """The scales under the names of the converted network.
+
+        Args:
+            graph: The float graph.
+            plan: Its partition, no unit excluded.
+
+        Raises:
+            InputError: A scale has no place in the graph, or one of its 8-bit values or weights has no scale.
+        """
+        cut = layers_in_8_bits(graph, plan)
+        if not self.weights:
+            return PlacedScales(
+                {name: self.values[layer] for name, layer in cut.values.items() if layer in self.values}
+            )
+        _check_same("activation ranges", self.values, cut.values.values())
+        params = {tensor: self.values[layer] for tensor, layer in cut.values.items()}
+        _check_same("weight scales", self.weights, cut.weights.values())
+        scales = {}
+        for step in plan.layers:
+            trained = self.weights[cut.weights[step.name]]
+            _check_weights(step, trained, cut)
+            scales[step.name] = trained.scales
+        return PlacedScales(params, scales)
+
+
+def trained_scales(training: Mapping[str, Any]) -> TrainedScales | None:
+    """The scales in the training summary of a spec; None where the network was not trained for 8 bits.
+
+    Raises:
+        InputError: They are damaged.
+    """
+    if not training.get(_RANGES):
+        return None
+    try:
+        return TrainedScales(
+            {name: QuantParams.from_json(entry) for name, entry in training[_RANGES].items()},
+            {
+                name: TrainedWeights(np.asarray(entry["scales"], np.float32).astype(np.float64), entry["norm"])
+                for name, entry in training.get(_WEIGHTS, {}).items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            "cannot read the 8-bit scales of this run",
+            got=f"{type(error).__name__}: {error}",
+            expected="a scale and zero point for each value, and a scale for each output channel of the weights",
+            do=_DO,
+        ) from error
+
+
+def without_weight_scales(training: Mapping[str, Any]) -> dict[str, Any]:
+    """A training summary for an exported file, whose weights have their scales beside them."""
+    return {key: value for key, value in training.items() if key != _WEIGHTS}
+
+
+def _check_same(kind: str, trained: Mapping[str, object], in_graph: Iterable[str]) -> None:
+    places = set(in_graph)
+    if unplaced := sorted(set(trained) - places):
+        raise _cannot_place(kind, f"nothing in 8 bits there for {', '.join(unplaced)}")
+    if untrained := sorted(places - set(trained)):
+        raise _cannot_place(kind, f"none for {', '.join(untrained)}")
+
+
+def _check_weights(step: Step, trained: TrainedWeights, cut: LayersIn8Bits) -> None:
+    layer = cut.weights[step.name]
+    channels = 0 if step.layer is None else len(step.layer.rows)
+    if trained.scales.shape != (channels,):
+        raise _cannot_place("weight scales", f"{trained.scales.size} for the {channels} output channels of {layer}")
+    if trained.norm != cut.norms.get(layer):
+        raise _cannot_place("weight scales", f"{cut.norms.get(layer)} folded into {layer}, trained with {trained.norm}")
+
+
+def _cannot_place(kind: str, got: str) -> InputError:
+    return InputError(
+        f"the trained {kind} do not fit the converted network",
+        got=got,
+        expected="one for each layer that is in 8 bits",
+        do=_DO,
+    )

@@ -22,11 +22,6 @@ MAX_CODE = 127
 # Scales that are tried, as shares of the one that maps the largest weight to 127: up to the one that maps it to 63, where
 # no pair needs holding back any more, and a little below, where the few largest weights are clipped.
 _SCALE_SHARES = np.geomspace(0.85, MAX_CODE / 63.0, 40)
-# How far from a step of its grid a weight may be to be on it: what folding a normalisation in and out again leaves.
-_ON_GRID = 1e-3
-# (G, 1, 1) steps of the largest weight on the grids that come up, the finest first: the largest pair may be held back.
-_GRIDS = np.arange(MAX_CODE, PAIR_BOUND // 2 - 2, -1, dtype=np.float64)[:, None, None]
-_LOOKED_AT = 16
 # How many rows are worked on at a time, so that scales x rows x weights stay in the cache.
 _CHUNK_VALUES = 1 << 21
 
@@ -76,26 +71,7 @@ def _best_scales(
     error = (np.square(codes * tried[:, :, None] - rows) * weight).sum(axis=2)
     best = error.argmin(axis=0)
     chosen = np.arange(len(rows))
-    return _on_their_grid(rows, codes[best, chosen], tried[best, chosen], least, paired=paired)
-
-
-def _on_their_grid(
-    rows: Rows, codes: Codes, scales: npt.NDArray[np.float64], least: npt.NDArray[np.float64], *, paired: bool
-) -> tuple[Codes, npt.NDArray[np.float64]]:
-    """The same, but for rows that are on a grid already, as quantization-aware training leaves them: those stay as they are.
-
-    Their largest weight is a whole number of steps, and so is every other.
-    """
-    largest = np.abs(rows).max(axis=1)
-    # A few weights rule out nearly every grid for nearly every row.
-    few = rows[:, :: max(1, rows.shape[1] // _LOOKED_AT)] / np.where(largest > 0, largest, 1.0)[:, None]
-    distance = np.abs(np.rint(few * _GRIDS) - few * _GRIDS).max(axis=2)
-    scale = (largest / _GRIDS[distance.argmin(axis=0), 0, 0]).astype(np.float32).astype(np.float64)
-    maybe = np.flatnonzero((distance.min(axis=0) <= _ON_GRID) & (scale > 0) & (scale >= least))
-    exact = round_to_codes(rows[maybe] / scale[maybe, None], paired=paired)
-    near = np.abs(exact * scale[maybe, None] - rows[maybe]).max(axis=1) <= _ON_GRID * scale[maybe]
-    codes[maybe[near]], scales[maybe[near]] = exact[near], scale[maybe[near]]
-    return codes, scales
+    return codes[best, chosen], tried[best, chosen]
 
 
 def round_to_codes(scaled: npt.NDArray[np.float64], *, paired: bool) -> Codes:

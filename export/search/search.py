@@ -11,7 +11,7 @@ from typing import TypeAlias
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator, Quantized, QuantizedNetwork
 from edgeclf.export.int8.float_prefix import Stopwatch
-from edgeclf.export.int8.qat_ranges import TrainedRanges
+from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.recipes import Effort, candidate_recipes
 from edgeclf.export.search.sensitivity import rank_layers
@@ -43,7 +43,7 @@ def search(
     progress: Progress,
     stopwatch: Stopwatch | None = None,
     cache: TrialCache | None = None,
-    trained: TrainedRanges | None = None,
+    trained: TrainedScales | None = None,
 ) -> list[Trial]:
     """Tries recipes, and puts layers of the best one back into float where none meets the limits.
 
@@ -59,7 +59,7 @@ def search(
         stopwatch: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
             were trained, because that training was of a network all in 8 bits.
         cache: Trials of earlier exports of the same network and images; new ones are added. None stores nothing.
-        trained: Activation ranges from quantization-aware training; None where there was none.
+        trained: Scales from quantization-aware training; None where there was none.
 
     Returns:
         The trials, the best first, see `best_first`.

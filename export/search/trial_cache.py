@@ -40,13 +40,13 @@ class TrialKey:
         model: The float model.
         calibration_rgb: (N, H, W, 3) uint8 RGB calibration images.
         judged_by: Digest of the images and reference probabilities that candidates are compared with.
-        ranges: Activation ranges from quantization-aware training, as in the spec; empty where there was none.
+        trained: Scales from quantization-aware training, as in the spec; empty where there was none.
     """
 
     model: onnx.ModelProto
     calibration_rgb: npt.NDArray[np.uint8]
     judged_by: str
-    ranges: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -54,7 +54,7 @@ class TrialKey:
         cpu = cpu_info()
         # Kernels are chosen by the CPU and the versions, and round differently.
         here = [cpu.model, cpu.architecture, cpu.isa_flags, onnx.__version__, onnxruntime.__version__, np.__version__]
-        digest = hashlib.blake2b(json.dumps([here, self.judged_by, dict(self.ranges)]).encode(), digest_size=16)
+        digest = hashlib.blake2b(json.dumps([here, self.judged_by, dict(self.trained)]).encode(), digest_size=16)
         digest.update(self.model.SerializeToString(deterministic=True))
         digest.update(str(self.calibration_rgb.shape).encode())
         digest.update(np.ascontiguousarray(self.calibration_rgb).data)

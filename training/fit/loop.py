@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
@@ -99,8 +99,7 @@ class FitResult:
         seconds: What each epoch took.
         training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
             mode, for a sample of the training images as they are; None where it was interrupted or diverged.
-        ranges_8bit: Scale and zero point that quantization-aware training learned for values in 8 bits, by the layer
-            whose output each is; empty for other fits.
+        scales_8bit: Scales from quantization-aware training; None for training in float.
     """
 
     history: tuple[dict[str, Any], ...]
@@ -108,7 +107,7 @@ class FitResult:
     ending: Ending
     seconds: tuple[float, ...]
     training: dict[str, Any] | None = None
-    ranges_8bit: Mapping[str, QuantParams] = field(default_factory=dict)
+    scales_8bit: TrainedScales | None = None
 
 
 def fit_network(

@@ -135,9 +135,9 @@ def _fit_in_8_bits(
     result = fit(simulated.model, QAT, options, state)
     if not result.best_epoch:
         return network, result, _predict(network, data, progress)
-    simulated.settle()
+    simulated.write_back()
     # Its int8 file gives what the simulated network gives.
-    return network, replace(result, ranges_8bit=simulated.ranges()), _predict(simulated.model, data, progress)
+    return network, replace(result, scales_8bit=simulated.scales()), _predict(simulated.model, data, progress)
 
 
 def _fit_head(

@@ -10,11 +10,12 @@ Imports Keras, so import it late.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from keras import layers, ops
 
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, quantize_rows
+from edgeclf.export.keras_backend import KerasLayer, KerasTensor
+from edgeclf.runtime.arrays import Float64Array
 
 # The channel axis of a kernel, and the order that brings it to rows: output channels first, input channels last.
 _TO_ROWS = {"conv": (3, 0, 1, 2), "depthwise": (2, 0, 1, 3), "dense": (1, 0)}
@@ -24,7 +25,7 @@ _FROM_ROWS = {"conv": (1, 2, 3, 0), "depthwise": (1, 2, 0, 3), "dense": (1, 0)}
 _RANGE_SPEED = 100.0
 
 
-def kind_of(layer: Any) -> str | None:  # noqa: ANN401 - keras carries no types
+def kind_of(layer: KerasLayer) -> str | None:
     """What a layer with weights is here; None for one that has no such form."""
     if isinstance(layer, layers.DepthwiseConv2D):
         # Only one output channel for each input channel has its own kernels in int8.
@@ -34,7 +35,7 @@ def kind_of(layer: Any) -> str | None:  # noqa: ANN401 - keras carries no types
     return "dense" if type(layer) is layers.Dense else None
 
 
-def round_to_codes(scaled: Any, *, paired: bool) -> Any:  # noqa: ANN401
+def round_to_codes(scaled: KerasTensor, *, paired: bool) -> KerasTensor:
     """The same as `export.int8.weights.round_to_codes`, on tensors.
 
     Args:
@@ -70,13 +71,17 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
     variable, and a channel that is written 64 times larger and read as many times smaller would be moved 64 times too far.
 
     Args:
-        inner: The layer it stands for, which `settle` writes to; its variables are read once.
+        inner: The layer it stands for, which `write_back` writes to; its variables are read once.
         norm: The batch normalisation behind it; None for none.
         paired: Whether its weights respect the pair constraint; depthwise kernels need not.
+        scales: (O,) float64 weight scales it was trained with; None for those of the least error.
     """
 
-    def __init__(self, inner: Any, norm: Any, *, paired: bool, name: str) -> None:  # noqa: ANN401
+    def __init__(
+        self, inner: KerasLayer, norm: KerasLayer, *, paired: bool, name: str, scales: Float64Array | None = None
+    ) -> None:
         super().__init__(name=name)
+        self._given_scales = scales
 
         # Behind a function, Keras does not take their variables for those of this layer.
         def stands_for() -> tuple[Any, Any]:
@@ -86,7 +91,7 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         self.kind = kind_of(inner)
         self.paired = paired and self.kind != "depthwise"
 
-    def build(self, _: Any) -> None:  # noqa: ANN401
+    def build(self, _: KerasTensor) -> None:
         """Takes the weights over, and the scales that suit them, as shares of the one that maps the largest to 127."""
         inner, norm = self._stands_for()
         kernel = np.asarray(inner.kernel, np.float64)
@@ -99,7 +104,9 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
             bias = ((0.0 if bias is None else bias) - mean) * factor + beta
             units = np.abs(np.asarray(norm.gamma, np.float64)) if norm.scale else units
         rows = np.asarray(self._rows(kernel), np.float64)
-        _codes, scales = quantize_rows(rows, paired=self.paired)
+        scales = self._given_scales
+        if scales is None:
+            _codes, scales = quantize_rows(rows, paired=self.paired)
         finest = np.abs(rows).max(axis=1) / MAX_CODE
         self.shares = self._constant(np.where(finest > 0, scales / np.where(finest > 0, finest, 1.0), 1.0), "shares")
         sizes = self._sizes(kernel)
@@ -116,7 +123,7 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
             self.bias = self._constant(start, "bias", trainable=True)
         self.built = True
 
-    def call(self, inputs: Any) -> Any:  # noqa: ANN401
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         """The layer's output in real units, ahead of any activation function but its own."""
         inner, _ = self._stands_for()
         kernel, bias = self.folded()
@@ -132,7 +139,7 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         # Where batch normalisation follows, the activation function does not stand in between.
         return outputs if inner.activation is None else inner.activation(outputs)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:  # noqa: ANN401
+    def compute_output_shape(self, input_shape: KerasTensor) -> KerasTensor:
         """As of the layer."""
         return self._stands_for()[0].compute_output_shape(input_shape)
 
@@ -141,7 +148,7 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         bias = 0.0 if self.bias is None else self.bias * self.bias_unit + self.bias_rest
         return self.relative * self.unit, bias
 
-    def rounded(self, kernel: Any) -> Any:  # noqa: ANN401
+    def rounded(self, kernel: KerasTensor) -> KerasTensor:
         """What a folded kernel is in 8 bits, in real units."""
         rows = self._rows(kernel)
         scales = self._scales(rows)[:, None]
@@ -150,8 +157,8 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         shape = ops.shape(kernel)
         return ops.transpose(ops.reshape(real, [shape[axis] for axis in _TO_ROWS[self.kind or ""]]), order)
 
-    def settle(self) -> None:
-        """Gives the layer it stands for the weights with which it is in 8 bits already."""
+    def write_back(self) -> None:
+        """Assigns the layer it stands for the weights with which rounding changes nothing: multiples of `scales`."""
         inner, norm = self._stands_for()
         kernel, bias = (np.asarray(value, np.float64) for value in self.folded())
         rounded = np.asarray(self.rounded(kernel), np.float64)
@@ -172,11 +179,16 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
             shift = np.divide(bias, factor, out=np.zeros_like(bias), where=factor != 0)
             norm.moving_mean.assign((own - shift).astype(np.float32))
 
-    def _scales(self, rows: Any) -> Any:  # noqa: ANN401
+    def scales(self) -> Float64Array:
+        """(O,) scales of the output channels as they are now, exact in float32."""
+        kernel, _ = self.folded()
+        return np.asarray(self._scales(self._rows(kernel)), np.float64)
+
+    def _scales(self, rows: KerasTensor) -> KerasTensor:
         largest = ops.max(ops.abs(rows), axis=1)
         return ops.where(largest > 0, largest / MAX_CODE * self.shares, 1.0)
 
-    def _sizes(self, kernel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _sizes(self, kernel: Float64Array) -> Float64Array:
         """Root mean square of each output channel's weights, times that of each input channel's relative to it."""
         if self.kind == "depthwise":
             return np.broadcast_to(np.sqrt(np.square(kernel).mean(axis=(0, 1, 3), keepdims=True)), kernel.shape)
@@ -186,21 +198,21 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         even = np.divide(kernel, outputs, out=np.zeros_like(kernel), where=outputs > 0)
         return np.asarray(outputs * np.sqrt(np.square(even).mean(axis=(*others, -1), keepdims=True)))
 
-    def _constant(self, values: Any, name: str, *, trainable: bool = False) -> Any:  # noqa: ANN401
+    def _constant(self, values: KerasTensor, name: str, *, trainable: bool = False) -> KerasTensor:
         return self.add_weight(
             shape=values.shape, initializer=lambda *_, **__: ops.convert_to_tensor(values, "float32"),
             trainable=trainable, name=name,
         )  # fmt: skip
 
-    def _along_channels(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _along_channels(self, values: Float64Array) -> Float64Array:
         return values.reshape(1, 1, -1, 1) if self.kind == "depthwise" else values
 
-    def _rows(self, kernel: Any) -> Any:  # noqa: ANN401
+    def _rows(self, kernel: KerasTensor) -> KerasTensor:
         rows = ops.transpose(ops.convert_to_tensor(kernel, "float32"), _TO_ROWS[self.kind or ""])
         return ops.reshape(rows, (rows.shape[0], -1))
 
 
-def _normalisation(norm: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
+def _normalisation(norm: KerasLayer) -> tuple[Any, Any, Any]:
     """(C,) float64 factor, mean and beta of a batch normalisation in inference mode: factor * (x - mean) + beta."""
     deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
     gamma = np.asarray(norm.gamma, np.float64) if norm.scale else np.ones_like(deviation)
@@ -225,13 +237,13 @@ class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
         self.zero_point = self._number(params.zero_point, "zero_point")
         self.log_scale = self._number(0.0, "log_scale", trainable=True)
 
-    def _number(self, value: float, name: str, *, trainable: bool = False) -> Any:  # noqa: ANN401
+    def _number(self, value: float, name: str, *, trainable: bool = False) -> KerasTensor:
         return self.add_weight(
             shape=(), initializer=lambda *_, **__: ops.convert_to_tensor(value, "float32"), trainable=trainable,
             name=name,
         )  # fmt: skip
 
-    def call(self, inputs: Any) -> Any:  # noqa: ANN401
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         """The value that the nearest code stands for."""
         scale = self.first_scale * ops.exp(_RANGE_SPEED * self.log_scale)
         inside = ops.clip(inputs / scale, -self.zero_point, 255 - self.zero_point)
@@ -242,6 +254,6 @@ class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
         scale = float(self.first_scale) * float(np.exp(_RANGE_SPEED * float(self.log_scale)))
         return QuantParams(float(np.float32(scale)), int(self.zero_point))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:  # noqa: ANN401
+    def compute_output_shape(self, input_shape: KerasTensor) -> KerasTensor:
         """As of the input."""
         return input_shape

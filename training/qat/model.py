@@ -1,9 +1,9 @@
 """Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
 
-The network that is fitted rounds what the exported file rounds: the weights of every layer with the batch normalisation
-folded in, and the values that the file holds in 8 bits, but for those inside a hard swish or a swish, which is one value
-here. Ranges begin as export chooses them, and are learned with the weights; export finds what they came to in the spec. At
-the end the given network takes over weights that are on their 8-bit grid, so that export finds what was trained.
+The network that is fitted rounds what the exported file rounds, by the cut that export makes of it: the weights of every
+layer with the batch normalisation folded in, and the values that the file holds in 8 bits; what lies inside one layer, such
+as the sigmoid of a swish, is left in float. Ranges begin as export chooses them, and are learned with the weights. At the end
+the given network takes over weights that are multiples of their scales, and export is handed all scales by layer name.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,21 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.observe import count_values
+from edgeclf.export.int8.qat_ranges import TrainedScales, TrainedWeights, cut_of, trained_scales
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.export.keras_backend import import_tensorflow
-from edgeclf.runtime.arrays import UInt8Array
+from edgeclf.export.keras_backend import KerasLayer, KerasModel, KerasTensor, import_tensorflow
+from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec
-
-# What gives values that the file holds in 8 bits, among layers and the operators that Python writes (x + y, x * y).
-_ARITHMETIC = frozenset(
-    {
-        "Add", "Multiply", "Concatenate", "GlobalAveragePooling2D", "AveragePooling2D", "ReLU", "LeakyReLU", "Activation",
-        "BatchNormalization",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +29,17 @@ class FakeQuantized:
 
     Attributes:
         model: Images to probabilities. Layers without weights in 8 bits are the given network's own.
-        settle: Gives the given network the trained weights, on their 8-bit grid, and its ReLUs the ends of their ranges.
-        ranges: Gives the scale and zero point of every value in 8 bits as they are now, by the name of the given network's
-            layer whose output it is.
+        write_back: Assigns the given network the trained weights, as multiples of their scales, and its ReLUs the ends of
+            their ranges.
+        scales: The scales of all values and weights in 8 bits as they are now.
     """
 
-    model: Any
-    settle: Callable[[], None]
-    ranges: Callable[[], dict[str, QuantParams]]
+    model: KerasModel
+    write_back: Callable[[], None]
+    scales: Callable[[], TrainedScales]
 
 
-def simulated_network(network: Any, spec: ModelSpec) -> Any:  # noqa: ANN401
+def simulated_network(network: KerasModel, spec: ModelSpec) -> KerasModel | None:
     """A run's network in the 8-bit arithmetic it was trained in, which its int8 file is to reproduce.
 
     Args:
@@ -54,15 +48,17 @@ def simulated_network(network: Any, spec: ModelSpec) -> Any:  # noqa: ANN401
 
     Returns:
         A Keras model, images to probabilities; None for a run that was not trained in 8-bit arithmetic.
+
+    Raises:
+        InputError: The scales in the spec are damaged, or do not belong to the network.
     """
-    ranges = spec.training.get("ranges_8bit") or {}
-    params = {name: QuantParams.from_json(entry) for name, entry in ranges.items()}
-    return fake_quantized(network, params, paired=True).model if params else None
+    scales = trained_scales(spec.training)
+    return None if scales is None else fake_quantized(network, scales, paired=True).model
 
 
 def fake_quantized(
-    network: Any,  # noqa: ANN401
-    images_or_ranges: UInt8Array | Mapping[str, QuantParams],
+    network: KerasModel,
+    images_or_scales: UInt8Array | TrainedScales,
     *,
     paired: bool,
     progress: Progress = no_progress,
@@ -71,59 +67,74 @@ def fake_quantized(
 
     Args:
         network: A flat functional Keras model, uint8 images to a dense layer `logits` and a softmax.
-        images_or_ranges: (N, H, W, 3) uint8 RGB training images, from which the ranges of its values are chosen; or these,
-            as `FakeQuantized.ranges` gives them.
+        images_or_scales: (N, H, W, 3) uint8 RGB training images, from which the ranges of its values are chosen, its weight
+            scales being those of least error; or all scales, as `FakeQuantized.scales` gives them.
         paired: Whether weights respect the pair constraint, as for `--target any`.
         progress: Told how many images are done.
 
     Raises:
-        InputError: The network is not flat, has convolutions of a kind that has no 8-bit form here, or gives values that are
-            not finite.
+        InputError: The network is not flat, has convolutions of a kind that has no 8-bit form here, gives values that are
+            not finite, or is not the one that the scales are of.
     """
     import_tensorflow()
     from keras import models
 
     from edgeclf.training.qat.layers import FakeQuantizedLayer, FakeQuantizedValue
 
-    graph = _Graph(network)
-    rounding = {step.name: step.output for step in graph.steps if step.rounds_output}
-    if isinstance(images_or_ranges, Mapping):
-        params = {name: images_or_ranges[name] for name in rounding}
+    operations = _checked_operations(network)
+    weight_scales: dict[str, Float64Array] = {}
+    if isinstance(images_or_scales, TrainedScales) and images_or_scales.weights:
+        params = images_or_scales.values
+        norms = {name: one.norm for name, one in images_or_scales.weights.items()}
+        weight_scales = {name: one.scales for name, one in images_or_scales.weights.items()}
     else:
-        params = _ranges(network, rounding, images_or_ranges, progress)
-    quantized = {
-        step.layers[0].name: FakeQuantizedLayer(
-            step.layers[0], step.norm, paired=paired, name=f"{step.layers[0].name}_int8"
+        cut = cut_of(onnx_from_keras(network))
+        norms = {name: cut.norms.get(name) for name in cut.weights.values()}
+        if isinstance(images_or_scales, TrainedScales):
+            params = images_or_scales.values
+        else:
+            values = {name: operations[name].output for name in cut.values.values()}
+            params = _ranges(network, values, images_or_scales, progress)
+    _check_names(operations, [*params, *norms, *(norm for norm in norms.values() if norm is not None)])
+    quantized: dict[str, KerasLayer] = {
+        name: FakeQuantizedLayer(
+            operations[name],
+            None if norm is None else _batch_norm(operations[norm], behind=name),
+            paired=paired,
+            name=f"{name}_int8",
+            scales=weight_scales.get(name),
         )
-        for step in graph.steps
-        if step.weighted
+        for name, norm in norms.items()
     }
-    rounded = {name: FakeQuantizedValue(params[name], f"{name}_u8") for name in rounding}
-    folded = {step.norm.name for step in graph.steps if step.norm is not None}
+    rounded = {name: FakeQuantizedValue(one, f"{name}_u8") for name, one in params.items()}
+    folded = set(norms.values())
 
-    def call(operation: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def call(operation: KerasLayer, *arguments: Any, **options: Any) -> KerasTensor:  # noqa: ANN401 - whatever it takes
         if operation.name in folded:
             (x,) = arguments
         else:
-            x = quantized.get(operation.name, operation)(*arguments, **options)
+            layer: KerasLayer = quantized.get(operation.name, operation)
+            x = layer(*arguments, **options)
         return rounded[operation.name](x) if operation.name in rounded else x
 
     model = models.clone_model(network, clone_function=_own_copy, call_function=call)
 
-    def settle() -> None:
+    def write_back() -> None:
         for layer in quantized.values():
-            layer.settle()
-        for step in graph.steps:
-            if step.name in rounded:
-                _settle_ceiling(step.layers[-1], rounded[step.name].params())
+            layer.write_back()
+        for name, value in rounded.items():
+            _write_back_ceiling(operations[name], value.params())
 
-    def ranges() -> dict[str, QuantParams]:
-        return {name: value.params() for name, value in rounded.items()}
+    def scales() -> TrainedScales:
+        return TrainedScales(
+            {name: value.params() for name, value in rounded.items()},
+            {name: TrainedWeights(layer.scales(), norms[name]) for name, layer in quantized.items()},
+        )
 
-    return FakeQuantized(model, settle, ranges)
+    return FakeQuantized(model, write_back, scales)
 
 
-def _own_copy(operation: Any) -> Any:  # noqa: ANN401
+def _own_copy(operation: KerasLayer) -> KerasLayer:
     """A layer as the simulated network has it: the same one, which shares its weights."""
     if hasattr(operation, "seed_generator"):
         # Drawn from anew, by the seed of this training: that of the saved layer is left to chance.
@@ -131,118 +142,68 @@ def _own_copy(operation: Any) -> Any:  # noqa: ANN401
     return operation
 
 
-def _settle_ceiling(layer: Any, params: QuantParams) -> None:  # noqa: ANN401
-    """Gives a ReLU the end of the range it was trained with, so that the float network clips what 8 bits clip."""
+def _write_back_ceiling(layer: KerasLayer, params: QuantParams) -> None:
+    """Assigns a ReLU the upper end of the range it was trained with, so that the float network clips what 8 bits clip."""
     from keras import layers
 
-    if not (isinstance(layer, layers.ReLU) and _is_relu(layer)) or params.zero_point:
+    if not isinstance(layer, layers.ReLU) or layer.negative_slope or layer.threshold or params.zero_point:
         return
     layer.max_value = params.high if layer.max_value is None else min(float(layer.max_value), params.high)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """Layers that one int8 operator carries out.
-
-    Attributes:
-        layers: In order.
-        norm: The batch normalisation that is folded into the first.
-        weighted: Whether the first has weights in 8 bits.
-        rounds_output: Whether the value is one of those that the file holds in 8 bits.
-    """
-
-    layers: tuple[Any, ...]
-    norm: Any
-    weighted: bool
-    rounds_output: bool
-
-    @property
-    def name(self) -> str:
-        """Of the layer that gives its value."""
-        return str(self.layers[-1].name)
-
-    @property
-    def output(self) -> Any:  # noqa: ANN401
-        """The value they give."""
-        return self.layers[-1].output
-
-
-class _Graph:
-    """A flat functional model cut into steps, in order of execution."""
-
-    def __init__(self, network: Any) -> None:  # noqa: ANN401
-        from keras import layers
-
-        self._readers: dict[int, list[Any]] = {}
-        known = {id(tensor) for tensor in network.inputs}
-        operations = [item for item in network.operations if not isinstance(item, layers.InputLayer)]
-        for operation in operations:
-            try:
-                inputs = _list(operation.input)
-            except (AttributeError, ValueError) as error:
-                # Keras has no single input to give of a layer that is used twice.
-                raise _not_flat(operation) from error
-            for tensor in inputs:
-                self._readers.setdefault(id(tensor), []).append(operation)
-                if id(tensor) not in known:
-                    raise _not_flat(operation)
-            if isinstance(operation, layers.Wrapper) or getattr(operation, "layers", None):
-                raise _not_flat(operation)
-            known.update(id(tensor) for tensor in _list(operation.output))
-        taken: set[str] = set()
-        self.steps: list[_Step] = []
-        for operation in operations:
-            if operation.name not in taken:
-                self.steps.append(self._step(operation))
-                taken.update(item.name for item in self.steps[-1].layers)
-
-    def _step(self, layer: Any) -> _Step:  # noqa: ANN401
-        from keras import layers
-
-        from edgeclf.training.qat.layers import kind_of
-
-        kind = kind_of(layer)
-        if kind is None:
-            if any("kernel" in weight.name for weight in getattr(layer, "weights", ())):
-                raise InputError(
-                    "cannot train this network for 8 bits",
-                    got=f"{layer.name}, a {type(layer).__name__}",
-                    expected="convolutions, depthwise convolutions and dense layers, channels last",
-                    do="train without --qat",
-                )
-            chain: tuple[Any, ...] = (layer,)
-            following = self._only_reader(layer.output)
-            if type(layer).__name__ in {"Add", "BatchNormalization"} and _is_relu(following):
-                chain = (layer, following)
-            # A product with a number is the same codes with another scale.
-            scaled = type(layer).__name__ == "Multiply" and len(_list(layer.input)) == 1
-            rounds = type(layer).__name__ in _ARITHMETIC and not scaled
-            return _Step(chain, None, weighted=False, rounds_output=rounds)
-        norm = None
-        chain = (layer,)
-        following = self._only_reader(layer.output)
-        plain = layer.activation is None or layer.activation.__name__ == "linear"
-        if plain and kind != "dense" and isinstance(following, layers.BatchNormalization):
-            chain, norm = (layer, following), following
-            following = self._only_reader(following.output)
-        if plain and _is_relu(following):
-            chain = (*chain, following)
-        return _Step(chain, norm, weighted=True, rounds_output=layer.name != "logits")
-
-    def _only_reader(self, tensor: Any) -> Any:  # noqa: ANN401
-        readers = self._readers.get(id(tensor), [])
-        return readers[0] if len(readers) == 1 else None
-
-
-def _is_relu(layer: Any) -> bool:  # noqa: ANN401
+def _checked_operations(network: KerasModel) -> dict[str, KerasLayer]:
+    """The operations of a flat functional network by name, each known to have an 8-bit form or no kernel."""
     from keras import layers
 
-    if isinstance(layer, layers.ReLU):
-        return not layer.negative_slope and not layer.threshold
-    return isinstance(layer, layers.Activation) and layer.activation.__name__ in {"relu", "relu6"}
+    from edgeclf.training.qat.layers import kind_of
+
+    known = {id(tensor) for tensor in network.inputs}
+    operations = {item.name: item for item in network.operations if not isinstance(item, layers.InputLayer)}
+    for operation in operations.values():
+        try:
+            inputs = _list(operation.input)
+        except (AttributeError, ValueError) as error:
+            # Keras has no single input to give of a layer that is used twice.
+            raise _not_flat(operation) from error
+        if isinstance(operation, layers.Wrapper) or getattr(operation, "layers", None):
+            raise _not_flat(operation)
+        if any(id(tensor) not in known for tensor in inputs):
+            raise _not_flat(operation)
+        known.update(id(tensor) for tensor in _list(operation.output))
+        if kind_of(operation) is None and any("kernel" in weight.name for weight in getattr(operation, "weights", ())):
+            raise InputError(
+                "cannot train this network for 8 bits",
+                got=f"{operation.name}, a {type(operation).__name__}",
+                expected="convolutions, depthwise convolutions and dense layers, channels last",
+                do="train without --qat",
+            )
+    return operations
 
 
-def _not_flat(layer: Any) -> InputError:  # noqa: ANN401
+def _check_names(operations: Mapping[str, KerasLayer], names: list[str]) -> None:
+    if missing := sorted(set(names) - set(operations)):
+        raise InputError(
+            "the 8-bit scales are not of this network",
+            got=f"some of {', '.join(missing)}, which it does not have",
+            expected="one for each of its layers that is in 8 bits",
+            do="train it for 8 bits again with edgeclf train --from RUN --qat",
+        )
+
+
+def _batch_norm(layer: KerasLayer, *, behind: str) -> KerasLayer:
+    from keras import layers
+
+    if not isinstance(layer, layers.BatchNormalization):
+        raise InputError(
+            "cannot train this network for 8 bits",
+            got=f"{layer.name}, a {type(layer).__name__}, folded into {behind}",
+            expected="batch normalisation, or an activation function, behind convolutions and dense layers",
+            do="train without --qat",
+        )
+    return layer
+
+
+def _not_flat(layer: KerasLayer) -> InputError:
     return InputError(
         "cannot train this network for 8 bits",
         got=f"{layer.name}, a network of its own or one that is used twice",
@@ -251,15 +212,12 @@ def _not_flat(layer: Any) -> InputError:  # noqa: ANN401
     )
 
 
-def _list(value: Any) -> list[Any]:  # noqa: ANN401
+def _list(value: KerasTensor) -> list[KerasTensor]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _ranges(
-    network: Any,  # noqa: ANN401
-    values: Mapping[str, Any],
-    images_rgb: UInt8Array,
-    progress: Progress,
+    network: KerasModel, values: Mapping[str, KerasTensor], images_rgb: UInt8Array, progress: Progress
 ) -> dict[str, QuantParams]:
     """Scale and zero point of values of the float network, by the least error, as export chooses them."""
     from keras import Model

@@ -94,7 +94,7 @@ def summarise(
         "weights": weights if isinstance(weights, str) else _file_identity(weights),
         "freezes_backbone": resolved.freezes_backbone,
         "quantization_aware": resolved.is_quantization_aware,
-        **({"ranges_8bit": {name: it.to_json() for name, it in fit.ranges_8bit.items()}} if fit.ranges_8bit else {}),
+        **({} if fit.scales_8bit is None else fit.scales_8bit.to_json()),
         "fine_tune": fine_tune and {**asdict(fine_tune), "blocks": resolved.fine_tune_blocks or "all"},
         "classes_before": None if transfer is None else transfer.changes.to_json(),
         "epochs_run": len(fit.history),

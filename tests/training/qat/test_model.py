@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import Calibrator, quantize_int8
 from edgeclf.export.int8.determinism import prove_no_saturation
-from edgeclf.export.int8.qat_ranges import trained_ranges
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes
 from edgeclf.runtime.errors import InputError
@@ -20,6 +19,7 @@ from edgeclf.training.qat.model import fake_quantized, simulated_network
 
 SIZE = 32
 NEAREST = QuantizationRecipe(learn_rounding=False, correct_bias=False)
+AS_TRAINED = replace(NEAREST, trained_ranges=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,31 +86,36 @@ def test_the_simulated_network_computes_what_the_int8_file_does(images):
     assert np.abs(int8 - wanted).mean() < rounding / 3
 
 
-def test_settled_weights_are_what_export_writes(images):
+def test_the_file_has_the_weights_that_were_trained(images):
     model = network()
     simulated = fake_quantized(model, images, paired=True, progress=no_progress)
     before = np.asarray(simulated.model(images, training=False))
     fresh = np.random.default_rng(1)
     for layer in weighted(simulated.model):
-        # As training leaves them: on no grid.
+        # As training leaves them: multiples of no scale.
         rows = folded_rows(layer)
         codes, scales = quantize_rows(rows, paired=layer.paired)
         assert np.abs(codes * scales[:, None] - rows).max() > 0.1 * scales.max()
         layer.bias.assign(np.asarray(layer.bias) + fresh.normal(0, 0.1, layer.bias.shape))
     moved = np.asarray(simulated.model(images, training=False))
     assert np.abs(moved - before).max() > 1e-3
-    simulated.settle()
-    written, _ = run_int8(model, images)
-    assert prove_no_saturation(written.model).holds
-    again = fake_quantized(model, images, paired=True, progress=no_progress).model
-    for name in ("a", "b", "c", "d", "logits"):
-        layer, settled = simulated.model.get_layer(f"{name}_int8"), again.get_layer(f"{name}_int8")
-        rows = folded_rows(settled)
-        codes, scales = quantize_rows(rows, paired=settled.paired)
-        np.testing.assert_allclose(codes * scales[:, None], rows, atol=1e-3 * scales.max())
+    scales = simulated.scales()
+    simulated.write_back()
+    calibrated = Calibrator(onnx_from_keras(model), images, trained=scales).network(AS_TRAINED)
+    assert prove_no_saturation(calibrated.write().model).holds
+    again = fake_quantized(model, scales, paired=True, progress=no_progress).model
+    written = {name.split("/")[0]: layer for name, layer in calibrated.layers.items()}
+    assert set(written) == {"a", "b", "c", "d", "logits"}
+    for name, quantized in written.items():
+        layer, simulated_again = simulated.model.get_layer(f"{name}_int8"), again.get_layer(f"{name}_int8")
         kernel, bias = layer.folded()
-        np.testing.assert_allclose(settled.folded()[0], layer.rounded(kernel), atol=1e-4)
-        np.testing.assert_allclose(settled.folded()[1], bias, atol=1e-4)
+        trained = np.asarray(layer._rows(layer.rounded(kernel)), np.float64)
+        np.testing.assert_allclose(quantized.weights, trained, rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(quantized.scales, scales.weights[name].scales)
+        rows = folded_rows(simulated_again)
+        np.testing.assert_allclose(quantized.weights, rows, atol=1e-3 * quantized.scales.max())
+        np.testing.assert_allclose(simulated_again.folded()[0], layer.rounded(kernel), atol=1e-4)
+        np.testing.assert_allclose(simulated_again.folded()[1], bias, atol=1e-4)
 
 
 def weighted(simulated):
@@ -147,30 +152,30 @@ def test_ranges_are_learned_and_their_file_computes_what_was_simulated(images):
     simulated = fake_quantized(model, images, paired=True, progress=no_progress)
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.math.log(simulated.model(images[:8], training=True)[:, 0] + 1e-6))
-    scales = [value for value in simulated.model.trainable_variables if value.path.endswith("log_scale")]
-    assert len(scales) == len(simulated.ranges()) == 6
-    assert all(np.abs(float(gradient)) > 0 for gradient in tape.gradient(loss, scales))
-    chosen = simulated.ranges()
-    for number, value in enumerate(scales):
+    logs = [value for value in simulated.model.trainable_variables if value.path.endswith("log_scale")]
+    assert len(logs) == len(simulated.scales().values) == 6
+    assert all(np.abs(float(gradient)) > 0 for gradient in tape.gradient(loss, logs))
+    chosen = simulated.scales().values
+    for number, value in enumerate(logs):
         # To between a half and twice what it was, as training may.
         value.assign((-1) ** number * np.log(2) / 150)
-    learned = simulated.ranges()
+    learned = simulated.scales().values
     assert {name: round(learned[name].scale / chosen[name].scale, 2) for name in ("a_relu", "b_relu")} == {
         "a_relu": 1.59,
         "b_relu": 0.63,
     }
-    simulated.settle()
+    simulated.write_back()
     wanted = np.log(np.asarray(simulated.model(images, training=False)))
     # The network itself clips where the ranges end; a ReLU6 keeps its 6 where that is less.
     assert model.get_layer("b_relu").max_value == pytest.approx(learned["b_relu"].high)
     assert model.get_layer("a_relu").max_value == pytest.approx(min(6.0, learned["a_relu"].high))
-    entries = {name: {"scale": params.scale, "zero_point": params.zero_point} for name, params in learned.items()}
-    spec = ModelSpec(("w", "x", "y", "z"), Preprocess((SIZE, SIZE), "stretch"), training={"ranges_8bit": entries})
+    scales = simulated.scales()
+    spec = ModelSpec(("w", "x", "y", "z"), Preprocess((SIZE, SIZE), "stretch"), training=scales.to_json())
     again = simulated_network(model, spec)
     np.testing.assert_allclose(np.log(np.asarray(again(images, training=False))), wanted, atol=2e-3)
     errors = {}
-    for name, recipe in (("usual", NEAREST), ("trained", replace(NEAREST, trained_ranges=True))):
-        calibrator = Calibrator(onnx_from_keras(model), images, trained=trained_ranges(model, entries, images[:2]))
+    for name, recipe in (("usual", NEAREST), ("trained", AS_TRAINED)):
+        calibrator = Calibrator(onnx_from_keras(model), images, trained=scales)
         session = open_session_from_bytes(calibrator.network(recipe).write().model.SerializeToString(), threads=1)
         errors[name] = np.abs(np.log(session.run(None, {"image": images})[0]) - wanted).mean()
     assert errors["trained"] < errors["usual"] / 3
@@ -197,14 +202,10 @@ def test_operators_that_python_writes_are_part_of_the_network(images):
     assert written.left_in_float == ()
     rounding = np.abs(np.log(got) - np.log(np.asarray(model(images, training=False)))).mean()
     assert np.abs(np.log(got) - wanted).mean() < rounding / 2
-    entries = {name: {"scale": p.scale, "zero_point": p.zero_point} for name, p in simulated.ranges().items()}
-    trained = trained_ranges(model, entries, images[:2])
-    params = Calibrator(onnx_from_keras(model), images, trained=trained).network(
-        replace(NEAREST, trained_ranges=True)
-    ).params  # fmt: skip
+    params = Calibrator(onnx_from_keras(model), images, trained=simulated.scales()).network(AS_TRAINED).params
     # Every value between layers has a scale that was trained, or one a hair from it, so that no sum is halfway between
     # two codes, or a sixth of one; the pixels have their own.
-    learned = np.array([p.scale for p in simulated.ranges().values()])
+    learned = np.array([p.scale for p in simulated.scales().values.values()])
     learned = np.concatenate([learned, learned / 6])
     for p in params.values():
         assert np.abs(learned / p.scale - 1).min() < 2e-3 or p.scale == 1 / 128
@@ -269,10 +270,10 @@ def test_a_normalisation_ahead_of_a_relu_is_rounded_behind_it(images):
 
     image = Input((SIZE, SIZE, 3), dtype="uint8", name="image")
     x = layers.MaxPooling2D(name="pool")(layers.Conv2D(8, 3, name="a")(layers.Rescaling(1 / 128, offset=-1)(image)))
-    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm", beta_initializer="ones")(x))
     x = layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D(name="features")(x))
     model = Model(image, layers.Softmax(name="probabilities")(x))
-    assert set(fake_quantized(model, images[:8], paired=True).ranges()) == {"a", "relu", "features"}
+    assert set(fake_quantized(model, images[:8], paired=True).scales().values) == {"a", "relu", "features"}
 
 
 def test_batch_normalisation_that_is_not_folded_keeps_its_statistics():

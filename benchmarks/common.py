@@ -206,6 +206,9 @@ def stock_environment(onednn: str) -> dict[str, str]:
 def run_in_turns(sides: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: int = 0) -> dict[str, list[T]]:
     """Calls every side once a round, backwards and forwards by turns, so that a busy machine touches all alike.
 
+    For whole processes, of which there are few rounds; what takes milliseconds is compared by
+    `edgeclf.runtime.timing.comparison.measure_in_turns`, which needs eight rounds for its interval.
+
     Args:
         sides: What to call, by name.
         rounds: Rounds that count.
@@ -227,16 +230,18 @@ def time_in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 0
 ) -> dict[str, list[float]]:
     """Milliseconds of every call of every side, called as by `run_in_turns`."""
-    return run_in_turns({name: _timed(call) for name, call in sides.items()}, rounds, warm_up=warm_up)
+    return run_in_turns({name: timed(call) for name, call in sides.items()}, rounds, warm_up=warm_up)
 
 
-def _timed(call: Callable[[], object]) -> Callable[[], float]:
-    def timed() -> float:
+def timed(call: Callable[[], object]) -> Callable[[], float]:
+    """A function that makes the call and returns the milliseconds it took."""
+
+    def measure() -> float:
         started = time.perf_counter()
         call()
         return (time.perf_counter() - started) * 1e3
 
-    return timed
+    return measure
 
 
 @dataclass(frozen=True)
@@ -252,9 +257,6 @@ class Ratio:
     median: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} (half of the rounds: {self.low:.3f} to {self.high:.3f})"
 
 
 def round_ratio(values: Sequence[float], base: Sequence[float]) -> Ratio:

@@ -29,16 +29,22 @@ from benchmarks.camera.slow_model import write_slow_model
 from benchmarks.common import Arguments, Report, background_process, edgeclf_command, working_folder
 
 _GOOD_PER_CUT = 40
-_BEFORE_KILL = 100
-_AFTER_KILL = 300
 _PAUSE_S = 0.003
 _PATIENCE_S = 60.0
 # Pages that the allocator keeps, and what ONNX Runtime and OpenCV set up late.
 _ALLOWED_MB = 16.0
 
 
-def serve(port: int, cuts: int, garbage: int, marks: Path, *, is_second: bool) -> None:
-    """The camera, in a process of its own that can be killed."""
+def serve(port: int, given: argparse.Namespace, *, is_second: bool) -> None:
+    """The camera, in a process of its own that can be killed.
+
+    Args:
+        port: Where to listen; 0 for any.
+        given: The benchmark's options; `serve` is the folder for files that say how far the camera is.
+        is_second: Whether it is the one that takes the place of the killed one.
+    """
+    cuts, garbage, marks = given.cuts, given.garbage, given.serve
+    last_frames = given.after_kill if is_second else given.before_kill
     rng = np.random.default_rng(0)
     good = jpeg_of(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8))
     shares = [garbage // cuts + (number < garbage % cuts) for number in range(cuts)]
@@ -49,7 +55,7 @@ def serve(port: int, cuts: int, garbage: int, marks: Path, *, is_second: bool) -
                 yield good if is_good else rng.bytes(int(rng.integers(0, 20_000)))
                 time.sleep(_PAUSE_S)
             return
-        for _ in range(_AFTER_KILL if is_second else _BEFORE_KILL):
+        for _ in range(last_frames):
             yield good
             time.sleep(1 / 30)
         time.sleep(0.5)
@@ -91,11 +97,13 @@ def events_in(path: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
+def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Cuts, garbage and the kill in one run of `edgeclf infer`; its counts next to what was sent."""
+    cuts = given.cuts
     model, _ = write_slow_model(folder, 5.0)
     events = folder / "events.jsonl"
-    server_command = [sys.executable, __file__, "--serve", folder, "--cuts", cuts, "--garbage", garbage]
+    frames = ("--before-kill", given.before_kill, "--after-kill", given.after_kill)
+    server_command = [sys.executable, __file__, "--serve", folder, "--cuts", cuts, "--garbage", given.garbage, *frames]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(background_process(server_command))
         wait_for(folder / "port", _PATIENCE_S)
@@ -104,6 +112,8 @@ def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
         command = edgeclf_command("infer", model, "--threads", 1, *camera, "--json", "--out", os.devnull)
         infer = stack.enter_context(background_process(command, stderr=subprocess.PIPE))
         while len(events_in(events, "reconnected")) < min(5, cuts):
+            if infer.poll() is not None:
+                raise SystemExit(f"edgeclf infer ended with {infer.returncode}: {infer.communicate()[1]}")
             time.sleep(0.2)
         before = held(infer.pid)
         wait_for(folder / "first", cuts * 15 + _PATIENCE_S)
@@ -117,8 +127,8 @@ def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
         _, words = infer.communicate(timeout=_PATIENCE_S)
     (ended,) = events_in(events, "ended")
     expected = {
-        "captured": cuts * _GOOD_PER_CUT + _BEFORE_KILL + _AFTER_KILL,
-        "unreadable": garbage,
+        "captured": cuts * _GOOD_PER_CUT + given.before_kill + given.after_kill,
+        "unreadable": given.garbage,
         "reconnects": cuts + 1,
     }
     return {
@@ -140,9 +150,11 @@ def run(folder: Path, cuts: int, garbage: int) -> dict[str, Any]:
 
 def main() -> int:
     """Prints a table, or JSON."""
-    arguments = Arguments(__doc__, quick={"cuts": 1, "garbage": 20})
+    arguments = Arguments(__doc__, quick={"cuts": 1, "garbage": 20, "before_kill": 20, "after_kill": 30})
     arguments.add_argument("--cuts", type=int, default=50, help="cuts of the stream (default: %(default)s)")
     arguments.add_argument("--garbage", type=int, default=10_000, help="parts of random bytes (default: %(default)s)")
+    arguments.add_argument("--before-kill", type=int, default=100, help="frames before it (default: %(default)s)")
+    arguments.add_argument("--after-kill", type=int, default=300, help="frames after it (default: %(default)s)")
     arguments.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments.add_argument("--port", type=int, help=argparse.SUPPRESS)
     given = arguments.parse()
@@ -150,9 +162,9 @@ def main() -> int:
         arguments.error("--cuts must be at least 1, --garbage at least 0")
     if given.serve:
         is_second = given.port is not None
-        serve(given.port or 0, given.cuts, given.garbage, given.serve, is_second=is_second)
+        serve(given.port or 0, given, is_second=is_second)
     with working_folder() as folder:
-        figures = run(folder, given.cuts, given.garbage)
+        figures = run(folder, given)
     report = Report(given)
     for name, value in figures["expected"].items():
         report.line(f"{name}: sent {value}, counted {figures['counted'][name]}")

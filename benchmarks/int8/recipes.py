@@ -28,9 +28,8 @@ from benchmarks.common import (
     image_files,
     load_pixels,
     median,
-    round_ratio,
     sample_images,
-    time_in_turns,
+    timed,
     working_folder,
 )
 from benchmarks.int8.other_engines import (
@@ -52,6 +51,7 @@ from edgeclf.export.verify.timing import latency_ratios
 from edgeclf.runtime.arrays import Float64Array, IntArray, UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.spec import ModelSpec, Preprocess
+from edgeclf.runtime.timing.comparison import measure_in_turns, ratio_of_rounds
 from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIANTS, build_lite_classifier
 
 _OURS = "edgeclf"
@@ -79,8 +79,8 @@ class Row:
         cosine: Mean cosine of the logits with the float file's.
         median_ms: Median latency.
         ratio: Median over the rounds of the latency as a multiple of the float file's.
-        ratio_low: First quartile of the same.
-        ratio_high: Third quartile.
+        ratio_low: Lower end of the 99 % interval for it.
+        ratio_high: Upper end.
         size: Bytes as a multiple of the float file's.
         seconds: What making it took.
     """
@@ -132,11 +132,13 @@ class Files:
 
 def main() -> None:
     """Prints a table, or JSON."""
-    arguments = Arguments(__doc__, quick={"calibration": 6, "rounds": 2})
+    arguments = Arguments(__doc__, quick={"calibration": 6, "rounds": 8})
     arguments.add_input("images", "folder of photographs")
     arguments.add_argument("--arch", choices=list(VARIANTS), default="efficientnet-lite0")
     arguments.add_argument("--calibration", type=int, default=128)
-    arguments.add_argument("--rounds", type=int, default=60)
+    arguments.add_argument(
+        "--rounds", type=int, default=30, help="two inferences of each in one (default: %(default)s)"
+    )
     arguments.add_argument("--seed", type=int, default=0, help="which calibration images are drawn")
     arguments.add_argument("--save", type=Path, help="a folder for fp32.onnx and edgeclf's int8.onnx")
     arguments.add_argument("--only", nargs="+", help="beside fp32, only the files whose name contains one of these")
@@ -194,20 +196,22 @@ def compare(
         files: Theirs.
         held_rgb: (N, H, W, 3) uint8 RGB, images that calibration has not seen.
         true: (N,) class of each; None where it is not known.
-        rounds: Inferences of each.
+        rounds: Two inferences of each in one; at least 8.
     """
     # All are made before the first is timed.
     contents = {entry.name: files.get(entry.name) for entry in entries}
     engines = {entry.name: entry.open(contents[entry.name][0]) for entry in entries}
     first = entries[0].name
-    times_ms = time_in_turns({n: partial(run, held_rgb[:1]) for n, run in engines.items()}, rounds, warm_up=5)
+    inferences = {name: timed(partial(run, held_rgb[:1])) for name, run in engines.items()}
+    measured = measure_in_turns(inferences, rounds=rounds, warmup_rounds=3)
+    times_ms = {name: np.array(values) for name, values in measured.items()}
     reference = _logits(engines[first], held_rgb)
     rows = []
     for name, (content, seconds) in contents.items():
         logits = _logits(engines[name], held_rgb)
         predicted = logits.argmax(axis=1)
         norms = np.linalg.norm(logits, axis=1) * np.linalg.norm(reference, axis=1)
-        ratio = round_ratio(times_ms[name], times_ms[first])
+        ratio = ratio_of_rounds(times_ms[name], times_ms[first])
         rows.append(
             Row(
                 name,

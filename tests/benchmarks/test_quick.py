@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
-FAST = {"runtime/startup.py", "runtime/predict.py", "runtime/pipeline.py", "runtime/reduced_jpeg.py", "camera/serve.py"}
+FAST = {
+    "camera/frame_age.py",
+    "camera/serve.py",
+    "runtime/pipeline.py",
+    "runtime/predict.py",
+    "runtime/reduced_jpeg.py",
+    "runtime/startup.py",
+}
 SCRIPTS = sorted(
     path.relative_to(BENCHMARKS).as_posix()
     for path in BENCHMARKS.rglob("*.py")

@@ -63,6 +63,17 @@ def test_importing_the_runtime_loads_none_of_the_heavy_packages():
     assert not loaded_by("import edgeclf.runtime") & {*HEAVY, *ROOF, *DEVICE}
 
 
+def test_importing_training_and_its_options_loads_none_of_the_heavy_packages():
+    loaded = loaded_by("import edgeclf.training\nfrom edgeclf.training import TrainOptions\nTrainOptions(epochs=3)")
+    assert not loaded & {*HEAVY, *ROOF, *DEVICE}
+
+
+def test_every_public_name_of_training_is_there():
+    names = "sorted(name for name in edgeclf.training.__all__ if getattr(edgeclf.training, name) is not None)"
+    done = run_python(f"import edgeclf.training\nprint({names} == sorted(edgeclf.training.__all__))")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 def test_classifying_loads_none_of_the_heavy_packages(colour_model, red_image):
     loaded = loaded_by(USE_THE_CLASSIFIER, colour_model, red_image)
     assert loaded >= set(DEVICE)

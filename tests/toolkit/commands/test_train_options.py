@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.training.run.folder import load_run
+from edgeclf.training import load_run
+from edgeclf.training.options import training_options
 
 from ..conftest import CLASSES, SEED_CNN, write_photographs
 
@@ -40,6 +41,39 @@ def test_fine_tuning_goes_on_from_the_head_and_is_never_worse(call_edgeclf, phot
     assert gentle["history"][:5] == document["history"][:5]
     assert gentle["history"][5:] != document["history"][5:]
     assert gentle["training"]["fine_tune"]["blocks"] == 3
+
+
+def test_options_that_both_fits_share_reach_fine_tuning(call_edgeclf, photographs, tmp_path):
+    shared = (
+        "--batch-size",
+        7,
+        "--optimizer",
+        "sgd",
+        "--weight-decay",
+        "0.01",
+        "--patience",
+        1,
+        "--schedule",
+        "constant",
+    )
+    arguments = ("train", photographs, "--run", tmp_path / "run", "--image-size", 64, "--epochs", 1, "--fine-tune")
+    done = call_edgeclf(*arguments, *shared, "--fine-tune-epochs", 9, "--fine-tune-learning-rate", "1e-9", "--json")
+    assert done.code == 0, done.err
+    training = done.json()["training"]
+    for options in (training, training["fine_tune"]):
+        assert (options["batch_size"], options["optimizer"], options["weight_decay"]) == (7, "sgd", 0.01)
+        assert (options["patience"], options["schedule"], options["warmup_epochs"]) == (1, "constant", 0.0)
+    # Too small a learning rate to get better: the second fit ends after one patient epoch, of nine.
+    rates = [row["learning_rate"] for row in done.json()["history"] if row["stage"] == "fine-tune"]
+    assert len(rates) < 9
+    assert rates == pytest.approx([1e-9] * len(rates))
+
+
+def test_every_option_of_the_table_is_one_of_the_command(call_edgeclf):
+    shown = call_edgeclf("train", "--help").out
+    for row in training_options():
+        assert row.flag in shown
+        assert row.negative_flag is None or row.negative_flag in shown
 
 
 def test_new_gone_and_renamed_classes_are_told_and_old_rows_kept(call_edgeclf, frozen_run, photographs, tmp_path):

@@ -1,4 +1,4 @@
-"""Where an int8 file loses precision: each layer's weights and outputs next to those of the float network."""
+"""The layer report: signal-to-quantization-noise ratios of each layer's weights and outputs, an int8 file against float."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,9 +10,10 @@ from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.graph.pixel_normalisation import find_stem
 from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, Step, plan_steps
-from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
+from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.session._onnxruntime import OrtSession
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
 _BATCH = 8
@@ -29,7 +30,7 @@ class LayerFacts:
         precision: `int8`, or `fp32` where the layer was kept in float.
         weight_sqnr_db: Signal-to-quantization-noise ratio of the weights in decibels, 10 log10(sum w^2 / sum (w - w')^2);
             None where they are equal, or scaled by equalization.
-        output_sqnr_db: The same of the outputs behind the activation function, errors of all layers before included;
+        output_sqnr_db: The same ratio for the outputs behind the activation function, with the noise of all layers before;
             None where they are equal.
         lost_db: By how much the outputs' ratio lies below the lowest ratio of the layers that feed this one: what this layer
             itself loses. None where its inputs are exact, as those of the first layer are, or its outputs.
@@ -56,14 +57,14 @@ def compare_layers(
     equalized: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[LayerFacts, ...]:
-    """Runs both networks and compares them layer by layer.
+    """Runs an int8 file and its float network, and compares them layer by layer.
 
     Args:
         reference: The float model.
         model: A QDQ model made from it.
         images_rgb: (N, H, W, 3) uint8 RGB images.
         equalized: Whether channels were equalized: each channel is then compared up to its own factor.
-        progress: Told how many images have passed.
+        progress: Called with the number of images done.
 
     Returns:
         The layers, in order of execution.
@@ -71,40 +72,23 @@ def compare_layers(
     Raises:
         ModelFileError: The two are different networks, or the model has no quantized layer.
     """
-    prepared = read_graph(prepare_model(reference))
-    steps = [step for step in plan_steps(prepared, find_stem(prepared.model)).steps if step.layer is not None]
-    quantized = read_graph(model)
-    nodes = [node for node in quantized.nodes if _weights(quantized, node) is not None]
-    kinds = [(step.nodes[0].op_type, step.layer.rows.shape) for step in steps if step.layer is not None]
-    found = [(node.op_type, _rows_shape(_weights(quantized, node), node)) for node in nodes]
-    if kinds != found or not any(_codes(quantized, node) is not None for node in nodes):
-        raise ModelFileError(
-            "cannot compare these models layer by layer",
-            got=f"{len(found)} layers with weights and {len(kinds)} in the reference"
-            if len(found) != len(kinds)
-            else "layers of other shapes, or none in int8",
-            expected="an int8 file and the float network it was made from",
-            do="compare it with the run it was exported from",
-        )
-    ratios = _output_ratios(prepared, quantized, steps, nodes, images_rgb, equalized=equalized, progress=progress)
+    float_graph, int8_graph = read_graph(prepare_model(reference)), read_graph(model)
+    pairs = _pair_layers(float_graph, int8_graph)
+    ratios = _output_ratios(float_graph, int8_graph, pairs, images_rgb, equalized=equalized, progress=progress)
     facts = []
-    ratios_so_far: dict[str, float | None] = {}
-    for number, (step, node) in enumerate(zip(steps, nodes, strict=True)):
-        layer = step.layer
-        if layer is None:
-            continue
-        codes = _codes(quantized, node)
-        weights = None if codes is None or equalized else _weight_ratio(layer, codes, quantized, node)
-        before = _ratio_before(prepared, step, ratios_so_far)
-        ratio = ratios[number]
-        ratios_so_far[step.output] = ratio
+    ratio_of_value: dict[str, float | None] = {}
+    for position, (pair, ratio) in enumerate(zip(pairs, ratios, strict=True), start=1):
+        before = _lowest_ratio_before(float_graph, pair.step, ratio_of_value)
+        ratio_of_value[pair.step.output] = ratio
         facts.append(
             LayerFacts(
-                number + 1,
-                str(node.name or node.output[0]),
-                f"{layer.kind} (depthwise)" if layer.depthwise else layer.kind,
-                "fp32" if codes is None else "int8",
-                weights,
+                position,
+                str(pair.node.name or pair.node.output[0]),
+                f"{pair.layer.kind} (depthwise)" if pair.layer.depthwise else pair.layer.kind,
+                "fp32" if pair.codes is None else "int8",
+                None
+                if pair.codes is None or equalized
+                else _weight_ratio(pair.layer, pair.codes, int8_graph, pair.node),
                 ratio,
                 None if before is None or ratio is None else before - ratio,
             )
@@ -137,16 +121,58 @@ def _decibels(signal: float, noise: float) -> float | None:
     return None if noise == 0.0 else float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
-def _ratio_before(graph: FloatGraph, step: Step, known: dict[str, float | None]) -> float | None:
-    """The lowest ratio among the layers that a layer's input comes from."""
+@dataclass(frozen=True, eq=False)
+class _LayerPair:
+    """A layer in both networks.
+
+    Attributes:
+        step: The layer in the float network, with its activation function.
+        layer: Its weights there.
+        node: Its node in the int8 file.
+        codes: Its int8 weights in the file; None where it was kept in float.
+    """
+
+    step: Step
+    layer: Layer
+    node: onnx.NodeProto
+    codes: npt.NDArray[np.int8] | None
+
+
+def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_LayerPair]:
+    """The layers of both networks by their order, which are to be of the same kinds and shapes."""
+    steps = [step for step in plan_steps(float_graph, find_stem(float_graph.model)).steps if step.layer is not None]
+    nodes = [node for node in int8_graph.nodes if _weights(int8_graph, node) is not None]
+    pairs = [
+        _LayerPair(step, step.layer, node, _codes(int8_graph, node))
+        for step, node in zip(steps, nodes, strict=False)
+        if step.layer is not None
+    ]
+    is_same_network = len(steps) == len(nodes) and all(
+        (pair.step.nodes[0].op_type, pair.layer.rows.shape) == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
+        for pair in pairs
+    )
+    if not is_same_network or all(pair.codes is None for pair in pairs):
+        raise ModelFileError(
+            "cannot compare these models layer by layer",
+            got=f"{len(nodes)} layers with weights and {len(steps)} in the reference"
+            if len(nodes) != len(steps)
+            else "layers of other shapes, or none in int8",
+            expected="an int8 file and the float network it was made from",
+            do="compare it with the run it was exported from",
+        )
+    return pairs
+
+
+def _lowest_ratio_before(graph: FloatGraph, step: Step, ratio_of_value: dict[str, float | None]) -> float | None:
+    """The lowest ratio among the layers that feed a layer; None where all of them are exact, or there is none."""
     waiting, seen, ratios = list(step.inputs), set[str](), []
     while waiting:
         value = waiting.pop()
         if value in seen:
             continue
         seen.add(value)
-        if value in known:
-            ratio = known[value]
+        if value in ratio_of_value:
+            ratio = ratio_of_value[value]
             if ratio is not None:
                 ratios.append(ratio)
             continue
@@ -157,45 +183,42 @@ def _ratio_before(graph: FloatGraph, step: Step, known: dict[str, float | None])
 
 
 def _output_ratios(
-    prepared: FloatGraph,
-    quantized: FloatGraph,
-    steps: list[Step],
-    nodes: list[Any],
+    float_graph: FloatGraph,
+    int8_graph: FloatGraph,
+    pairs: list[_LayerPair],
     images_rgb: UInt8Array,
     *,
     equalized: bool,
     progress: Progress,
 ) -> list[float | None]:
-    wanted = [step.output for step in steps]
-    given = [_final_value(quantized, node, len(step.nodes)) for node, step in zip(nodes, steps, strict=True)]
-    float_session = _session(prepared.model, dict.fromkeys(wanted, onnx.TensorProto.FLOAT))
-    int8_session = _session(
-        quantized.model, {name: onnx.TensorProto.UINT8 if quant else onnx.TensorProto.FLOAT for name, quant in given}
+    """The ratio of each layer's outputs in decibels, over all images; None where they are equal."""
+    float_names = [pair.step.output for pair in pairs]
+    int8_values = [_final_value(int8_graph, pair) for pair in pairs]
+    float_session = _session_with_outputs(float_graph.model, dict.fromkeys(float_names, onnx.TensorProto.FLOAT))
+    int8_session = _session_with_outputs(
+        int8_graph.model,
+        {name: onnx.TensorProto.UINT8 if in_8_bits else onnx.TensorProto.FLOAT for name, in_8_bits in int8_values},
     )
-    signal, noise = np.zeros(len(steps)), np.zeros(len(steps))
+    signal, noise = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, len(images_rgb), _BATCH):
         batch = np.ascontiguousarray(images_rgb[start : start + _BATCH])
-        for number, (a, b) in enumerate(
-            zip(
-                float_session.run(wanted, {prepared.input: batch}),
-                int8_session.run([n for n, _ in given], {quantized.input: batch}),
-                strict=True,
-            )
-        ):
-            real = _real(quantized, b, *given[number])
+        expected = float_session.run(float_names, {float_graph.input: batch})
+        outputs = int8_session.run([name for name, _ in int8_values], {int8_graph.input: batch})
+        for number, (name, in_8_bits) in enumerate(int8_values):
+            values = _dequantized(int8_graph, outputs[number], name) if in_8_bits else outputs[number]
             if equalized:
-                real = _aligned(a, real)
-            signal[number] += np.square(a, dtype=np.float64).sum()
-            noise[number] += np.square(real - a, dtype=np.float64).sum()
+                values = _rescaled_by_channel(expected[number], values)
+            signal[number] += np.square(expected[number], dtype=np.float64).sum()
+            noise[number] += np.square(values - expected[number], dtype=np.float64).sum()
         progress("compare layers", start + len(batch), len(images_rgb))
     return [_decibels(float(energy), float(lost)) for energy, lost in zip(signal, noise, strict=True)]
 
 
-def _final_value(graph: FloatGraph, node: Any, nodes: int) -> tuple[str, bool]:  # noqa: ANN401
-    """The value behind a layer and its activation function, and whether that is in 8 bits."""
-    value = node.output[0]
+def _final_value(graph: FloatGraph, pair: _LayerPair) -> tuple[str, bool]:
+    """The value behind a layer and its activation function in the int8 file, and whether that value is in 8 bits."""
+    value = pair.node.output[0]
     # In float the activation function is still there; quantization has absorbed it.
-    for _ in range(nodes - 1):
+    for _ in pair.step.nodes[1:]:
         following = graph.only_reader(value)
         if following is not None and following.op_type in {"Relu", "Clip"}:
             value = following.output[0]
@@ -205,24 +228,25 @@ def _final_value(graph: FloatGraph, node: Any, nodes: int) -> tuple[str, bool]: 
     return value, False
 
 
-def _real(graph: FloatGraph, values: AnyArray, name: str, quantized: bool) -> FloatArray:  # noqa: FBT001
-    if not quantized:
-        return np.asarray(values, np.float32)
-    _, scale, zero = graph.producers[name].input
-    centred = values.astype(np.float32) - np.float32(graph.constants[zero])
+def _dequantized(graph: FloatGraph, codes: UInt8Array, name: str) -> FloatArray:
+    """The real values of codes, by the scale and zero point of the operator that gave them."""
+    _, scale, zero_point = graph.producers[name].input
+    centred = codes.astype(np.float32) - np.float32(graph.constants[zero_point])
     return np.asarray(centred * np.float32(graph.constants[scale]), np.float32)
 
 
-def _aligned(reference: FloatArray, values: FloatArray) -> FloatArray:
-    """Each channel times the factor that brings it closest to the reference."""
+def _rescaled_by_channel(reference: FloatArray, values: FloatArray) -> FloatArray:
+    """Each channel times the factor that brings it closest to the reference, by least squares."""
+    # Convolutions give (N, C, H, W), dense layers (N, C).
     channel = 1 if values.ndim == 4 else values.ndim - 1
     axes = tuple(axis for axis in range(values.ndim) if axis != channel)
-    own = np.square(values, dtype=np.float64).sum(axis=axes, keepdims=True)
+    own: Float64Array = np.square(values, dtype=np.float64).sum(axis=axes, keepdims=True)
     factor = (values.astype(np.float64) * reference).sum(axis=axes, keepdims=True) / np.where(own > 0, own, 1)
     return np.asarray(values * factor, np.float32)
 
 
-def _session(model: onnx.ModelProto, outputs: dict[str, int]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def _session_with_outputs(model: onnx.ModelProto, outputs: dict[str, int]) -> OrtSession:
+    """A session of a copy of a model that gives other values, named with their element types."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
@@ -230,7 +254,7 @@ def _session(model: onnx.ModelProto, outputs: dict[str, int]) -> Any:  # noqa: A
     return open_session_from_bytes(copy.SerializeToString(), threads=1)
 
 
-def _weights(graph: FloatGraph, node: Any) -> AnyArray | None:  # noqa: ANN401
+def _weights(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None:
     """A layer's weights as they stand in the file, codes or floats; None for another node."""
     if node.op_type not in WEIGHTED_OPS:
         return None
@@ -238,14 +262,17 @@ def _weights(graph: FloatGraph, node: Any) -> AnyArray | None:  # noqa: ANN401
     return graph.constants.get(node.input[1]) if codes is None else codes
 
 
-def _codes(graph: FloatGraph, node: Any) -> npt.NDArray[np.int8] | None:  # noqa: ANN401
+def _codes(graph: FloatGraph, node: onnx.NodeProto) -> npt.NDArray[np.int8] | None:
+    """A layer's int8 weights; None where its weights are float."""
     producer = graph.producers.get(node.input[1])
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     return graph.constants.get(producer.input[0])
 
 
-def _rows_shape(weights: AnyArray | None, node: Any) -> tuple[int, ...]:  # noqa: ANN401
+def _rows_shape(graph: FloatGraph, node: onnx.NodeProto) -> tuple[int, ...]:
+    """Shape of a layer's weights as rows, one for each output channel."""
+    weights = _weights(graph, node)
     if weights is None:
         return ()
     if node.op_type == "Conv":
@@ -254,7 +281,7 @@ def _rows_shape(weights: AnyArray | None, node: Any) -> tuple[int, ...]:  # noqa
     return tuple(weights.shape if transposed else weights.shape[::-1])
 
 
-def _weight_ratio(layer: Layer, codes: npt.NDArray[np.int8], graph: FloatGraph, node: Any) -> float | None:  # noqa: ANN401
+def _weight_ratio(layer: Layer, codes: npt.NDArray[np.int8], graph: FloatGraph, node: onnx.NodeProto) -> float | None:
     scales = graph.constants[graph.producers[node.input[1]].input[1]].astype(np.float64)
     shape = [1] * codes.ndim
     shape[layer.channel_axis] = -1

@@ -54,11 +54,11 @@ class Preprocess:
 
     @property
     def key(self) -> str:
-        """A short text that differs whenever the pixels would, for cache keys and tables."""
+        """A short text, for cache keys and tables, that differs whenever a field does that this fit mode uses."""
         height, width = self.size_hw
         text = f"{height}x{width}-{self.fit}"
         if self.fit == "crop" and self.crop_fraction != 1.0:
-            text += f"{self.crop_fraction:g}"
+            text += repr(self.crop_fraction)
         if self.fit == "letterbox":
             text += str(self.pad_value)
         return f"{text}-{self.interpolation}"
@@ -136,7 +136,8 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     do = "export or train the model again"
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
         raise ModelFileError(f"cannot read the spec of {source}", got=str(error), expected=expected, do=do) from error
     if not isinstance(document, dict):
         raise ModelFileError(f"cannot read the spec of {source}", got=type(document).__name__, expected=expected, do=do)
@@ -155,7 +156,7 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
         known["preprocess"] = Preprocess(**preprocess)
         known["labels"] = tuple(str(label) for label in known["labels"])
         return ModelSpec(**known)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(
             f"cannot read the spec of {source}", got=f"{type(error).__name__}: {error}", expected=expected, do=do
         ) from error

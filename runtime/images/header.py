@@ -55,7 +55,7 @@ def read_image_header(data: bytes) -> ImageHeader | None:
         data: The file's bytes, all of them.
 
     Returns:
-        The header, or None when the bytes are not one of the known formats or end inside the header.
+        The header, or None when the bytes are not one of the known formats, end inside the header, or have no pixels.
     """
     readers = (
         (data[:3] == b"\xff\xd8\xff", _jpeg),
@@ -68,9 +68,11 @@ def read_image_header(data: bytes) -> ImageHeader | None:
     for matches, reader in readers:
         if matches:
             try:
-                return reader(data)
+                header = reader(data)
             except (struct.error, IndexError):
                 return None
+            # A damaged header, or a JPEG whose height follows its first scan, which decoders refuse as well.
+            return header if header is not None and header.width > 0 and header.height > 0 else None
     return None
 
 
@@ -131,7 +133,7 @@ def _png(data: bytes) -> ImageHeader:
             orientation = _exif_orientation(body)
         elif kind == b"tRNS" and colour_type == _GREY_PNG and length == 2:
             # OpenCV stretches 1, 2 and 4 bits to 8.
-            stretch = 255 // (2**depth - 1) if depth < 8 else 1
+            stretch = 255 // (2**depth - 1) if 0 < depth < 8 else 1
             transparent_grey = int.from_bytes(body, "big") * stretch
         elif kind == b"IEND":
             missing = None

@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from edgeclf.runtime.errors import EdgeclfError, UsageError
+from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session._onnxruntime import onnxruntime
 from edgeclf.runtime.session.devices import (
     AUTO_ORDER,
@@ -78,7 +78,7 @@ class DeviceReport:
         return asdict(self)
 
 
-def probe_devices(*, timeout_s: float = 60.0, progress: Callable[[str, int, int], None] | None = None) -> DeviceReport:
+def probe_devices(*, timeout_s: float = 60.0, progress: Progress = no_progress) -> DeviceReport:
     """Opens a small model on every device that the installed ONNX Runtime has a provider for.
 
     Args:
@@ -88,15 +88,13 @@ def probe_devices(*, timeout_s: float = 60.0, progress: Callable[[str, int, int]
     available = onnxruntime.get_available_providers()
     states = []
     for done, (device, facts) in enumerate(DEVICE_FACTS.items()):
-        if progress is not None:
-            progress(f"devices: {device}", done, len(DEVICE_FACTS))
+        progress(f"devices: {device}", done, len(DEVICE_FACTS))
         if facts.provider in available:
             states.append(probe_device(device, timeout_s=timeout_s))
         else:
             reason = f"this ONNX Runtime has no {facts.provider}"
             states.append(DeviceState(device, facts.provider, "absent", reason, facts.package, None))
-    if progress is not None:
-        progress("devices", len(DEVICE_FACTS), len(DEVICE_FACTS))
+    progress("devices", len(DEVICE_FACTS), len(DEVICE_FACTS))
     works = {state.device for state in states if state.state == "works"}
     return DeviceReport(
         version=onnxruntime.__version__,

@@ -1,5 +1,7 @@
 import json
+import math
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -48,13 +50,28 @@ def test_a_spec_survives_the_round_trip(spec):
     assert read.to_json() == text
 
 
-@given(preprocesses, preprocesses)
-def test_keys_differ_whenever_the_pixels_would(first, second):
+# Pairs that differ in one field, by as little as a float can.
+@given(
+    preprocesses.flatmap(
+        lambda item: st.tuples(
+            st.just(item),
+            st.just(item)
+            | st.just(replace(item, crop_fraction=math.nextafter(item.crop_fraction, 0)))
+            | st.just(replace(item, pad_value=(item.pad_value + 1) % 256))
+            | st.just(replace(item, size_hw=item.size_hw[::-1]))
+            | st.sampled_from(FIT_MODES).map(lambda fit: replace(item, fit=fit))
+            | preprocesses,
+        )
+    )
+)
+def test_keys_differ_whenever_a_field_does_that_the_fit_mode_uses(pair):
+    first, second = pair
+
     def what_matters(item):
         return (
             item.size_hw,
             item.fit,
-            f"{item.crop_fraction:g}" if item.fit == "crop" else None,
+            item.crop_fraction if item.fit == "crop" else None,
             item.pad_value if item.fit == "letterbox" else None,
         )
 
@@ -117,7 +134,41 @@ def test_a_damaged_document_is_a_model_file_error_that_names_the_file(text):
 
 
 @given(st.text() | json_values.map(json.dumps))
-def test_any_text_is_either_read_or_refused(text):
+def test_a_text_that_is_no_spec_is_refused(text):
+    with pytest.raises(ModelFileError):
+        spec_from_json(text, "test")
+
+
+@st.composite
+def nearly_specs(draw):
+    """A spec's document with a value exchanged or removed, at the top or in the preprocessing, or its text damaged."""
+    document = json.loads(draw(specs).to_json())
+    inner = draw(st.sampled_from([document, document["preprocess"]]))
+    name = draw(st.sampled_from(sorted(inner)))
+    if draw(st.booleans()):
+        inner[name] = draw(json_values | st.just([3, 4.5]) | st.just(10**400))
+    else:
+        del inner[name]
+    text = json.dumps(document)
+    if draw(st.booleans()):
+        start, length = draw(st.integers(0, len(text) - 1)), draw(st.integers(0, 9))
+        text = text[:start] + draw(st.text(max_size=9)) + text[start + length :]
+    return text
+
+
+@given(nearly_specs())
+def test_a_changed_document_is_refused_or_read_as_a_spec(text):
+    try:
+        spec = spec_from_json(text, "test")
+    except ModelFileError:
+        return
+    assert spec_from_json(spec.to_json(), "test") == spec
+    assert all(isinstance(label, str) for label in spec.labels)
+    assert all(isinstance(side, int) and side > 0 for side in spec.preprocess.size_hw)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5_000, changed(preprocess={"size_hw": [1e300 * 1e300, 4]})])
+def test_a_document_beyond_what_python_reads_is_refused(text):
     with pytest.raises(ModelFileError):
         spec_from_json(text, "test")
 

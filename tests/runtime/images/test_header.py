@@ -110,7 +110,30 @@ def test_damage_anywhere_never_raises(name, data):
     for _ in range(data.draw(st.integers(1, 5))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     header = read_image_header(bytes(damaged))
-    assert header is None or (header.width >= 0 and 1 <= header.orientation <= 8)
+    assert header is None or (header.width >= 1 and header.height >= 1 and 1 <= header.orientation <= 8)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "GIF"])
+def test_a_file_without_pixels_is_unreadable(fmt):
+    width, height = {
+        "JPEG": (struct.pack(">H", 37), struct.pack(">H", 23)),
+        "PNG": (struct.pack(">I", 37), struct.pack(">I", 23)),
+        "BMP": (struct.pack("<i", 37), struct.pack("<i", 23)),
+        "GIF": (struct.pack("<H", 37), struct.pack("<H", 23)),
+    }[fmt]
+    # JPEG alone gives the height first.
+    sides = height + width if fmt == "JPEG" else width + height
+    assert WHOLE[fmt].count(sides) >= 1
+    for side in (width, height):
+        empty = WHOLE[fmt].replace(sides, sides.replace(side, bytes(len(side))))
+        assert read_image_header(empty) is None
+
+
+def test_a_transparent_grey_png_of_no_depth_is_no_bug():
+    data = bytearray(encoded("PNG", mode="L", transparency=7))
+    assert read_image_header(bytes(data)).transparent_grey == 7
+    data[24] = 0
+    assert read_image_header(bytes(data)).damage is not None
 
 
 @given(

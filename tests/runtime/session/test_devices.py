@@ -6,8 +6,8 @@ import pytest
 
 from edgeclf.runtime import Classifier, DeviceChoice
 from edgeclf.runtime.errors import DeviceUnavailableError, ModelFileError, OutputError, UsageError
-from edgeclf.runtime.session import device_report as device_probe
-from edgeclf.runtime.session.device_report import PROBE_MODEL, probe_device, probe_devices
+from edgeclf.runtime.session import device_report
+from edgeclf.runtime.session.device_report import PROBE_MODEL, DeviceState, probe_device, probe_devices
 from edgeclf.runtime.session.devices import (
     DEVICE_FACTS,
     DEVICES,
@@ -142,8 +142,27 @@ def test_the_report_names_what_works_and_what_to_install():
     for name in ABSENT:
         assert states[name].state == "absent"
         assert states[name].do == DEVICE_FACTS[name].package
-    assert report.auto in {"cpu", "cuda", "directml"}
+    assert report.auto == next((name for name in ("cuda", "directml") if states[name].state == "works"), "cpu")
     assert report.version == onnxruntime.__version__
+
+
+@pytest.mark.parametrize(
+    ("working", "auto"),
+    [
+        ({"cpu", "cuda", "directml"}, "cuda"),
+        ({"cpu", "directml", "openvino"}, "directml"),
+        ({"cpu", "openvino", "tensorrt"}, "cpu"),
+        (set(), "cpu"),
+    ],
+)
+def test_auto_is_the_first_device_of_its_order_that_works(monkeypatch, working, auto):
+    pretend(monkeypatch, *(facts.provider for name, facts in DEVICE_FACTS.items() if name != "cpu"))
+
+    def state(device, **_):
+        return DeviceState(device, "provider", "works" if device in working else "fails", "", "", 0.1)
+
+    monkeypatch.setattr(device_report, "probe_device", state)
+    assert probe_devices().auto == auto
 
 
 # In the place of the process that opens a device: drivers that do not come back, or take it with them.
@@ -159,7 +178,7 @@ def test_a_driver_that_hangs_or_crashes_is_survived(monkeypatch, tmp_path, progr
     python = tmp_path / "python"
     python.write_text(f"#!{sys.executable} -S\n{program}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(device_probe.sys, "executable", str(python))
+    monkeypatch.setattr(device_report.sys, "executable", str(python))
     state = probe_device("cpu", timeout_s=timeout_s)
     assert state.state == "fails"
     assert reason in state.reason

@@ -229,7 +229,7 @@ def infer(
 
     if cameras:
         # Only here: files need no camera code.
-        from edgeclf.runtime.live.smoothing import Smoothing
+        from edgeclf.runtime import Smoothing
         from edgeclf.runtime.live.source import parse_cameras
         from edgeclf.toolkit.infer.cameras import infer_cameras
         from edgeclf.toolkit.infer.options import LiveOptions

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime import LiveResult
 
 _WAITING = 100
 _CLOSING_S = 3.0

@@ -4,8 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from edgeclf.runtime.live.events import (
-    CameraEvent,
+from edgeclf.runtime import (
     Connected,
     Disconnected,
     Ended,
@@ -17,6 +16,7 @@ from edgeclf.runtime.live.events import (
     Reconnected,
     Recovered,
 )
+from edgeclf.runtime.live.events import CameraEvent
 from edgeclf.runtime.live.results import CameraStatistics, LiveFigures
 
 # Events that a terminal shows as a line; labels and ends have places of their own there.

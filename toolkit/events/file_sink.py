@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from edgeclf.runtime.files import output_error
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime import LiveResult
 
 
 class FileSink:

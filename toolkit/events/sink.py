@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from edgeclf.runtime.live.results import LiveResult
+    from edgeclf.runtime import LiveResult
 
 
 class Sink(Protocol):

@@ -6,15 +6,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgeclf.runtime import Connected, Ended, LiveClassifier, LiveEvent
 from edgeclf.runtime.errors import OutputError, SourceError
 from edgeclf.runtime.live.annotate import annotate
-from edgeclf.runtime.live.events import Connected, Ended, LiveEvent
-from edgeclf.runtime.live.live_classifier import LiveClassifier
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import Classifier, LiveResult
     from edgeclf.runtime.arrays import UInt8Array
-    from edgeclf.runtime.classifier import Classifier
-    from edgeclf.runtime.live.results import LiveResult
     from edgeclf.runtime.live.source import CameraSource
     from edgeclf.toolkit.infer.options import LiveOptions
     from edgeclf.toolkit.infer.recording import LiveRecording

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime.errors import EdgeclfError, SourceError
-from edgeclf.runtime.live.events import Ended, LabelChanged, LiveEvent, ModelReloaded
+from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LiveEvent, ModelReloaded
+from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.live.model_reload import ModelReload, ModelWatcher
 from edgeclf.runtime.prediction import LabelConfidence
 from edgeclf.toolkit.events.event_record import event_record, event_sentence, make_record
@@ -25,10 +25,8 @@ from edgeclf.toolkit.infer.status_line import StatusLine
 if TYPE_CHECKING:
     from typing import Any
 
+    from edgeclf.runtime import Classifier, LiveClassifier, LiveResult
     from edgeclf.runtime.arrays import UInt8Array
-    from edgeclf.runtime.classifier import Classifier
-    from edgeclf.runtime.live.live_classifier import LiveClassifier
-    from edgeclf.runtime.live.results import LiveResult
     from edgeclf.runtime.live.source import CameraSource
     from edgeclf.toolkit.events.background_sink import BackgroundSink
     from edgeclf.toolkit.events.sink import Sink

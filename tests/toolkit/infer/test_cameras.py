@@ -1,6 +1,7 @@
 """Live sources as a user meets them: several cameras, labels that change, freezes, full disks, a model replaced."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_several_cameras_share_a_model_and_the_end_of_one_is_not_that_of_others(
     assert "error" not in of_kind(events, "ended", red.url)[0]
     for number in (1, 2, 3):
         assert cv2.VideoCapture(str(tmp_path / f"drawn-{number}.avi")).read()[0]
+
+
+def test_cameras_that_differ_in_their_passwords_only_are_told_apart_and_end(run_edgeclf, colour_model, stream_server):
+    with stream_server(lambda connection: paced([picture("red" if connection else "green")] * 1000, 0.02)) as server:
+        urls = [server.url.replace("//", f"//eve:{password}@") for password in ("one", "two")]
+        done = run_edgeclf("infer", colour_model, "--camera", urls[0], "--camera", urls[1], "--json", "--max-frames", 5)
+    assert done.returncode == 0, done.stderr
+    assert not {"one", "two"} & set(re.split(r"[:@]", done.stdout + done.stderr))
+    found = records(done.stdout)
+    shown = server.url.replace("//", "//eve:***@")
+    assert [sum(r["source"] == name for r in found) for name in (shown, f"{shown} (2)")] == [5, 5]
+    assert len({(r["source"], r["label"]) for r in found}) == 2
 
 
 def test_a_camera_that_comes_later_is_taken_and_none_at_all_is_an_error(run_edgeclf, colour_model, stream_server):

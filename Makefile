@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 # pip compiles with one CPU. Some packages carry templates and tests that do not compile.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test lint types clean
+.PHONY: demo test quick lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgeclf demo
@@ -17,8 +17,17 @@ demo: $(VENV)/.demo
 # Much of the time goes into waiting for processes that start: two workers for two CPUs, each file's tests in one of them.
 PYTEST_WORKERS ?= 2
 
+# Tests run in a random order, which `--randomly-seed` in the first line of their report repeats:
+# `make test PYTEST_OPTIONS=--randomly-seed=1234`.
+PYTEST_OPTIONS ?=
+
 test: $(VENV)/.dev lint types
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+
+# What takes less than two minutes: nothing that trains a network or waits for other processes.
+quick: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,7 +36,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/mypy examples benchmarks
+	$(BIN)/mypy examples benchmarks docs
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "edgeclf needs Python 3.10 to 3.13, this is %d.%d: run make PYTHON=python3.11 (or another)" % v)'

@@ -25,7 +25,7 @@ FLOORS = ("toolkit", "training", "export", "runtime")
 COLOURS = {"toolkit": "#f3d9c4", "training": "#f2e6b1", "export": "#cfe5c8", "runtime": "#c8dcee"}
 Edges = frozenset[tuple[str, str]]
 # Inches: a box, the room between two, a floor's margin.
-BOX, GAP, MARGIN = (2.15, 0.72), (0.35, 0.38), 0.3
+BOX, GAP, MARGIN = (2.15, 0.8), (0.35, 0.36), 0.3
 BOXES_IN_ROW = 5
 
 
@@ -158,7 +158,7 @@ def draw(wings: list[str], edges: Edges) -> None:
         )
         name = wing.split(".")[1] + ("/" if (ROOT / wing.replace(".", "/")).is_dir() else ".py")
         axes.text(x + 0.06, y - 0.05, name + entries(wing), fontsize=9, weight="bold", va="top", zorder=4)
-        text = "\n".join(textwrap.wrap(first_line(wing), 36)[:4])
+        text = "\n".join(textwrap.wrap(first_line(wing), 34)[:5])
         axes.text(x + 0.06, y - 0.25, text, fontsize=6.2, va="top", zorder=4)
     axes.set(xlim=(0, width), ylim=(top - 0.05, 0.1), aspect="equal")
     axes.axis("off")

@@ -136,7 +136,9 @@ def draw(wings: list[str], edges: Edges) -> None:
         top -= height + 0.25
     figure, axes = plt.subplots(figsize=(width, -top))
     for floor, upper, height in bands:
-        band = FancyBboxPatch((0, upper - height), width, height, boxstyle="round,pad=0", color=COLOURS[floor], alpha=0.5)
+        band = FancyBboxPatch(
+            (0, upper - height), width, height, boxstyle="round,pad=0", color=COLOURS[floor], alpha=0.5
+        )
         axes.add_patch(band)
         axes.text(0.2, upper - 0.12, floor + "/", fontsize=15, weight="bold", va="top")
     for upper_wing, lower_wing in sorted(not_implied(edges)):
@@ -154,7 +156,9 @@ def draw(wings: list[str], edges: Edges) -> None:
         axes.add_patch(arrow)
     for wing, (x, y) in places.items():
         axes.add_patch(
-            FancyBboxPatch((x, y - BOX[1]), *BOX, boxstyle="round,pad=0.02", facecolor="white", edgecolor="#555", zorder=3)
+            FancyBboxPatch(
+                (x, y - BOX[1]), *BOX, boxstyle="round,pad=0.02", facecolor="white", edgecolor="#555", zorder=3
+            )
         )
         name = wing.split(".")[1] + ("/" if (ROOT / wing.replace(".", "/")).is_dir() else ".py")
         axes.text(x + 0.06, y - 0.05, name + entries(wing), fontsize=9, weight="bold", va="top", zorder=4)

@@ -1,4 +1,4 @@
-"""The class that applications embed."""
+"""`Classifier`: images and image files in, predictions out."""
 
 import threading
 from collections import deque
@@ -66,7 +66,7 @@ class Classifier:
 
     @property
     def spec(self) -> ModelSpec:
-        """Labels, input size, precision and the rest of what the file says about itself."""
+        """The model's description: labels, input size, precision and the rest."""
         return self.session.spec
 
     @property

@@ -1,4 +1,4 @@
-"""What this process may really use of the machine, and what the machine is called.
+"""CPUs: the number this process may use, their name and their vector instruction sets.
 
 `os.cpu_count()` counts the host's CPUs even inside a container that was given half of one; thread pools sized by it
 run slower than one thread. The number that counts is the smaller of the scheduler affinity and the cgroup quota.
@@ -19,7 +19,7 @@ _KERNEL_FLAGS = (
 
 
 class CpuInfo(NamedTuple):
-    """The processor a figure was measured on.
+    """A processor: its name, instruction sets and usable CPUs.
 
     Attributes:
         model: The processor's name as it reports it.
@@ -53,7 +53,7 @@ def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
     count = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     quota = _cgroup_quota(cgroup_root)
     if quota is not None:
-        # A quota of 1.5 CPUs keeps two threads busy for three quarters of the time; rounding up beats idling.
+        # A quota of 1.5 CPUs keeps two threads busy for three quarters of the time; rounding up avoids idling.
         count = min(count, math.ceil(quota))
     return max(1, count)
 
@@ -119,7 +119,7 @@ def cpu_info() -> CpuInfo:
 
 
 def isa_difference(measured_on: Mapping[str, Any] | None, here: CpuInfo) -> str | None:
-    """How this CPU's vector instruction sets differ from those of the one that figures were measured on.
+    """The difference between this CPU's vector instruction sets and those of the CPU that figures were measured on.
 
     int8 kernels are chosen by them, and give other results and other timings with others.
 

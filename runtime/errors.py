@@ -1,4 +1,4 @@
-"""Every error a user can mend, each knowing its own sentence and its exit code.
+"""The errors that a user can fix; each builds its own sentence and has an exit code.
 
 One root, `EdgeclfError`; anything else that escapes is a bug and keeps its traceback (exit code 1). The sentence is
 built here from four parts - what happened, what was got, what was expected, what to do - so that no raise site can
@@ -49,7 +49,7 @@ class EdgeclfError(Exception):
 
 
 class UsageError(EdgeclfError):
-    """The command or call was put together wrongly: an option's value, a combination of options."""
+    """A command or call is invalid: the value of an option, or a combination of options."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files: atomic writing, identity, and where caches are kept."""
 
 import contextlib
 import os

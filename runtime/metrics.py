@@ -1,4 +1,4 @@
-"""What a classifier's probabilities are worth on labelled images: accuracy, per-class figures, confusion, calibration."""
+"""Classification metrics on labelled images: accuracy, per-class figures, confusion, calibration, intervals."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one class fares.
+    """Precision, recall and F1 of one class.
 
     Attributes:
         label: Its name.
@@ -36,7 +36,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, eq=False)
 class ClassificationReport:
-    """Figures over a set of labelled images.
+    """Metrics of a classifier over a set of labelled images.
 
     Attributes:
         count: Number of images.
@@ -76,7 +76,7 @@ class ClassificationReport:
 def classification_report(
     probabilities: AnyArray, true_indices: Sequence[int] | AnyArray, labels: Sequence[str]
 ) -> ClassificationReport:
-    """Measures a classifier.
+    """The metrics of a classifier's probabilities.
 
     Args:
         probabilities: (N, C) float, rows in the order of `true_indices`.
@@ -135,7 +135,7 @@ def expected_calibration_error(confidences: AnyArray, correct: BoolArray) -> flo
 
 
 def calibration_bins(confidences: AnyArray, correct: BoolArray) -> tuple[IntArray, Float64Array, Float64Array]:
-    """What a reliability diagram shows: the bins of `expected_calibration_error`.
+    """The bins of a reliability diagram, those of `expected_calibration_error`.
 
     Args:
         confidences: (N,) float, the probability of each predicted class, 0..1.

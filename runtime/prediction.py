@@ -1,4 +1,4 @@
-"""What a classifier says about one image."""
+"""Predictions: the classification of one image, read from a model's output."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
 
 
 class LabelConfidence(NamedTuple):
-    """A class and how sure the model is of it, 0..1."""
+    """A class and its probability, 0..1."""
 
     label: str
     confidence: float

@@ -1,4 +1,4 @@
-"""The model file's own description: what travels in `metadata_props["edgeclf.spec"]` and in a run's `spec.json`.
+"""The model spec: the JSON document in `metadata_props["edgeclf.spec"]` of a model file and in a run's `spec.json`.
 
 The spec is everything an application needs besides the graph - labels, input size, resize policy - and everything a
 person needs to trust it: how it was trained, quantized and verified, and on which processor.
@@ -22,7 +22,7 @@ INTERPOLATION = "area-down-linear-up"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a decoded image becomes the model's input.
+    """Preprocessing of a decoded image: input size and fit mode.
 
     Attributes:
         size_hw: Input height and width in pixels.
@@ -66,7 +66,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that belongs to a classifier besides its weights.
+    """Description of a classifier: labels, preprocessing, and the origin of its figures.
 
     Attributes:
         labels: Class names in the order of the model's output.

@@ -108,7 +108,7 @@ def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_
 
 
 def foreign_model(labels: Path | None, mean: str | None, std: str | None) -> "ForeignModel | None":
-    """What `--labels`, `--mean` and `--std` say of a model file; None where none of them is given.
+    """Labels and pixel scaling of a foreign model from `--labels`, `--mean` and `--std`; None where none is given.
 
     Raises:
         UsageError: A triple cannot be read, or only one of mean and std is given.

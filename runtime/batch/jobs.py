@@ -1,4 +1,4 @@
-"""One image through a model: what there is to do, what became of it, and the steps between."""
+"""Jobs and outcomes: an image to classify, its prediction or error, and the steps from one to the other."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ProbabilityModel(Protocol):
-    """What classifies preprocessed images: a `ModelSession`, or another runtime's model that it is compared with."""
+    """A model of preprocessed images: a `ModelSession`, or the model of another runtime it is compared with."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: a prediction, or the error that it ended in.
+    """The result of a job: a prediction, or the error that ended it.
 
     Attributes:
         source: The job's source.
@@ -70,7 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A job whose image is preprocessed, or cannot be.
+    """A job after loading: its preprocessed image, or the error of loading it.
 
     Attributes:
         source: The job's source.
@@ -88,7 +88,7 @@ class Loaded:
 
 
 def load_job(job: Job, preprocess: Preprocess, out: UInt8Array | None = None) -> Loaded:
-    """Loads and preprocesses a job's image, into `out` where that is given."""
+    """Loads and preprocesses a job's image; `out`, where given, takes the pixels."""
     start = time.perf_counter()
     input_rgb: UInt8Array | None = None
     error: EdgeclfError | None = None
@@ -100,7 +100,7 @@ def load_job(job: Job, preprocess: Preprocess, out: UInt8Array | None = None) ->
 
 
 def run_loaded(model: ProbabilityModel, loaded: Sequence[Loaded], batch_rgb: UInt8Array | None = None) -> list[Outcome]:
-    """Runs a model once on the images that loaded, and gives every job its outcome.
+    """The outcomes of loaded jobs, after one inference of all images that could be loaded.
 
     Args:
         model: The model.
@@ -124,7 +124,7 @@ def run_loaded(model: ProbabilityModel, loaded: Sequence[Loaded], batch_rgb: UIn
 
 
 def classify_job(model: ProbabilityModel, job: Job) -> Outcome:
-    """Classifies one job at once, in the calling thread: the path of a live camera, where waiting makes frames stale."""
+    """Classifies one job in the calling thread, without batching: for cameras, where waiting makes frames stale."""
     loaded = load_job(job, model.spec.preprocess)
     (outcome,) = run_loaded(model, [loaded], None if loaded.input_rgb is None else loaded.input_rgb[None])
     return outcome

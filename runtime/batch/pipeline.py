@@ -1,4 +1,4 @@
-"""Decode, preprocessing and inference overlapped over the CPUs this process may use, in order, with bounded memory.
+"""The pipeline: decoding, preprocessing and inference overlapped on all usable CPUs, in order, in bounded memory.
 
 `edgeclf.runtime.batch.strategies` says how the CPUs are shared. However long the source is and however slow the
 consumer, at most `3 * batch_size * workers` jobs are pulled and not classified.
@@ -114,7 +114,7 @@ def _classify(session: ProbabilityModel, batches: Batcher, chosen: _Chosen) -> G
 def _runner(
     session: ProbabilityModel, batches: Batcher, chosen: _Chosen, pool: "ThreadPoolExecutor"
 ) -> DataParallel | Prefetch:
-    """What carries out the chosen strategy, or prefetch where a second session is not worth its while or not to be had."""
+    """The runner of the chosen strategy; prefetch where a second session does not pay or cannot be opened."""
     workers, size = chosen.strategy.workers, chosen.strategy.batch_size
     if not isinstance(session, ModelSession):
         return Prefetch(pool, workers, session.spec, session.run, size)

@@ -1,4 +1,4 @@
-"""From what a user names - files, folders, globs, videos - to single images, lazily and in a stable order."""
+"""Sources: files, folders, globs and videos become single images, lazily and in a stable order."""
 
 import glob
 import os
@@ -34,7 +34,7 @@ def image_paths(sources: Sequence[Path | str]) -> list[Path]:
 
 
 def source_jobs(sources: Sequence[Path | str], *, reduce_for: Preprocess | None = None) -> "SourceJobs":
-    """What there is to classify in sources: images, and every frame of videos.
+    """The jobs of sources: every image, and every frame of every video.
 
     Args:
         sources: As for `image_paths`, with video files among them, see `is_video`.
@@ -118,7 +118,7 @@ def looks_like_image(path: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is not an ordinary folder, sorted, without hidden entries.
+    """The files below a folder, sorted, without hidden entries.
 
     Folders named like an image are given instead of entered, and so are folders that may not be listed, `folder`
     itself included. Links to folders are not followed, so that loops end. Pipes, sockets and devices are passed over:
@@ -194,5 +194,5 @@ def _is_folder(path: Path | str) -> bool:
 
 
 def _never_ends(path: Path) -> bool:
-    """Whether it exists and is neither file nor folder; a dangling link does not exist."""
+    """Whether a path is a pipe, a socket or a device; a dangling link is none."""
     return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - as in `_is_folder`

@@ -1,4 +1,4 @@
-"""Sharing the CPUs between decoding and inference: the batches, the two strategies, and which one is used.
+"""Strategies: two ways to share the CPUs between decoding and inference, and the choice between them.
 
 Data-parallel, every worker decodes, preprocesses and classifies batches of its own, each inference on one thread: no CPU
 waits for another. With prefetch, workers decode and the calling thread runs one inference after the other: a GPU, and a
@@ -55,7 +55,7 @@ class Strategy:
 def choose_strategy(
     *, workers: int, batch_size: int, is_cpu: bool, threads: int | None, threads_were_chosen: bool
 ) -> Strategy:
-    """The strategy that does what the caller asked for, and data-parallel where nothing was asked.
+    """The strategy for what the caller asked for; data-parallel where nothing was asked.
 
     Args:
         workers: Threads that decode.
@@ -187,7 +187,7 @@ class DataParallel:
                 running -= 1
 
     def _most_pending(self, pending: "deque[Future[list[Outcome]]]") -> int:
-        # Nobody need run ahead of a consumer who has results waiting; a slow image at the head must not stop the rest.
+        # Only while the consumer waits for a slow first result; otherwise two batches a worker are enough.
         is_waited_for = bool(pending) and not pending[0].done()
         return (BATCHES_AHEAD if is_waited_for else 2) * self._workers
 
@@ -200,7 +200,7 @@ class DataParallel:
 
 
 class Prefetch:
-    """Workers decode and preprocess, the calling thread runs the model on batches of what is ready.
+    """Workers decode and preprocess; the calling thread runs the model on one batch after the other.
 
     At most `2 * batch_size + workers` images are under way.
 
@@ -256,7 +256,7 @@ class _Runnable:
 
 
 def _drain(queue: "SimpleQueue[object]") -> int:
-    """Empties a queue; gives the number of what was in it."""
+    """Empties a queue; the number of its items."""
     count = 0
     while True:
         try:

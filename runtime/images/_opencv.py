@@ -1,4 +1,4 @@
-"""OpenCV, imported once, with a sentence in place of a linker's message when it cannot be."""
+"""The import of OpenCV, in one place: where it fails, the error says which package or library to install."""
 
 from edgeclf.runtime.errors import MissingPackageError
 

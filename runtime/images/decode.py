@@ -1,4 +1,4 @@
-"""From an encoded file to upright 8-bit BGR pixels.
+"""Decoding of an image file to upright 8-bit BGR pixels.
 
 `edgeclf.runtime.images.preprocess` calls this after it has looked at the header; nothing else does.
 """

@@ -1,4 +1,4 @@
-"""Which part of an image the model's input shows, and how large: the arithmetic of the fit modes, without pixels."""
+"""Fit modes: the region of an image that the input shows, and the part of the input that it fills; no pixels."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from edgeclf.runtime.spec import Preprocess
 
 
 class Region(NamedTuple):
-    """A part of an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -15,7 +15,7 @@ class Region(NamedTuple):
 
 
 def kept_region(size_hw: tuple[int, int], preprocess: Preprocess) -> Region:
-    """The part of an image that reaches the input: with `crop` the centred region of its aspect ratio, else all.
+    """The region of an image that reaches the input: with `crop` the centred one of its aspect ratio, else all.
 
     Args:
         size_hw: Height and width of the upright image.
@@ -32,7 +32,7 @@ def kept_region(size_hw: tuple[int, int], preprocess: Preprocess) -> Region:
 
 
 def filled_size(size_hw: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Height and width of the part of the input that the image fills: with `letterbox` what its aspect leaves, else all.
+    """Height and width that the image fills of the input: less than all of it with `letterbox` alone.
 
     Args:
         size_hw: Height and width of the upright image.

@@ -1,4 +1,4 @@
-"""What an image file says about itself before any pixel is decoded: format, size, orientation, and whether it is whole.
+"""Image headers, read before any pixel is decoded: format, size, orientation, and whether the file is whole.
 
 Decoders allocate before they look (a 50,000 x 50,000 PNG of one colour is a few kilobytes on disk and 7.5 GB in
 memory), some fill what is missing of a truncated file with grey and say nothing, and which formats obey the EXIF
@@ -20,7 +20,7 @@ _GREY_PNG = 0
 
 
 class ImageHeader(NamedTuple):
-    """Facts of an image file.
+    """Header of an image file.
 
     Attributes:
         format: `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
@@ -108,7 +108,7 @@ def _jpeg(data: bytes) -> ImageHeader | None:
 
 
 def _end_of_scan(data: bytes, start: int) -> int:
-    """Where the entropy-coded data that begins at `start` meets the next marker, or the end of the data."""
+    """Position of the next marker behind the entropy-coded data that begins at `start`, or the end of the data."""
     following = _JPEG_MARKER.search(data, start)
     return len(data) if following is None else following.start()
 

@@ -1,4 +1,4 @@
-"""OpenCV's own thread pool, kept from working against threads that already use every CPU."""
+"""The size of OpenCV's thread pool, limited while other threads already use every CPU."""
 
 import threading
 from collections.abc import Iterator

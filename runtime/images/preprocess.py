@@ -1,4 +1,4 @@
-"""The one preprocessing: the only code that decodes, orients, converts colour and resizes.
+"""Preprocessing: loading, decoding, orientation, colour and resizing, for training and inference alike.
 
 Training, calibration, parity, evaluation and inference all call these functions, so a model sees on the device what
 it saw in training. Images are BGR while OpenCV handles them; only the small result is turned to RGB, which is
@@ -26,7 +26,7 @@ _FORMATS = "a JPEG, PNG, BMP, WebP, TIFF or GIF image"
 
 
 def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Preprocess | None = None) -> UInt8Array:
-    """Reads and decodes an image file as a person would see it.
+    """The pixels of an image file, upright, in colour.
 
     Args:
         path: The file.
@@ -53,7 +53,7 @@ def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Pr
 def decode_image(
     data: bytes, *, source: str = "image", max_pixels: int = MAX_PIXELS, reduce_for: Preprocess | None = None
 ) -> UInt8Array:
-    """Decodes an encoded image as a person would see it.
+    """The pixels of an encoded image, upright, in colour.
 
     Grey and palette images become colour, CMYK becomes RGB, 16 bits become 8, transparency is laid on white, and
     the EXIF orientation is applied.
@@ -113,7 +113,7 @@ def decode_image(
 
 
 def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Array | None = None) -> UInt8Array:
-    """Fits a decoded image into the model's input.
+    """The model's input for a decoded image.
 
     Args:
         image_bgr: (H, W, 3) uint8, BGR.
@@ -147,7 +147,7 @@ def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Arra
 
 
 class _Scratch(threading.local):
-    """Memory of one thread for what is resized and copied on at once: new memory costs a page fault every 4 KB."""
+    """One thread's scratch memory for resized pixels: new memory costs a page fault every 4 KB."""
 
     def __init__(self) -> None:
         self.flat: UInt8Array = np.empty(0, np.uint8)
@@ -157,7 +157,7 @@ _memory = _Scratch()
 
 
 def _scratch(height: int, width: int) -> UInt8Array:
-    """This thread's (height, width, 3) uint8 scratch array; whoever asks next gets the same memory."""
+    """This thread's (height, width, 3) uint8 scratch array; the next call gives the same memory."""
     size = height * width * 3
     if _memory.flat.size < size:
         _memory.flat = np.empty(size, np.uint8)

@@ -1,20 +1,12 @@
 """Large JPEGs decoded at a half, a quarter or an eighth of their size, for an input that needs no more.
 
-A decoder that computes only the low frequencies of each 8 x 8 block saves most of its work, and what follows has fewer
-pixels to go through. Two things keep the result close to that of all pixels. Enough pixels are left for each one of the
-input that INTER_AREA still antialiases: two for a half, four for a quarter, eight for an eighth, as the coarser
-transforms antialias less themselves. And the smaller image is laid so that whole numbers of its pixels make one of the
-input's; otherwise a crop can begin only at a whole reduced pixel.
+A decoder that computes only the low frequencies of each 8 x 8 block saves most of its work, and the steps behind it have
+fewer pixels to go through. Two rules keep the result close to that of full decoding. Enough pixels are left for each
+pixel of the input that INTER_AREA still antialiases: two for a half, four for a quarter, eight for an eighth, as the
+coarser transforms antialias less themselves. And the reduced image is resampled so that whole numbers of its pixels make
+one of the input's; otherwise a crop could begin only at a whole reduced pixel.
 
-Photographs enlarged to 12 megapixels, EfficientNet-Lite0 with 1000 classes in fp32: mean difference of the input's
-pixels, mean of the largest change of a probability, same label, next to decoding all pixels:
-
-    half, 5.9 pixels left      0.69  0.008  0.984    laid 0.08  0.003  0.997    (250 photographs, 334 for laid)
-    quarter, 2.9 pixels left   1.38  0.015  0.984    laid 0.28  0.007  0.986    (250, 500)
-    eighth, 1.5 pixels left    2.58  0.033  0.960    laid 0.71  0.016  0.972    (250)
-    saved with quality 95 in place of 92             0.14  0.004  0.996    (500)
-
-A half with 2.1 pixels left, of 1.6 megapixels: laid 0.37, 0.010, 0.996, where the other quality makes 0.33, 0.007, 0.994.
+Measured in benchmarks/README.md, "JPEGs decoded at a reduced size".
 """
 
 import numpy as np
@@ -25,7 +17,7 @@ from edgeclf.runtime.images.fit_modes import filled_size, kept_region
 from edgeclf.runtime.images.header import ImageHeader
 from edgeclf.runtime.spec import Preprocess
 
-# By how much, and what must be left then: pixels for each pixel of the input, along either axis.
+# JPEG scale denominator -> least decoded pixels for each pixel of the input, along both axes.
 _PIXELS_LEFT = {8: 8.0, 4: 4.0, 2: 2.0}
 _MANY_LEFT = 4.0
 # Beyond the part that the input shows: the next cut may round to one pixel more.
@@ -37,12 +29,12 @@ _ENDS_TOP = frozenset((3, 4, 7, 8))
 
 
 def upright_size(header: ImageHeader) -> tuple[int, int]:
-    """Height and width of the image as a person sees it."""
+    """Height and width of the upright image."""
     return (header.width, header.height) if header.orientation in _SIDEWAYS else (header.height, header.width)
 
 
 def jpeg_reduction(header: ImageHeader, preprocess: Preprocess) -> int:
-    """By how much a JPEG may be reduced while it is decoded, for a model's input.
+    """The denominator of the scale at which a JPEG may be decoded for a model's input: 8, 4, 2 or 1.
 
     Args:
         header: What the file says about itself.
@@ -101,8 +93,7 @@ def lay_on_input(reduced_bgr: UInt8Array, header: ImageHeader, reduction: int, p
 
 
 def _whole(left: float) -> int:
-    # Where many are left, every pixel need not be kept to antialias: 30 -> 23 ms for 12 megapixels, at the same distance
-    # from the full image.
+    # Where many are left, every pixel need not be kept to antialias.
     return round(left) if left < _MANY_LEFT else max(round(_MANY_LEFT * 0.7), round(left * 0.7))
 
 

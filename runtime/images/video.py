@@ -21,7 +21,7 @@ _TRANSPORT_PACKETS = (188, 192)
 
 
 def begins_like_video(head: bytes) -> bool:
-    """Whether the first bytes of a file, 1,024 or more where it has them, are those of a video container.
+    """Whether a file's first bytes (1,024 or more, where it has as many) are those of a video container.
 
     MP4 and QuickTime, Matroska and WebM, AVI, MPEG program and transport streams, Flash, Windows Media, Ogg.
     """
@@ -81,7 +81,7 @@ class VideoFile:
 
     @property
     def ended_early(self) -> bool:
-        """Whether clearly fewer frames came than the container announces; a few are often missing from whole files."""
+        """Whether clearly fewer frames were read than the container announces; a few are often missing from whole files."""
         return self.frames_announced - self.frames_read > max(2, self.frames_announced // 50)
 
     def close(self) -> None:

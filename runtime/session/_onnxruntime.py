@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported once, with a sentence in place of a traceback when it cannot be."""
+"""The import of ONNX Runtime, in one place: where it fails, the error says which package to install."""
 
 from typing import Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""Which devices work here: each is really opened, in a process of its own, since a driver may crash or hang."""
+"""Report of the devices that work here, each opened in a process of its own, since a driver may crash or hang."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ _MARK = "edgeclf-probe "
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What became of opening one device.
+    """State of one device after the attempt to open it.
 
     Attributes:
         device: Its name.
@@ -57,7 +57,7 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What this installation of ONNX Runtime can do on this machine.
+    """Devices of this installation of ONNX Runtime on this machine.
 
     Attributes:
         version: ONNX Runtime's version.
@@ -83,7 +83,7 @@ def probe_devices(*, timeout_s: float = 60.0, progress: Progress = no_progress) 
 
     Args:
         timeout_s: Seconds after which a device that has not answered is given up.
-        progress: Told how many devices are done, of how many.
+        progress: Called with the devices that are done, of how many.
     """
     available = onnxruntime.get_available_providers()
     states = []

@@ -1,4 +1,4 @@
-"""From the device a user names to the ONNX Runtime provider that really runs."""
+"""Devices: their names, facts and settings, the ONNX Runtime provider of each, and why one cannot be used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _REMOTE = "AzureExecutionProvider"
 
 
 class DeviceFacts(NamedTuple):
-    """What is known of a device before anything is opened.
+    """Facts of a device that hold before anything is opened.
 
     Attributes:
         provider: ONNX Runtime's name for what runs it.
@@ -97,7 +97,7 @@ _CUDA_ERRORS = {35: "the NVIDIA driver is too old for this CUDA", 100: "there is
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device with its settings; wherever a device's name is taken, this may stand in its place.
+    """A device with its settings; `ModelSession` and `Classifier` take one in place of a device's name.
 
     Attributes:
         name: One of `DEVICES`.
@@ -242,12 +242,12 @@ def device_error(device: DeviceChoice, got: str) -> DeviceUnavailableError:
     overwritten = [package for pair in clashing_packages() for package in pair if package in _RUNTIMES]
     names = " and ".join(dict.fromkeys(overwritten))
     wheel = facts.package.removeprefix("run ")
-    mend = facts.repair if facts.provider in onnxruntime.get_available_providers() else facts.package
+    fix = facts.repair if facts.provider in onnxruntime.get_available_providers() else facts.package
     return DeviceUnavailableError(
         f"cannot run on device {device.name}" + (f" with {settings}" if settings else ""),
         got=f"{got}, with {names} both installed" if overwritten else got,
         expected=facts.needs,
-        do=f"uninstall both packages and run {wheel}" if overwritten else f"{mend}, or use --device cpu",
+        do=f"uninstall both packages and run {wheel}" if overwritten else f"{fix}, or use --device cpu",
     )
 
 
@@ -288,7 +288,7 @@ def why_unusable(device: str) -> str:
 
 
 def _no_driver() -> str | None:
-    """What hinders NVIDIA's driver library, which comes with the driver and not with CUDA."""
+    """The error of loading NVIDIA's driver library, which comes with the driver and not with CUDA."""
     import ctypes  # as below: only where there is something to explain
 
     try:
@@ -299,7 +299,7 @@ def _no_driver() -> str | None:
 
 
 def _cannot_load(device: str) -> str | None:
-    """The linker's word on the provider's own library: it names the library that is missing."""
+    """The error of loading the provider's own library, which names the library that is missing."""
     import ctypes
     import re
 

@@ -1,4 +1,4 @@
-"""Models that other tools made: what the user says of them, and what their inputs and outputs show."""
+"""Foreign models, files without an edgeclf spec: labels and scaling from the user, layouts from the file."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class PixelScaling:
 
 
 class ForeignModel(NamedTuple):
-    """What a model file without an edgeclf spec does not say of itself.
+    """Labels and pixel scaling of a model file without an edgeclf spec.
 
     Attributes:
         labels: Class names in the order of its outputs.
@@ -147,7 +147,7 @@ def check_outputs(outputs: Sequence[Any], classes: int, path: Path) -> None:
 
 
 def labels_mismatch(path: Path, labels: int, outputs: int) -> ModelFileError:
-    """The error of a number of labels that is not that of the outputs."""
+    """The error for a number of labels that differs from the number of outputs."""
     return ModelFileError(
         f"the labels do not match {path}",
         got=f"{labels} labels",

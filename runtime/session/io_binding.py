@@ -1,4 +1,4 @@
-"""Inference on a GPU with inputs bound: memory that stays on the device, one copy in and one copy out."""
+"""IO binding: inference on a GPU in memory that stays on the device, with one copy in and one copy out."""
 
 import threading
 from typing import Any
@@ -12,7 +12,6 @@ from edgeclf.runtime.session._onnxruntime import OrtSession, onnxruntime
 _MEMORY_OF = {
     "CUDAExecutionProvider": "cuda",
     "TensorrtExecutionProvider": "cuda",
-    "NvTensorRTRTXExecutionProvider": "cuda",
     "DmlExecutionProvider": "cpu",
 }
 # Providers that plan, search for kernels or compile for each new shape of the input.

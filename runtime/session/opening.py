@@ -1,4 +1,4 @@
-"""ONNX files become ONNX Runtime sessions on a device, quietly, and what goes wrong becomes one sentence."""
+"""Opening: an ONNX file becomes an ONNX Runtime session on a device; failures become one sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ _CPU = DeviceChoice("cpu")
 
 
 def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> OrtSession:
-    """Opens any ONNX file in ONNX Runtime, with its messages off and errors as one sentence.
+    """An ONNX Runtime session of an ONNX file, with ONNX Runtime's own messages off.
 
     Args:
         path: The file.
@@ -67,7 +67,7 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
 
 
 def _open_on(choice: DeviceChoice, model: str | bytes, options: OrtOptions) -> OrtSession:
-    """Opens a session on the providers of a device; what runs there in the end is for the caller to check.
+    """A session on the providers of a device; the caller checks which provider really runs it.
 
     Args:
         choice: The device.
@@ -112,7 +112,7 @@ def _with_threads(request: ProviderRequest, threads: int) -> ProviderRequest:
 
 
 def _first_line(error: Exception) -> str:
-    """The part of ONNX Runtime's message that says something: not the C++ file and function before it."""
+    """The first line of ONNX Runtime's message, without the C++ file and function before it."""
     line = str(error).split("\n", 1)[0]
     if line.startswith("/"):
         line = line.rsplit("&) ", 1)[-1]

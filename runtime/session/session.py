@@ -1,4 +1,4 @@
-"""One model file, opened and checked: pixels in, probabilities out."""
+"""`ModelSession`: a model file opened in ONNX Runtime, preprocessed pixels in, probabilities out."""
 
 import copy
 import threading
@@ -112,7 +112,7 @@ class ModelSession:
             return self._alone
 
     def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
-        """Classifies preprocessed images.
+        """The probabilities of preprocessed images.
 
         Args:
             images_rgb: (N, H, W, 3) uint8, RGB, of the spec's input size; N >= 1.

@@ -1,4 +1,4 @@
-"""Which of several models is faster, and how sure that is.
+"""Comparison of models: ratios of their latencies, each with its 99 % interval.
 
 The models take turns, forwards and backwards: in a round each runs twice, A B C C B A, so that a drift of the clock
 speed, a busy neighbour or what the one before left in the caches touch all of them alike. A round gives one ratio of
@@ -44,7 +44,7 @@ class Ratio:
 
     @property
     def verdict(self) -> Literal["faster", "slower", "no difference that can be told"]:
-        """What the interval allows to be said."""
+        """Faster or slower than the first model where the interval leaves out 1."""
         if self.high < 1:
             return "faster"
         return "slower" if self.low > 1 else "no difference that can be told"
@@ -52,7 +52,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class LatencyFigures:
-    """Latency of a model next to the first one's, as a model file records it.
+    """Latency of a model and its ratio to the first one's, as a model file records them.
 
     Attributes:
         median_ms: Median time of one inference (preprocessing not included).
@@ -80,7 +80,7 @@ class LatencyFigures:
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One model's part in a comparison.
+    """Figures of one model in a comparison.
 
     Attributes:
         name: Its name, the file's path.
@@ -142,7 +142,7 @@ def compare_models(
     warmup_rounds: int = 5,
     progress: Progress = no_progress,
 ) -> list[ComparedModel]:
-    """Times models against each other from the same frames to predictions; their input sizes may differ.
+    """Latencies of models, measured in turns from the same frames to predictions; their input sizes may differ.
 
     Open the sessions with `threads=1`: the threads of one session's pool go on spinning for a while after its inference
     has ended, on the very CPUs the next session needs.
@@ -154,7 +154,7 @@ def compare_models(
         duration_s: Seconds to go on for, for each model.
         min_rounds: Rounds even if that takes longer, 8 or more; each is two queries of every model.
         warmup_rounds: Rounds that are run before and not timed.
-        progress: Told how many rounds are done, of how many at least.
+        progress: Called with the rounds that are done, of how many at least.
 
     Returns:
         The models in the order of `sessions`.
@@ -210,7 +210,7 @@ def measure_in_turns(
         rounds: Rounds at least, 8 or more.
         duration_s: Seconds to go on for, if that takes longer.
         warmup_rounds: Rounds before these whose results are dropped.
-        progress: Told how many rounds are done, of how many at least.
+        progress: Called with the rounds that are done, of how many at least.
 
     Returns:
         By name what was measured, the two of a round next to each other; see `ratio_of_rounds`.
@@ -252,7 +252,7 @@ def ratio_of_rounds(times_ms: Float64Array, first_ms: Float64Array) -> Ratio:
 
 
 def median_interval(values: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """An interval that holds the median of what the values are drawn from, by the sign test.
+    """Confidence interval of a median, by the sign test.
 
     How many of n values lie below the true median is Bin(n, 1/2). So the k-th smallest and the k-th largest value hold it
     between them with the confidence asked for, k being the largest number with P(Bin(n, 1/2) <= k - 1) < (1 - c) / 2.

@@ -1,4 +1,4 @@
-"""Many durations summarised, without a figure that the samples do not support."""
+"""Percentiles of durations, left out where there are too few samples for them."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _PERCENTS = (50, 90, 95, 99)
 
 @dataclass(frozen=True)
 class Distribution:
-    """Durations of many repetitions, in milliseconds.
+    """Distribution of the durations of many repetitions, in milliseconds.
 
     A percentile is the nearest-rank one, a duration that was really measured; it is None where fewer samples than
     1 / (1 - p) were taken (10 for p90, 20 for p95, 100 for p99), because then it would only repeat the maximum.
@@ -46,7 +46,7 @@ class Distribution:
 
 
 def distribution(durations_ms: npt.ArrayLike) -> Distribution:
-    """Summarises durations.
+    """The distribution of durations.
 
     Args:
         durations_ms: (N,) durations in milliseconds, N >= 1.

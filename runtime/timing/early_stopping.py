@@ -1,4 +1,4 @@
-"""How far a percentile of a finite number of queries can be trusted: the early-stopping estimate of MLPerf Inference.
+"""The early-stopping estimate of MLPerf Inference: an upper bound of a percentile from a finite number of queries.
 
 Of n independent queries, the number that take longer than the true p-th percentile is binomial, Bin(n, 1 - p). The t-th
 largest latency may stand for the percentile with confidence c when t or fewer slower queries would be seen with

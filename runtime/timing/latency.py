@@ -1,4 +1,4 @@
-"""What one model costs on this machine: latency percentiles, throughput, and where the time goes.
+"""Latency of one model: percentiles, throughput, and the share of each stage.
 
 `edgeclf.runtime.timing.comparison` says which of several models is faster.
 """
@@ -21,7 +21,7 @@ from edgeclf.runtime.timing.queries import Query, QueryTimes, check_at_least, im
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What one configuration of a model costs.
+    """Latency, throughput and energy of one configuration of a model.
 
     A query is one batch, taken from decoded frames (or a file) to predictions, one query after the other: nothing
     overlaps, so the three stages add up to the query.
@@ -69,18 +69,18 @@ def benchmark(
     meter: EnergyMeter | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
-    """Measures what a model costs from a decoded frame, or a file, to predictions.
+    """Latency and throughput of a model, from a decoded frame, or a file, to predictions.
 
     Args:
         session: The model.
-        image: A frame, (H, W, 3) uint8 BGR; a file, which is read and decoded anew for every image; or None for a
+        image: A frame, (H, W, 3) uint8 BGR; a file, which is read and decoded for every image; or None for a
             synthetic 640 x 480 frame.
         batch_size: Images in one query.
         duration_s: Seconds to go on for.
         min_queries: Queries to time even if that takes longer.
         warmup_queries: Queries that are run before and not timed.
         meter: Reads the energy used; None measures none.
-        progress: Told how many queries are done, of how many at least.
+        progress: Called with the queries that are done, of how many at least.
 
     Raises:
         UsageError: A count or the duration is out of range.
@@ -109,7 +109,7 @@ def measure(
     meter: EnergyMeter | None = None,
     progress: Progress = no_progress,
 ) -> tuple[BenchResult, QueryTimes]:
-    """As `benchmark`, and gives the durations of the single queries too."""
+    """As `benchmark`, with the durations of the single queries beside."""
     check_at_least("batch size", batch_size, 1)
     check_at_least("number of queries", min_queries, 1)
     check_at_least("warm-up queries", warmup_queries, 0)

@@ -42,7 +42,7 @@ class QueryTimes:
 
 
 class Query:
-    """Takes a batch from frames to predictions, one stage after the other.
+    """A batch taken from frames to predictions, one stage after the other.
 
     Args:
         session: The model.
@@ -85,10 +85,10 @@ def synthetic_frame(size_hw: tuple[int, int] = SYNTHETIC_SIZE_HW) -> UInt8Array:
 
 
 def image_source(image: UInt8Array | Path | str | None) -> tuple[str, Callable[[], UInt8Array]]:
-    """What to call an image in a report, and a function that gives its BGR pixels.
+    """An image's name in reports, and a function that gives its BGR pixels.
 
     Args:
-        image: A frame, (H, W, 3) uint8 BGR; a file, which the function reads anew each time; None for a synthetic frame.
+        image: A frame, (H, W, 3) uint8 BGR; a file, which the function reads each time; None for a synthetic frame.
 
     Raises:
         ImageError: The frame cannot be used.

@@ -29,7 +29,7 @@ def measure_one(
     requires_energy: bool,
     as_json: bool,
 ) -> list[Curve]:
-    """Measures and prints one model in every configuration that was asked for; gives what a plot shows of it.
+    """Measures and prints one model in every configuration that was asked for; returns its curves for a plot.
 
     Raises:
         EdgeclfError: The model, the image or the device cannot be used, or there is no energy counter and there must be.
@@ -96,7 +96,7 @@ def compare(
     requires_energy: bool,
     as_json: bool,
 ) -> list[Curve]:
-    """Measures and prints several models in turns; gives what a plot shows of them.
+    """Measures and prints several models in turns; returns their curves for a plot.
 
     Raises:
         UsageError: Energy is asked for, or there are too few rounds.

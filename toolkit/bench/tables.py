@@ -1,4 +1,4 @@
-"""What `edgeclf bench` prints."""
+"""Tables of `edgeclf bench`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _COLUMNS = ("batch", "threads", "p50", "p90", "p95", "p99", "mean", "min", "imag
 
 
 def energy_meter(*, is_required: bool) -> "tuple[EnergyMeter | None, str | None]":
-    """A meter, or why there is none.
+    """An energy meter, or the reason why there is none.
 
     Raises:
         DeviceUnavailableError: There is none and there must be.
@@ -38,7 +38,7 @@ def energy_meter(*, is_required: bool) -> "tuple[EnergyMeter | None, str | None]
 def print_measured(
     model: Path, session: "ModelSession", cpu: "CpuInfo", results: "Sequence[BenchResult]", no_energy: str | None
 ) -> None:
-    """One model, a row a configuration."""
+    """Prints the figures of one model, a row for each configuration."""
     spec = session.spec
     print_result(f"{model}: {spec.architecture}, {'precision unknown' if session.is_foreign else spec.precision}")
     print_result(f"{session.provider} on {_cpu(cpu)}{placement_text(session.provider, session.placement)}")
@@ -57,7 +57,7 @@ def print_measured(
 def print_compared(
     cpu: "CpuInfo", compared: "Sequence[ComparedModel]", image: Path | None, batch: int, threads: int
 ) -> None:
-    """Several models, a row each."""
+    """Prints the comparison of several models, a row for each."""
     from edgeclf.runtime.timing.comparison import CONFIDENCE
 
     print_result(f"{compared[0].provider} on {_cpu(cpu)}, batch {batch}, {threads} thread{'s' * (threads > 1)}")

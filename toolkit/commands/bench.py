@@ -1,4 +1,4 @@
-"""`edgeclf bench`: what a model costs on this machine, where the time goes, and which of several is faster."""
+"""`edgeclf bench`: latency and throughput of a model, and the comparison of several."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

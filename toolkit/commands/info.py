@@ -1,4 +1,4 @@
-"""`edgeclf info`: what a model file is, without classifying anything; and which devices work here."""
+"""`edgeclf info`: the description of a model file, or of the devices that work here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,5 +1,7 @@
 """The library as an application uses it: export a trained network, and verify the file on images, by public names alone."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -50,10 +52,12 @@ def files(classifier, trained, tmp_path_factory):
     return written
 
 
-def test_every_public_name_is_there_and_no_other():
+def test_every_public_name_is_there_and_in_the_readme_and_no_other():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for name in edgeclf.export.__all__:
         assert getattr(edgeclf.export, name).__doc__ or name.isupper()
         assert name in dir(edgeclf.export)
+        assert f"`{name}`" in readme or f"{name}(" in readme, name
     with pytest.raises(AttributeError, match="has no attribute 'verify_everything'"):
         _ = edgeclf.export.verify_everything
 

@@ -50,7 +50,7 @@ def evaluate(
 
     opened: ProbabilityModel
     if model.is_dir():
-        from edgeclf.training.run.folder import load_run
+        from edgeclf.training import load_run
 
         opened, ran_on = load_run(model).load_classifier().as_trained(), "Keras"
     else:

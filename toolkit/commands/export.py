@@ -83,7 +83,7 @@ def export(
     from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
-    from edgeclf.training.run.folder import load_run
+    from edgeclf.training import load_run
 
     if entrance not in _ENTRANCES:
         raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), do="choose one of them")

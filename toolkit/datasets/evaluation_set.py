@@ -97,7 +97,7 @@ def _unlabelled(folder: Path) -> ImageList:
 def open_reference(path: Path) -> "TrainedClassifier | ModelSession":
     """Opens the run folder or `.onnx` file that a model is compared with."""
     if path.is_dir():
-        from edgeclf.training.run.folder import load_run
+        from edgeclf.training import load_run
 
         return load_run(path).load_classifier()
     from edgeclf.runtime import ModelSession

@@ -1,10 +1,12 @@
 """`edgeclf export`: one verified file or none."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -276,3 +278,49 @@ def test_fresh_is_about_int8(call_edgeclf, trained_run, tmp_path):
     done = call_edgeclf("export", trained_run.folder, "--out", tmp_path / "m.onnx", "--fresh")
     assert done.code == 2
     assert "--fresh is about int8" in done.err
+
+
+def test_the_library_gives_what_the_command_gives(call_edgeclf, trained_run, photographs, tmp_path):
+    from edgeclf.export import ExportOptions, ParityLimits, export_classifier, verify_classifier
+    from edgeclf.runtime import ModelSession, image_paths
+    from edgeclf.training import load_run
+
+    options = ("--precision", "int8", "--effort", "quick", "--entrance", "int8", "--min-agreement", 0)
+    done = call_edgeclf(
+        "export", trained_run.folder, "--out", tmp_path / "command.onnx", *options, "--max-accuracy-drop", 1, "--json"
+    )
+    assert done.code == 0, done.err
+    commanded = done.json()
+
+    run = load_run(trained_run.folder)
+    classifier, images = run.load_classifier(), run.load_images()
+    options = ExportOptions("int8", effort="quick", float_prefix=False, limits=ParityLimits(0.0))
+    report = export_classifier(classifier, images, tmp_path / "library.onnx", options)
+    assert images.unreadable == ()
+    for candidate, figures in zip(report.candidates, commanded["candidates"], strict=True):
+        assert candidate.name == figures["precision"]
+        assert [facts.to_json() for facts in candidate.parity] == figures["parity"]
+    assert len(report.recipes) == len(commanded["recipes"])
+
+    paths = image_paths([photographs])
+    mine, theirs = (ModelSession(tmp_path / f"{name}.onnx") for name in ("library", "command"))
+    assert verify_classifier(mine, theirs, paths, limits=ParityLimits(1.0, max_error=0.0)).passed
+    verified = verify_classifier(mine, classifier, paths, limits=ParityLimits(0.0))
+    assert verified.passed
+    assert verified.parity.images == len(paths)
+
+
+def test_the_lines_of_the_readme_export_and_verify_a_run(trained_run, photographs, monkeypatch, capsys, tmp_path):
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    (block,) = [
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "export_classifier" in block
+    ]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "flowers").symlink_to(trained_run.folder)
+    (tmp_path / "photographs").symlink_to(photographs)
+    monkeypatch.chdir(tmp_path)
+    # A network of three epochs need not be worth rounding.
+    exec(compile(block.replace("int8", "fp32"), "README.md", "exec"), {})
+    recommended, verified = capsys.readouterr().out.splitlines()
+    assert recommended.startswith("fp32 the only precision exported")
+    assert verified == "True 1.0 ()"

@@ -35,7 +35,7 @@ _KINDS: dict[type, str] = {
 }
 
 
-def make_record(kind: str, source: str, **details: Any) -> dict[str, Any]:  # noqa: ANN401 - plain JSON values
+def make_record(kind: str, source: str, **details: object) -> dict[str, Any]:
     """An event record: `event`, `time` (UTC, ISO 8601, milliseconds), `source`, and the details of its kind.
 
     Args:

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once per image by ONNX Runtime, which is several times faster than Keras."""
+"""Features of a frozen backbone, computed once per image, by ONNX Runtime."""
 
 import contextlib
 import hashlib
@@ -6,17 +6,17 @@ import json
 import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session._onnxruntime import onnxruntime
+from edgeclf.runtime.session._onnxruntime import OrtSession, onnxruntime
 from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.pixels import CachedImages
@@ -31,27 +31,27 @@ _TOGETHER = 4
 
 @dataclass(frozen=True, eq=False)
 class FrozenBackbone:
-    """What computes the features of a network that is not trained.
+    """A frozen backbone in ONNX Runtime.
 
     Attributes:
-        digest: Stands for what it computes; part of the features' key.
-        session: In ONNX Runtime: uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
+        digest: Of architecture and weights; part of the features' key.
+        session: On one thread, uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
         feature_count: F.
     """
 
     digest: str
-    session: Any
+    session: OrtSession
     feature_count: int
 
 
 def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, write: WriteBackbone) -> FrozenBackbone:
-    """A backbone whose ONNX is written from its weights, which takes no TensorFlow and a moment.
+    """A frozen backbone whose ONNX graph is written from weights, without TensorFlow.
 
     Args:
-        name: Of the architecture.
+        name: Name of the architecture.
         size_hw: Input height and width in pixels.
-        weights: Of its layers.
-        write: Writes it, see `Architecture.write_backbone`.
+        weights: Weights of the layers.
+        write: Writes the graph, see `Architecture.write_backbone`.
     """
     digest = hashlib.blake2b(f"{name} {size_hw}".encode(), digest_size=16)
     for layer in sorted(weights):
@@ -62,7 +62,7 @@ def freeze_written(name: str, size_hw: tuple[int, int], weights: LayerWeights, w
 
 
 def freeze_backbone(
-    backbone: Any,  # noqa: ANN401 - keras carries no types
+    backbone: KerasModel,
     name: str,
     size_hw: tuple[int, int],
     write: WriteBackbone | None,
@@ -70,13 +70,13 @@ def freeze_backbone(
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> FrozenBackbone:
-    """A backbone in Keras, its ONNX written from its weights where that gives the same network, else converted.
+    """A frozen backbone whose ONNX graph is written from the weights of a Keras model; converted where `write` cannot.
 
     Args:
         backbone: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
-        name: Of the architecture.
+        name: Name of the architecture.
         size_hw: Input height and width in pixels.
-        write: Writes it, see `Architecture.write_backbone`; None where nothing does.
+        write: Writes the graph, see `Architecture.write_backbone`; None for an architecture without it.
         cache_folder: As for `freeze_converted`.
         progress: As for `freeze_converted`.
 
@@ -88,28 +88,28 @@ def freeze_backbone(
     return freeze_written(name, size_hw, weights_of(backbone), write)
 
 
-def _has_learned_ceilings(backbone: Any) -> bool:  # noqa: ANN401
-    """Whether ReLUs end elsewhere than at 6, as quantization-aware training leaves them: no weights tell that."""
+def _has_learned_ceilings(backbone: KerasModel) -> bool:
+    """Whether a ReLU has another ceiling than 6, as quantization-aware training leaves them; weights do not contain it."""
     from keras import layers
 
     return any(isinstance(layer, layers.ReLU) and layer.max_value != 6 for layer in backbone.layers)
 
 
 def freeze_converted(
-    model: Any,  # noqa: ANN401 - keras carries no types
+    model: KerasModel,
     *,
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> FrozenBackbone:
-    """A backbone converted from Keras, or converted by an earlier run.
+    """A frozen backbone converted from Keras, by this process or an earlier one.
 
     Args:
         model: A Keras model, uint8 (None, H, W, 3) RGB in, float32 (None, F) out.
         cache_folder: Where converted backbones are kept; None takes the default.
-        progress: Told when it is being converted.
+        progress: Receives the beginning and the end of a conversion.
 
     Raises:
-        InputError: It cannot be converted to ONNX.
+        InputError: The model cannot be converted to ONNX.
         MissingPackageError: A package of the extra [train] is not installed.
         OutputError: The cache cannot be written.
     """
@@ -125,10 +125,10 @@ def backbone_features(
     """The features of every image, computed where no earlier run has, with the same backbone.
 
     Args:
-        backbone: What computes them.
+        backbone: The frozen backbone.
         cached: The preprocessed images.
         cache_folder: Where features are kept; None takes the default.
-        progress: Told how many of the missing features are computed.
+        progress: Receives the number of features computed, of those that were missing.
 
     Returns:
         (N, F) float32, in the order of the images.
@@ -148,8 +148,8 @@ def backbone_features(
     return features
 
 
-def backbone_digest(backbone: Any) -> str:  # noqa: ANN401
-    """32 hexadecimal digits that stand for what a network computes: its layers, whatever their names, and its weights."""
+def backbone_digest(backbone: KerasModel) -> str:
+    """Digest of a Keras model's layers, whatever their names, and weights, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for layer in backbone.layers:
         # The dtype is an object whose text may hold its address; whether a layer is trained changes no result.
@@ -161,7 +161,7 @@ def backbone_digest(backbone: Any) -> str:  # noqa: ANN401
     return digest.hexdigest()
 
 
-def _open_converted(backbone: Any, identity: str, folder: CacheFolder, progress: Progress) -> Any:  # noqa: ANN401
+def _open_converted(backbone: KerasModel, identity: str, folder: CacheFolder, progress: Progress) -> OrtSession:
     """An ONNX Runtime session of the backbone, converted unless it lies in the cache."""
     from edgeclf.export.graph.convert import OPSET, backbone_onnx_from_keras
 
@@ -184,9 +184,8 @@ def _compute(
 ) -> Generator[FloatArray, None, None]:
     """Features of the images at the positions, in their order.
 
-    A few images are run at a time, on one thread, as often at once as there are CPUs: that uses them better than several
-    threads inside one inference do. The threads need Python's lock between two runs, and whoever holds it - TensorFlow,
-    while it is imported beside them - has them wait: on two CPUs four images at a time took 6 % less time than one.
+    Data-parallel: one thread per CPU, each running a few images on one thread of ONNX Runtime. A thread needs Python's
+    lock between two runs, which the import of TensorFlow beside it holds for long; hence several images per run.
     """
     session, threads = backbone.session, usable_cpus()
     name = session.get_inputs()[0].name

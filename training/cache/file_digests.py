@@ -37,12 +37,12 @@ def digest_files(paths: Sequence[Path], memo_path: Path, threads: int, progress:
         memo_path: Where digests are remembered, by absolute path and `file_identity`. The memo only saves time: when it
             cannot be read or written, files are read again.
         threads: Files read at the same time.
-        progress: Told how many of the files that must be read have been.
+        progress: Receives the number of files read, of those that are not in the memo.
     """
     memo = _Memo(memo_path)
     identities = [file_identity(path) for path in paths]
     keys = [
-        None if identity is None else (os.fsencode(os.path.abspath(path)), repr(tuple(identity)))  # noqa: PTH100 - links stay
+        None if identity is None else (os.fsencode(path.absolute()), repr(tuple(identity)))
         for path, identity in zip(paths, identities, strict=True)
     ]
     digests = memo.look_up(keys)

@@ -56,7 +56,7 @@ def cached_images(
         paths: The files, in the order wanted.
         preprocess: Input size and fit mode.
         cache_folder: Where pixels are kept; None takes the default.
-        progress: Told how many files have been read and decoded.
+        progress: Receives the numbers of files read and decoded.
         workers: Threads; None takes the CPUs this process may use.
 
     Raises:

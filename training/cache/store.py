@@ -84,7 +84,7 @@ def cached_rows(
         digests: (N,) of each image's file, 32 hexadecimal digits; None where it cannot be read.
         compute: Gives the rows of the images at the given positions, in their order, None for an image without one.
         stage: Name of the work, for `progress`.
-        progress: Told how many of the missing rows are computed.
+        progress: Receives the number of rows computed, of those that were missing.
 
     Returns:
         The rows, and the position of the image of each among the digests, ascending.

@@ -99,13 +99,13 @@ def cached_rows(
     if folder.make_room(len(store.missing(keys)) * configuration.stored_bytes) and store.rows.keys() - wanted:
         store.drop_all_but(wanted)
     missing = store.missing(keys)
-    pending: list[tuple[bytes, bytes]] = []
+    pending: list[tuple[bytes, memoryview]] = []
     most = max(1, _APPENDED_BYTES // configuration.row_bytes)
     with contextlib.closing(compute(missing)) as computed:
         for done, (position, row) in enumerate(zip(missing, computed, strict=True), start=1):
             key = keys[position]
             if row is not None and key is not None:
-                pending.append((key, np.ascontiguousarray(row, configuration.dtype).tobytes()))
+                pending.append((key, _bytes_of(row, configuration)))
             if len(pending) == most or done == len(missing):
                 store.append(pending)
                 pending.clear()
@@ -148,7 +148,7 @@ class OpenRows:
         """Positions of the digests without a row, None counted."""
         return [position for position, key in enumerate(keys) if key is None or key not in self.rows]
 
-    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    def append(self, rows: Sequence[tuple[bytes, memoryview]]) -> None:
         """Appends rows, except those that another process has appended meanwhile.
 
         Args:
@@ -238,7 +238,7 @@ class OpenRows:
                 expected="the image, to compute the row again",
                 do="run the command again",
             )
-        data = np.ascontiguousarray(row, self._configuration.dtype).tobytes()
+        data = _bytes_of(row, self._configuration)
         with self._appending():
             _write(self._array, data, number * self._configuration.row_bytes)
             _write(self._index, _record(number, key, zlib.crc32(data)), number * _RECORD_BYTES)
@@ -320,7 +320,11 @@ def _record(number: int, key: bytes, checksum: int) -> bytes:
     return record + zlib.crc32(record, number).to_bytes(4, "little")
 
 
-def _write(descriptor: int, data: bytes, offset: int) -> None:
+def _bytes_of(row: AnyArray, configuration: Configuration) -> memoryview:
+    return np.ascontiguousarray(row, configuration.dtype).data.cast("B")
+
+
+def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -138,18 +138,18 @@ class Battery:
     def __init__(self, folder: Path, cache_folder: CacheFolder | None) -> None:
         self._folder = folder
         self._cache_folder = cache_folder
-        self._memory = ScanCache()
+        self._scan_cache = ScanCache()
 
     def examine(self, path: Path, *, clean: bool) -> tuple[list[dict[str, Any]], float]:
         """The doctor's findings, as its JSON, and the seconds it took."""
         settings = ExaminationOptions(cache_folder=self._cache_folder if clean else CacheFolder(self._folder / "cache"))
         started = time.perf_counter()
-        examination = examine_path(path, settings, no_progress, self._memory)
+        examination = examine_path(path, settings, no_progress, self._scan_cache)
         return [finding.to_json() for finding in examination.findings], time.perf_counter() - started
 
     def try_clean(self, data: Path, seed: int, images: int) -> Clean:
         """Examines a clean copy, and drops what is remembered of the images of the one before."""
-        self._memory = ScanCache()
+        self._scan_cache = ScanCache()
         findings, seconds = self.examine(data, clean=True)
         by_severity = {
             severity: tuple(finding["cause"] for finding in findings if finding["severity"] == severity)
@@ -162,7 +162,7 @@ class Battery:
         folder = self._folder / "injected"
         data = folder / "data"
         shutil.copytree(clean, data)
-        known = set(self._memory.pictures)
+        known = set(self._scan_cache.records)
         try:
             generator = np.random.default_rng([seed, zlib.crc32(fault.name.encode())])
             truth = fault.inject(folder if fault.needs_run else data, generator)
@@ -171,9 +171,9 @@ class Battery:
             shutil.rmtree(folder)
             shutil.rmtree(self._folder / "cache", ignore_errors=True)
         # What was injected is not met again.
-        for digest in set(self._memory.pictures) - known:
-            self._memory.pictures.pop(digest)
-            self._memory.vectors.pop(digest, None)
+        for digest in set(self._scan_cache.records) - known:
+            self._scan_cache.records.pop(digest)
+            self._scan_cache.vectors.pop(digest, None)
         verdict = judge(findings, truth)
         said = tuple(finding["cause"] for finding in findings if finding["severity"] != "note")
         return Tried(

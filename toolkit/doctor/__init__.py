@@ -1,1 +1,1 @@
-"""Why a classifier does not learn, and why it will not hold up: data, split, run and model looked at together."""
+"""Diagnosis of a data set or a training run: facts are gathered, checks judge them, findings are reported."""

@@ -1,4 +1,4 @@
-"""One look at a data set, or at a run with the data it was trained on: facts gathered, every check asked."""
+"""Examination of a data set, or of a run with its data: gathers the facts and runs the checks on them."""
 
 import json
 import os
@@ -22,15 +22,15 @@ from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT
 
 @dataclass(frozen=True)
 class ExaminationOptions:
-    """How thoroughly to look.
+    """Options of an examination.
 
     Attributes:
-        max_images: Pictures that are looked at; None for all.
-        max_features: Pictures that the pretrained network is shown; 0 for none.
-        seed: Of samples.
-        cache_folder: Where preprocessed pictures and features are kept; None takes the default.
-        data: Where a run's images are now; None where they were.
-        int8: An int8 file of the run, compared with its network; None for none.
+        max_images: Number of images scanned, sampled evenly over classes and splits; None for all.
+        max_features: Number of images that features are computed of; 0 for none.
+        seed: Seed of the samples.
+        cache_folder: Cache of preprocessed images and features; None for the default folder.
+        data: Present location of a run's data; None for the recorded one.
+        int8: Path of an int8 file of the run, to compare with its network; None for none.
     """
 
     max_images: int | None = None
@@ -43,14 +43,14 @@ class ExaminationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """What the doctor saw and says.
+    """Result of an examination.
 
     Attributes:
-        subject: What was named.
-        kind: Whether that is a data set or a run.
-        facts: What is known of it.
-        findings: Most important first.
-        checks: Names of the checks that were asked.
+        subject: Path as given.
+        kind: Whether the path is a data set or a run.
+        facts: The gathered facts, with what checks derived from them.
+        findings: The findings, most important first.
+        checks: Names of the checks that ran.
     """
 
     subject: str
@@ -61,12 +61,12 @@ class Examination:
 
     @property
     def summary(self) -> str:
-        """One sentence that a person can act on."""
+        """The most important finding and its remedy, as one sentence."""
         return summary(self.findings, self.subject)
 
     @property
     def has_problem(self) -> bool:
-        """Whether a finding is a problem."""
+        """Whether any finding has the severity `problem`."""
         return any(finding.severity == "problem" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -84,36 +84,36 @@ class Examination:
 
 
 def data_json(data: DataFacts) -> dict[str, Any]:
-    """How much there is of a data set, and how much of it was looked at."""
+    """Size of a data set and of the samples that were scanned and shown to the network, as plain JSON values."""
     images = data.images
     return {
         "root": str(data.root),
         "classes": list(data.classes),
-        "images": data.listed or len(images) + len(data.unreadable),
+        "images": data.sampled_from or len(images) + len(data.unreadable),
         "looked_at": len(images),
         "unreadable": len(data.unreadable),
         "shown_to_network": 0 if data.features is None else len(data.features.rows),
         "network": None if data.features is None else data.features.network,
-        "parts": {part: len(images.rows_of(part)) for part in SPLITS if len(images.rows_of(part))},
+        "parts": {split: len(images.rows_of(split)) for split in SPLITS if len(images.rows_of(split))},
     }
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a run folder, finished or not."""
+    """Whether a path is the folder of a finished or an unfinished run."""
     # os.path, because Path raises for some impossible names.
     return any(os.path.isfile(path / name) for name in (RUN_FILE, SPEC_FILE)) and not os.path.isdir(path / "train")  # noqa: PTH112, PTH113
 
 
 def examine_path(
-    path: Path, settings: ExaminationOptions, progress: Progress, memory: ScanCache | None = None
+    path: Path, options: ExaminationOptions, progress: Progress, scan_cache: ScanCache | None = None
 ) -> Examination:
-    """Looks at a data set, or at a run folder and the data it was trained on.
+    """Examines a data set, or a run together with its data.
 
     Args:
-        path: Folder, CSV or run folder.
-        settings: How thoroughly.
-        progress: Told what is being done.
-        memory: What was seen of pictures before; None remembers nothing.
+        path: Folder of images, CSV or run folder.
+        options: Options.
+        progress: Reports stages and how far each has come.
+        scan_cache: Records and features of images scanned before, extended by this call; None for none.
 
     Raises:
         DatasetError: There are no images at all.
@@ -122,13 +122,13 @@ def examine_path(
     """
     extra: list[Finding] = []
     if is_run(path):
-        data, notes = _data_of_run(path, settings, progress, memory)
+        data, notes = _data_of_run(path, options, progress, scan_cache)
         extra.extend(notes)
-        run, field, notes = _facts_of_run(path, settings, progress)
+        run, model, notes = _facts_of_run(path, options, progress)
         extra.extend(notes)
-        facts = Facts(data, run, field)
+        facts = Facts(data, run, model)
     else:
-        facts = Facts(_gather(path, settings, progress, memory))
+        facts = Facts(_gather(path, options, progress, scan_cache))
     findings = most_important_first([*examine(facts, progress), *extra])
     names = tuple(check.name for check in checks_for(facts))
     return Examination(str(path), "run" if is_run(path) else "data", facts, tuple(findings), names)
@@ -136,9 +136,9 @@ def examine_path(
 
 def _gather(
     path: Path,
-    settings: ExaminationOptions,
+    options: ExaminationOptions,
     progress: Progress,
-    memory: ScanCache | None,
+    scan_cache: ScanCache | None,
     samples: Sequence[Sample] | None = None,
     root: Path | None = None,
 ) -> DataFacts:
@@ -146,23 +146,23 @@ def _gather(
         path,
         samples=samples,
         root=root,
-        max_images=settings.max_images,
-        max_features=settings.max_features,
-        seed=settings.seed,
-        cache_folder=settings.cache_folder,
-        memory=memory,
+        max_images=options.max_images,
+        max_features=options.max_features,
+        seed=options.seed,
+        cache_folder=options.cache_folder,
+        scan_cache=scan_cache,
         progress=progress,
     )
 
 
 def _data_of_run(
-    folder: Path, settings: ExaminationOptions, progress: Progress, memory: ScanCache | None
+    folder: Path, options: ExaminationOptions, progress: Progress, scan_cache: ScanCache | None
 ) -> tuple[DataFacts | None, list[Finding]]:
-    """The images a run was made from, in the parts it put them into; None, and a note, where they are gone."""
+    """Facts of a run's images with the run's own split; None, and a note, where the images are gone."""
     try:
         record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         root = Path(record["data_root"])
-        # What was named; older runs recorded only where its images lie.
+        # The path as given to the training; older runs recorded only the resolved root.
         given = Path(record.get("data") or root)
         samples = read_split(folder / SPLIT_FILE)
     except (OSError, ValueError, KeyError, TypeError, EdgeclfError) as error:
@@ -172,32 +172,32 @@ def _data_of_run(
         raise RunFolderError(
             f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", do="train again"
         ) from error
-    if settings.data is not None:
-        given, root = settings.data, (settings.data if settings.data.is_dir() else settings.data.parent).resolve()
+    if options.data is not None:
+        given, root = options.data, (options.data if options.data.is_dir() else options.data.parent).resolve()
     if not any((root / sample.path).exists() for sample in samples):
         return None, [_images_missing(f"they are no longer in {root}")]
-    return _gather(given, settings, progress, memory, samples, root), []
+    return _gather(given, options, progress, scan_cache, samples, root), []
 
 
 def _images_missing(why: str) -> Finding:
     remedy = "Say where they are now with --data, or run edgeclf doctor on the data by itself"
-    return _not_looked_at("The run's images were not looked at", why, remedy)
+    return _unchecked("The run's images were not looked at", why, remedy)
 
 
-def _not_looked_at(what: str, why: str, remedy: str) -> Finding:
+def _unchecked(what: str, why: str, remedy: str) -> Finding:
     return Finding(cause="unchecked", severity="note", title=f"{what}: {why}", fix=remedy, evidence={"reason": why})
 
 
 def _facts_of_run(
-    folder: Path, settings: ExaminationOptions, progress: Progress
+    folder: Path, options: ExaminationOptions, progress: Progress
 ) -> tuple[RunFacts | None, ModelFacts | None, list[Finding]]:
-    """What the run's records and its model say, and notes about what could not be looked at."""
+    """Facts of a run and of its model, and notes about those that could not be gathered."""
     from edgeclf.toolkit.doctor.gather.run import gather_model, gather_run, open_run
 
-    opened = open_run(folder, data=settings.data, cache_folder=settings.cache_folder, progress=progress)
-    run: RunFacts = gather_run(opened, seed=settings.seed)
+    opened = open_run(folder, data=options.data, cache_folder=options.cache_folder, progress=progress)
+    run: RunFacts = gather_run(opened, seed=options.seed)
     try:
-        field: ModelFacts | None = gather_model(opened, int8=settings.int8, seed=settings.seed)
+        model: ModelFacts | None = gather_model(opened, int8=options.int8, seed=options.seed)
     except MissingPackageError as error:
-        return run, None, [_not_looked_at("The run's model was not tried", *split_remedy(str(error)))]
-    return run, field, []
+        return run, None, [_unchecked("The run's model was not tried", *split_remedy(str(error)))]
+    return run, model, []

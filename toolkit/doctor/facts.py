@@ -1,6 +1,6 @@
-"""What the checks look at: facts of the data, of a run and of its model, gathered once and never changed.
+"""Facts of a data set, a run and its model: the input of every check, gathered once and immutable.
 
-Checks are pure functions of these; nothing here is computed by a check, and nothing here judges.
+Checks are pure functions of these facts; nothing here is judged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.toolkit.doctor.findings import Finding
 
-# Side of the square thumbnails that duplicates are verified on, in pixels.
+# Side of the square thumbnails in pixels.
 THUMBNAIL = 64
 SPLITS = ("train", "val", "test")
 NO_SPLIT = -1
@@ -22,64 +22,66 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """The readable images of a data set, a row each.
+    """Table of the readable images of a data set: one row per image.
 
     Attributes:
-        paths: Relative to the data's root.
-        labels: (N,) int64, positions in the data's classes.
-        parts: (N,) int64, positions in `SPLITS`, `NO_SPLIT` where the data brings no parts.
-        digests: Of the files' bytes.
-        formats: `jpeg`, `png`, ...
-        properties: Measured properties by name, each (N,) float64, NaN where a file has none; see `properties.py`.
-        thumbnails: (N, THUMBNAIL, THUMBNAIL, 3) uint8 BGR, the whole picture stretched; may be a memory map.
+        paths: (N,) paths relative to the data's root.
+        labels: (N,) int64 class indices; -1 where the data set has no classes.
+        splits: (N,) int64 positions in `SPLITS`; `NO_SPLIT` where the data set is not split.
+        digests: (N,) digests of the files' bytes.
+        formats: (N,) file formats: `jpeg`, `png`, ...
+        properties: Image properties by name, each (N,) float64, NaN where not defined for a file; see
+            `gather/properties.py`.
+        thumbnails: (N, THUMBNAIL, THUMBNAIL, 3) uint8 BGR, the whole image stretched; may be a memory map.
     """
 
     paths: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-    parts: npt.NDArray[np.int64]
+    labels: IntArray
+    splits: IntArray
     digests: tuple[str, ...]
     formats: tuple[str, ...]
-    properties: Mapping[str, npt.NDArray[np.float64]]
-    thumbnails: npt.NDArray[np.uint8]
+    properties: Mapping[str, Float64Array]
+    thumbnails: UInt8Array
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def rows_of(self, part: str) -> npt.NDArray[np.int64]:
-        """Positions of the images of a part."""
-        return np.flatnonzero(self.parts == SPLITS.index(part))
+    def rows_of(self, split: str) -> IntArray:
+        """Rows of the images of a split, ascending."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a pretrained network makes of some of the images.
+    """Features of a sample of the images by a pretrained network.
 
     Attributes:
-        rows: (M,) int64, ascending: which images of the table.
+        rows: (M,) int64 rows of the image table, ascending.
         vectors: (M, F) float32 penultimate activations.
-        network: What computed them.
+        network: Name of the network.
     """
 
-    rows: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
+    rows: IntArray
+    vectors: FloatArray
     network: str
 
 
 @dataclass(frozen=True, eq=False)
 class DataFacts:
-    """A labelled data set.
+    """Facts of a data set.
 
     Attributes:
-        given: What the user named, for commands that mend.
+        given: Path as the user gave it, for commands to paste.
         root: Absolute path that the images' paths are relative to.
-        classes: Class names, sorted; none where the images have no labels that could be used.
-        images: The readable images; their labels are -1 where there are no classes.
-        unreadable: Path and reason of each file that is not.
-        refusal: Why training would refuse the data; None where it would not.
-        features: Of a sample of the images; None where the pretrained network is not installed, or nothing needs it.
-        parts_given: Whether the data set, or the run, says which image is in which part.
-        listed: How many images the data set has, when only a sample of them was looked at; None when all were.
-        without_features: Why there are no features; None where there are, or where nothing was to be had from them.
+        classes: Class names, sorted; empty where the images have no usable labels.
+        images: The readable images.
+        unreadable: Path and reason of each unreadable file.
+        refusal: Error message of a training on this data; None where training would accept it.
+        features: Features of a sample of the images; None where they were not computed.
+        has_splits: Whether the data set, or the run, assigns images to splits.
+        sampled_from: Number of images in the data set where only a sample was scanned; None where all were.
+        why_no_features: Reason why there are no features; None where there are, or where there was no image to compute
+            them of.
     """
 
     given: str
@@ -90,15 +92,15 @@ class DataFacts:
     refusal: str | None
     features: Features | None
     has_splits: bool
-    listed: int | None = None
+    sampled_from: int | None = None
     why_no_features: str | None = None
     _derived: dict[Callable[["DataFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, analysis: "Callable[[DataFacts], Result]") -> "Result":
-        """The result of an analysis that several checks share, computed once and kept as long as these facts.
+        """Result of an analysis that several checks share, computed at the first call and kept as long as these facts.
 
         Args:
-            analysis: A pure function of the facts, the same object in every call.
+            analysis: Pure function of the facts; its identity is the key.
         """
         if analysis not in self._derived:
             self._derived[analysis] = analysis(self)
@@ -108,18 +110,19 @@ class DataFacts:
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:
-    """A training, as its run folder records it.
+    """Facts of a training, as its run folder records it.
 
     Attributes:
         folder: The run folder.
-        data: What it was trained on, as the user would name it.
-        options: How it was trained, as `TrainOptions.to_json` gives it, and what followed from that.
-        history: One entry an epoch, numbers as numbers.
-        metrics: What the run folder's `metrics.json` says; empty where it does not exist.
-        record: What else the run recorded about its training (`run.json`, and the spec's training summary).
+        data: Path of its data set, relative to the current folder where it lies below it.
+        options: Training options, as `TrainOptions.to_json` gives them.
+        history: One entry per epoch, numbers as numbers.
+        metrics: Content of the run folder's `metrics.json`; empty where the file does not exist.
+        record: Resolved options, ending and best epoch, see `gather/run.py`.
         classes: Class names in output order.
-        counts: Images of each part by class.
-        probes: What running the network on some of its images gave, see `probe.py`; empty where it could not be run.
+        counts: Number of images by split and class.
+        probes: Measurements on a sample of the run's images by name (`linear_probe`, `network`, `training`); `missing` is
+            the reason where some could not be made.
     """
 
     folder: Path
@@ -135,50 +138,50 @@ class RunFacts:
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """What a trained model says about held-out images, as they are and changed as the field changes them.
+    """Predictions of a trained model on held-out images, unchanged and perturbed.
 
     Attributes:
-        part: `test`, or `validation` where there is no test part.
-        paths: Of the images, relative to the data's root.
-        true: (N,) int64 class of each.
-        probabilities: (N, C) float32 for the images as they are.
-        changed: (N, C) float32 by the name of the change, such as `brightness x0.7`.
-        int8: (N, C) float32 of the int8 file, None without one.
+        split: `test`, or `validation` where there is no test split.
+        paths: (N,) paths relative to the data's root.
+        true: (N,) int64 true class indices.
+        probabilities: (N, C) float32 for the unchanged images.
+        perturbed: (N, C) float32 by the name of the perturbation, such as `brightness x0.8`.
+        int8: (N, C) float32 of the int8 file for the unchanged images; None without one.
     """
 
-    part: str
+    split: str
     paths: tuple[str, ...]
-    true: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]
-    changed: Mapping[str, npt.NDArray[np.float32]]
-    int8: npt.NDArray[np.float32] | None
+    true: IntArray
+    probabilities: FloatArray
+    perturbed: Mapping[str, FloatArray]
+    int8: FloatArray | None
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that is known; None where there is nothing to know it from.
+    """Facts of one examination, each None where its subject is missing.
 
     Attributes:
-        data: Of the images.
-        run: Of the training.
-        field: Of the model.
+        data: Facts of the data set.
+        run: Facts of the training.
+        model: Predictions of the trained model.
     """
 
     data: DataFacts | None = None
     run: RunFacts | None = None
-    field: ModelFacts | None = None
+    model: ModelFacts | None = None
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question the doctor asks.
+    """A check: a named pure function from facts to findings.
 
     Attributes:
-        name: Short, with hyphens.
-        theme: The module it lives in: files, labels, duplicates, split, shortcuts, classes, run, field.
-        causes: What its findings may name.
-        condition: When it finds something, in a sentence with the figures that decide.
-        find: Facts to findings; none where the facts it needs are None.
+        name: Identifier in `--list`, words joined by hyphens.
+        theme: Group in `--list`: files, labels, duplicates, split, shortcuts, classes, run, field.
+        causes: Causes that its findings may name.
+        condition: Condition for a finding as one sentence with its thresholds.
+        find: Returns the findings; none where the facts that it needs are None.
     """
 
     name: str

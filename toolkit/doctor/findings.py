@@ -1,4 +1,4 @@
-"""What the doctor can say: causes, severities, and findings in the order of their importance."""
+"""Findings: cause, severity, evidence and remedy, and the order of their importance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 Severity: TypeAlias = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
-# Every cause that a finding may name, most fundamental first: where severities are equal, the earlier one explains the
-# later. What reads the JSON may rely on the names.
+# Causes and their meaning, most fundamental first: among findings of one severity the earlier cause explains the later ones.
+# The names are part of the JSON format.
 CAUSES: Mapping[str, str] = {
     "refused": "training would refuse this data",
     "unreadable": "files that are no whole images",
@@ -50,18 +50,18 @@ CAUSES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """A finding: one thing that is wrong, or worth knowing, with the figures that show it and what fixes it.
 
     Attributes:
         cause: A key of `CAUSES`.
         severity: `problem` (it will not work, or the figures cannot be trusted), `warning`, or `note`.
         title: One sentence without a full stop, with the figures that matter.
-        fix: The command, or the step, that mends it.
-        evidence: Figures, JSON values; names say their unit.
-        items: Paths of the images it is about, relative to the data's root, the worst first.
-        groups: Lists of those paths that belong together, such as the copies of one picture.
-        details: For each item, what to say below its picture; empty or as long as `items`.
-        weight: How much it matters next to others of its severity and cause, 0..1.
+        fix: Command to run or step to take.
+        evidence: Figures as JSON values; names say their unit.
+        items: Paths of the images concerned, relative to the data's root, the worst first.
+        groups: Groups of such paths that belong together, such as the copies of one image.
+        details: Caption of each item; empty, or as long as `items`.
+        weight: Rank among findings of the same severity and cause, 0..1, higher first.
     """
 
     cause: str
@@ -90,27 +90,30 @@ class Finding:
 
 
 def most_important_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings by severity, then by how fundamental the cause is, then by weight."""
+    """The findings ordered by severity, then by cause (see `CAUSES`), then by weight."""
     order = {cause: position for position, cause in enumerate(CAUSES)}
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), order[f.cause], -f.weight))
 
 
 def split_remedy(sentence: str) -> tuple[str, str]:
-    """An error's sentence in two: what is wrong, and what to do with a capital letter, empty where it does not say.
+    """Splits an error's sentence into problem and remedy.
 
     Args:
-        sentence: As `EdgeclfError` builds it.
+        sentence: Text of an `EdgeclfError`.
+
+    Returns:
+        The problem, and the remedy with a capital letter, empty where the sentence has none.
     """
     what, _, remedy = sentence.rstrip(".").rpartition("; ")
     return (what, f"{remedy[:1].upper()}{remedy[1:]}") if what else (remedy, "")
 
 
 def summary(findings: Sequence[Finding], subject: str) -> str:
-    """One sentence that a person can act on.
+    """Title and remedy of the most important finding above a note, and how many more there are.
 
     Args:
-        findings: In their order, see `most_important_first`.
-        subject: What was looked at.
+        findings: Findings in the order of `most_important_first`.
+        subject: Path of what was examined.
     """
     acted_on = [finding for finding in findings if finding.severity != "note"]
     if not acted_on:

@@ -1,16 +1,16 @@
-"""All checks, theme by theme. Heavy packages are imported by the checks that need them, when they run."""
+"""Registry of the checks, and their execution on gathered facts."""
 
 from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy
 
-# What can be said of pictures without labels.
-_WITHOUT_LABELS = frozenset({"files"})
+# Themes whose checks need no labels.
+_THEMES_WITHOUT_LABELS = frozenset({"files"})
 
 
 def all_checks() -> tuple[Check, ...]:
-    """Every check, in the order in which they run."""
+    """All checks, in the order in which they run."""
     from edgeclf.toolkit.doctor.checks import (
         classes,
         files,
@@ -31,17 +31,20 @@ def all_checks() -> tuple[Check, ...]:
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:
-    """The checks that make sense for what is known, in the order in which they run."""
+    """The checks that apply to the facts, in the order in which they run: without labels only those of the files."""
     labelled = facts.data is None or bool(facts.data.classes)
-    return tuple(check for check in all_checks() if labelled or check.theme in _WITHOUT_LABELS)
+    return tuple(check for check in all_checks() if labelled or check.theme in _THEMES_WITHOUT_LABELS)
 
 
 def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:
-    """The findings of every check, most important first; a check whose package is missing is a note.
+    """Runs the checks that apply; a check whose optional package is missing becomes a note.
 
     Args:
-        facts: What is known.
-        progress: Told which check runs.
+        facts: Gathered facts.
+        progress: Reports the running check.
+
+    Returns:
+        The findings, most important first.
     """
     checks = checks_for(facts)
     findings: list[Finding] = []

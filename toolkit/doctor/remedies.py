@@ -26,19 +26,19 @@ def train_data(facts: Facts, *options: str) -> str:
     """`edgeclf train` of the examined data with the default recipe and some options.
 
     Args:
-        facts: Of a data set or of a run, whose data is taken.
-        options: Further words of the command.
+        facts: Facts of the data set, or of the run that names it.
+        options: Further words of the command, unquoted.
     """
     data = facts.run.data if facts.run is not None else facts.data.given if facts.data is not None else "DATA"
     return command_line("train", data, "--run", "RUN", *options)
 
 
 def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values of options
-    """`edgeclf train` as it was run, with options changed, into a new folder beside the run.
+    """`edgeclf train` with the run's options, some of them changed, into a new folder beside the run.
 
     Args:
         run: The run.
-        changes: By field of `TrainOptions`; None takes an option away.
+        changes: Values by field of `TrainOptions`; None leaves the option out.
     """
     words: list[str] = ["train", run.data]
     from_earlier = run.options.get("from_run") is not None
@@ -58,18 +58,18 @@ def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values 
 
 
 def train_pretrained(run: RunFacts) -> str:
-    """`edgeclf train` of the same data with the default: a pretrained network whose head alone is trained."""
+    """`edgeclf train` of the same data with the default recipe: a new head on a frozen, pretrained backbone."""
     return command_line("train", run.data, "--arch", "efficientnet-lite0", "--run", f"{run.folder}-again")
 
 
 def sweep_learning_rate(run: RunFacts) -> str:
-    """`edgeclf train --find-lr` for the same training, into a picture beside the run."""
+    """`edgeclf train --find-lr` with the run's options: a learning-rate sweep, drawn into a PNG beside the run."""
     words = shlex.split(train_again(run, learning_rate=None))
     return shlex.join([*words[: words.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
 
 
 def examine_data(run: RunFacts) -> str:
-    """`edgeclf doctor` of the data."""
+    """`edgeclf doctor` of the run's data."""
     return command_line("doctor", run.data)
 
 
@@ -79,12 +79,12 @@ def resume(run: RunFacts) -> str:
 
 
 def more_validation(run: RunFacts, fraction: float) -> str:
-    """What gives validation more images: a larger share of them, or more of its own where the data brings them."""
+    """Remedy for too few validation images: more of them, or a larger `--val-fraction` where the data has no own split."""
     if run.record.get("brings_validation"):
         return "Add validation images."
     return f"Add images, or let more of them validate: {train_again(run, val_fraction=fraction)}"
 
 
 def export_with_max_effort(run: RunFacts) -> str:
-    """`edgeclf export` to int8 with every recipe tried."""
+    """`edgeclf export` of the run to int8 with `--effort max`, which tries every recipe."""
     return command_line("export", run.folder, "--precision", "int8", "--effort", "max", "--out", "model.onnx")

@@ -69,10 +69,10 @@ def test_json_has_everything(doctor, write_folder):
 
 
 def test_every_listed_check_was_asked(doctor, call_edgeclf, write_folder):
-    listed = call_edgeclf("doctor", "--list", "--json")
+    sampled_from = call_edgeclf("doctor", "--list", "--json")
     asked = doctor(write_folder({"cat": 9, "dog": 9}), "--json").json()["checks"]
-    assert [check["name"] for check in listed.json()] == asked
-    assert listed.code == 0
+    assert [check["name"] for check in sampled_from.json()] == asked
+    assert sampled_from.code == 0
     plain = call_edgeclf("doctor", "--list").out
     assert all(name in plain for name in asked)
 
@@ -279,5 +279,5 @@ def test_the_document_lists_every_cause():
     from pathlib import Path
 
     text = (Path(__file__).parents[3] / "docs/doctor.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `([^`]+)` \| (.*?) \|$", text, flags=re.MULTILINE)
-    assert listed == list(CAUSES.items())
+    sampled_from = re.findall(r"^\| `([^`]+)` \| (.*?) \|$", text, flags=re.MULTILINE)
+    assert sampled_from == list(CAUSES.items())

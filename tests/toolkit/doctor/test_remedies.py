@@ -75,7 +75,7 @@ def test_commands_about_labels_and_light_survive_a_shell(gather, oddly_named, tm
         inseparable=((0, 1),),
         too_small=(),
     )
-    brightness = np.where(data.images.parts == 0, 40.0, 160.0) + rng.normal(0, 2, len(data.images))
+    brightness = np.where(data.images.splits == 0, 40.0, 160.0) + rng.normal(0, 2, len(data.images))
     images = replace(data.images, properties={**data.images.properties, "brightness": brightness})
     (shifted,) = split_shift.CHECKS[0].find(Facts(replace(data, images=images)))
     for finding in (*labels._inseparable(data, pair), shifted):

@@ -1,1 +1,1 @@
-"""The doctor's checks: pure functions from facts to findings."""
+"""Checks: pure functions from facts to findings, one module per subject."""

@@ -1,4 +1,4 @@
-"""Class mix: how uneven it is, which class suffers by it, and whether there is enough of each to learn from."""
+"""Checks of class counts: imbalance with its effect on recall, and classes with too few training images."""
 
 import numpy as np
 
@@ -8,33 +8,33 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_data
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
-# Below this ratio of the most to the least frequent class there is nothing to say, from the second on it is a warning:
-# with two classes at 4:1 always naming the frequent one is right four times in five.
+# Ratios of the most to the least frequent class for a note and for a warning: with two classes at 4:1, always predicting the
+# frequent one is right four times in five.
 _NOTE_RATIO, _WARNING_RATIO = 2.0, 4.0
-# From here on a rare class with few images is a problem: Buda, Maki and Mazurowski (2018) saw the accuracy of networks
-# fall with the ratio from about 10 on, and the more the fewer images the rare class had.
+# Ratio and image count for a problem: in Buda, Maki and Mazurowski (2018) accuracy falls with the ratio from about 10 on, the
+# more the fewer images the rare class has.
 _PROBLEM_RATIO, _PROBLEM_IMAGES = 10.0, 100
-# Images of a class to learn from. A fifth of 50 validates: the 95 % interval of a share of 0.9 of ten is 0.6..0.98; of
-# less than ten, one or two validate, which tells nothing.
+# Training images of a class for a warning and for a problem. With a fifth as validation images, 50 give ten of them, and an
+# accuracy of 0.9 a 95 % interval of 0.6..0.98; fewer than ten give one or two, which say nothing.
 _WARNING_IMAGES, _TOO_FEW_IMAGES = 50, 10
 
 
 def training_counts(facts: Facts) -> dict[str, int]:
-    """Images of each class that train, as far as is known; all there are where no parts are given.
+    """Training images of each class; all images where the data set is not split.
 
-    Where only a sample was looked at, the counts are those of the sample.
+    Where only a sample was scanned, the counts are those of the sample.
     """
     data = facts.data
     if data is not None and data.classes:
         images = data.images
-        used = images.parts == (SPLITS.index("train") if data.has_splits else NO_SPLIT)
+        used = images.splits == (SPLITS.index("train") if data.has_splits else NO_SPLIT)
         counts = np.bincount(images.labels[used], minlength=len(data.classes))
         return dict(zip(data.classes, counts.tolist(), strict=True))
     return dict(facts.run.counts.get("train", {})) if facts.run is not None else {}
 
 
 def find_imbalance(facts: Facts) -> list[Finding]:
-    """One class much rarer than another."""
+    """Class imbalance, and whether the rarest class has a lower recall."""
     counts = {label: count for label, count in training_counts(facts).items() if count}
     if len(counts) < 2:
         return []
@@ -58,12 +58,12 @@ def find_imbalance(facts: Facts) -> list[Finding]:
         "most_frequent": frequent,
         "accuracy_of_always_most_frequent": round(majority, 4),
     }
-    suffering = _suffering(facts, rare)
-    if suffering is not None:
-        evidence["recall"] = suffering
+    recall_gap = _lower_recall(facts, rare)
+    if recall_gap is not None:
+        evidence["recall"] = recall_gap
         title += (
-            f"; it is recognized in {suffering['rarest']:.1%} of its {suffering['part']} images, "
-            f"the others in {suffering['others']:.1%}"
+            f"; it is recognized in {recall_gap['rarest']:.1%} of its {recall_gap['part']} images, "
+            f"the others in {recall_gap['others']:.1%}"
         )
     balanced = facts.run is not None and facts.run.options.get("balance") not in {None, "none"}
     return [
@@ -80,24 +80,24 @@ def find_imbalance(facts: Facts) -> list[Finding]:
     ]
 
 
-def _suffering(facts: Facts, rare: str) -> dict[str, object] | None:
-    """Recall of the rare class and of the others, where the trained model shows that it is lower by more than chance."""
-    field = facts.field
+def _lower_recall(facts: Facts, rare: str) -> dict[str, object] | None:
+    """Recall of the rare class and of the others, where the model's recall is lower beyond chance; else None."""
+    model = facts.model
     classes = facts.run.classes if facts.run is not None else facts.data.classes if facts.data is not None else ()
-    if field is None or rare not in classes or field.probabilities.shape[1] != len(classes):
+    if model is None or rare not in classes or model.probabilities.shape[1] != len(classes):
         return None
-    is_rare = field.true == classes.index(rare)
-    right = field.probabilities.argmax(axis=1) == field.true
+    is_rare = model.true == classes.index(rare)
+    right = model.probabilities.argmax(axis=1) == model.true
     if not is_rare.any() or is_rare.all():
         return None
     hits, count = int(right[is_rare].sum()), int(is_rare.sum())
     others, of_others = int(right[~is_rare].sum()), int((~is_rare).sum())
     interval, against = wilson_interval(hits, count, z=Z_95), wilson_interval(others, of_others, z=Z_95)
-    # Intervals that do not meet: stricter than a test of the difference, so nothing is said too early.
+    # Disjoint intervals: stricter than a test of the difference.
     if interval[1] >= against[0]:
         return None
     return {
-        "part": field.part,
+        "part": model.split,
         "rarest": round(hits / count, 4),
         "rarest_interval_95": [round(value, 4) for value in interval],
         "others": round(others / of_others, 4),
@@ -106,13 +106,13 @@ def _suffering(facts: Facts, rare: str) -> dict[str, object] | None:
 
 
 def find_too_few(facts: Facts) -> list[Finding]:
-    """A class with next to nothing to learn from."""
+    """Classes with too few training images."""
     counts = training_counts(facts)
     data = facts.data
-    # A sample says nothing about how many there are.
-    if len(counts) < 2 or not any(counts.values()) or (data is not None and data.listed is not None):
+    # Counts of a sample are not those of the data set.
+    if len(counts) < 2 or not any(counts.values()) or (data is not None and data.sampled_from is not None):
         return []
-    # Where others have many times as many, imbalance says it, with the same remedy.
+    # Where other classes have many times as many, imbalance is the finding, with the same remedy.
     most = max(counts.values())
     few = {label: n for label, n in counts.items() if n < _WARNING_IMAGES and (not n or most / n < _WARNING_RATIO)}
     if not few:

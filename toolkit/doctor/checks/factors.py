@@ -1,4 +1,4 @@
-"""What may differ between cameras, and between ways to prepare pictures, in the order of cause and effect."""
+"""Factors that differ between cameras and between ways to prepare images, most fundamental first."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ import numpy as np
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import ImageTable
 
-# Steps across JPEG's blocks are seen from here on, log2 of their size over that of the steps inside.
-_SEEN_BLOCKS = 0.2
+# Blockiness from which on JPEG's blocks are visible, as log2.
+_VISIBLE_BLOCKINESS = 0.2
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that may differ between cameras, or between ways to prepare pictures.
+    """A quantity that differs between cameras or between ways to prepare images.
 
     Attributes:
-        values: Of the image table, (N,) on a scale where equal steps matter equally.
-        margin: Difference on that scale that no classifier should mind.
-        less: What a picture with less of it is, compared with one that has more.
-        more: And the other way.
-        shown: The property whose median people understand.
-        unit: Of that property.
+        values: Function from the image table to (N,) values on a scale where equal steps matter equally.
+        margin: Difference on that scale that no classifier should be sensitive to.
+        less: Phrase for an image with a smaller value than another.
+        more: Phrase for an image with a larger value than another.
+        shown: Property whose median is reported.
+        unit: Unit of that property.
     """
 
     values: Callable[[ImageTable], Float64Array]
@@ -42,7 +42,7 @@ def _log2(name: str, offset: float = 0.0, share: float = 1.0) -> Callable[[Image
 
 
 def channel_share(channel: str) -> Callable[[ImageTable], Float64Array]:
-    """A channel's share of the three, a third for grey pictures, however bright."""
+    """Function to (N,) fractions of a channel in the sum of all three; a third for grey images of any brightness."""
 
     def share(images: ImageTable) -> Float64Array:
         total = images.properties["red"] + images.properties["green"] + images.properties["blue"]
@@ -52,23 +52,23 @@ def channel_share(channel: str) -> Callable[[ImageTable], Float64Array]:
 
 
 def colourfulness(images: ImageTable) -> Float64Array:
-    """How colourful, however bright: about 0 for grey pictures."""
+    """(N,) channel spread relative to brightness; about 0 for grey images."""
     return np.asarray(images.properties["channel_spread"] / (images.properties["brightness"] + 8.0), np.float64)
 
 
 def visible_blockiness(images: ImageTable) -> Float64Array:
-    """Blockiness as far as it is seen: pictures that show none are alike, whatever they were saved with."""
-    return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _SEEN_BLOCKS)
+    """(N,) log2 blockiness, floored where blocks are invisible, so that it does not depend on how such images were saved."""
+    return np.maximum(np.log2(np.maximum(images.properties["blockiness"], 1e-3)), _VISIBLE_BLOCKINESS)
 
 
 def _is_jpeg(images: ImageTable) -> Float64Array:
     return np.array([format_ == "jpeg" for format_ in images.formats], np.float64)
 
 
-# In the order of cause and effect: what stands first changes what comes later, but not the other way round. A frame
-# changes the size; fewer pixels change all detail; darkness takes contrast and noise with it; blur takes noise and JPEG's
-# blocks; compression takes noise; noise adds contrast, and colour to grey pictures. How a file was saved comes last: what
-# else was done to a picture made it be saved anew. Margins are what mild augmentation changes (7 % of the brightness ...).
+# In causal order: earlier factors change later ones, but not the reverse. A frame changes the size; fewer pixels change all
+# detail; darkness lowers contrast and noise; blur removes noise and JPEG's blocks; compression removes noise; noise adds
+# contrast, and colour to grey images. Format and encoding come last, since every other change makes a file be saved again.
+# Margins are the changes of mild augmentation (7 % of the brightness ...).
 FACTORS: Mapping[str, tuple[Factor, ...]] = {
     "border": (Factor(_column("border"), 0.02, "without a frame", "with a frame", "border", "of the area"),),
     "resolution": (Factor(_log2("megapixels", 0.0, 0.5), 0.1, "smaller", "larger", "megapixels", "megapixels"),),
@@ -91,5 +91,5 @@ FACTORS: Mapping[str, tuple[Factor, ...]] = {
         Factor(_column("jpeg_quality"), 10.0, "saved at a lower quality", "saved at a higher quality", "jpeg_quality"),
     ),
 }
-# Not seen in the pixels, so that a network does not see them either.
+# Factors that do not show in the pixels, so that a network cannot use them.
 NOT_IN_PIXELS = ("format", "encoding", "orientation")

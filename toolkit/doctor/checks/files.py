@@ -1,4 +1,4 @@
-"""Files: pictures that are unlike the others, or hold nothing."""
+"""Checks of single images: blank, blurred, badly exposed, grey, of odd size, rotated by EXIF, in other formats."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 
-# From this share of a data set on, a kind of odd picture is more than a few accidents.
-WARNING_SHARE = 0.05
-# Tukey's "far out": so many interquartile ranges beyond the quartiles lies one in 400,000 of a normal distribution.
-_FAR_OUT = 3.0
-# His ordinary fence, where a second condition says how far is far.
-_OUT = 1.5
-# Pictures of the rarer formats that are named: nothing is wrong with them.
+# Fraction of a data set from which on unusual images are a warning.
+WARNING_FRACTION = 0.05
+# Tukey's outer fence in interquartile ranges beyond the quartiles: one in 400,000 of a normal distribution lies outside.
+_OUTER_FENCE = 3.0
+# Tukey's inner fence, used together with an absolute threshold.
+_INNER_FENCE = 1.5
+# Most images of rarer formats that are listed.
 _MOST_OF_OTHER_FORMATS = 100
 
 
 def find_blank(facts: Facts) -> list[Finding]:
-    """Pictures of one colour."""
-    return _odd(
+    """Blank images: hardly any contrast."""
+    return _finding(
         facts,
         "blank",
         lambda images: images.properties["contrast"] < 2.0,
@@ -33,19 +33,19 @@ def find_blank(facts: Facts) -> list[Finding]:
 
 
 def find_blurred(facts: Facts) -> list[Finding]:
-    """Pictures that are far less sharp than the others."""
+    """Blurred images: relative sharpness far below the data set's."""
 
     def rows(images: ImageTable) -> BoolArray:
         sharpness = _relative_sharpness(images)
-        # A decade less than the median: about a Gaussian blur of two pixels, on a picture of 256.
+        # A decade below the median: about a Gaussian blur of two pixels on an image of 256.
         return (
-            _far_below(sharpness, _OUT)
+            _far_below(sharpness, _INNER_FENCE)
             & (sharpness < np.median(sharpness) - 1.0)
-            # One of one colour is not blurred.
+            # Blank images have a finding of their own.
             & (images.properties["contrast"] >= 2.0)
         )
 
-    return _odd(
+    return _finding(
         facts,
         "blurred",
         rows,
@@ -57,7 +57,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
 
 
 def find_exposure(facts: Facts) -> list[Finding]:
-    """Pictures that are mostly black or mostly white among others that are not."""
+    """Under- and overexposed images: mostly black or white pixels where the other images are not."""
 
     def rows(images: ImageTable) -> BoolArray:
         wrong = np.zeros(len(images), np.bool_)
@@ -70,7 +70,7 @@ def find_exposure(facts: Facts) -> list[Finding]:
         dark, bright = (images.properties[name][row] for name in ("dark_share", "bright_share"))
         return f"{dark:.0%} of the pixels are black" if dark > bright else f"{bright:.0%} of the pixels are white"
 
-    return _odd(
+    return _finding(
         facts,
         "exposure",
         rows,
@@ -82,14 +82,14 @@ def find_exposure(facts: Facts) -> list[Finding]:
 
 
 def find_grey(facts: Facts) -> list[Finding]:
-    """Grey pictures among coloured ones, or the other way round."""
+    """Grey images among coloured ones, or the reverse."""
     data = facts.data
     if data is None or not len(data.images):
         return []
     grey = data.images.properties["channel_spread"] < 1.0
     fewer = grey if 2 * grey.sum() <= len(grey) else ~grey
     kinds = ("grey", "coloured") if fewer is grey else ("coloured", "grey")
-    return _odd(
+    return _finding(
         facts,
         "grey",
         lambda _: fewer,
@@ -100,18 +100,18 @@ def find_grey(facts: Facts) -> list[Finding]:
 
 
 def find_odd_size(facts: Facts) -> list[Finding]:
-    """Pictures whose size or shape is far from that of the others."""
+    """Images of unusual size or aspect ratio."""
 
     def rows(images: ImageTable) -> BoolArray:
         aspect = np.log2(images.properties["aspect"])
         side = np.log2(np.minimum(images.properties["width"], images.properties["height"]))
-        # Far out, and by more than a factor: where all have one size the quartiles say nothing.
+        # A minimum factor as well: where all images have one size, the interquartile range is zero.
         long = (_far_below(aspect) | _far_below(-aspect)) & (np.abs(aspect - np.median(aspect)) > np.log2(2.5))
         small = _far_below(side) & (side < np.median(side) - 2.0)
         large = _far_below(-side) & (side > np.median(side) + 3.0)
         return np.asarray(long | small | large | (side < 4.0))
 
-    return _odd(
+    return _finding(
         facts,
         "odd-size",
         rows,
@@ -122,8 +122,8 @@ def find_odd_size(facts: Facts) -> list[Finding]:
 
 
 def find_rotated(facts: Facts) -> list[Finding]:
-    """Pictures that other programs may show on their side."""
-    return _odd(
+    """Images that are upright only by their EXIF orientation."""
+    return _finding(
         facts,
         "rotated",
         lambda images: images.properties["orientation"] != 1,
@@ -135,7 +135,7 @@ def find_rotated(facts: Facts) -> list[Finding]:
 
 
 def find_mixed_formats(facts: Facts) -> list[Finding]:
-    """More than one file format."""
+    """Several file formats in one data set."""
     data = facts.data
     if data is None:
         return []
@@ -158,17 +158,17 @@ def find_mixed_formats(facts: Facts) -> list[Finding]:
 
 
 def _relative_sharpness(images: ImageTable) -> Float64Array:
-    """Sharpness over contrast: a dark or a hazy picture need not be blurred."""
+    """(N,) log10 sharpness relative to contrast, so that dark or hazy images do not count as blurred."""
     return np.asarray(images.properties["sharpness"] - np.log10(images.properties["contrast"] ** 2 + 1.0))
 
 
-def _far_below(values: Float64Array, ranges: float = _FAR_OUT) -> BoolArray:
-    """Which values lie below the lower quartile by more than so many interquartile ranges."""
+def _far_below(values: Float64Array, ranges: float = _OUTER_FENCE) -> BoolArray:
+    """(N,) whether a value lies more than `ranges` interquartile ranges below the lower quartile."""
     low, high = np.quantile(values, (0.25, 0.75)) if len(values) else (0.0, 0.0)
     return np.asarray(values < low - ranges * (high - low))
 
 
-def _odd(
+def _finding(
     facts: Facts,
     cause: str,
     choose: Callable[[ImageTable], BoolArray],
@@ -180,18 +180,18 @@ def _odd(
     least: Severity = "note",
     most: Severity = "warning",
 ) -> list[Finding]:
-    """A finding about pictures unlike the others, none where there are none.
+    """Finding about the images that a predicate selects; none where it selects none.
 
     Args:
-        facts: Of the data.
-        cause: Of the finding.
-        choose: (N,) which pictures are meant.
-        describe: What to say below one of them.
-        title: With `{count}`, `{total}`, and `{are}` or `{have}`.
-        fix: What to do.
-        rank: (N,) of which the lowest are the worst; None leaves the pictures in their order.
-        least: Severity where they are a few.
-        most: Severity from `WARNING_SHARE` of the pictures on.
+        facts: Facts of the data.
+        cause: Cause of the finding.
+        choose: Predicate: (N,) whether an image is meant.
+        describe: Caption of an image, by its row.
+        title: Title with `{count}`, `{total}`, and `{are}` or `{have}`.
+        fix: Remedy.
+        rank: (N,) order of the images, the lowest first; None for that of the table.
+        least: Severity below `WARNING_FRACTION` of the images.
+        most: Severity from `WARNING_FRACTION` on.
     """
     data = facts.data
     if data is None or not len(data.images):
@@ -203,7 +203,7 @@ def _odd(
     evidence: dict[str, object] = {"count": len(rows), "images": total, "by_class": _by_class(data, rows)}
     if rank is not None:
         rows = rows[np.argsort(rank(data.images)[rows], kind="stable")]
-    few = len(rows) < WARNING_SHARE * total
+    few = len(rows) < WARNING_FRACTION * total
     shown = rows.tolist()
     return [
         Finding(
@@ -232,7 +232,7 @@ def _by_class(data: DataFacts, rows: IntArray) -> dict[str, int]:
     }
 
 
-_FEW = f"a note below {WARNING_SHARE:.0%} of the pictures, a warning from there on"
+_FEW = f"a note below {WARNING_FRACTION:.0%} of the pictures, a warning from there on"
 
 CHECKS: tuple[Check, ...] = (
     Check("blank", "files", ("blank",), "the luma's standard deviation is below 2 of 255", find_blank),
@@ -240,14 +240,14 @@ CHECKS: tuple[Check, ...] = (
         "blurred",
         "files",
         ("blurred",),
-        f"the sharpness over the contrast lies {_OUT:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
+        f"the sharpness over the contrast lies {_INNER_FENCE:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
         find_blurred,
     ),
     Check(
         "exposure",
         "files",
         ("exposure",),
-        f"over 60 % of the pixels are black (below 10) or white (above 245), {_FAR_OUT:g} interquartile ranges above the upper quartile; {_FEW}",
+        f"over 60 % of the pixels are black (below 10) or white (above 245), {_OUTER_FENCE:g} interquartile ranges above the upper quartile; {_FEW}",
         find_exposure,
     ),
     Check(
@@ -257,7 +257,7 @@ CHECKS: tuple[Check, ...] = (
         "odd-size",
         "files",
         ("odd-size",),
-        f"a shape 2.5 times off the median, a short side 4 times below or 8 times above it, each {_FAR_OUT:g} interquartile ranges out; or one below 16 pixels; {_FEW}",
+        f"a shape 2.5 times off the median, a short side 4 times below or 8 times above it, each {_OUTER_FENCE:g} interquartile ranges out; or one below 16 pixels; {_FEW}",
         find_odd_size,
     ),
     Check("rotated", "files", ("rotated",), "a file has an EXIF orientation other than 1", find_rotated),

@@ -1,4 +1,4 @@
-"""Pictures of a kind that only one part of the data has, such as people among the cats of the test images."""
+"""Check for content that only one split has: classes missing from a split, and outlying groups inside a class."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,42 +9,42 @@ from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
 from edgeclf.toolkit.doctor.facts import SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 
-# Nearest pictures whose mean distance says how unlike a picture is to all of a part.
+# Nearest neighbours whose mean distance is the outlier score.
 _NEIGHBOURS = 5
-# How much it counts that a picture has its like in its own part, next to having none in the other.
-_COMPANY = 0.5
-# Fewer pictures than this give no distances to compare with.
+# Weight of the second score, by how much nearer an image's neighbours in its own split are than those in the other split.
+_CLUSTER_WEIGHT = 0.5
+# Fewest images of a split for a comparison.
 _FEWEST = 20
-# A class with fewer in a part is measured from the medians of all.
+# Fewest images of a class in a split for a median of its own.
 _CLASS_FEWEST = 10
-# A surplus of outlying pictures is believed where chance gives it less often than exp(-_SURPRISE).
+# A surplus of outlying images is significant where the bound on its probability is below exp(-_SURPRISE).
 _SURPRISE = 9.5
-# What lies out by fewer standard deviations is no other kind, and what most of a class is, is not hidden.
-_OUTLYING, _MOST_OF_CLASS = 1.8, 0.34
-# So few may be hidden that their number alone says nothing. Then so many must lie farther out than so many standard
-# deviations, and so many times as far as any picture of the other part: by distance alone, and with company.
-_FAR = (("distance", 2, 4.0, 1.6), ("distance", 3, 3.3, 1.6), ("company", 3, 5.0, 2.0))
-# Rows of the distance matrix that are in memory at a time.
+# Smallest outlier score of a hidden group in standard deviations, and largest fraction of its class.
+_MIN_SCORE, _MAX_CLASS_FRACTION = 1.8, 0.34
+# Rules for groups too small to be significant by number: score, fewest images, least score in standard deviations, and least
+# ratio to the largest score of the other split. `cohesion` is the score with the second term.
+_SMALL_GROUP_RULES = (("distance", 2, 4.0, 1.6), ("distance", 3, 3.3, 1.6), ("combined", 3, 5.0, 2.0))
+# Rows of the distance matrix in memory at a time.
 _CHUNK = 1024
-# From this share of its class, and so many, on, hidden pictures are a problem.
-_PROBLEM_SHARE, _PROBLEM_IMAGES = 0.02, 3
+# Fraction of its class and number of images from which on a hidden group is a problem.
+_PROBLEM_FRACTION, _PROBLEM_IMAGES = 0.02, 3
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenGroup:
-    """Pictures of one part that are like none of another.
+    """Group of images of one split that have no like in another split.
 
     Attributes:
-        part: Whose pictures they are, and `other`, which has nothing like them.
-        other: See `part`.
-        rows: (K,) their rows in the image table, the farthest first.
-        distances: (K,) how far out they are, in standard deviations of their part.
-        expected: How many as far out the other part, against itself, would lead to expect.
-        surprise: Minus the logarithm of the bound on the chance of as many.
-        compared: Pictures of both parts that were compared.
+        split: Split of the images.
+        other: Split without images like these.
+        rows: (K,) rows in the image table, the most outlying first.
+        distances: (K,) outlier scores in standard deviations.
+        expected: Number of images with such scores if both splits were drawn alike.
+        surprise: Minus the natural logarithm of the bound on the probability of so many.
+        compared: Number of compared images of `split` and of `other`.
     """
 
-    part: str
+    split: str
     other: str
     rows: IntArray
     distances: Float64Array
@@ -54,20 +54,20 @@ class HiddenGroup:
 
 
 def find_hidden_groups(data: DataFacts) -> tuple[HiddenGroup, ...]:
-    """What is hidden in train and in test or, without test images, in validation."""
+    """Hidden groups between train and test and between train and validation, in both directions."""
     if data.features is None or not data.has_splits:
         return ()
     rows, vectors = data.features.rows, data.features.vectors
-    parts, labels = data.images.parts[rows], data.images.labels[rows]
+    splits, labels = data.images.splits[rows], data.images.labels[rows]
     found = []
-    for part in ("test", "val"):
-        first, second = parts == SPLITS.index(part), parts == SPLITS.index("train")
-        # A class that one part lacks altogether is said without any distances.
+    for split in ("test", "val"):
+        first, second = splits == SPLITS.index(split), splits == SPLITS.index("train")
+        # A class that one split lacks altogether has a finding of its own.
         both = np.isin(labels, np.intersect1d(labels[first], labels[second]))
         first, second = np.flatnonzero(first & both), np.flatnonzero(second & both)
         if min(len(first), len(second)) < _FEWEST:
             continue
-        for name, members, other_name, others in ((part, first, "train", second), ("train", second, part, first)):
+        for name, members, other_name, others in ((split, first, "train", second), ("train", second, split, first)):
             result = detect_outliers(vectors[members], labels[members], vectors[others], labels[others])
             if result is not None:
                 positions, distances, expected, surprise = result
@@ -81,49 +81,51 @@ def find_hidden_groups(data: DataFacts) -> tuple[HiddenGroup, ...]:
 def detect_outliers(
     vectors: FloatArray, labels: IntArray, other_vectors: FloatArray, other_labels: IntArray
 ) -> tuple[IntArray, Float64Array, float, float] | None:
-    """Which pictures are unlike all of another part, as that part's pictures are not unlike each other; None for none.
+    """Detects a group of images that has no like in another split; None where there is none.
 
-    A picture lies out by its mean distance to its five nearest in the other part, and by how much nearer its like in its
-    own part is. The other part's pictures, each left out, say what is usual: were the two drawn alike, both would have the
-    same distribution. Classes are measured from their own medians, so that a part which is darker as a whole hides
-    nothing. The threshold is where the surplus beyond it is the most surprising, by Hoeffding's bound for sampling without
-    replacement (JASA 58, 1963).
+    The outlier score of an image is its mean distance to its five nearest neighbours in the other split, plus half of by how
+    much nearer its neighbours in its own split are. Leave-one-out scores within the other split are the reference: were both
+    splits drawn alike, both scores would have the same distribution. Scores are centred by class, so that a split that is
+    darker as a whole has no outliers. The threshold is where the surplus of images beyond it is least probable, by Hoeffding's
+    bound for sampling without replacement (JASA 58, 1963).
 
     Args:
-        vectors: (N, F) features of the part that may hide something.
+        vectors: (N, F) features of the split with the possible group.
         labels: (N,) its classes.
-        other_vectors: (M, F) features of the part that would not have it.
+        other_vectors: (M, F) features of the other split.
         other_labels: (M,) its classes.
 
     Returns:
-        Positions, farthest first; how far out each is; how many were expected; and how surprising that is.
+        Positions of the group in `vectors`, most outlying first; their scores in standard deviations; the expected number of
+        images with such scores; and minus the logarithm of the bound on the probability of so many.
     """
     own, other = _unit(vectors, other_vectors)
-    away, usual_away = _nearest(own, other, itself=False), _nearest(other, other, itself=True)
-    company = away - _nearest(own, own, itself=True)
-    usual_company = usual_away - _nearest(other, own, itself=False)
-    distance, usual_distance = _standardized(away, labels, usual_away, other_labels)
-    company, usual_company = _standardized(company, labels, usual_company, other_labels)
-    outlying, usual = (
-        far + _COMPANY * near * (far > 0) for far, near in ((distance, company), (usual_distance, usual_company))
+    log_distances, reference_log_distances = _nearest(own, other, itself=False), _nearest(other, other, itself=True)
+    cohesion = log_distances - _nearest(own, own, itself=True)
+    reference_cohesion = reference_log_distances - _nearest(other, own, itself=False)
+    distance, reference_distance = _standardized(log_distances, labels, reference_log_distances, other_labels)
+    cohesion, reference_cohesion = _standardized(cohesion, labels, reference_cohesion, other_labels)
+    scores, reference_scores = (
+        far + _CLUSTER_WEIGHT * near * (far > 0)
+        for far, near in ((distance, cohesion), (reference_distance, reference_cohesion))
     )
-    order = np.argsort(-outlying, kind="stable")
+    order = np.argsort(-scores, kind="stable")
     above = np.arange(1, len(order) + 1)
-    beyond = len(usual) - np.searchsorted(np.sort(usual), outlying[order], side="left")
-    surprise = np.where(outlying[order] > _OUTLYING, _surprise(above, beyond, len(outlying), len(usual)), 0.0)
+    beyond = len(reference_scores) - np.searchsorted(np.sort(reference_scores), scores[order], side="left")
+    surprise = np.where(scores[order] > _MIN_SCORE, _surprise(above, beyond, len(scores), len(reference_scores)), 0.0)
     best = int(np.argmax(surprise))
     most = max(
         float((labels[order[: best + 1]] == label).sum() / (labels == label).sum()) for label in np.unique(labels)
     )
-    if surprise[best] >= _SURPRISE and best >= 1 and most <= _MOST_OF_CLASS:
+    if surprise[best] >= _SURPRISE and best >= 1 and most <= _MAX_CLASS_FRACTION:
         return (
             order[: best + 1],
-            outlying[order[: best + 1]],
+            scores[order[: best + 1]],
             float(beyond[best]) * len(own) / len(other),
             float(surprise[best]),
         )
-    measures = {"distance": (distance, usual_distance), "company": (outlying, usual)}
-    for name, fewest, least, times in _FAR:
+    measures = {"distance": (distance, reference_distance), "combined": (scores, reference_scores)}
+    for name, fewest, least, times in _SMALL_GROUP_RULES:
         values, others = measures[name]
         far_out = np.flatnonzero(values > max(least, times * float(others.max())))
         if len(far_out) >= fewest:
@@ -134,7 +136,7 @@ def detect_outliers(
 
 
 def _surprise(above: IntArray, beyond: IntArray, count: int, other_count: int) -> Float64Array:
-    """Minus the logarithm of the bound on the chance that so many of the outermost are of the one part."""
+    """(K,) minus the logarithm of Hoeffding's bound that `above` of the outermost images are of the one split."""
     total = above + beyond
     fraction, share = above / total, count / (count + other_count)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,14 +145,14 @@ def _surprise(above: IntArray, beyond: IntArray, count: int, other_count: int) -
 
 
 def _unit(vectors: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Both, measured from their common mean, at length one."""
+    """Both sets of features, minus their common mean, normalised to unit length."""
     mean = np.concatenate([vectors, others]).mean(axis=0, dtype=np.float64).astype(np.float32)
     first, second = (values - mean for values in (vectors, others))
     return tuple(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6) for values in (first, second))
 
 
 def _nearest(vectors: FloatArray, others: FloatArray, *, itself: bool) -> Float64Array:
-    """(N,) logarithm of the mean distance to the nearest others; without itself where both are the same."""
+    """(N,) log mean distance to the nearest neighbours in `others`; `itself` excludes the image itself from them."""
     result = np.empty(len(vectors))
     count = min(_NEIGHBOURS, len(others) - int(itself))
     for start in range(0, len(vectors), _CHUNK):
@@ -159,14 +161,14 @@ def _nearest(vectors: FloatArray, others: FloatArray, *, itself: bool) -> Float6
             nearness[np.arange(len(nearness)), start + np.arange(len(nearness))] = -np.inf
         closest = np.partition(nearness, -count, axis=1)[:, -count:]
         result[start : start + _CHUNK] = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * closest)).mean(axis=1)
-    # Copies have no distance; their logarithm must not be the spread of all.
+    # Copies have distance 0, whose logarithm must not dominate the spread.
     return np.log(np.maximum(result, 0.02))
 
 
 def _standardized(
     values: Float64Array, labels: IntArray, others: Float64Array, other_labels: IntArray
 ) -> tuple[Float64Array, Float64Array]:
-    """Both from the others' median, in units of their own spread, after the classes' medians were made the same."""
+    """Both sets of scores in robust standard deviations from the others' median, after the classes' medians were aligned."""
     moved = np.array(values)
     for label in np.unique(labels):
         own, other = labels == label, other_labels == label
@@ -179,7 +181,7 @@ def _standardized(
 
 
 def _spread(values: Float64Array) -> float:
-    """Standard deviation of the normal distribution with the same median absolute deviation."""
+    """Robust standard deviation, by the median absolute deviation."""
     return max(1.4826 * float(np.median(np.abs(values - np.median(values)))), 1e-3)
 
 
@@ -192,7 +194,7 @@ def _find(facts: Facts) -> list[Finding]:
     ]
 
 
-_PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
+_SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
@@ -200,19 +202,19 @@ def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
     paths = tuple(images.paths[row] for row in hidden.rows)
     counts = Counter(int(label) for label in images.labels[hidden.rows])
     label, most = counts.most_common(1)[0]
-    members = int(((images.labels == label) & (images.parts == SPLITS.index(hidden.part))).sum())
+    members = int(((images.labels == label) & (images.splits == SPLITS.index(hidden.split))).sum())
     share = most / members
-    part, other = _PART_WORDS[hidden.part], _PART_WORDS[hidden.other]
+    split, other = _SPLIT_WORDS[hidden.split], _SPLIT_WORDS[hidden.other]
     of_class = f", {most} of them {data.classes[label]!r}," if len(data.classes) > 1 else ""
     return Finding(
         cause="hidden-class",
         severity="problem"
-        if share >= _PROBLEM_SHARE and len(paths) - hidden.expected >= _PROBLEM_IMAGES
+        if share >= _PROBLEM_FRACTION and len(paths) - hidden.expected >= _PROBLEM_IMAGES
         else "warning",
-        title=f"{len(paths)} {part} images{of_class} look like nothing among the {other} images",
+        title=f"{len(paths)} {split} images{of_class} look like nothing among the {other} images",
         fix="Look at them: move out what is of no class, and give a kind that belongs there to both parts",
         evidence={
-            "part": hidden.part,
+            "part": hidden.split,
             "other_part": hidden.other,
             "class": data.classes[label],
             "images": len(paths),
@@ -231,17 +233,18 @@ def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
 
 
 def _missing_classes(data: DataFacts) -> list[Finding]:
-    """Classes that one part has and another, which is not empty, has not."""
+    """Classes that occur in one split and not in another non-empty one."""
     if not data.has_splits:
         return []
     counts = {
-        part: np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes)) for part in SPLITS
+        split: np.bincount(data.images.labels[data.images.rows_of(split)], minlength=len(data.classes))
+        for split in SPLITS
     }
     findings = []
-    for part in ("test", "val"):
-        if not counts[part].any() or not counts["train"].any():
+    for split in ("test", "val"):
+        if not counts[split].any() or not counts["train"].any():
             continue
-        for having, lacking in ((part, "train"), ("train", part)):
+        for having, lacking in ((split, "train"), ("train", split)):
             missing = [c for c in range(len(data.classes)) if counts[having][c] and not counts[lacking][c]]
             if not missing:
                 continue
@@ -253,7 +256,7 @@ def _missing_classes(data: DataFacts) -> list[Finding]:
                 Finding(
                     cause="hidden-class",
                     severity="problem",
-                    title=f"The {_PART_WORDS[lacking]} part has no image of {shown}, the {_PART_WORDS[having]} part has {len(rows)}",
+                    title=f"The {_SPLIT_WORDS[lacking]} part has no image of {shown}, the {_SPLIT_WORDS[having]} part has {len(rows)}",
                     fix="Put images of every class into every part, or take the class out",
                     evidence={"part": having, "other_part": lacking, "classes": names, "images": len(rows)},
                     items=tuple(data.images.paths[row] for row in rows[:24]),
@@ -270,8 +273,8 @@ CHECKS: tuple[Check, ...] = (
         causes=("hidden-class",),
         condition=(
             "a class is in one part only; or more images of a part lie far from all images of another than that part's own do "
-            f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_FAR[0][3]:g} times as "
-            f"far out as any, {_FAR[-1][3]:g} times together; a problem from {_PROBLEM_SHARE:.0%} of a class on"
+            f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_SMALL_GROUP_RULES[0][3]:g} times as "
+            f"far out as any, {_SMALL_GROUP_RULES[-1][3]:g} times together; a problem from {_PROBLEM_FRACTION:.0%} of a class on"
         ),
         find=_find,
     ),

@@ -1,4 +1,4 @@
-"""Labels that the pictures contradict: ranked, with what the pictures look like instead. Nothing is deleted or relabelled."""
+"""Check of label noise: suspect labels ranked, with the predicted class. Nothing is deleted or relabelled."""
 
 from collections import Counter
 
@@ -11,21 +11,21 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line, list_images, train_data
 from edgeclf.toolkit.doctor.statistics import poisson_tail
 
-# A share of wrong labels that is certainly higher than this costs accuracy, and makes test figures untrue by as much.
-PROBLEM = 0.02
-# Suspects over undecided images, and the chance of so many suspects where there are as many undecided ones. Of 140 draws of
-# Gaussian classes with right labels, one gave 1.5 times as many and none more, whatever their overlap and frequencies.
+# Fraction of wrong labels that is a problem where the lower end of its interval is above: test figures are off by as much.
+PROBLEM_FRACTION = 0.02
+# Suspect labels relative to undecided images, and significance of their surplus, for a warning: overlapping classes with
+# correct labels have about as many undecided images as suspect ones, or more.
 TIMES_UNDECIDED = 2.0
 SIGNIFICANCE = 0.05
 
 
 def find_suspect_labels(facts: Facts) -> list[Finding]:
-    """Images that a model which has not seen them is sure to be of another class."""
+    """Labels that a model trained without the image contradicts with high confidence."""
     data = facts.data
     if data is None:
         return []
     if data.features is None:
-        return [_not_looked_at(data)]
+        return [_not_checked(data)]
     found = data.derived(find_suspects)
     if found is None:
         return []
@@ -39,7 +39,7 @@ def find_suspect_labels(facts: Facts) -> list[Finding]:
     count, looked_at = len(flagged), len(found.rows)
     low, high = wilson_interval(count, looked_at, z=Z_95)
     significant = count >= TIMES_UNDECIDED * found.undecided and poisson_tail(count, found.undecided) < SIGNIFICANCE
-    severity: Severity = "note" if not significant else "problem" if low > PROBLEM else "warning"
+    severity: Severity = "note" if not significant else "problem" if low > PROBLEM_FRACTION else "warning"
     likes = found.probabilities[ranked].argmax(axis=1)
     classes = [data.classes[number] for number in found.classes]
     mixed_up = Counter(f"{classes[targets[row]]} -> {classes[like]}" for row, like in zip(ranked, likes, strict=True))
@@ -94,7 +94,7 @@ def _inseparable(data: DataFacts, found: Suspects) -> list[Finding]:
     ]
 
 
-def _not_looked_at(data: DataFacts) -> Finding:
+def _not_checked(data: DataFacts) -> Finding:
     return Finding(
         "label-noise",
         "note",

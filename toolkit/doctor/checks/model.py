@@ -1,4 +1,4 @@
-"""Checks of a finished model on held-out images: where it errs, what its confidences are worth, what it does not bear."""
+"""Checks of a trained model on held-out images: recall by class, calibration, robustness and the int8 file."""
 
 import math
 from collections.abc import Sequence
@@ -14,59 +14,62 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import export_with_max_effort, more_validation, train_again
 from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, paired_drop
 
-# Drops of accuracy under a mild change that matter, and that are a problem.
+# Drop of accuracy under a perturbation for a warning and for a problem.
 _DROP_WARNING, _DROP_PROBLEM = 0.05, 0.2
-# A calibration error beyond chance that matters.
+# Smallest expected calibration error for a warning, and simulated samples for its significance.
 _ECE = 0.03
 _ECE_DRAWS = 500
-# A class's recall this far below that of all others.
+# Recall below that of the other classes for a warning and for a problem.
 _RECALL_WARNING, _RECALL_PROBLEM = 0.1, 0.3
-# Accuracy that an int8 file may lose.
+# Largest acceptable loss of accuracy of an int8 file.
 _INT8_DROP = 0.01
-# Pictures shown of a finding.
+# Most images per finding.
 _SHOWN = 24
 
 
 def most_confident_errors(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions of the images given a wrong label, the most confident first."""
+    """Positions of the misclassified images, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != true)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
 def calibration_gap(confidences: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """The calibration error, and the one that honest confidences would exceed in one of a hundred such samples.
+    """Expected calibration error, and its 99 % quantile under perfect calibration.
 
-    Honest confidences: each image is right with the probability that is said of it (Vaicenavicius et al. 2019, arXiv
+    The quantile is estimated by drawing correctness from the confidences themselves (Vaicenavicius et al. 2019, arXiv
     1902.06977).
 
     Args:
-        confidences: (N,) of the predicted classes, 0..1.
-        correct: (N,) whether they are right.
+        confidences: (N,) confidences of the predicted classes, 0..1.
+        correct: (N,) whether the predictions are correct.
+
+    Returns:
+        The error of the predictions, and the error that calibrated predictions exceed in one of a hundred such samples.
     """
     rng = np.random.default_rng(0)
     draws = rng.random((_ECE_DRAWS, len(confidences))) < confidences
-    honest = [expected_calibration_error(confidences, row) for row in draws]
-    return expected_calibration_error(confidences, correct), float(np.quantile(honest, 0.99))
+    calibrated = [expected_calibration_error(confidences, row) for row in draws]
+    return expected_calibration_error(confidences, correct), float(np.quantile(calibrated, 0.99))
 
 
 def check_class_errors(facts: Facts) -> list[Finding]:
-    """A class that is recognized much worse than the others; the most confident errors in any case."""
-    field = facts.field
-    if field is None or not len(field.true):
+    """Classes of low recall; otherwise the most confident errors, as a note."""
+    model = facts.model
+    if model is None or not len(model.true):
         return []
-    names = _class_names(facts, field)
-    right = field.probabilities.argmax(axis=1) == field.true
-    order = most_confident_errors(field.probabilities, field.true)
+    names = _class_names(facts, model)
+    right = model.probabilities.argmax(axis=1) == model.true
+    order = most_confident_errors(model.probabilities, model.true)
     if not len(order):
         return []
-    worst = _worst_class(right, field.true)
+    worst = _worst_class(right, model.true)
     evidence: dict[str, Any] = {
-        "part": field.part,
+        "part": model.split,
         "images": len(right),
         "errors": len(order),
         "accuracy": float(right.mean()),
         "recall": {
-            names[label]: float(right[field.true == label].mean()) for label in sorted(set(field.true.tolist()))
+            names[label]: float(right[model.true == label].mean()) for label in sorted(set(model.true.tolist()))
         },
     }
     if worst is None:
@@ -74,33 +77,33 @@ def check_class_errors(facts: Facts) -> list[Finding]:
             Finding(
                 "class-errors",
                 "note",
-                f"{len(order)} of {len(right)} {field.part} images are given a wrong label; the most confident errors come first",
+                f"{len(order)} of {len(right)} {model.split} images are given a wrong label; the most confident errors come first",
                 "Look whether their labels are right, and what they have in common.",
                 evidence,
-                *_pictures(field, order, names),
+                *_items(model, order, names),
             )
         ]
     label, recall, others = worst
-    order = order[(field.true[order] == label) | (field.probabilities[order].argmax(axis=1) == label)]
-    confused = field.probabilities[(field.true == label) & ~right].argmax(axis=1)
+    order = order[(model.true[order] == label) | (model.probabilities[order].argmax(axis=1) == label)]
+    confused = model.probabilities[(model.true == label) & ~right].argmax(axis=1)
     mostly = names[int(np.bincount(confused).argmax())]
     gap = others - recall
     return [
         Finding(
             "class-errors",
             "problem" if gap >= _RECALL_PROBLEM else "warning",
-            f"{names[label]} is recognized in {recall:.0%} of {int((field.true == label).sum())} {field.part} images, the other "
+            f"{names[label]} is recognized in {recall:.0%} of {int((model.true == label).sum())} {model.split} images, the other "
             f"classes in {others:.0%}; it is mostly taken for {mostly}",
             _fix(facts.run, f"Add images of {names[label]}", balance="weights", monitor="val_macro_f1"),
             evidence | {"class": names[label], "class_recall": recall, "other_recall": others, "taken_for": mostly},
-            *_pictures(field, order, names),
+            *_items(model, order, names),
             weight=min(1.0, gap),
         )
     ]
 
 
 def _worst_class(right: npt.NDArray[np.bool_], true: npt.NDArray[np.int64]) -> tuple[int, float, float] | None:
-    """The class whose recall is furthest below that of the others together, where that is beyond chance."""
+    """The class whose recall is furthest below that of the others, its recall and theirs; None where none is beyond chance."""
     classes = sorted(set(true.tolist()))
     found: list[tuple[float, int, float, float]] = []
     z = NormalDist().inv_cdf(1 - 0.01 / max(1, len(classes)))
@@ -117,12 +120,12 @@ def _worst_class(right: npt.NDArray[np.bool_], true: npt.NDArray[np.int64]) -> t
 
 
 def check_calibration(facts: Facts) -> list[Finding]:
-    """Confidences that do not say how often the model is right."""
-    field = facts.field
-    if field is None or not len(field.true):
+    """Calibration: confidences against accuracy."""
+    model = facts.model
+    if model is None or not len(model.true):
         return []
-    confidences = field.probabilities.max(axis=1).astype(np.float64)
-    right = field.probabilities.argmax(axis=1) == field.true
+    confidences = model.probabilities.max(axis=1).astype(np.float64)
+    right = model.probabilities.argmax(axis=1) == model.true
     error, honest = calibration_gap(confidences, right)
     if not error > max(honest, _ECE):
         return []
@@ -132,7 +135,7 @@ def check_calibration(facts: Facts) -> list[Finding]:
         Finding(
             "calibration",
             "warning",
-            f"The model is {which}: it says {mean:.0%} on average and is right in {accuracy:.0%} of {len(right)} {field.part} "
+            f"The model is {which}: it says {mean:.0%} on average and is right in {accuracy:.0%} of {len(right)} {model.split} "
             f"images (calibration error {error:.3f}; honest confidences stay below {honest:.3f})",
             "Add validation images, which choose the temperature."
             if facts.run is None
@@ -143,7 +146,7 @@ def check_calibration(facts: Facts) -> list[Finding]:
                 "mean_confidence": mean,
                 "accuracy": accuracy,
                 "images": len(right),
-                "part": field.part,
+                "part": model.split,
             },
             weight=min(1.0, error),
         )
@@ -151,30 +154,30 @@ def check_calibration(facts: Facts) -> list[Finding]:
 
 
 def check_fragility(facts: Facts) -> list[Finding]:
-    """A mild change of the pictures that costs accuracy."""
-    field = facts.field
-    if field is None or not field.changed:
+    """Robustness: mild perturbations that cost accuracy."""
+    model = facts.model
+    if model is None or not model.perturbed:
         return []
-    right = field.probabilities.argmax(axis=1) == field.true
+    right = model.probabilities.argmax(axis=1) == model.true
     drops = {}
-    for name, probabilities in field.changed.items():
-        drops[name] = paired_drop(right, probabilities.argmax(axis=1) == field.true)
+    for name, probabilities in model.perturbed.items():
+        drops[name] = paired_drop(right, probabilities.argmax(axis=1) == model.true)
     bound = FALSE_ALARM_RATE / len(drops)
     clear = {name: drop for name, (drop, chance) in drops.items() if drop > _DROP_WARNING and chance < bound}
     if not clear:
         return []
     worst = max(clear, key=lambda name: clear[name])
-    after = field.changed[worst]
-    fell = right & (after.argmax(axis=1) != field.true)
+    after = model.perturbed[worst]
+    fell = right & (after.argmax(axis=1) != model.true)
     order = np.flatnonzero(fell)[np.argsort(-after[fell].max(axis=1), kind="stable")]
-    names = _class_names(facts, field)
+    names = _class_names(facts, model)
     severity: Severity = "problem" if clear[worst] >= _DROP_PROBLEM else "warning"
     more = f"; so do {', '.join(sorted(set(clear) - {worst}))}" if len(clear) > 1 else ""
     return [
         Finding(
             "fragile",
             severity,
-            f"A mild change costs accuracy: {worst} takes {right.mean():.1%} of {len(right)} {field.part} images to "
+            f"A mild change costs accuracy: {worst} takes {right.mean():.1%} of {len(right)} {model.split} images to "
             f"{right.mean() - clear[worst]:.1%}{more}",
             _fix_fragile(facts.run),
             {
@@ -183,11 +186,11 @@ def check_fragility(facts: Facts) -> list[Finding]:
                 "accuracy": float(right.mean()),
                 "drops": {name: drop for name, (drop, _) in drops.items()},
                 "images": len(right),
-                "part": field.part,
+                "part": model.split,
             },
-            tuple(field.paths[row] for row in order[:_SHOWN]),
+            tuple(model.paths[row] for row in order[:_SHOWN]),
             (),
-            tuple(f"{worst}: {_said(after[row], int(field.true[row]), names)}" for row in order[:_SHOWN]),
+            tuple(f"{worst}: {_prediction_text(after[row], int(model.true[row]), names)}" for row in order[:_SHOWN]),
             weight=min(1.0, clear[worst]),
         )
     ]
@@ -200,65 +203,65 @@ def _fix_fragile(run: RunFacts | None) -> str:
 
 
 def check_int8(facts: Facts) -> list[Finding]:
-    """An int8 file that answers differently, and where."""
-    field = facts.field
-    if field is None or field.int8 is None or not len(field.true):
+    """Agreement of an int8 file with its network, overall and by class."""
+    model = facts.model
+    if model is None or model.int8 is None or not len(model.true):
         return []
-    said, eight = field.probabilities.argmax(axis=1), field.int8.argmax(axis=1)
-    right = said == field.true
-    drop, chance = paired_drop(right, eight == field.true)
-    differs = said != eight
+    labels, int8_labels = model.probabilities.argmax(axis=1), model.int8.argmax(axis=1)
+    right = labels == model.true
+    drop, chance = paired_drop(right, int8_labels == model.true)
+    differs = labels != int8_labels
     agreement = float(1 - differs.mean())
-    names = _class_names(facts, field)
-    classes = sorted(set(field.true.tolist()))
-    by_class = {names[label]: float(1 - differs[field.true == label].mean()) for label in classes}
+    names = _class_names(facts, model)
+    classes = sorted(set(model.true.tolist()))
+    by_class = {names[label]: float(1 - differs[model.true == label].mean()) for label in classes}
     serious = drop > _INT8_DROP and chance < 0.01
-    gathered = _worst_class(~differs, field.true)
-    if not serious and gathered is None:
+    worst = _worst_class(~differs, model.true)
+    if not serious and worst is None:
         return []
     order = np.flatnonzero(differs)
-    order = order[np.argsort(-np.abs(field.probabilities - field.int8)[order].max(axis=1), kind="stable")]
-    where = f", most of it in {names[gathered[0]]} (same label on {gathered[1]:.0%})" if gathered is not None else ""
+    order = order[np.argsort(-np.abs(model.probabilities - model.int8)[order].max(axis=1), kind="stable")]
+    where = f", most of it in {names[worst[0]]} (same label on {worst[1]:.0%})" if worst is not None else ""
     again = "" if facts.run is None else export_with_max_effort(facts.run)
     return [
         Finding(
             "int8-gap",
             "problem" if serious else "warning",
-            f"The int8 file gives the same label on {agreement:.1%} of {len(said)} {field.part} images, and accuracy goes from "
-            f"{right.mean():.1%} to {(eight == field.true).mean():.1%}{where}",
+            f"The int8 file gives the same label on {agreement:.1%} of {len(labels)} {model.split} images, and accuracy goes from "
+            f"{right.mean():.1%} to {(int8_labels == model.true).mean():.1%}{where}",
             f"Try {again}" if again else "Export again with --effort max.",
             {
                 "agreement": agreement,
                 "agreement_by_class": by_class,
                 "accuracy_drop": drop,
-                "images": len(said),
-                "part": field.part,
+                "images": len(labels),
+                "part": model.split,
             },
-            tuple(field.paths[row] for row in order[:_SHOWN]),
+            tuple(model.paths[row] for row in order[:_SHOWN]),
             (),
-            tuple(f"int8: {_said(field.int8[row], int(field.true[row]), names)}" for row in order[:_SHOWN]),
+            tuple(f"int8: {_prediction_text(model.int8[row], int(model.true[row]), names)}" for row in order[:_SHOWN]),
         )
     ]
 
 
-def _class_names(facts: Facts, field: ModelFacts) -> tuple[str, ...]:
-    if facts.run is not None and len(facts.run.classes) == field.probabilities.shape[1]:
+def _class_names(facts: Facts, model: ModelFacts) -> tuple[str, ...]:
+    if facts.run is not None and len(facts.run.classes) == model.probabilities.shape[1]:
         return facts.run.classes
-    return tuple(str(index) for index in range(field.probabilities.shape[1]))
+    return tuple(str(index) for index in range(model.probabilities.shape[1]))
 
 
-def _pictures(
-    field: ModelFacts, order: npt.NDArray[np.int64], names: Sequence[str]
+def _items(
+    model: ModelFacts, order: npt.NDArray[np.int64], names: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[()], tuple[str, ...]]:
     shown = order[:_SHOWN]
     return (
-        tuple(field.paths[row] for row in shown),
+        tuple(model.paths[row] for row in shown),
         (),
-        tuple(_said(field.probabilities[row], int(field.true[row]), names) for row in shown),
+        tuple(_prediction_text(model.probabilities[row], int(model.true[row]), names) for row in shown),
     )
 
 
-def _said(probabilities: npt.NDArray[np.float32], true: int, names: Sequence[str]) -> str:
+def _prediction_text(probabilities: npt.NDArray[np.float32], true: int, names: Sequence[str]) -> str:
     given = int(probabilities.argmax())
     return f"{names[true]}, taken for {names[given]} ({probabilities[given]:.2f})"
 

@@ -1,4 +1,4 @@
-"""Can groups of pictures be told apart, and by how much more than chance? Linear classifiers that every picture is held out from."""
+"""Separability of groups of images: cross-validated ridge classifiers, against shuffled groups."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ import numpy as np
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from edgeclf.toolkit.doctor.statistics import best_balanced_accuracy, centred_within, rows_by_stratum, stratified_auc
 
-# Directions of features that are looked at, and shuffles that chance is estimated from.
+# Most principal components used, and shuffles that the null distribution is estimated from.
 _MAX_DIRECTIONS = 256
 _SHUFFLES = 60
 _FOLDS = 5
-# Strength of the ridge, in mean eigenvalues.
+# Ridge strength relative to the mean eigenvalue.
 _RIDGE = 0.1
-# Bins that a property is cut into, so that a linear classifier sees any dependence on it.
+# Bins per property, so that a linear classifier can use any dependence on it.
 _BINS = 10
 
 
 def principal_components(vectors: FloatArray) -> Float64Array:
-    """(N, D) the same pictures by the directions in which they differ most: what is left out is what few differ in.
+    """(N, D) scores of the first principal components, at most 256.
 
     Args:
-        vectors: (N, F).
+        vectors: (N, F) features.
     """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     if len(centred) < centred.shape[1]:
@@ -34,14 +34,14 @@ def principal_components(vectors: FloatArray) -> Float64Array:
 
 @dataclass(frozen=True)
 class Separability:
-    """How well two groups are told apart.
+    """Separability of two groups by a linear classifier.
 
     Attributes:
-        auc: Chance that a picture of the one group scores above one of the other, each held out; 0.5 is guessing.
-        accuracy: Mean of both groups' shares of right answers, the threshold where held-out scores do best.
-        chance_auc: Mean of `auc` with the groups shuffled.
-        z: By how many standard deviations of the shuffled ones `auc` is above them.
-        scores: (N,) held-out scores, higher for the group that is True.
+        auc: Area under the ROC curve of held-out scores; 0.5 is guessing.
+        accuracy: Balanced accuracy at the threshold that is best for the held-out scores.
+        chance_auc: Mean AUC with the groups shuffled.
+        z: `auc` minus `chance_auc`, in standard deviations of the shuffled AUCs.
+        scores: (N,) held-out scores, higher for members of the group.
     """
 
     auc: float
@@ -54,16 +54,16 @@ class Separability:
 def measure_separability(
     design: Float64Array, group: BoolArray, strata: IntArray | None = None, *, seed: int = 0
 ) -> Separability:
-    """How well a linear classifier tells two groups apart.
+    """Measures the separability of two groups by cross-validated ridge regression.
 
-    Ridge regression, whose shuffled groups, which say what chance gives, cost no more than a column each.
+    Shuffled groups, which give the null distribution, cost only a target column each.
 
     Args:
-        design: (N, F) what it may look at.
-        group: (N,) which group each picture is in; both must occur.
-        strata: (N,) classes: groups are compared, and shuffled, within each, so that another mix of classes is no
-            difference. None for one.
-        seed: Of the shuffles.
+        design: (N, F) design matrix.
+        group: (N,) membership of the group; both values must occur.
+        strata: (N,) classes within which groups are compared and shuffled, so that another class distribution is no
+            difference; None for one stratum.
+        seed: Seed of the shuffles.
     """
     strata = np.zeros(len(group), np.int64) if strata is None else strata
     generator = np.random.default_rng(seed)
@@ -87,15 +87,15 @@ def measure_separability(
 def held_out_scores(
     design: Float64Array, targets: Float64Array, strata: IntArray | None = None, *, seed: int = 0
 ) -> Float64Array:
-    """(N, T) predictions of ridge regression for each target, each picture's from four fifths that it is not in.
+    """(N, T) out-of-fold predictions of ridge regression, five folds.
 
-    Leaving single pictures out would order those that look alike by the answers they were not to know.
+    Leave-one-out would leak: its predictions order similar images by the very target that was left out.
 
     Args:
-        design: (N, F).
-        targets: (N, T).
-        strata: (N,) means within these are taken out of both, None for one.
-        seed: Of the fifths.
+        design: (N, F) design matrix.
+        targets: (N, T) targets.
+        strata: (N,) strata whose means are removed from both; None for one stratum.
+        seed: Seed of the folds.
     """
     strata = np.zeros(len(design), np.int64) if strata is None else strata
     directions, ridge = _directions(centred_within(design, strata))
@@ -107,23 +107,26 @@ def held_out_scores(
         held = directions[fold == number]
         gram = whole - held.T @ held + ridge * np.eye(directions.shape[1])
         scores[fold == number] = held @ np.linalg.solve(gram, answers - held.T @ wanted[fold == number])
-    # Equal pictures get equal scores, whatever the last digits say.
+    # Equal images get equal scores in spite of rounding.
     return np.round(scores, 9)
 
 
 def head_accuracies(
     vectors: Float64Array, labels: IntArray, other_vectors: Float64Array, other_labels: IntArray, *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How a linear head that learned the one part does on that part, held out, and on the other; and the drop's z.
+    """Balanced accuracy of a linear head on its own split, held out, and on another split.
 
-    Accuracies are means of the classes' own, over classes that both have, so that their mix does not matter.
+    Accuracies are means over the classes that both splits have, so that their class distributions do not matter.
 
     Args:
-        vectors: (N, F) features of what is learned.
-        labels: (N,) its classes.
-        other_vectors: (M, F) features of the other part.
-        other_labels: (M,) its classes.
-        seed: Of the folds.
+        vectors: (N, F) features that the head is trained on.
+        labels: (N,) their classes.
+        other_vectors: (M, F) features of the other split.
+        other_labels: (M,) their classes.
+        seed: Seed of the folds.
+
+    Returns:
+        Held-out accuracy on the own split, accuracy on the other, and their difference in standard deviations.
     """
     classes = np.unique(labels)
     mean = vectors.mean(axis=0)
@@ -150,7 +153,7 @@ def head_accuracies(
 
 
 def _mean_of_classes(right: BoolArray, labels: IntArray, classes: IntArray) -> tuple[float, float]:
-    """Mean of the classes' accuracies, and its variance (Agresti and Coull's, which is never nothing)."""
+    """Mean of the classes' accuracies, and its variance by Agresti and Coull, which is never zero."""
     shares, variances = [], []
     for label in classes:
         hits, count = int(right[labels == label].sum()), int((labels == label).sum())
@@ -161,7 +164,7 @@ def _mean_of_classes(right: BoolArray, labels: IntArray, classes: IntArray) -> t
 
 
 def _directions(centred: Float64Array) -> tuple[Float64Array, float]:
-    """(N, D) the directions in which the pictures differ most, and how strongly regression on them is to be held back."""
+    """(N, D) scores of the principal components, and ridge strength."""
     count = min(_MAX_DIRECTIONS, max(1, len(centred) // 4), centred.shape[1])
     values, vectors = np.linalg.eigh(centred.T @ centred)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
@@ -172,19 +175,19 @@ def _directions(centred: Float64Array) -> tuple[Float64Array, float]:
 
 
 def binned(columns: Float64Array) -> Float64Array:
-    """(N, B) one-hot bins of each property, at its deciles; values that are missing have a bin of their own.
+    """(N, B) one-hot encoded decile bins of each property; missing values have a bin of their own.
 
     Args:
-        columns: (N, P).
+        columns: (N, P) properties, NaN where missing.
     """
-    parts = []
+    encoded = []
     for values in columns.T:
-        there = values[~np.isnan(values)]
-        edges = np.unique(np.quantile(there, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(there) else np.empty(0)
+        present = values[~np.isnan(values)]
+        edges = np.unique(np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(present) else np.empty(0)
         bins = np.searchsorted(edges, values, side="right")
-        # Where one value makes up several bins' worth, it has one to itself, apart from what lies above it.
+        # A value as frequent as several bins has a bin of its own, apart from the values above it.
         bins = 2 * bins - np.isin(values, edges)
         bins[np.isnan(values)] = 2 * len(edges) + 1
         found = np.unique(bins)
-        parts.append((bins[:, None] == found[None, :]).astype(np.float64))
-    return np.concatenate(parts, axis=1)
+        encoded.append((bins[:, None] == found[None, :]).astype(np.float64))
+    return np.concatenate(encoded, axis=1)

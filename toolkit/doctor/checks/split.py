@@ -1,4 +1,4 @@
-"""Do train, validation and test belong together, and is the test part large enough to say anything?"""
+"""Checks of splits: class distributions that differ, and a test split too small for its accuracy to mean much."""
 
 import numpy as np
 
@@ -9,58 +9,59 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference
 
-# Chance below which a different mix of classes is no accident; a large difference counts if it may hardly be one.
-_BELIEVED, _HARDLY = 1e-3, 0.05
-# Share of the images that would have to change class for the mixes to be the same.
+# Significance of a difference in class distributions, and of a large one.
+_SIGNIFICANCE, _LARGE_SIGNIFICANCE = 1e-3, 0.05
+# Total variation distance for a warning, for a large difference and for a problem.
 _MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
-# Half the width of the interval for the accuracy.
+# Half width of the accuracy's 95 % interval for a warning and for a problem.
 _WIDE, _TOO_WIDE = 0.05, 0.15
-# What is assumed where no model was tested yet.
+# Accuracy assumed where no model was tested.
 _ASSUMED_ACCURACY = 0.9
 
 
-def _counts(data: DataFacts, part: str) -> IntArray:
-    return np.bincount(data.images.labels[data.images.rows_of(part)], minlength=len(data.classes))
+def _counts(data: DataFacts, split: str) -> IntArray:
+    return np.bincount(data.images.labels[data.images.rows_of(split)], minlength=len(data.classes))
 
 
-def _find_mix(facts: Facts) -> list[Finding]:
+def find_prior_shift(facts: Facts) -> list[Finding]:
+    """Class distributions of test or validation that differ from the training split's."""
     data = facts.data
     if data is None or not data.has_splits:
         return []
     train = _counts(data, "train")
     findings = []
-    for part, word in (("test", "test"), ("val", "validation")):
-        other = _counts(data, part)
-        # Classes that only one of them has are a finding of their own.
+    for split, word in (("test", "test"), ("val", "validation")):
+        other = _counts(data, split)
+        # Classes that only one of them has are findings of `hidden_class`.
         both = (train > 0) & (other > 0)
         distance, chance = class_mix_difference(train[both], other[both])
-        accident = _HARDLY if distance >= _MIX_LARGE else _BELIEVED
+        accident = _LARGE_SIGNIFICANCE if distance >= _MIX_LARGE else _SIGNIFICANCE
         if chance >= accident or distance < _MIX_WARNING / 2:
             continue
         severity: Severity = (
             "problem" if distance >= _MIX_PROBLEM else "warning" if distance >= _MIX_WARNING else "note"
         )
-        shares = {name: counts / counts[both].sum() for name, counts in (("train", train), (part, other))}
-        moved = int(np.argmax(np.where(both, np.abs(shares["train"] - shares[part]), -1.0)))
+        shares = {name: counts / counts[both].sum() for name, counts in (("train", train), (split, other))}
+        moved = int(np.argmax(np.where(both, np.abs(shares["train"] - shares[split]), -1.0)))
         findings.append(
             Finding(
                 cause="prior-shift",
                 severity=severity,
                 title=(
                     f"The {word} part has another mix of classes than the training part: {data.classes[moved]!r} is "
-                    f"{shares[part][moved]:.0%} of it and {shares['train'][moved]:.0%} of the training images"
+                    f"{shares[split][moved]:.0%} of it and {shares['train'][moved]:.0%} of the training images"
                 ),
                 fix=(
                     "Divide all images class by class (edgeclf train does, given one folder of class folders), or train with "
                     f"the classes in balance: `{command_line('train', data.given, '--balance', 'weights', '--run', 'RUN')}`"
                 ),
                 evidence={
-                    "part": part,
+                    "part": split,
                     "distance": round(distance, 4),
                     "chance": float(f"{chance:.2g}"),
                     "shares": {
                         data.classes[c]: {name: round(float(share[c]), 4) for name, share in shares.items()}
-                        for c in np.argsort(-np.abs(shares["train"] - shares[part]))[:10]
+                        for c in np.argsort(-np.abs(shares["train"] - shares[split]))[:10]
                     },
                 },
                 weight=min(1.0, distance),
@@ -69,22 +70,23 @@ def _find_mix(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _find_few(facts: Facts) -> list[Finding]:
-    data, field = facts.data, facts.field
-    part, images, accuracy = "test", 0, _ASSUMED_ACCURACY
-    if field is not None and len(field.true):
-        part, images = field.part, len(field.true)
-        accuracy = float((field.probabilities.argmax(axis=1) == field.true).mean())
+def find_few_test_images(facts: Facts) -> list[Finding]:
+    """Precision of the accuracy on the held-out images: its interval, and the difference that is detectable."""
+    data, model = facts.data, facts.model
+    split, images, accuracy = "test", 0, _ASSUMED_ACCURACY
+    if model is not None and len(model.true):
+        split, images = model.split, len(model.true)
+        accuracy = float((model.probabilities.argmax(axis=1) == model.true).mean())
     elif data is not None and data.has_splits:
-        part = "test" if len(data.images.rows_of("test")) else "val"
-        images = len(data.images.rows_of(part))
+        split = "test" if len(data.images.rows_of("test")) else "val"
+        images = len(data.images.rows_of(split))
     if not images:
         return []
     low, high = wilson_interval(accuracy * images, images, z=Z_95)
     half, difference = (high - low) / 2, detectable_difference(accuracy, images)
     severity: Severity = "problem" if half > _TOO_WIDE else "warning" if half > _WIDE else "note"
-    measured = "measured" if field is not None else "assumed"
-    word = "test" if part == "test" else "validation"
+    measured = "measured" if model is not None else "assumed"
+    word = "test" if split == "test" else "validation"
     return [
         Finding(
             cause="too-few",
@@ -99,7 +101,7 @@ def _find_few(facts: Facts) -> list[Finding]:
                 else "Take smaller differences between models for chance"
             ),
             evidence={
-                "part": part,
+                "part": split,
                 "images": images,
                 "accuracy": round(accuracy, 4),
                 "accuracy_is": measured,
@@ -118,9 +120,9 @@ CHECKS: tuple[Check, ...] = (
         causes=("prior-shift",),
         condition=(
             f"the class mix of test or validation differs from train's: total variation from {_MIX_WARNING:g} on (a problem from "
-            f"{_MIX_PROBLEM:g} on) where chi-square gives less than {_BELIEVED:g}, or from {_MIX_LARGE:g} on less than {_HARDLY:g}"
+            f"{_MIX_PROBLEM:g} on) where chi-square gives less than {_SIGNIFICANCE:g}, or from {_MIX_LARGE:g} on less than {_LARGE_SIGNIFICANCE:g}"
         ),
-        find=_find_mix,
+        find=find_prior_shift,
     ),
     Check(
         name="few-test-images",
@@ -130,6 +132,6 @@ CHECKS: tuple[Check, ...] = (
             f"the 95 % interval of the accuracy, measured or else {_ASSUMED_ACCURACY:.0%}, is wider than +-{100 * _WIDE:g} points "
             f"(a problem beyond +-{100 * _TOO_WIDE:g}); a note otherwise"
         ),
-        find=_find_few,
+        find=find_few_test_images,
     ),
 )

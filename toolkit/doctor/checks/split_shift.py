@@ -1,4 +1,4 @@
-"""Were the parts photographed, and prepared, alike? What differs between them within the classes, most fundamental first."""
+"""Check of covariate shift between splits: image properties compared within classes, most fundamental cause first."""
 
 from dataclasses import dataclass
 
@@ -19,33 +19,32 @@ from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import cliffs_delta, van_elteren_z
 
-# A difference is believed beyond this many standard deviations of chance: one clean comparison of 14 properties in a
-# thousand has one, since 28 values are tried at 6e-5 each.
-_BELIEVED = 4.0
-# How much oftener one part must have more than the other, beyond the margin, to be a warning, and a problem.
+# Significance in standard deviations: of clean comparisons, which try 28 values at 6e-5 each, two in a thousand exceed it.
+_SIGNIFICANT_Z = 4.0
+# Cliff's delta beyond the margin for a warning and for a problem.
 _WARNING, _PROBLEM = 0.3, 0.5
-# A more fundamental property explains those with up to so many times its own difference.
+# A more fundamental property explains others whose delta is up to this many times its own.
 _EXPLAINS = 2.0
-# What is told apart by features alone is worth a note from this area above chance's on.
+# AUC above that of shuffled splits from which on a shift in features alone is a note.
 _AUC_NOTE = 0.05
-# It matters if a quick head that learned the one part loses so much accuracy on the other, so many standard deviations.
-_LOSS, _LOSS_PROBLEM, _LOSS_BELIEVED = 0.03, 0.1, 3.0
-# A part, or a class of it, needs so many images to be compared.
+# Loss of a linear head's accuracy between splits for a warning and for a problem, and its significance.
+_LOSS, _LOSS_PROBLEM, _LOSS_Z = 0.03, 0.1, 3.0
+# Fewest images of a split for a comparison.
 _FEWEST = 10
 _SHOWN = 24
 
 
 @dataclass(frozen=True)
 class PropertyShift:
-    """By how much a part differs in one property from the training part.
+    """Shift of one property between a split and the training split.
 
     Attributes:
-        name: Of the property, a key of `FACTORS`.
-        factor: What was compared.
-        delta: Cliff's delta beyond the margin, -1..1, positive where the part has more.
-        z: Standard deviations beyond chance.
-        spread: Whether the distances from the training part's median differ, not the values.
-        medians: Of the training part and of the part, in the factor's shown property.
+        name: Name of the property, a key of `FACTORS`.
+        factor: The compared quantity.
+        delta: Cliff's delta beyond the factor's margin, -1..1, positive where the split has larger values.
+        z: Van Elteren's statistic in standard deviations.
+        spread: Whether distances from the training split's median were compared instead of values.
+        medians: Medians of the training split and of the split, in the factor's shown property.
     """
 
     name: str
@@ -56,17 +55,17 @@ class PropertyShift:
     medians: tuple[float, float]
 
 
-def compare_properties(images: ImageTable, part: IntArray, train: IntArray) -> list[PropertyShift]:
-    """What differs between two parts within classes, by cause and effect.
+def compare_properties(images: ImageTable, split: IntArray, train: IntArray) -> list[PropertyShift]:
+    """Properties that differ between a split and the training split within classes, most fundamental first.
 
     Args:
-        images: All of them.
-        part: Rows of the one part.
-        train: Rows of the other.
+        images: The image table.
+        split: Rows of the split.
+        train: Rows of the training split.
     """
-    rows = np.concatenate([part, train])
-    group, labels = np.arange(len(rows)) < len(part), images.labels[rows]
-    found = []
+    rows = np.concatenate([split, train])
+    group, labels = np.arange(len(rows)) < len(split), images.labels[rows]
+    shifts = []
     for name, factors in FACTORS.items():
         best: PropertyShift | None = None
         for factor in factors:
@@ -75,16 +74,16 @@ def compare_properties(images: ImageTable, part: IntArray, train: IntArray) -> l
             for spread in (False, True):
                 compared = _from_median(values, group, labels) if spread else values
                 delta, z = cliffs_delta(compared, group, labels, factor.margin), van_elteren_z(compared, group, labels)
-                # Parts of which one is more varied differ in both, and more clearly in the plain values if they moved.
+                # A more varied split differs in values and in distances; where it moved, more clearly in values.
                 if (
-                    abs(z) >= _BELIEVED
+                    abs(z) >= _SIGNIFICANT_Z
                     and delta * z > 0
                     and abs(delta) > abs(best.delta if best else 0.05) + 0.1 * spread
                 ):
                     best = PropertyShift(name, factor, delta, z, spread, medians)
         if best is not None:
-            found.append(best)
-    return found
+            shifts.append(best)
+    return shifts
 
 
 def _from_median(values: Float64Array, group: BoolArray, labels: IntArray) -> Float64Array:
@@ -97,17 +96,17 @@ def _from_median(values: Float64Array, group: BoolArray, labels: IntArray) -> Fl
 
 
 def _medians(values: Float64Array, group: BoolArray) -> tuple[float, float]:
-    found = [values[rows & np.isfinite(values)] for rows in (~group, group)]
-    return tuple(float(np.median(part)) if len(part) else float("nan") for part in found)  # type: ignore[return-value]
+    present = [values[rows & np.isfinite(values)] for rows in (~group, group)]
+    return tuple(float(np.median(side)) if len(side) else float("nan") for side in present)  # type: ignore[return-value]
 
 
-def root_cause(found: list[PropertyShift]) -> PropertyShift | None:
-    """The most fundamental of the differences that is large enough to explain the largest."""
-    for unseen in (False, True):
-        candidates = [difference for difference in found if (difference.name in NOT_IN_PIXELS) == unseen]
+def root_cause(shifts: list[PropertyShift]) -> PropertyShift | None:
+    """The most fundamental shift that is large enough to explain the largest one; None without shifts."""
+    for in_file_only in (False, True):
+        candidates = [shift for shift in shifts if (shift.name in NOT_IN_PIXELS) == in_file_only]
         if candidates:
-            largest = max(abs(difference.delta) for difference in candidates)
-            return next(difference for difference in candidates if abs(difference.delta) * _EXPLAINS >= largest)
+            largest = max(abs(shift.delta) for shift in candidates)
+            return next(shift for shift in candidates if abs(shift.delta) * _EXPLAINS >= largest)
     return None
 
 
@@ -116,68 +115,72 @@ def _find(facts: Facts) -> list[Finding]:
     if data is None or not data.has_splits:
         return []
     findings = []
-    for part in ("test", "val"):
-        rows, train = (_comparable(data, name) for name in (part, "train"))
+    for split in ("test", "val"):
+        rows, train = (_comparable(data, name) for name in (split, "train"))
         if min(len(rows), len(train)) < _FEWEST:
             continue
-        found = compare_properties(data.images, rows, train)
-        root = root_cause(found)
-        told = _told_by_features(data, rows, train)
+        shifts = compare_properties(data.images, rows, train)
+        root = root_cause(shifts)
+        shift = _feature_shift(data, rows, train)
         if root is not None:
-            findings.append(_by_property(data, part, rows, train, root, found, told))
-        elif told is not None and told.told.z >= _BELIEVED + 2 and told.told.auc - told.told.chance_auc >= _AUC_NOTE:
-            findings.append(_by_features(data, part, rows, train, told))
+            findings.append(_by_property(data, split, rows, train, root, shifts, shift))
+        elif (
+            shift is not None
+            and shift.separability.z >= _SIGNIFICANT_Z + 2
+            and shift.separability.auc - shift.separability.chance_auc >= _AUC_NOTE
+        ):
+            findings.append(_by_features(data, split, rows, train, shift))
     return findings
 
 
-def _comparable(data: DataFacts, part: str) -> IntArray:
-    """The part's pictures without those that are hidden among them."""
+def _comparable(data: DataFacts, split: str) -> IntArray:
+    """Rows of a split without those of hidden groups."""
     hidden = [item.rows for item in data.derived(find_hidden_groups)]
-    rows = data.images.rows_of(part)
+    rows = data.images.rows_of(split)
     return np.setdiff1d(rows, np.concatenate(hidden)) if hidden else rows
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a pretrained network makes of the difference between a part and the training part.
+class FeatureShift:
+    """Shift of pretrained features between a split and the training split.
 
     Attributes:
-        rows: Rows of the images, of both.
-        told: How well it tells the parts apart.
-        accuracy: Of a quick head on the training part, held out.
-        accuracy_part: On the other part.
-        loss_z: Standard deviations of the loss.
+        rows: Rows of the images of both splits.
+        separability: Separability of the splits.
+        accuracy: Held-out accuracy of a linear head on the training split.
+        accuracy_split: Its accuracy on the split.
+        loss_z: Loss of accuracy in standard deviations.
     """
 
     rows: IntArray
-    told: Separability
+    separability: Separability
     accuracy: float
-    accuracy_part: float
+    accuracy_split: float
     loss_z: float
 
     @property
     def severity(self) -> Severity:
-        """By what a quick head loses."""
-        loss = self.accuracy - self.accuracy_part
-        if loss < _LOSS or self.loss_z < _LOSS_BELIEVED:
+        """Severity by the linear head's loss of accuracy."""
+        loss = self.accuracy - self.accuracy_split
+        if loss < _LOSS or self.loss_z < _LOSS_Z:
             return "note"
         return "problem" if loss >= _LOSS_PROBLEM else "warning"
 
     def evidence(self) -> dict[str, float]:
-        """Figures for a finding."""
+        """Evidence of a finding."""
         return {
-            "domain_auc_features": round(self.told.auc, 3),
-            "domain_auc_features_chance": round(self.told.chance_auc, 3),
+            "domain_auc_features": round(self.separability.auc, 3),
+            "domain_auc_features_chance": round(self.separability.chance_auc, 3),
             "head_accuracy_train": round(self.accuracy, 4),
-            "head_accuracy_part": round(self.accuracy_part, 4),
+            "head_accuracy_part": round(self.accuracy_split, 4),
         }
 
 
-def _reduced(data: DataFacts) -> Float64Array:
+def _principal_features(data: DataFacts) -> Float64Array:
     return principal_components(data.features.vectors) if data.features is not None else np.empty((0, 0))
 
 
-def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen | None:
+def _feature_shift(data: DataFacts, rows: IntArray, train: IntArray) -> FeatureShift | None:
     if data.features is None:
         return None
     shown = np.isin(data.features.rows, np.concatenate([rows, train]))
@@ -185,12 +188,14 @@ def _told_by_features(data: DataFacts, rows: IntArray, train: IntArray) -> Seen 
     group, labels = np.isin(table_rows, rows), data.images.labels[table_rows]
     if min(group.sum(), (~group).sum()) < _FEWEST:
         return None
-    vectors = data.derived(_reduced)[shown]
-    told = measure_separability(vectors, group, labels)
-    return Seen(table_rows, told, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group]))
+    vectors = data.derived(_principal_features)[shown]
+    separability = measure_separability(vectors, group, labels)
+    return FeatureShift(
+        table_rows, separability, *head_accuracies(vectors[~group], labels[~group], vectors[group], labels[group])
+    )
 
 
-def _told_by_properties(images: ImageTable, rows: IntArray, train: IntArray) -> Separability:
+def _property_separability(images: ImageTable, rows: IntArray, train: IntArray) -> Separability:
     both = np.concatenate([rows, train])
     columns = [
         f.values(images)[both] for name, factors in FACTORS.items() if name not in NOT_IN_PIXELS for f in factors
@@ -200,25 +205,25 @@ def _told_by_properties(images: ImageTable, rows: IntArray, train: IntArray) -> 
     )
 
 
-_WORDS = {"val": "validation", "test": "test"}
+_SPLIT_NAMES = {"val": "validation", "test": "test"}
 
 
 def _by_property(
     data: DataFacts,
-    part: str,
+    split: str,
     rows: IntArray,
     train: IntArray,
     root: PropertyShift,
-    found: list[PropertyShift],
-    told: Seen | None,
+    shifts: list[PropertyShift],
+    shift: FeatureShift | None,
 ) -> Finding:
     images = data.images
     size = abs(root.delta)
     severity: Severity = "problem" if size >= _PROBLEM else "warning" if size >= _WARNING else "note"
     if root.name in NOT_IN_PIXELS:
         severity = "warning" if root.name == "format" and size >= _PROBLEM else "note"
-    elif told is not None:
-        severity = min(severity, told.severity, key=SEVERITIES.index)
+    elif shift is not None:
+        severity = min(severity, shift.severity, key=SEVERITIES.index)
     how = "more varied in" if root.spread and root.delta > 0 else "less varied in" if root.spread else ""
     words = f"{how} {root.name}" if how else root.factor.more if root.delta > 0 else root.factor.less
     unit = f" {root.factor.unit}" if root.factor.unit else ""
@@ -226,23 +231,23 @@ def _by_property(
     values = root.factor.values(images)
     outward = np.abs(values - np.nanmedian(values[train])) if root.spread else np.sign(root.delta) * values
     worst = rows[np.argsort(-np.nan_to_num(outward[rows], nan=-np.inf), kind="stable")][:_SHOWN]
-    by_properties = _told_by_properties(images, rows, train)
+    by_properties = _property_separability(images, rows, train)
     return Finding(
         cause="split-shift",
         severity=severity,
-        title=f"The {_WORDS[part]} images are {words} than the training images ({figures})",
+        title=f"The {_SPLIT_NAMES[split]} images are {words} than the training images ({figures})",
         fix=_fix(data, root.name),
         evidence={
-            "part": part,
+            "part": split,
             "property": root.name,
             "direction": "varied" if root.spread else "more" if root.delta > 0 else "less",
             "delta": round(root.delta, 3),
             "z": round(root.z, 1),
             "median": round(root.medians[1], 4),
             "train_median": round(root.medians[0], 4),
-            "also_different": {d.name: round(d.delta, 3) for d in found if d.name != root.name},
+            "also_different": {d.name: round(d.delta, 3) for d in shifts if d.name != root.name},
             "domain_auc_properties": round(by_properties.auc, 3),
-            **(told.evidence() if told else {}),
+            **(shift.evidence() if shift else {}),
             "images": [len(rows), len(train)],
         },
         items=tuple(images.paths[row] for row in worst),
@@ -253,25 +258,25 @@ def _by_property(
     )
 
 
-def _by_features(data: DataFacts, part: str, rows: IntArray, train: IntArray, seen: Seen) -> Finding:
-    order = seen.rows[np.argsort(-seen.told.scores, kind="stable")]
+def _by_features(data: DataFacts, split: str, rows: IntArray, train: IntArray, shift: FeatureShift) -> Finding:
+    order = shift.rows[np.argsort(-shift.separability.scores, kind="stable")]
     most = order[np.isin(order, rows)][:_SHOWN]
     loss = (
-        f"; a quick head that has {seen.accuracy:.1%} there has {seen.accuracy_part:.1%} here"
-        if seen.severity != "note"
+        f"; a quick head that has {shift.accuracy:.1%} there has {shift.accuracy_split:.1%} here"
+        if shift.severity != "note"
         else ", which costs a quick head no accuracy"
     )
     return Finding(
         cause="split-shift",
-        severity=seen.severity,
+        severity=shift.severity,
         title=(
-            f"The {_WORDS[part]} images show something else than the training images: a pretrained network tells them apart "
-            f"(AUC {seen.told.auc:.2f}, {seen.told.chance_auc:.2f} by chance){loss}"
+            f"The {_SPLIT_NAMES[split]} images show something else than the training images: a pretrained network tells them apart "
+            f"(AUC {shift.separability.auc:.2f}, {shift.separability.chance_auc:.2f} by chance){loss}"
         ),
         fix=_fix(data, "content"),
-        evidence={"part": part, "property": "content", **seen.evidence(), "images": [len(rows), len(train)]},
+        evidence={"part": split, "property": "content", **shift.evidence(), "images": [len(rows), len(train)]},
         items=tuple(data.images.paths[row] for row in most),
-        weight=min(1.0, seen.told.auc),
+        weight=min(1.0, shift.separability.auc),
     )
 
 
@@ -293,7 +298,7 @@ CHECKS: tuple[Check, ...] = (
         causes=("split-shift",),
         condition=(
             f"within classes, a property of one part's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
-            f"than smaller (a problem from {_PROBLEM:.0%} on) and {_BELIEVED:g} standard deviations beyond chance; or the features of "
+            f"than smaller (a problem from {_PROBLEM:.0%} on) and {_SIGNIFICANT_Z:g} standard deviations beyond chance; or the features of "
             f"a pretrained network tell them apart and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
         ),
         find=_find,

@@ -1,4 +1,4 @@
-"""Which labels the pictures contradict, by what a model says that has not seen them: confident learning on frozen features."""
+"""Label issues by confident learning: out-of-sample probabilities of a logistic regression on frozen features."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,31 +11,30 @@ from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
 from edgeclf.toolkit.doctor.facts import DataFacts
 
 FOLDS = 5
-# An image is suspect only where another class has this probability: its own then has less than 0.3.
+# Probability of another class from which on a label may be suspect; its own class then has less than 0.3.
 CONFIDENT = 0.7
-# Labels of a class are judged only where this share of its images is surely of that class: otherwise it may be the
-# features that do not know it.
+# Fraction of a class's images that must be predicted confidently for its labels to be judged: below it, the features may not
+# represent the class.
 KNOWN_CLASS_FRACTION = 0.5
-# Directions of the features that are kept: more cost time and tell no more.
+# Principal components of the features that are used; more cost time without effect.
 _DIRECTIONS = 256
-# Images that the regularization is chosen on.
-_CHOOSE_ON = 2_000
+# Most images for the choice of the regularization.
+_TUNING_IMAGES = 2_000
 _STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Suspects:
-    """What the out-of-sample probabilities say about the labels.
+    """Label issues of the images that have features.
 
     Attributes:
-        rows: (M,) positions in the image table of the images that were looked at.
-        classes: (K,) positions in the data's classes of the classes that were looked at.
-        probabilities: (M, K) out of sample.
+        rows: (M,) rows of the judged images in the image table.
+        classes: (K,) class indices of the judged classes.
+        probabilities: (M, K) out-of-sample probabilities.
         flagged: (M,) whether the label is suspect.
-        undecided: Number of images whose own class has 1 - `CONFIDENT` .. `CONFIDENT`.
-        inseparable: Pairs of positions in `classes` that the features hardly tell apart, at least one of which they know
-            too little for its labels to be judged.
-        too_small: Positions in the data's classes of those with too few images to say anything.
+        undecided: Number of images whose labelled class has a probability between 1 - `CONFIDENT` and `CONFIDENT`.
+        inseparable: Pairs of positions in `classes` that the features hardly separate, at least one of which is not judged.
+        too_small: Class indices with too few images to be judged.
     """
 
     rows: IntArray
@@ -48,9 +47,10 @@ class Suspects:
 
 
 def find_suspects(data: DataFacts) -> Suspects | None:
-    """The images whose labels are suspect; computed once. None where there are no features, or no two classes to compare.
+    """Finds suspect labels; None where there are no features, or fewer than two classes with enough images.
 
-    Copies of one picture are predicted together, so that none vouches for the label of another.
+    Copies of one image are in the same fold, so that none supports the label of another. Use it through
+    `DataFacts.derived`, since it takes seconds.
 
     Raises:
         MissingPackageError: scikit-learn or cleanlab is not installed.
@@ -69,9 +69,9 @@ def find_suspects(data: DataFacts) -> Suspects | None:
     classes = present[counts >= FOLDS]
     if len(classes) < 2:
         return None
-    looked_at = np.isin(labels, classes)
-    rows, vectors = rows[looked_at], vectors[looked_at]
-    targets = np.searchsorted(classes, labels[looked_at])
+    judged = np.isin(labels, classes)
+    rows, vectors = rows[judged], vectors[judged]
+    targets = np.searchsorted(classes, labels[judged])
     probabilities = out_of_sample(vectors, targets, groups[rows])
     flagged, inseparable, undecided = judge_labels(probabilities, targets)
     return Suspects(
@@ -88,19 +88,19 @@ def out_of_sample(vectors: FloatArray, targets: IntArray, groups: IntArray, seed
 
     Args:
         vectors: (M, F) features.
-        targets: (M,) 0..K-1, each at least `FOLDS` times in different groups.
-        groups: (M,) the same number for copies.
-        seed: Of the folds.
+        targets: (M,) labels 0..K-1, each in at least `FOLDS` different groups.
+        groups: (M,) group numbers, the same for copies of one image.
+        seed: Seed of the folds.
 
     Returns:
-        (M, K), rows sum to 1.
+        (M, K) probabilities, rows sum to 1.
     """
     folds = _folds(targets, groups, seed)
     features = _projected(vectors)
-    some = np.random.default_rng(seed).permutation(len(targets))[:_CHOOSE_ON]
+    some = np.random.default_rng(seed).permutation(len(targets))[:_TUNING_IMAGES]
     everything = np.ones(len(targets), bool)
     count = int(targets.max()) + 1
-    # A class that the sample misses in some fold would count as certainly wrong.
+    # A class that the sample misses in some fold would have probability 0.
     if len(some) == len(targets) or _complete(targets[some], folds[some], count):
         choose = some
     else:
@@ -116,26 +116,30 @@ def out_of_sample(vectors: FloatArray, targets: IntArray, groups: IntArray, seed
     believed = first[np.arange(len(targets)), targets] >= 1.0 - CONFIDENT
     if not _complete(targets[believed], folds[believed], count):
         return first
-    # Cleaner labels bear a weaker regularization.
+    # Cleaner labels allow a weaker regularization.
     again = [_predicted(features, targets, folds, believed, strength * factor) for factor in (1.0, 3.0, 10.0)]
     losses = [_log_loss(found[believed], targets[believed]) for found in again]
     return again[int(np.argmin(losses))]
 
 
 def judge_labels(probabilities: Float64Array, targets: IntArray) -> tuple[BoolArray, tuple[tuple[int, int], ...], int]:
-    """Which labels are suspect, which classes cannot be told apart, and how many images are undecided.
+    """Suspect labels, inseparable classes and undecided images, from out-of-sample probabilities.
 
     A label is suspect where confident learning counts it as an issue (cleanlab, `filter_by="both"`) and another class has a
-    probability of `CONFIDENT`. Labels of a class that the features hardly know are not judged. Classes that overlap, with labels that are right, leave about as many images undecided as they
-    have on the wrong side, or more: fewer would mean that the density of a class grows beyond the border.
+    probability of `CONFIDENT` or more. Labels of a class that the features hardly represent are not judged. Overlapping
+    classes with correct labels have at least about as many undecided images as images on the wrong side: fewer would mean
+    that the density of a class grows beyond the border.
 
     Args:
-        probabilities: (M, K) out of sample.
-        targets: (M,) 0..K-1.
+        probabilities: (M, K) out-of-sample probabilities.
+        targets: (M,) labels 0..K-1.
+
+    Returns:
+        (M,) whether each label is suspect, pairs of inseparable classes, and the number of undecided images.
     """
     positions = np.arange(len(targets))
-    # As if the classes were equally frequent: otherwise the images of a rare class that resembles a frequent one would all
-    # contradict their label.
+    # Probabilities for equally frequent classes: otherwise all images of a rare class that resembles a frequent one would
+    # be suspect.
     probabilities = probabilities / np.bincount(targets, minlength=probabilities.shape[1])
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     looks_like = probabilities.argmax(axis=1)
@@ -160,7 +164,7 @@ def _confident_issues(probabilities: Float64Array, targets: IntArray) -> BoolArr
     except ImportError as error:
         raise _missing(error) from error
     with warnings.catch_warnings():
-        # It says so where a class is never predicted.
+        # cleanlab warns where a class is never predicted.
         warnings.simplefilter("ignore")
         return np.asarray(find_label_issues(targets, probabilities, filter_by="both", n_jobs=1), bool)
 
@@ -175,7 +179,7 @@ def _missing(error: ImportError) -> MissingPackageError:
 
 
 def _folds(targets: IntArray, groups: IntArray, seed: int) -> IntArray:
-    """(M,) 0..FOLDS-1: of every class the same share in each, copies in the same."""
+    """(M,) folds 0..FOLDS-1, stratified by class; copies of one image share a fold."""
     generator = np.random.default_rng(seed)
     fold_of: dict[int, int] = {}
     for target in np.unique(targets):
@@ -186,12 +190,12 @@ def _folds(targets: IntArray, groups: IntArray, seed: int) -> IntArray:
 
 
 def _complete(targets: IntArray, folds: IntArray, count: int) -> bool:
-    """Whether every class remains when any fold is left out."""
+    """Whether every class occurs outside of each fold."""
     return all(len(np.unique(targets[folds != fold])) == count for fold in range(FOLDS))
 
 
 def _projected(vectors: FloatArray) -> Float64Array:
-    """(M, at most 256): standardized, along the directions in which the features vary most; no label is looked at."""
+    """(M, D) standardized features on their first principal components, at most 256; labels are not used."""
     standard = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-6)
     if standard.shape[1] <= _DIRECTIONS:
         return np.asarray(standard, np.float64)
@@ -202,16 +206,16 @@ def _projected(vectors: FloatArray) -> Float64Array:
 def _predicted(
     features: Float64Array, targets: IntArray, folds: IntArray, used: BoolArray, strength: float
 ) -> Float64Array:
-    """(M, K): each fold by a regression on the used images of the others."""
+    """(M, K) out-of-sample probabilities: each fold predicted by a logistic regression on the `used` images of the others."""
     try:
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise _missing(error) from error
     probabilities = np.zeros((len(targets), int(targets.max()) + 1))
-    # On a busy machine BLAS threads wait for each other longer than they compute: 16 times the CPU time was measured.
+    # On a busy machine BLAS threads spend most of their time waiting for each other.
     with warnings.catch_warnings(), threadpool_limits(limits=1):
-        # A hundred steps are near enough where it has not converged.
+        # Where a hundred steps do not converge they are close enough.
         warnings.simplefilter("ignore")
         for fold in range(FOLDS):
             seen, asked = used & (folds != fold), folds == fold

@@ -1,16 +1,16 @@
-"""Files: what training would refuse, what cannot be read, and what could not be looked at."""
+"""Checks of usability: data that training refuses, unreadable files, and facts that could not be gathered."""
 
 from collections import Counter
 
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, split_remedy
 
-# Unreadable files are lost to training: from this share on they change what is measured.
-_PROBLEM_SHARE = 0.01
+# Fraction of unreadable files from which on they are a problem: training leaves them out, which changes what is measured.
+_PROBLEM_FRACTION = 0.01
 
 
 def find_refused(facts: Facts) -> list[Finding]:
-    """What training would say instead of training."""
+    """Data that training would refuse, with training's own error."""
     data = facts.data
     if data is None or data.refusal is None:
         return []
@@ -27,7 +27,7 @@ def find_refused(facts: Facts) -> list[Finding]:
 
 
 def find_unreadable(facts: Facts) -> list[Finding]:
-    """Files that training leaves out."""
+    """Image files that cannot be decoded, which training leaves out."""
     data = facts.data
     if data is None or not data.unreadable:
         return []
@@ -36,7 +36,7 @@ def find_unreadable(facts: Facts) -> list[Finding]:
     return [
         Finding(
             cause="unreadable",
-            severity="problem" if count >= _PROBLEM_SHARE * total else "warning",
+            severity="problem" if count >= _PROBLEM_FRACTION * total else "warning",
             title=f"{count} of {total} files cannot be read, such as {data.unreadable[0][0]}: {data.unreadable[0][1]}",
             fix="Copy them again or remove them; training leaves them out",
             evidence={"count": count, "files": total, "reasons": dict(Counter(why for _, why in data.unreadable))},
@@ -48,7 +48,7 @@ def find_unreadable(facts: Facts) -> list[Finding]:
 
 
 def find_unchecked(facts: Facts) -> list[Finding]:
-    """What the other checks could not see."""
+    """Facts that are missing, so that other checks cannot judge: labels, images outside the sample, features."""
     data = facts.data
     if data is None:
         return []
@@ -63,15 +63,15 @@ def find_unchecked(facts: Facts) -> list[Finding]:
                 evidence={"labels": False},
             )
         )
-    if data.listed is not None:
+    if data.sampled_from is not None:
         seen = len(data.images) + len(data.unreadable)
         found.append(
             Finding(
                 cause="unchecked",
                 severity="note",
-                title=f"Only {seen:,} of {data.listed:,} images were looked at, of every class in every part the same share",
+                title=f"Only {seen:,} of {data.sampled_from:,} images were looked at, of every class in every part the same share",
                 fix="Leave out --max-images to look at all",
-                evidence={"looked_at": seen, "images": data.listed},
+                evidence={"looked_at": seen, "images": data.sampled_from},
             )
         )
     if data.why_no_features is not None and len(data.images):
@@ -94,7 +94,7 @@ CHECKS: tuple[Check, ...] = (
         "unreadable",
         "files",
         ("unreadable",),
-        f"a file named like an image cannot be decoded whole; a problem from {_PROBLEM_SHARE:.0%} of the files on",
+        f"a file named like an image cannot be decoded whole; a problem from {_PROBLEM_FRACTION:.0%} of the files on",
         find_unreadable,
     ),
     Check(

@@ -1,1 +1,1 @@
-"""Gathers the facts about data and runs that the checks judge."""
+"""Gathering of facts: reads images, run folders and models; judges nothing."""

@@ -1,4 +1,4 @@
-"""Facts of a data set: every picture opened once for its properties, and a sample of them shown to a pretrained network."""
+"""Facts of a data set: one scan of every image, and features of a sample by a pretrained network."""
 
 import os
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from edgeclf.training.data.dataset import Dataset, Sample, discover_dataset
 from edgeclf.training.data.training_data import assign_splits, check_every_class_is_readable
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
-# Pictures that the pretrained network is shown at most: beyond this many, a sample of every class in every part.
+# Most images that features are computed of; of larger data sets a sample, even over classes and splits.
 MAX_FEATURES = 10_000
-# Of images whose classes cannot be told.
+# Label of images in a data set without classes.
 _NO_LABEL = -1
 
 
@@ -34,23 +34,22 @@ def gather_data(
     max_features: int = MAX_FEATURES,
     seed: int = 0,
     cache_folder: CacheFolder | None = None,
-    memory: ScanCache | None = None,
+    scan_cache: ScanCache | None = None,
     progress: Progress,
 ) -> DataFacts:
-    """Gathers a data set's facts.
+    """Gathers the facts of a data set.
 
     Args:
         data: Folder or CSV, as `discover_dataset` takes it; a folder of images without classes gives facts without
             classes.
-        samples: Its samples with their parts, where a run says which those are; None lists them.
-        root: What the samples' paths are relative to; None with `samples` None.
-        max_images: Pictures that are looked at, of every class in every part the same share; None for all.
-        max_features: Pictures that the pretrained network is shown; 0 for none.
-        seed: Of the samples.
-        cache_folder: Where preprocessed pictures and features are kept, which a training then finds; None takes the
-            default.
-        memory: What was seen of pictures before; None remembers nothing.
-        progress: Told how many pictures are done.
+        samples: Samples with their splits, as a run recorded them; None to discover them.
+        root: Folder that the samples' paths are relative to; None with `samples` None.
+        max_images: Number of images scanned, the same fraction of every class in every split; None for all.
+        max_features: Number of images that features are computed of; 0 for none.
+        seed: Seed of the samples.
+        cache_folder: Cache of preprocessed images and features, shared with training; None for the default folder.
+        scan_cache: Records and features of images scanned before, extended by this call; None for none.
+        progress: Reports how many images are done.
 
     Raises:
         DatasetError: There are no images at all.
@@ -68,34 +67,36 @@ def gather_data(
     classes = dataset.labels if labelled else ()
     number = {label: position for position, label in enumerate(classes)}
     labels = np.array([number.get(sample.label, _NO_LABEL) for sample in dataset.samples], np.int64)
-    parts = np.array([NO_SPLIT if s.split is None else SPLITS.index(s.split) for s in dataset.samples], np.int64)
-    chosen = sample_rows(labels, parts, len(labels) if max_images is None else max_images, seed)
-    looked = scan_images([dataset.root / dataset.samples[row].path for row in chosen], progress, memory)
-    rows = chosen[looked.rows]
+    splits = np.array([NO_SPLIT if s.split is None else SPLITS.index(s.split) for s in dataset.samples], np.int64)
+    chosen = sample_rows(labels, splits, len(labels) if max_images is None else max_images, seed)
+    records = scan_images([dataset.root / dataset.samples[row].path for row in chosen], progress, scan_cache)
+    rows = chosen[records.rows]
     if refusal is None and samples is None:
-        unseen = {dataset.samples[chosen[position]].path for position, _ in looked.unreadable}
+        unseen = {dataset.samples[chosen[position]].path for position, _ in records.unreadable}
         refusal = _why_refused(data, dataset, unseen)
     facts = DataFacts(
         given=str(data),
         root=dataset.root,
         classes=classes,
-        images=_table(dataset, rows, labels, parts, looked),
-        unreadable=tuple((dataset.samples[chosen[position]].path, why) for position, why in looked.unreadable),
+        images=_table(dataset, rows, labels, splits, records),
+        unreadable=tuple((dataset.samples[chosen[position]].path, why) for position, why in records.unreadable),
         refusal=refusal,
         features=None,
-        has_splits=bool((parts != NO_SPLIT).any()),
-        listed=len(labels) if len(chosen) < len(labels) else None,
+        has_splits=bool((splits != NO_SPLIT).any()),
+        sampled_from=len(labels) if len(chosen) < len(labels) else None,
     )
     if not labelled:
         return facts
-    return with_features(facts, max_features, seed=seed, cache_folder=cache_folder, memory=memory, progress=progress)
+    return with_features(
+        facts, max_features, seed=seed, cache_folder=cache_folder, scan_cache=scan_cache, progress=progress
+    )
 
 
 def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
-    """The images of data whose classes cannot be told.
+    """The images of a data set without classes, unlabelled.
 
     Raises:
-        DatasetError: The refusal itself, where there is nothing to look at.
+        DatasetError: `refusal` itself, where there are no images either.
     """
     # os.path, because Path raises for some impossible names.
     if os.path.isdir(data):  # noqa: PTH112
@@ -111,7 +112,7 @@ def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
 
 
 def _why_refused(data: Path, dataset: Dataset, unreadable: set[str]) -> str | None:
-    """Training's own sentence, None where it would not refuse."""
+    """Error message of a training on this data; None where training would accept it."""
     try:
         discover_dataset(data)
         split = assign_splits(dataset)
@@ -126,48 +127,48 @@ def _table(
     dataset: Dataset,
     rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
-    parts: npt.NDArray[np.int64],
-    looked: ImageRecords,
+    splits: npt.NDArray[np.int64],
+    records: ImageRecords,
 ) -> ImageTable:
     return ImageTable(
         paths=tuple(dataset.samples[row].path for row in rows),
         labels=labels[rows],
-        parts=parts[rows],
-        digests=looked.digests,
-        formats=looked.formats,
-        properties=looked.properties,
-        thumbnails=looked.thumbnails,
+        splits=splits[rows],
+        digests=records.digests,
+        formats=records.formats,
+        properties=records.properties,
+        thumbnails=records.thumbnails,
     )
 
 
 def with_features(
     facts: DataFacts,
-    most: int,
+    max_features: int,
     *,
     seed: int,
     cache_folder: CacheFolder | None,
-    memory: ScanCache | None = None,
+    scan_cache: ScanCache | None = None,
     progress: Progress,
 ) -> DataFacts:
-    """The facts with the features of a sample of the pictures, if the pretrained network is installed.
+    """The facts with features of a sample of the images, or the reason why there are none.
 
     Args:
-        facts: Without features.
-        most: Pictures in the sample at most, 0 for none.
-        seed: Of the sample.
-        cache_folder: Where features are kept; None takes the default.
-        memory: Features computed before; None remembers nothing.
-        progress: Told how many pictures are done.
+        facts: Facts without features.
+        max_features: Size of the sample, 0 for none.
+        seed: Seed of the sample.
+        cache_folder: Cache of features; None for the default folder.
+        scan_cache: Features computed before, extended by this call; None for none.
+        progress: Reports how many images are done.
 
     Raises:
         OutputError: The cache cannot be written.
     """
-    rows = sample_rows(facts.images.labels, facts.images.parts, most, seed)
-    if not most:
+    rows = sample_rows(facts.images.labels, facts.images.splits, max_features, seed)
+    if not max_features:
         return replace(facts, why_no_features="the pretrained network was not asked")
     if not len(rows):
         return facts
-    known = {} if memory is None else memory.vectors
+    known = {} if scan_cache is None else scan_cache.vectors
     digests = [facts.images.digests[row] for row in rows]
     missing = [position for position, digest in enumerate(digests) if digest not in known]
     try:
@@ -176,27 +177,37 @@ def with_features(
     except MissingPackageError as error:
         return replace(facts, why_no_features=str(error))
     vectors = {missing[position]: vector for position, vector in zip(readable, found, strict=True)}
-    if memory is not None:
-        memory.vectors.update({digests[n]: vector for n, vector in vectors.items()})
+    if scan_cache is not None:
+        scan_cache.vectors.update({digests[n]: vector for n, vector in vectors.items()})
     vectors.update({n: known[digest] for n, digest in enumerate(digests) if n not in vectors and digest in known})
-    # A file that went away since it was looked at has none.
-    there = sorted(vectors)
-    if not there:
+    # A file that was deleted after the scan has none.
+    present = sorted(vectors)
+    if not present:
         return facts
-    matrix = np.stack([vectors[n] for n in there])
-    return replace(facts, features=Features(rows[there], matrix, DEFAULT_ARCHITECTURE))
+    matrix = np.stack([vectors[n] for n in present])
+    return replace(facts, features=Features(rows[present], matrix, DEFAULT_ARCHITECTURE))
 
 
 def sample_rows(
-    labels: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], most: int, seed: int
+    labels: npt.NDArray[np.int64], splits: npt.NDArray[np.int64], max_rows: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """At most `most` positions, ascending: of every class in every part the same share, but never none."""
-    if len(labels) <= most:
+    """Stratified sample: about the same fraction of every class in every split, at least one image of each.
+
+    Args:
+        labels: (N,) class indices.
+        splits: (N,) positions in `SPLITS`, or `NO_SPLIT`.
+        max_rows: Size of the sample; 0 for none.
+        seed: Seed.
+
+    Returns:
+        Positions in `labels`, ascending.
+    """
+    if len(labels) <= max_rows:
         return np.arange(len(labels))
-    share = most / len(labels)
+    fraction = max_rows / len(labels)
     generator = np.random.default_rng(seed)
     chosen = []
-    for key in sorted(set(zip(labels.tolist(), parts.tolist(), strict=True))):
-        rows = np.flatnonzero((labels == key[0]) & (parts == key[1]))
-        chosen.append(generator.permutation(rows)[: max(1, int(len(rows) * share))] if most else rows[:0])
+    for key in sorted(set(zip(labels.tolist(), splits.tolist(), strict=True))):
+        rows = np.flatnonzero((labels == key[0]) & (splits == key[1]))
+        chosen.append(generator.permutation(rows)[: max(1, int(len(rows) * fraction))] if max_rows else rows[:0])
     return np.sort(np.concatenate(chosen))

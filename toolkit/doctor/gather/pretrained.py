@@ -1,4 +1,4 @@
-"""What a pretrained network makes of some images, kept in the cache that a training uses."""
+"""Features of images by the default pretrained backbone, through the cache that training uses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ from edgeclf.training.options import DEFAULT_ARCHITECTURE
 def pretrained_features(
     paths: Sequence[Path], *, cache_folder: CacheFolder | None, progress: Progress
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """What the default architecture's pretrained backbone makes of images.
+    """Features of images by the pretrained backbone of the default architecture.
 
     Args:
-        paths: The files.
-        cache_folder: Where preprocessed pictures and features are kept; None takes the default.
-        progress: Told how many are done.
+        paths: (N,) image files.
+        cache_folder: Cache of preprocessed images and features; None for the default folder.
+        progress: Reports how many are done.
 
     Returns:
-        (M,) positions of the readable images, and their (M, F) features.
+        (M,) int64 positions of the readable images in `paths`, and their (M, F) float32 features.
 
     Raises:
         MissingPackageError: The weights' package is not installed.

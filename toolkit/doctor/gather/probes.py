@@ -1,4 +1,4 @@
-"""Experiments on a run's images: how well plain features tell its classes apart, and what mild changes do to pictures."""
+"""Measurements for runs: a linear probe on pretrained features, and mild perturbations of images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,12 +8,13 @@ import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray, UInt8Array
 
-# Ridge strength next to the mean squared length of a feature vector: features of a pretrained network are many more than
-# the images here, and a head without it would fit any labels.
+# Ridge strength relative to the mean squared length of a feature vector: there are many more features than images here, so
+# that an unregularized head would fit any labels.
 _RIDGE = 0.1
 
 NOISE_SIGMA = 8.0
-_SHIFT, _KEPT = 0.06, 0.9
+# Translation and side of the crop as fractions of the image's side.
+_SHIFT, _CROP = 0.06, 0.9
 
 
 def _add_noise(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
@@ -36,12 +37,12 @@ def _shift(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
 
 def _crop(image: UInt8Array) -> UInt8Array:
     height, width = image.shape[:2]
-    top, left = (round(side * (1 - _KEPT) / 2) for side in (height, width))
+    top, left = (round(side * (1 - _CROP) / 2) for side in (height, width))
     inner = image[top : height - top, left : width - left]
     return np.asarray(cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-# Mild changes that any camera makes, to images of the size the network takes; the blur is one of 1 px at 224 px.
+# Mild perturbations as any camera causes them, of images in the network's input size; the blur has a sigma of 1 px at 224 px.
 PERTURBATIONS: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Array]] = {
     "brightness x0.8": lambda image, _: cv2.convertScaleAbs(image, alpha=0.8),
     "brightness x1.25": lambda image, _: cv2.convertScaleAbs(image, alpha=1.25),
@@ -54,36 +55,35 @@ PERTURBATIONS: Mapping[str, Callable[[UInt8Array, np.random.Generator], UInt8Arr
 
 
 def perturb_images(images_rgb: UInt8Array, name: str, seed: int = 0) -> UInt8Array:
-    """Images as the field might show them.
+    """Applies one mild perturbation to every image.
 
     Args:
         images_rgb: (N, H, W, 3) uint8 RGB.
         name: A key of `PERTURBATIONS`.
-        seed: Of noise and shifts.
+        seed: Seed of noise and translations.
 
     Returns:
-        (N, H, W, 3) uint8 RGB, new arrays.
+        (N, H, W, 3) uint8 RGB, a new array.
     """
     rng = np.random.default_rng(seed)
     return np.stack([np.asarray(PERTURBATIONS[name](image, rng), np.uint8) for image in images_rgb])
 
 
 def measure_linear_probe(vectors: FloatArray, labels: IntArray, training: BoolArray, classes: int) -> dict[str, Any]:
-    """What a linear head on the features of a pretrained network makes of the same images and labels.
+    """Accuracy of a linear probe: ridge regression from features to one-hot targets.
 
-    The head is ridge regression to one-hot targets. Each training image is judged by the head fitted without it: the
-    leave-one-out residual of a ridge regression is e_i / (1 - H_ii) (Allen 1974, the PRESS statistic).
+    On training images the accuracy is leave-one-out, by the residual e_i / (1 - H_ii) of a ridge regression (Allen 1974, the
+    PRESS statistic).
 
     Args:
         vectors: (N, F) float32 features.
-        labels: (N,) classes.
-        training: (N,) whether the image is one of the training part; the others are of the validation part.
-        classes: C.
+        labels: (N,) class indices.
+        training: (N,) True for images of the training split, False for those of the validation split.
+        classes: Number of classes.
 
     Returns:
-        For the training images, left out one by one, `training_images`, `training_accuracy` and `training_chance` (the
-        largest class's share), and for the validation images, judged by the head fitted to all training images,
-        `validation_images`, `validation_accuracy` and `validation_chance`.
+        `training_images`, `training_accuracy` (leave-one-out) and `training_chance` (fraction of the largest class), and the
+        same for `validation`, predicted by the probe that is fitted to all training images.
     """
     scaled = (vectors - vectors[training].mean(axis=0)) / (vectors[training].std(axis=0) + 1e-6)
     own, other = scaled[training].astype(np.float64), scaled[~training].astype(np.float64)
@@ -93,15 +93,15 @@ def measure_linear_probe(vectors: FloatArray, labels: IntArray, training: BoolAr
     mean = targets.mean(axis=0)
     dual = inverse @ (targets - mean)
     left_out = targets - dual / np.diag(inverse)[:, None]
-    found: dict[str, Any] = _judge("training", left_out, labels[training])
-    return found | _judge("validation", other @ own.T @ dual + mean, labels[~training])
+    found: dict[str, Any] = _accuracy("training", left_out, labels[training])
+    return found | _accuracy("validation", other @ own.T @ dual + mean, labels[~training])
 
 
-def _judge(part: str, scores: Float64Array, labels: IntArray) -> dict[str, Any]:
+def _accuracy(split: str, scores: Float64Array, labels: IntArray) -> dict[str, Any]:
     if not len(labels):
         return {}
     return {
-        f"{part}_images": len(labels),
-        f"{part}_accuracy": float((scores.argmax(axis=1) == labels).mean()),
-        f"{part}_chance": float(np.bincount(labels).max() / len(labels)),
+        f"{split}_images": len(labels),
+        f"{split}_accuracy": float((scores.argmax(axis=1) == labels).mean()),
+        f"{split}_chance": float(np.bincount(labels).max() / len(labels)),
     }

@@ -1,4 +1,4 @@
-"""Simple properties of a picture and its file: what a network might learn instead of the object, and what differs between cameras."""
+"""Image and file properties: brightness, sharpness, noise, compression and others that differ between cameras and set-ups."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,18 +10,18 @@ from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.images.header import ImageHeader
 from edgeclf.runtime.images.preprocess import resize
 
-# Short side of the copy that what does not depend on resolution is measured on.
+# Short side in pixels of the downscaled copy for properties that do not depend on resolution.
 _SHORT_SIDE = 256
-# Side of the centre that is looked at pixel by pixel: blur and compression show at the picture's own resolution only.
+# Side in pixels of the central crop at full resolution, where blur and compression show.
 _CENTRE = 512
-# Share of the sides that a corner patch has.
+# Side of a corner patch as a fraction of the image's side.
 _CORNER = 0.08
-# What is left of a picture whose luma is a plane.
+# Zero on planes; Immerkaer's filter.
 _PLANES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-# A line along an edge is border where the standard deviation of its pixels is no larger: a frame saved as JPEG rings.
+# Largest standard deviation of a border line's pixels; above zero, because frames saved as JPEG ring.
 _UNIFORM = 5.0
 
-# Every property, in words for tables; brightness and colours in 0..255 units.
+# Properties with a description of each; brightness and colours in units of 0..255.
 PROPERTIES: Mapping[str, str] = {
     "file_bytes": "file size in bytes",
     "bytes_per_pixel": "file size for each pixel",
@@ -33,32 +33,35 @@ PROPERTIES: Mapping[str, str] = {
     "jpeg_quality": "quality setting of the JPEG encoder, 1..100, by its quantization tables; none for other formats",
     "brightness": "mean luma",
     "contrast": "standard deviation of the luma",
-    "dark_share": "share of pixels with a luma below 10",
-    "bright_share": "share of pixels with a luma above 245",
+    "dark_share": "fraction of pixels with a luma below 10",
+    "bright_share": "fraction of pixels with a luma above 245",
     "saturation": "mean saturation (HSV)",
     "red": "mean of the red channel",
     "green": "mean of the green channel",
     "blue": "mean of the blue channel",
-    "channel_spread": "mean difference between the largest and the smallest channel: about 0 for grey pictures",
-    "sharpness": "logarithm of the variance of the Laplacian, picture shrunk to a short side of 256 pixels",
-    "fine_sharpness": "logarithm of the variance of the Laplacian over that of the luma, at the picture's own resolution",
-    "high_frequency": "share of the spectral energy above half the highest frequency, at the picture's own resolution",
-    "blockiness": "steps across the borders of 8 x 8 blocks over those inside, at the picture's own resolution",
+    "channel_spread": "mean difference between the largest and the smallest channel: about 0 for grey images",
+    "sharpness": "logarithm of the variance of the Laplacian, image shrunk to a short side of 256 pixels",
+    "fine_sharpness": "logarithm of the variance of the Laplacian over that of the luma, at the image's own resolution",
+    "high_frequency": "fraction of the spectral energy above half the highest frequency, at the image's own resolution",
+    "blockiness": "steps across the borders of 8 x 8 blocks over those inside, at the image's own resolution",
     "edge_sharpness": "steepest edges (99th percentile of the gradient) over those at half the resolution, as a power of two: "
     "near 0 where edges are crisp, -1 where they are blurred",
-    "noise": "noise in units of the luma where the picture is smoothest (10th percentile of 8 x 8 blocks)",
-    "border": "share of the picture that is a frame of one colour",
+    "noise": "noise in units of the luma where the image is smoothest (10th percentile of 8 x 8 blocks)",
+    "border": "fraction of the image that is a frame of one colour",
     "corner_spread": "largest difference between the four corners' mean luma and that of their neighbourhood",
 }
 
 
 def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) -> dict[str, float]:
-    """The properties of one picture, see `PROPERTIES`.
+    """Measures the properties of one image.
 
     Args:
         image_bgr: (H, W, 3) uint8 BGR, upright.
-        header: Of its file.
-        data: Its file.
+        header: Header of its file.
+        data: Bytes of its file.
+
+    Returns:
+        Value by name, see `PROPERTIES`; NaN where a property is not defined for the file.
     """
     height, width = image_bgr.shape[:2]
     scale = min(1.0, _SHORT_SIDE / min(height, width))
@@ -70,7 +73,7 @@ def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) 
         cv2.max(cv2.max(channels[0], channels[1]), channels[2]), cv2.min(cv2.min(channels[0], channels[1]), channels[2])
     )
     brightness, deviation = cv2.meanStdDev(luma)
-    # The share of each of the 256 levels: several properties at once.
+    # Histogram of the 256 levels, for several properties at once.
     levels = np.bincount(luma.ravel(), minlength=256) / luma.size
     return {
         "file_bytes": float(len(data)),
@@ -98,10 +101,10 @@ def measure_properties(image_bgr: UInt8Array, header: ImageHeader, data: bytes) 
 
 
 def jpeg_quality(data: bytes) -> float:
-    """The quality setting, 1..100, whose luma table the file's resembles most; NaN where it has none.
+    """Quality setting of a JPEG file's encoder, 1..100, estimated from its luma quantization table; NaN without a table.
 
     The tables of the Independent JPEG Group scale with S = 5000 / q below q = 50, and 200 - 2 q from there on, in percent
-    of the table in ITU-T T.81, annex K; encoders with tables of their own get the q of the same mean.
+    of the table in ITU-T T.81, annex K; an encoder with another table gets the q of the same mean.
     """
     table = _luma_table(data)
     if table is None:
@@ -112,7 +115,7 @@ def jpeg_quality(data: bytes) -> float:
 
 
 def _luma_table(data: bytes) -> IntArray | None:
-    """The first quantization table, 64 values."""
+    """(64,) first quantization table; None where there is none before the scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
@@ -133,7 +136,7 @@ def _luma_table(data: bytes) -> IntArray | None:
 
 
 def _centre(image_bgr: UInt8Array) -> UInt8Array:
-    """The luma of the middle, at its own resolution, beginning at a multiple of eight pixels."""
+    """Luma of the central crop at full resolution, aligned to JPEG's 8 x 8 blocks."""
     height, width = image_bgr.shape[:2]
     top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in (height, width))
     return np.asarray(cv2.cvtColor(image_bgr[top : top + _CENTRE, left : left + _CENTRE], cv2.COLOR_BGR2GRAY), np.uint8)
@@ -155,11 +158,11 @@ def _fine(luma: UInt8Array) -> dict[str, float]:
 
 
 def _edge_sharpness(luma: UInt8Array) -> float:
-    """Blur makes an edge steeper where it is shrunk; contrast, and mild noise, change both resolutions alike."""
+    """Log2 ratio of the steepest gradients at full and at half resolution; contrast and mild noise change both alike."""
     if min(luma.shape) < 16:
         return float("nan")
     half = resize(luma[..., None], (luma.shape[0] // 2, luma.shape[1] // 2))
-    # Half a step of the luma keeps blank pictures from dividing by nothing.
+    # Half a step of the luma keeps blank images from a division by zero.
     steepest = [_steepest(values) + 0.5 for values in (luma, half)]
     return float(np.log2(steepest[0] / steepest[1]))
 
@@ -173,7 +176,7 @@ def _steepest(luma: UInt8Array) -> float:
 
 
 def _noise(luma: UInt8Array) -> float:
-    """Standard deviation of Gaussian noise, by the filter of Immerkaer (CVIU 64, 1996), which gives nothing on planes."""
+    """Standard deviation of Gaussian noise by Immerkaer's filter (CVIU 64, 1996), 10th percentile over 8 x 8 blocks."""
     if min(luma.shape) < 16:
         return float("nan")
     detail = np.abs(cv2.filter2D(luma, cv2.CV_32F, _PLANES)) * (np.sqrt(np.pi / 2.0) / 6.0)
@@ -185,7 +188,7 @@ def _high_frequency(luma: UInt8Array) -> float:
     if min(luma.shape) < 16:
         return float("nan")
     window, counted, high = _spectrum_weights(luma.shape[0], luma.shape[1])
-    # A real transform in single precision, packed into the picture's own size: several times quicker than NumPy's.
+    # OpenCV's packed real transform in single precision is several times faster than NumPy's.
     packed = cv2.dft((luma - np.float32(cv2.mean(luma)[0])) * window)
     energy = cv2.multiply(packed, packed)
     total = float(np.multiply(energy, counted, out=packed).sum(dtype=np.float64))
@@ -194,14 +197,14 @@ def _high_frequency(luma: UInt8Array) -> float:
 
 @lru_cache(maxsize=16)
 def _spectrum_weights(height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """A window that keeps the picture's edges from looking like detail, and how often each packed number counts.
+    """Hann window, and weights that turn OpenCV's packed real spectrum into sums over half the plane.
 
     Column 0 holds the rows' frequencies from 0 to the highest, real and imaginary parts in turn, as does the last column
     of an even width; in the columns between lie, in turn, the real and imaginary parts for all the rows' frequencies
     (OpenCV's packed format). The sums are those over half the plane, which the other half repeats.
 
     Returns:
-        (height, width) each: the window, how often a number counts, and the same for high frequencies alone.
+        (height, width) each: window, weight of each packed number, and its weight in the sum over high frequencies.
     """
     window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     rows, half_rows = np.abs(np.fft.fftfreq(height)), (np.arange(height) + 1) // 2 / height
@@ -229,7 +232,7 @@ def _blockiness(luma: UInt8Array) -> float:
 
 
 def _border_share(luma: UInt8Array) -> float:
-    """Share of the area outside the rectangle that is left when lines of one colour are taken from all four sides."""
+    """Fraction of the area that uniform lines along the four sides take up."""
     height, width = luma.shape
     left_over = []
     for values in (luma, luma.T):
@@ -239,7 +242,7 @@ def _border_share(luma: UInt8Array) -> float:
 
 
 def _corner_spread(luma: UInt8Array) -> float:
-    """A mark in a corner stands out from what is beside it."""
+    """Largest difference of mean luma between a corner patch and its surroundings."""
     rows, columns = (max(2, round(_CORNER * side)) for side in luma.shape)
     found = []
     for flipped in (luma, luma[::-1], luma[:, ::-1], luma[::-1, ::-1]):

@@ -1,4 +1,4 @@
-"""Facts of a training and of its model: what the run folder records, and what running its network on some images gives."""
+"""Facts of a training and of its model: the run folder's records, and measurements with its network on samples of images."""
 
 import csv
 import functools
@@ -31,24 +31,24 @@ from edgeclf.training.run.folder import Run, load_run, read_divergence
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# Images that are looked at inside the network, that its accuracy is measured on anew, that plain features are made of, and
-# that changes are tried on.
-PROBED, MEASURED, YARDSTICK, FIELD = 96, 256, 600, 300
+# Sizes of the samples: training images whose activations are recorded, training images for the accuracy in inference mode,
+# training and validation images of the linear probe, and held-out images for predictions.
+ACTIVATION_IMAGES, ACCURACY_IMAGES, LINEAR_PROBE_IMAGES, HELD_OUT_IMAGES = 96, 256, 600, 300
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A run folder that was opened.
+    """An opened run folder, finished or not, with access to its images and its network.
 
     Attributes:
         folder: The run folder.
         document: Its `run.json`.
-        samples: Which images trained, validated and tested.
-        root: What their paths are relative to.
-        run: The finished run; None where the training is not finished, or diverged at once.
+        samples: The run's images with their splits.
+        root: Folder that the samples' paths are relative to.
+        run: The finished run; None where the training is not finished, or diverged in its first epoch.
         cache_folder: Where preprocessed images and features are kept; None takes the default.
-        progress: Told of each stage.
+        progress: Reports stages.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class OpenedRun:
 
     @functools.cached_property
     def infer(self) -> Inference:
-        """Images to probabilities."""
+        """Inference with the network as it is exported, from uint8 RGB images to probabilities."""
         from edgeclf.export.keras_backend import inference_of
         from edgeclf.training.inspect.fast_inference import quick_inference
         from edgeclf.training.qat.model import simulated_network
@@ -76,20 +76,20 @@ class OpenedRun:
         if self.run is None:
             raise ValueError("an unfinished run has no model")
         if (simulated := simulated_network(self.model, self.run.spec)) is not None:
-            # What was trained and calibrated, and what its file is to give.
+            # Quantization-aware training: the simulated network was calibrated, and is what the file reproduces.
             return inference_of(simulated)
         height, width = self.run.spec.preprocess.size_hw
         noise = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
         return quick_inference(self.run, self.model, noise, cache_folder=self.cache_folder, progress=self.progress)
 
-    def sample(self, parts: Sequence[str], most: int, seed: int) -> list[Sample]:
-        """At most `most` images of some parts, drawn at random, in their order."""
-        there = [number for number, sample in enumerate(self.samples) if sample.split in parts]
-        chosen = np.random.default_rng([seed, most]).permutation(len(there))[:most]
-        return [self.samples[there[position]] for position in sorted(chosen)]
+    def sample(self, splits: Sequence[str], max_images: int, seed: int) -> list[Sample]:
+        """Random sample of the images of some splits, in their recorded order."""
+        members = [number for number, sample in enumerate(self.samples) if sample.split in splits]
+        chosen = np.random.default_rng([seed, max_images]).permutation(len(members))[:max_images]
+        return [self.samples[members[position]] for position in sorted(chosen)]
 
     def read(self, samples: Sequence[Sample]) -> tuple[CachedImages, list[Sample]]:
-        """Images as the network takes them, and the samples that could be read."""
+        """Preprocessed images, and the samples that could be read, one for each of them."""
         if self.run is None:
             raise ValueError("an unfinished run has no preprocessing")
         paths = [self.root / sample.path for sample in samples]
@@ -97,7 +97,7 @@ class OpenedRun:
         return cached, [samples[row] for row in cached.rows]
 
     def predict(self, images_rgb: "npt.NDArray[np.uint8]", stage: str) -> "npt.NDArray[np.float32]":
-        """(N, C) float32 probabilities."""
+        """(N, C) float32 probabilities of (N, H, W, 3) uint8 RGB images, in batches."""
         found = []
         for start in range(0, len(images_rgb), _BATCH):
             found.append(self.infer(images_rgb[start : start + _BATCH]))
@@ -108,16 +108,16 @@ class OpenedRun:
 def open_run(
     folder: Path, *, data: Path | None = None, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
 ) -> OpenedRun:
-    """Opens a run folder, whatever its training came to.
+    """Opens the folder of a finished, unfinished or diverged run.
 
     Args:
         folder: The run folder.
-        data: Where its data is now; None where it was.
+        data: Present location of its data; None for the recorded one.
         cache_folder: Where preprocessed images and features are kept; None takes the default.
-        progress: Told of each stage.
+        progress: Reports stages.
 
     Raises:
-        RunFolderError: There is none, or a file in it is damaged.
+        RunFolderError: The folder holds no run, or a file in it is damaged.
     """
     unfinished = (folder / run_folder.CHECKPOINT_FILE).is_file() and not (folder / run_folder.SPEC_FILE).is_file()
     run = None if unfinished or read_divergence(folder) is not None else load_run(folder)
@@ -135,11 +135,11 @@ def open_run(
 
 
 def gather_run(opened: OpenedRun, *, seed: int = 0) -> RunFacts:
-    """Gathers a training's facts.
+    """Gathers the facts of a training.
 
     Args:
         opened: The run.
-        seed: Of the samples that the network is run on.
+        seed: Seed of the samples of images.
 
     Raises:
         RunFolderError: A file of the run is damaged.
@@ -155,42 +155,45 @@ def gather_run(opened: OpenedRun, *, seed: int = 0) -> RunFacts:
         record=_record(opened, options),
         classes=classes,
         counts={
-            part: dict(sorted(Counter(s.label for s in opened.samples if s.split == part).items())) for part in SPLITS
+            split: dict(sorted(Counter(s.label for s in opened.samples if s.split == split).items()))
+            for split in SPLITS
         },
         probes=_probe(opened, classes, seed),
     )
 
 
-def gather_model(opened: OpenedRun, *, int8: Path | None = None, most: int = FIELD, seed: int = 0) -> ModelFacts | None:
-    """Runs a run's network on held-out images, as they are and mildly changed.
+def gather_model(
+    opened: OpenedRun, *, int8: Path | None = None, max_images: int = HELD_OUT_IMAGES, seed: int = 0
+) -> ModelFacts | None:
+    """Predicts held-out images, unchanged and perturbed, with a run's network.
 
     Args:
         opened: The run.
-        int8: Its int8 file; None for none.
-        most: Images at most.
-        seed: Of which images, and of their changes.
+        int8: Path of its int8 file; None for none.
+        max_images: Size of the sample of held-out images.
+        seed: Seed of the sample and of the perturbations.
 
     Returns:
-        The facts; None where there is no network, or its images are gone.
+        The predictions; None where there is no network, or its images are gone.
 
     Raises:
-        EdgeclfError: The int8 file cannot be run, or is that of another network.
+        EdgeclfError: The int8 file cannot be run, or has other labels than the run.
     """
     if opened.run is None or not opened.root.is_dir():
         return None
-    part = "test" if any(sample.split == "test" for sample in opened.samples) else "val"
+    split = "test" if any(sample.split == "test" for sample in opened.samples) else "val"
     try:
-        cached, samples = opened.read(opened.sample((part,), most, seed))
+        cached, samples = opened.read(opened.sample((split,), max_images, seed))
     except (InputError, DatasetError):
         return None
     images = cached.images[:]
     index = {label: position for position, label in enumerate(opened.run.spec.labels)}
     return ModelFacts(
-        part="test" if part == "test" else "validation",
+        split="test" if split == "test" else "validation",
         paths=tuple(sample.path for sample in samples),
         true=np.array([index[sample.label] for sample in samples], np.int64),
         probabilities=opened.predict(images, "held-out images"),
-        changed={
+        perturbed={
             name: opened.predict(perturb_images(images, name, seed), f"changed: {name}") for name in PERTURBATIONS
         },
         int8=None if int8 is None else _int8_probabilities(opened.run, int8, images),
@@ -210,7 +213,7 @@ def _int8_probabilities(run: Run, path: Path, images: "npt.NDArray[np.uint8]") -
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `history.csv`, numbers as numbers; none where there is no such file."""
+    """Rows of a `history.csv`, numbers as numbers; none where the file does not exist."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -239,12 +242,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _as_named(path: Path) -> str:
-    """A path as a user would type it: below the current folder, relative to it."""
+    """Path for a command to paste: relative to the current folder where it lies below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
-    """What was trained how: `training` of the spec, or what the options come to; and what suits the architecture."""
+    """How the run was trained: options resolved, the recipe's usual values (`suits`), ending and best epoch."""
     resolved = resolve_options(options)
     diverged = read_divergence(opened.folder)
     training: dict[str, Any] = dict(opened.run.spec.training or {}) if opened.run is not None else {}
@@ -266,7 +269,7 @@ def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
 
 
 def _brings_validation(opened: OpenedRun) -> bool:
-    """Whether the data set says itself which images validate, so that no other share of them can be asked for."""
+    """Whether the data set has a validation split of its own, so that `--val-fraction` would do nothing."""
     try:
         dataset = discover_dataset(Path(opened.document.get("data", opened.root)), for_training=False)
     except EdgeclfError:
@@ -275,26 +278,26 @@ def _brings_validation(opened: OpenedRun) -> bool:
 
 
 def _probe(opened: OpenedRun, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """What running the network gives; what cannot be done is named under `missing`."""
+    """Measurements on samples of the run's images; `missing` has the reason where some cannot be made."""
     probes: dict[str, Any] = {}
     if not opened.root.is_dir():
         return {"missing": f"the images are no longer in {opened.root}"}
     try:
-        probes["yardstick"] = _yardstick(opened, classes, seed)
+        probes["linear_probe"] = _linear_probe(opened, classes, seed)
         if opened.run is None:
             return probes
-        cached, samples = opened.read(opened.sample(("train",), MEASURED, seed))
+        cached, samples = opened.read(opened.sample(("train",), ACCURACY_IMAGES, seed))
         images = cached.images[:]
         if not _is_frozen(opened.run):
             from edgeclf.training.inspect.activations import probe_network
 
-            probes["network"] = probe_network(opened.model, images[:PROBED], opened.progress).to_json()
+            probes["network"] = probe_network(opened.model, images[:ACTIVATION_IMAGES], opened.progress).to_json()
         index = {label: position for position, label in enumerate(classes)}
         true = np.array([index[sample.label] for sample in samples], np.int64)
         right = opened.predict(images, "training images").argmax(axis=1) == true
         probes["training"] = {"images": len(true), "accuracy": float(right.mean())}
     except EdgeclfError as error:
-        # Images that are gone, a package that is not installed: the other facts stand.
+        # Images are gone or a package is not installed: the other facts are still of use.
         probes["missing"] = str(error)
     return probes
 
@@ -304,9 +307,11 @@ def _is_frozen(run: Run) -> bool:
     return bool(training.get("freezes_backbone")) and not training.get("fine_tune")
 
 
-def _yardstick(opened: OpenedRun, classes: tuple[str, ...], seed: int) -> dict[str, Any] | None:
-    """What a head on plain features makes of the same images; None where the pretrained network is not installed."""
-    chosen = opened.sample(("train",), YARDSTICK * 2 // 3, seed) + opened.sample(("val",), YARDSTICK // 3, seed)
+def _linear_probe(opened: OpenedRun, classes: tuple[str, ...], seed: int) -> dict[str, Any] | None:
+    """Accuracy of a linear probe on the run's images; None where the pretrained network is not installed."""
+    chosen = opened.sample(("train",), LINEAR_PROBE_IMAGES * 2 // 3, seed) + opened.sample(
+        ("val",), LINEAR_PROBE_IMAGES // 3, seed
+    )
     paths = [opened.root / sample.path for sample in chosen]
     try:
         rows, vectors = pretrained_features(paths, cache_folder=opened.cache_folder, progress=opened.progress)

@@ -1,4 +1,4 @@
-"""Every picture of a data set opened once: whether it can be read, its properties, and a thumbnail."""
+"""Scan of image files: digest, format, properties and thumbnail of each, or the reason why it cannot be read."""
 
 import hashlib
 import tempfile
@@ -23,11 +23,11 @@ from edgeclf.training.prefetch import map_ahead
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """What is kept of one picture.
+    """Scan result of one image.
 
     Attributes:
-        digest: Of its file's bytes.
-        format: `jpeg`, `png`, ...
+        digest: Digest of the file's bytes.
+        format: File format: `jpeg`, `png`, ...
         properties: (P,) float64, in the order of `PROPERTIES`.
         thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 BGR.
     """
@@ -40,28 +40,28 @@ class ImageRecord:
 
 @dataclass
 class ScanCache:
-    """What was seen of pictures, by the digest of their bytes: for who looks at many data sets that have pictures in common.
+    """Cache in memory of scan results and features by file digest, for scans of several data sets with images in common.
 
     Attributes:
-        pictures: Looked at before.
-        vectors: Features computed before.
+        records: Scan results.
+        vectors: (F,) features.
     """
 
-    pictures: dict[str, ImageRecord] = field(default_factory=dict)
+    records: dict[str, ImageRecord] = field(default_factory=dict)
     vectors: dict[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRecords:
-    """The pictures of some files.
+    """Scan results of several files.
 
     Attributes:
-        rows: (N,) int64 positions of the readable ones among the files, ascending.
-        digests: (N,) of the files' bytes.
-        formats: (N,)
-        properties: (N,) float64 by name.
-        thumbnails: (N, THUMBNAIL, THUMBNAIL, 3) uint8 BGR, in a file.
-        unreadable: Position and reason of each of the others.
+        rows: (N,) int64 positions of the readable images among the files, ascending.
+        digests: (N,) digests of the files' bytes.
+        formats: (N,) file formats.
+        properties: (N,) float64 by property name.
+        thumbnails: (N, THUMBNAIL, THUMBNAIL, 3) uint8 BGR, a memory map of a temporary file.
+        unreadable: Position and reason of each unreadable file.
     """
 
     rows: IntArray
@@ -72,13 +72,13 @@ class ImageRecords:
     unreadable: tuple[tuple[int, str], ...]
 
 
-def scan_images(paths: Sequence[Path], progress: Progress, memory: ScanCache | None = None) -> ImageRecords:
-    """Opens pictures, a bounded number of them at a time.
+def scan_images(paths: Sequence[Path], progress: Progress, scan_cache: ScanCache | None = None) -> ImageRecords:
+    """Scans image files on all CPUs, a bounded number at a time.
 
     Args:
         paths: The files.
-        progress: Told how many have been looked at.
-        memory: What was seen before, and is added to; None remembers nothing.
+        progress: Reports how many are done.
+        scan_cache: Results of earlier scans, extended by this call; None for none.
 
     Raises:
         OutputError: There is no room for the thumbnails in the folder for temporary files.
@@ -93,18 +93,22 @@ def scan_images(paths: Sequence[Path], progress: Progress, memory: ScanCache | N
         # On disk: a thumbnail takes 12 KB, and there may be a million. The file has no name and goes with its map.
         with tempfile.TemporaryFile(prefix="edgeclf-doctor-") as file, opencv_threads_at_most(1):
             found = map_ahead(
-                lambda path: see(path, memory), paths, threads=threads, ahead=4 * threads, name="edgeclf-doctor"
+                lambda path: scan_image(path, scan_cache),
+                paths,
+                threads=threads,
+                ahead=4 * threads,
+                name="edgeclf-doctor",
             )
-            for position, picture in enumerate(found):
+            for position, record in enumerate(found):
                 progress("look", position + 1, len(paths))
-                if isinstance(picture, str):
-                    unreadable.append((position, picture))
+                if isinstance(record, str):
+                    unreadable.append((position, record))
                     continue
-                properties[len(rows)] = picture.properties
-                file.write(np.ascontiguousarray(picture.thumbnail).data)
+                properties[len(rows)] = record.properties
+                file.write(np.ascontiguousarray(record.thumbnail).data)
                 rows.append(position)
-                digests.append(picture.digest)
-                formats.append(picture.format)
+                digests.append(record.digest)
+                formats.append(record.format)
             file.flush()
             shape = (len(rows), THUMBNAIL, THUMBNAIL, 3)
             thumbnails = np.memmap(file, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
@@ -120,16 +124,16 @@ def scan_images(paths: Sequence[Path], progress: Progress, memory: ScanCache | N
     )
 
 
-def see(path: Path, memory: ScanCache | None = None) -> ImageRecord | str:
-    """One picture, or in words why it cannot be read."""
+def scan_image(path: Path, scan_cache: ScanCache | None = None) -> ImageRecord | str:
+    """Scans one image file; the reason as a phrase where it cannot be read."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             # Reading a pipe would wait for somebody to write into it.
             return "a device or a pipe"
         data = path.read_bytes()
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-        if memory is not None and digest in memory.pictures:
-            return memory.pictures[digest]
+        if scan_cache is not None and digest in scan_cache.records:
+            return scan_cache.records[digest]
         image_bgr = decode_image(data, source=str(path))
         header = read_image_header(data)
     except EdgeclfError as error:
@@ -143,12 +147,12 @@ def see(path: Path, memory: ScanCache | None = None) -> ImageRecord | str:
     if header is None:
         raise AssertionError(path)
     measured = measure_properties(image_bgr, header, data)
-    picture = ImageRecord(
+    record = ImageRecord(
         digest,
         header.format,
         np.array([measured[name] for name in PROPERTIES], np.float64),
         resize(image_bgr, (THUMBNAIL, THUMBNAIL)),
     )
-    if memory is not None:
-        memory.pictures[digest] = picture
-    return picture
+    if scan_cache is not None:
+        scan_cache.records[digest] = record
+    return record

@@ -1,1 +1,1 @@
-"""The doctor's findings in the terminal and as an HTML page."""
+"""Rendering of an examination: in the terminal and as an HTML page."""

@@ -1,4 +1,4 @@
-"""The doctor's answer as one HTML page: the pictures inside, no script, nothing loaded from anywhere."""
+"""HTML report of an examination: one self-contained page, images embedded, no script."""
 
 import base64
 import html
@@ -14,15 +14,15 @@ from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding
 from edgeclf.toolkit.doctor.remedies import command_line
-from edgeclf.toolkit.doctor.report.terminal import looked_at, value_text
+from edgeclf.toolkit.doctor.report.terminal import scope_text, value_text
 
 if TYPE_CHECKING:
     from edgeclf.toolkit.doctor.examination import Examination
 
-# Pictures of a finding at most, and groups of them; a thumbnail is about 6 KB.
-_MOST_PICTURES, _MOST_GROUPS, _MOST_IN_GROUP = 24, 12, 6
-# Longer side of a picture in pixels: sharp on screens with twice the density.
-_PICTURE_SIDE = 240
+# Most images per finding, groups per finding and images per group; an embedded image takes about 6 KB.
+_MOST_IMAGES, _MOST_GROUPS, _MOST_IN_GROUP = 24, 12, 6
+# Longer side of an embedded image in pixels: sharp on screens with twice the density.
+_IMAGE_SIDE = 240
 _QUALITY = 80
 _CODE = re.compile(r"`([^`]+)`")
 # A command that stands without backticks goes on to the end of its clause; quoted arguments may hold any punctuation.
@@ -65,41 +65,41 @@ figcaption { margin-top: .2rem; } figcaption span { color: var(--dim); display: 
 
 
 def page(examination: "Examination") -> str:
-    """The answer as an HTML document with the pictures inside.
+    """The HTML report as text.
 
     Args:
-        examination: What the doctor saw and says.
+        examination: The examination.
     """
-    pictures = _Pictures(examination.facts.data)
+    images = _EmbeddedImages(examination.facts.data)
     ordered = [(number, finding) for number, finding in enumerate(examination.findings, 1)]
-    parts = [
+    lines = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>edgeclf doctor: {_text(examination.subject)}</title>",
         f"<style>{_STYLE}</style></head><body><main>",
         f"<h1>{_with_code(examination.summary)}</h1>",
-        f'<p class="dim">{_text(looked_at(examination))}</p>',
+        f'<p class="dim">{_text(scope_text(examination))}</p>',
         _contents(ordered),
-        *(_article(number, finding, pictures) for number, finding in ordered),
+        *(_article(number, finding, images) for number, finding in ordered),
         f'<p class="dim">{_text(command_line("doctor", examination.subject))}. Checks: {_text(", ".join(examination.checks))}.</p>',
         "</main></body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-class _Pictures:
-    """Pictures as data URLs, each made once."""
+class _EmbeddedImages:
+    """Images of the data set as data URLs, each encoded once."""
 
     def __init__(self, data: DataFacts | None) -> None:
         self._root = data.root if data is not None else None
-        self._made: dict[str, str | None] = {}
+        self._urls: dict[str, str | None] = {}
 
     def url(self, path: str) -> str | None:
-        """None where it cannot be read."""
-        if path not in self._made:
-            self._made[path] = None if self._root is None else _data_url(self._root / path)
-        return self._made[path]
+        """Data URL of an image; None where it cannot be read."""
+        if path not in self._urls:
+            self._urls[path] = None if self._root is None else _data_url(self._root / path)
+        return self._urls[path]
 
 
 def _data_url(path: Path) -> str | None:
@@ -110,7 +110,7 @@ def _data_url(path: Path) -> str | None:
     except (EdgeclfError, OSError):
         return None
     height, width = image_bgr.shape[:2]
-    scale = min(1.0, _PICTURE_SIDE / max(height, width))
+    scale = min(1.0, _IMAGE_SIDE / max(height, width))
     small = resize(image_bgr, (max(1, round(height * scale)), max(1, round(width * scale))))
     done, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}" if done else None
@@ -119,14 +119,14 @@ def _data_url(path: Path) -> str | None:
 def _contents(findings: Sequence[tuple[int, Finding]]) -> str:
     links = []
     for severity in SEVERITIES:
-        of_it = [number for number, finding in findings if finding.severity == severity]
-        if of_it:
-            plural = "" if len(of_it) == 1 else "s"
-            links.append(f'<a class="{severity}" href="#finding-{of_it[0]}">{len(of_it)} {severity}{plural}</a>')
+        numbers = [number for number, finding in findings if finding.severity == severity]
+        if numbers:
+            plural = "" if len(numbers) == 1 else "s"
+            links.append(f'<a class="{severity}" href="#finding-{numbers[0]}">{len(numbers)} {severity}{plural}</a>')
     return f"<nav>{''.join(links)}</nav>" if links else ""
 
 
-def _article(number: int, finding: Finding, pictures: _Pictures) -> str:
+def _article(number: int, finding: Finding, images: _EmbeddedImages) -> str:
     rows = "".join(
         f"<tr><td>{_text(key.replace('_', ' '))}</td><td>{_text(value_text(value, 24))}</td></tr>"
         for key, value in finding.evidence.items()
@@ -138,30 +138,30 @@ def _article(number: int, finding: Finding, pictures: _Pictures) -> str:
             f"<h2>{_with_code(finding.title)}</h2>",
             f'<p class="dim">{_text(CAUSES[finding.cause])}</p>',
             f"<table>{rows}</table>" if rows else "",
-            _groups(finding, pictures) if finding.groups else _items(finding, pictures),
+            _groups(finding, images) if finding.groups else _items(finding, images),
             f'<p class="fix">{_with_code(finding.fix)}</p>',
             "</article>",
         ]
     )
 
 
-def _items(finding: Finding, pictures: _Pictures) -> str:
+def _items(finding: Finding, images: _EmbeddedImages) -> str:
     if not finding.items:
         return ""
     details = finding.details or ("",) * len(finding.items)
-    shown = list(zip(finding.items, details, strict=True))[:_MOST_PICTURES]
-    if not any(pictures.url(path) for path, _ in shown):
+    shown = list(zip(finding.items, details, strict=True))[:_MOST_IMAGES]
+    if not any(images.url(path) for path, _ in shown):
         lines = "".join(f"<li>{_text(path)} <span>{_text(detail)}</span></li>" for path, detail in shown)
         return f"<ul>{lines}</ul>" + _more(len(finding.items) - len(shown), "files")
-    return _grid([_figure(path, detail, pictures) for path, detail in shown]) + _more(
+    return _grid([_figure(path, detail, images) for path, detail in shown]) + _more(
         len(finding.items) - len(shown), "images"
     )
 
 
-def _groups(finding: Finding, pictures: _Pictures) -> str:
+def _groups(finding: Finding, images: _EmbeddedImages) -> str:
     details = dict(zip(finding.items, finding.details, strict=False))
     boxes = [
-        f'<div class="group">{_grid([_figure(path, details.get(path, ""), pictures) for path in group[:_MOST_IN_GROUP]])}'
+        f'<div class="group">{_grid([_figure(path, details.get(path, ""), images) for path in group[:_MOST_IN_GROUP]])}'
         f"{_more(len(group) - _MOST_IN_GROUP, 'images')}</div>"
         for group in finding.groups[:_MOST_GROUPS]
     ]
@@ -176,8 +176,8 @@ def _more(count: int, what: str) -> str:
     return f'<p class="dim">and {count:,} more {what}; edgeclf doctor --json names them</p>' if count > 0 else ""
 
 
-def _figure(path: str, detail: str, pictures: _Pictures) -> str:
-    url = pictures.url(path)
+def _figure(path: str, detail: str, images: _EmbeddedImages) -> str:
+    url = images.url(path)
     shown = (
         '<div class="none">no picture</div>'
         if url is None
@@ -192,7 +192,7 @@ def _text(text: str) -> str:
 
 
 def _with_code(text: str) -> str:
-    """Escaped, commands set as code."""
+    """HTML of a text: escaped, with commands as code."""
     if "`" not in text:
         text = _COMMAND.sub(r"`\g<0>`", text)
     return _CODE.sub(r"<code>\1</code>", _text(text))

@@ -1,4 +1,4 @@
-"""What `edgeclf doctor` prints: one sentence to act on, then every finding with its evidence and what mends it."""
+"""Terminal report of an examination: the summary, then each finding with evidence, images and remedy."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
     from edgeclf.toolkit.doctor.examination import Examination
 
-# Pictures and groups that a finding names on the terminal; the page and the JSON have more.
+# Most images or groups listed per finding; the page and the JSON have more.
 _MOST_NAMED = 5
 _STYLES = {"problem": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-# Characters of a line where stdout is no terminal.
+# Line width in characters where stdout is not a terminal.
 _WIDTH = 110
 _INDENT = "    "
 
 
 def print_checks(*, as_json: bool) -> None:
-    """Lists the checks."""
+    """Prints the registered checks with their conditions."""
     from edgeclf.toolkit.doctor.registry import all_checks
 
     checks = all_checks()
@@ -38,13 +38,13 @@ def print_checks(*, as_json: bool) -> None:
 
 
 def print_examination(examination: "Examination") -> None:
-    """Shows what the doctor says."""
+    """Prints the terminal report of an examination."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     width = console.width if sys.stdout.isatty() else _WIDTH
     _print(console, width, [(examination.summary, "bold")])
-    _print(console, width, [(looked_at(examination), "dim")])
+    _print(console, width, [(scope_text(examination), "dim")])
     for finding in examination.findings:
         console.print()
         style = _STYLES[finding.severity]
@@ -56,7 +56,7 @@ def print_examination(examination: "Examination") -> None:
 
 
 def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], indent: str = "") -> None:
-    """Prints styled pieces as one paragraph; commands and file names are not broken at their hyphens."""
+    """Prints (text, style) pieces as one wrapped paragraph, without breaks at hyphens of commands and file names."""
     import textwrap
 
     from rich.text import Text
@@ -72,7 +72,7 @@ def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], in
         break_on_hyphens=False,
         break_long_words=False,
     )
-    # The last piece's style is that of the whole; those before it lie on the first line.
+    # The last piece may wrap, and its style is that of the paragraph; the others fit on the first line.
     line, position = Text(text, style=shown[-1][1]), len(indent)
     for piece, style in shown[:-1]:
         line.stylize(style, position, position + len(piece))
@@ -81,7 +81,7 @@ def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], in
 
 
 def _named(finding: Finding) -> list[str]:
-    """The images it is about, the first few."""
+    """Lines that name the first images or groups of a finding, and how many more there are."""
     if finding.groups:
         shown = [" = ".join(group) for group in finding.groups[:_MOST_NAMED]]
         more, kind = len(finding.groups) - len(shown), "groups"
@@ -93,13 +93,13 @@ def _named(finding: Finding) -> list[str]:
     return [*shown, *([f"and {more} more {kind} (--json names them)"] if more > 0 else [])]
 
 
-def looked_at(examination: "Examination") -> str:
-    """What was looked at, in a sentence."""
+def scope_text(examination: "Examination") -> str:
+    """What was examined, as a sentence: run, images, classes, images shown to the network, checks."""
     data = examination.facts.data
     if data is None:
         return "Looked at: the run, without its images"
     seen = len(data.images) + len(data.unreadable)
-    of = f" of {data.listed:,}" if data.listed is not None else ""
+    of = f" of {data.sampled_from:,}" if data.sampled_from is not None else ""
     classes = f"{len(data.classes)} class{'es' if len(data.classes) != 1 else ''}" if data.classes else "without labels"
     network = f", {len(data.features.rows):,} of them shown to {data.features.network}" if data.features else ""
     what = "the run and " if examination.kind == "run" else ""
@@ -107,12 +107,12 @@ def looked_at(examination: "Examination") -> str:
 
 
 def evidence_text(evidence: Mapping[str, Any], most: int = 12) -> str:
-    """Evidence as text: names without underscores, numbers with the digits that matter."""
+    """Evidence as one line: names without underscores, numbers with four digits, `most` entries per collection."""
     return "; ".join(f"{key.replace('_', ' ')} {value_text(value, most)}" for key, value in evidence.items())
 
 
 def value_text(value: object, most: int = 12) -> str:
-    """A JSON value as a person reads it."""
+    """A JSON value as text: numbers with four digits, collections with `most` entries at most."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, int | float):

@@ -42,9 +42,9 @@ def run_facts(history, *, classes=2, train=400, val=200, learning_rate=1e-3, rec
     return RunFacts(history=history, record=record, classes=names, counts=counts, **values)
 
 
-def yardstick(accuracy, chance=0.5, images=400, **more):
+def linear_probe(accuracy, chance=0.5, images=400, **more):
     return {
-        "yardstick": {
+        "linear_probe": {
             "training_images": images,
             "training_accuracy": accuracy,
             "training_chance": chance,

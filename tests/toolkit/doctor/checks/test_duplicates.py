@@ -261,7 +261,7 @@ def test_no_pictures_have_no_copies(tmp_path: Path, count: int):
         table,
         paths=table.paths[:count],
         labels=table.labels[:count],
-        parts=table.parts[:count],
+        splits=table.splits[:count],
         digests=table.digests[:count],
         formats=table.formats[:count],
         properties={},
@@ -299,7 +299,7 @@ def test_match_says_where_a_crop_lies(share: float, x: float, y: float, orientat
     assert found.contained
     assert found.inner_is_smaller
     assert found.inner_in_outer == pytest.approx(np.array([[side, 0, where[0]], [0, side, where[1]]]), abs=0.004)
-    assert found.kept == pytest.approx(side**2, abs=0.01)
+    assert found.area_ratio == pytest.approx(side**2, abs=0.01)
 
 
 def test_different_textures_do_not_match():

@@ -161,10 +161,10 @@ def test_the_class_that_suffers_is_named_only_when_it_does(rng):
         predicted = np.where(right, true, 1 - true)
         return ModelFacts("test", ("",) * 500, true, np.eye(2, dtype=np.float32)[predicted], {}, None)
 
-    (suffers,) = find_imbalance(Facts(run=run, field=field(0.6)))
+    (suffers,) = find_imbalance(Facts(run=run, model=field(0.6)))
     assert suffers.evidence["recall"]["rarest"] == pytest.approx(0.6, abs=0.2)
     assert "it is recognized in" in suffers.title
-    (not_so,) = find_imbalance(Facts(run=run, field=field(0.97)))
+    (not_so,) = find_imbalance(Facts(run=run, model=field(0.97)))
     assert "recall" not in not_so.evidence
 
 

@@ -29,7 +29,7 @@ def facts(
     table = ImageTable(
         paths=tuple(f"{label}/{number}.png" for number, label in enumerate(labels)),
         labels=labels.astype(np.int64),
-        parts=np.zeros(count, np.int64),
+        splits=np.zeros(count, np.int64),
         digests=tuple(digests or map(str, range(count))),
         formats=("png",) * count,
         properties={},

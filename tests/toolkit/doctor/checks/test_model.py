@@ -23,7 +23,7 @@ def field_facts(true, probabilities, *, changed=None, int8=None):
 
 
 def examine(field):
-    return {finding.cause: finding for check in CHECKS for finding in check.find(Facts(field=field))}
+    return {finding.cause: finding for check in CHECKS for finding in check.find(Facts(model=field))}
 
 
 def flip(labels, rows, classes=2):

@@ -272,6 +272,6 @@ def test_how_much_a_test_part_can_tell_goes_by_its_size(clean):
         true = np.arange(images) % 2
         right = np.where(np.arange(images) % 10 == 0, 1 - true, true)
         field = ModelFacts("test", ("a",) * images, true, np.eye(2, dtype=np.float32)[right], {}, None)
-        findings = [f for check in SPLIT_CHECKS for f in check.find(Facts(field=field)) if f.cause == "too-few"]
+        findings = [f for check in SPLIT_CHECKS for f in check.find(Facts(model=field)) if f.cause == "too-few"]
         assert [f.severity for f in findings] == [severity]
         assert findings[0].evidence["accuracy_is"] == "measured"

@@ -16,7 +16,7 @@ from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import most_important_first
 from edgeclf.training.options import TrainOptions
 
-from .histories import healthy, learned_by_heart, network_probe, rows, run_facts, stuck, yardstick
+from .histories import healthy, learned_by_heart, linear_probe, network_probe, rows, run_facts, stuck
 
 CHECKS = (*failures.CHECKS, *fit.CHECKS, *reliability.CHECKS)
 
@@ -39,7 +39,7 @@ def causes(run, *, notes=False):
 def test_a_healthy_training_has_no_problem(seed, epochs, classes, images):
     history = healthy(np.random.default_rng(seed), epochs, classes, images)
     found = examine(
-        run_facts(history, classes=classes, train=4 * images, val=images, probes=yardstick(0.98, 1 / classes))
+        run_facts(history, classes=classes, train=4 * images, val=images, probes=linear_probe(0.98, 1 / classes))
     )
     assert [finding for finding in found if finding.severity == "problem"] == []
 
@@ -49,15 +49,15 @@ def test_a_healthy_training_has_no_problem(seed, epochs, classes, images):
 def test_a_network_that_guesses_is_stuck_whatever_the_number_of_classes(seed, epochs, classes):
     history = stuck(np.random.default_rng(seed), epochs, classes)
     assert causes(run_facts(history, classes=classes))[0] == "stuck-at-chance"
-    assert causes(run_facts(history, classes=classes, probes=yardstick(0.95, 1 / classes)))[0] == "stuck-at-chance"
+    assert causes(run_facts(history, classes=classes, probes=linear_probe(0.95, 1 / classes)))[0] == "stuck-at-chance"
 
 
 @settings(derandomize=True)
 @given(seed=st.integers(0, 1 << 30), factor=st.floats(10, 1e5))
 def test_the_same_curves_with_a_strange_learning_rate_are_put_down_to_it(seed, factor):
     history = stuck(np.random.default_rng(seed))
-    assert causes(run_facts(history, learning_rate=1e-3 * factor, probes=yardstick(0.95)))[0] == "lr-too-high"
-    assert causes(run_facts(history, learning_rate=1e-3 / factor, probes=yardstick(0.95)))[0] == "lr-too-low"
+    assert causes(run_facts(history, learning_rate=1e-3 * factor, probes=linear_probe(0.95)))[0] == "lr-too-high"
+    assert causes(run_facts(history, learning_rate=1e-3 / factor, probes=linear_probe(0.95)))[0] == "lr-too-low"
     # A rate that works is no problem, however strange; that noise looks like a trend is left to happen now and then.
     well = healthy(np.random.default_rng(seed))
     for rate in (1e-3 * factor, 1e-3 / factor):
@@ -67,7 +67,7 @@ def test_the_same_curves_with_a_strange_learning_rate_are_put_down_to_it(seed, f
 def test_a_high_rate_that_only_blows_the_logits_up_is_a_warning():
     well = healthy(np.random.default_rng(0))
     hot = {"calibration": {"temperature": 4.5}}
-    found = examine(run_facts(well, learning_rate=0.1, metrics=hot, probes=yardstick(0.97)))
+    found = examine(run_facts(well, learning_rate=0.1, metrics=hot, probes=linear_probe(0.97)))
     assert [(f.cause, f.severity) for f in found] == [("lr-too-high", "warning")]
     assert "4.5 times too large" in found[0].title
     assert causes(run_facts(well, learning_rate=0.1, metrics={"calibration": {"temperature": 1.2}})) == []
@@ -83,15 +83,15 @@ def test_labels_that_plain_features_cannot_tell_either_are_the_cause(seed, memor
         history = [
             row | {"accuracy": 0.5 + 0.04 * epoch, "loss": 0.7 - 0.05 * epoch} for epoch, row in enumerate(history)
         ]
-    assert causes(run_facts(history, probes=yardstick(0.5 + rng.uniform(-0.05, 0.05))))[0] == "label-noise"
-    assert "label-noise" not in causes(run_facts(history, probes=yardstick(0.9)))
+    assert causes(run_facts(history, probes=linear_probe(0.5 + rng.uniform(-0.05, 0.05))))[0] == "label-noise"
+    assert "label-noise" not in causes(run_facts(history, probes=linear_probe(0.9)))
     # Too few images to say so.
-    few = yardstick(0.5, images=40)
+    few = linear_probe(0.5, images=40)
     assert "label-noise" not in causes(run_facts(history, probes=few, train=40, val=20))
 
 
 def test_overfitting_says_when_it_began_and_how_large_it_is():
-    run = run_facts(learned_by_heart(), train=200, val=50, probes=yardstick(0.95, images=200))
+    run = run_facts(learned_by_heart(), train=200, val=50, probes=linear_probe(0.95, images=200))
     first = examine(run)[0]
     assert (first.cause, first.severity) == ("overfit", "problem")
     assert abs(first.evidence["from_epoch"] - 6) <= 1
@@ -107,11 +107,11 @@ def test_the_training_accuracy_that_counts_is_the_one_without_dropout():
     t = np.arange(30)
     held = rows(0.69 - 0.01 * t, 0.5 + 0.008 * t, 0.59 * np.exp(-t / 3) + 0.1, np.minimum(0.93, 0.5 + 0.04 * t))
     after = {"training_after_last_epoch": {"epoch": 30, "images": 400, "accuracy": 0.95, "loss": 0.2}}
-    assert causes(run_facts(held, metrics=after, probes=yardstick(0.96), train=2000, val=400)) == []
+    assert causes(run_facts(held, metrics=after, probes=linear_probe(0.96), train=2000, val=400)) == []
     low = {"training_after_last_epoch": {"epoch": 30, "images": 400, "accuracy": 0.74, "loss": 0.5}}
     flat = rows(np.full(30, 0.55), np.full(30, 0.72), np.full(30, 0.56), np.full(30, 0.73))
-    assert causes(run_facts(flat, metrics=low, probes=yardstick(0.96), train=2000, val=400)) == ["underfit"]
-    dropout = yardstick(0.96, **network_probe(dropout={"drop": 0.8}))
+    assert causes(run_facts(flat, metrics=low, probes=linear_probe(0.96), train=2000, val=400)) == ["underfit"]
+    dropout = linear_probe(0.96, **network_probe(dropout={"drop": 0.8}))
     held_down = rows(np.full(30, 0.66), np.full(30, 0.58), np.full(30, 0.6), np.full(30, 0.73))
     found = examine(run_facts(held_down, metrics=low, probes=dropout, train=2000, val=400))
     assert [finding.cause for finding in found] == ["over-regularized"]
@@ -121,7 +121,7 @@ def test_the_training_accuracy_that_counts_is_the_one_without_dropout():
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_a_few_epochs_that_came_to_nothing_are_too_few(epochs):
     history = stuck(np.random.default_rng(0), epochs)
-    first = examine(run_facts(history, probes=yardstick(0.95)))[0]
+    first = examine(run_facts(history, probes=linear_probe(0.95)))[0]
     assert (first.cause, first.severity) == ("stopped-early", "problem")
     assert f"{epochs} epoch" in first.title
     assert "of the 50" in first.title
@@ -137,7 +137,7 @@ def test_a_loss_that_still_falls_is_a_warning_and_one_that_has_levelled_off_is_n
     assert found[0].evidence["still_falling"]
     assert "stopped-early" not in causes(run_facts(falling, record={"ending": "early"}), notes=True)
     # As good as plain features already: little is left to gain.
-    assert "stopped-early" not in causes(run_facts(falling, probes=yardstick(0.8)))
+    assert "stopped-early" not in causes(run_facts(falling, probes=linear_probe(0.8)))
     assert "stopped-early" not in causes(run_facts(healthy(np.random.default_rng(2), 40)))
 
 
@@ -168,29 +168,29 @@ def test_a_history_of_another_program_without_options_is_judged_by_its_curves():
 
 def test_pixels_on_a_wrong_scale_come_before_everything_they_cause():
     history = stuck(np.random.default_rng(0))
-    doubled = yardstick(0.95, **network_probe(input_min=-2.0, input_max=1014.0, input_std=260.0))
+    doubled = linear_probe(0.95, **network_probe(input_min=-2.0, input_max=1014.0, input_std=260.0))
     first = examine(run_facts(history, learning_rate=0.1, probes=doubled))[0]
     assert (first.cause, first.severity) == ("input-scale", "problem")
     assert "1.01e+03" in first.title
-    dark = yardstick(0.95, **network_probe(input_min=-2.0, input_max=120.0, input_std=20.0, pixel_max=30))
+    dark = linear_probe(0.95, **network_probe(input_min=-2.0, input_max=120.0, input_std=20.0, pixel_max=30))
     assert causes(run_facts(healthy(np.random.default_rng(0)), probes=dark))[0] == "input-scale"
-    tiny = yardstick(0.95, **network_probe(input_min=0.0, input_max=0.004, input_std=0.001))
+    tiny = linear_probe(0.95, **network_probe(input_min=0.0, input_max=0.004, input_std=0.001))
     assert causes(run_facts(history, probes=tiny))[0] == "input-scale"
     # What a network bore is no problem, and pretrained networks have conventions of their own.
     good = healthy(np.random.default_rng(0))
     assert causes(run_facts(good, probes=tiny)) == []
-    caffe = yardstick(0.95, **network_probe(input_min=-124.0, input_max=151.0, input_std=60.0))
+    caffe = linear_probe(0.95, **network_probe(input_min=-124.0, input_max=151.0, input_std=60.0))
     assert "input-scale" not in causes(run_facts(history, probes=caffe, record={"pretrained": True}))
     assert "input-scale" in causes(run_facts(history, probes=caffe))
-    other = yardstick(0.95, **network_probe(batch_norm_log10_ratio=4.8))
+    other = linear_probe(0.95, **network_probe(batch_norm_log10_ratio=4.8))
     assert "input-scale" in causes(run_facts(history, probes=other, record={"pretrained": True}))
 
 
 def test_weights_that_have_not_moved_are_a_rate_that_is_too_low():
-    unmoved = yardstick(0.95, **network_probe(bias_to_kernel=0.002))
+    unmoved = linear_probe(0.95, **network_probe(bias_to_kernel=0.002))
     history = stuck(np.random.default_rng(0))
     assert causes(run_facts(history, probes=unmoved))[0] == "lr-too-low"
-    assert causes(run_facts(history, probes=yardstick(0.95, **network_probe())))[0] == "stuck-at-chance"
+    assert causes(run_facts(history, probes=linear_probe(0.95, **network_probe())))[0] == "stuck-at-chance"
 
 
 def test_dead_units_are_named_by_their_layer():

@@ -10,7 +10,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, THUMBNAIL, Facts
-from edgeclf.toolkit.doctor.gather import thumbnails as look
+from edgeclf.toolkit.doctor.gather import thumbnails
 from edgeclf.toolkit.doctor.gather.data import gather_data, sample_rows
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache, scan_images
@@ -57,7 +57,7 @@ def test_files_that_cannot_be_read_are_listed_with_the_reason(write_folder, gath
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert look.see(tmp_path / "pipe.jpg") == "a device or a pipe"
+    assert thumbnails.scan_image(tmp_path / "pipe.jpg") == "a device or a pipe"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_images_without_classes_have_rows_without_labels(write_folder, gather):
     data = gather(write_folder({"": 5})).data
     assert data.classes == ()
     assert set(data.images.labels.tolist()) == {-1}
-    assert set(data.images.parts.tolist()) == {NO_SPLIT}
+    assert set(data.images.splits.tolist()) == {NO_SPLIT}
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path, gather):
@@ -119,12 +119,12 @@ def test_a_csv_is_data_and_a_broken_one_a_refusal(write_folder, gather):
 def test_a_sample_has_every_class_and_says_of_how_many(write_folder, gather):
     root = write_folder({"train/cat": 30, "train/dog": 6, "test/cat": 12, "test/dog": 3})
     data = gather(root, max_images=17).data
-    assert data.listed == 51
+    assert data.sampled_from == 51
     assert len(data.images) <= 17
     assert {(p.split("/")[0], p.split("/")[1]) for p in data.images.paths} == {
         ("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "dog"),
     }  # fmt: skip
-    assert gather(root, max_images=51).data.listed is None
+    assert gather(root, max_images=51).data.sampled_from is None
 
 
 def test_samples_follow_the_seed_and_the_shares(rng):
@@ -140,11 +140,11 @@ def test_samples_follow_the_seed_and_the_shares(rng):
 
 def test_pictures_seen_before_are_not_measured_again(write_folder, monkeypatch):
     root = write_folder({"cat": 5, "dog": 5})
-    memory = ScanCache()
+    scan_cache = ScanCache()
     paths = sorted(root.rglob("*.jpg"))
-    first = scan_images(paths, no_progress, memory)
-    monkeypatch.setattr(look, "measure_properties", None)  # to be called would be an error
-    second = scan_images(paths, no_progress, memory)
+    first = scan_images(paths, no_progress, scan_cache)
+    monkeypatch.setattr(thumbnails, "measure_properties", None)  # to be called would be an error
+    second = scan_images(paths, no_progress, scan_cache)
     assert np.array_equal(first.thumbnails, second.thumbnails)
     assert all(np.array_equal(first.properties[k], second.properties[k], equal_nan=True) for k in PROPERTIES)
 
@@ -170,14 +170,14 @@ def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
 
 def test_features_are_those_of_the_pictures(write_folder, tmp_path):
     root = write_folder({"cat": 4, "dog": 4})
-    memory = ScanCache()
-    data = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache"), memory=memory, progress=no_progress)
+    scan_cache = ScanCache()
+    data = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache"), scan_cache=scan_cache, progress=no_progress)
     assert isinstance(Facts(data), Facts)
     assert data.features.vectors.shape == (8, 1280)
     assert data.features.rows.tolist() == list(range(8))
     # One picture more: the others' vectors come from memory, in the right places.
     cv2.imwrite(str(root / "cat/0001b.jpg"), cv2.imread(str(root / "cat/0001.jpg"))[::-1])
-    more = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache2"), memory=memory, progress=no_progress)
+    more = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache2"), scan_cache=scan_cache, progress=no_progress)
     alone = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache3"), progress=no_progress)
     assert more.images.paths[2] == "cat/0001b.jpg"
     assert np.allclose(more.features.vectors, alone.features.vectors, atol=1e-4)

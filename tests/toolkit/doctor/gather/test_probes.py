@@ -1,4 +1,4 @@
-"""The doctor's experiments: plain features as a yardstick, and pictures as the field changes them."""
+"""The doctor's experiments: a linear probe as baseline, and perturbed images."""
 
 import numpy as np
 import pytest

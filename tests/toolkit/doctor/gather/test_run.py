@@ -41,11 +41,11 @@ def test_a_finished_run_tells_all(gathered, trained_run, photographs):
         [*(f"dropout{n}" for n in range(1, 6)), "dense_dropout1", "dense_dropout2"], 0.0
     )
     assert [layer["name"] for layer in probe["relu_layers"]] == [*(f"conv{n}" for n in range(1, 6)), "dense1", "dense2"]
-    assert run.probes["yardstick"]["training_images"] == 42
-    assert run.probes["yardstick"]["training_accuracy"] > 0.9
+    assert run.probes["linear_probe"]["training_images"] == 42
+    assert run.probes["linear_probe"]["training_accuracy"] > 0.9
     assert run.probes["training"]["images"] == 42
     assert field.part == "test"
-    assert (set(field.changed), field.probabilities.shape) == (set(PERTURBATIONS), (9, 3))
+    assert (set(field.perturbed), field.probabilities.shape) == (set(PERTURBATIONS), (9, 3))
     # The network itself, as its fp32 file gives it.
     np.testing.assert_allclose(field.probabilities, field.int8, atol=1e-4)
     assert [field.paths[row].split("/")[0] for row in range(9)] == [run.classes[label] for label in field.true]
@@ -54,7 +54,7 @@ def test_a_finished_run_tells_all(gathered, trained_run, photographs):
 
 def test_the_findings_of_a_finished_run_are_known_causes_with_json_evidence(gathered):
     _, run, field = gathered
-    found = examine(Facts(run=run, field=field))
+    found = examine(Facts(run=run, model=field))
     assert found
     for finding in found:
         json.dumps(finding.to_json(), allow_nan=False)
@@ -135,7 +135,7 @@ def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, p
     done = call_edgeclf("train", photographs, "--run", folder, "--image-size", 64, "--epochs", 8)
     assert done.code == 0, done.err
     opened = open_run(folder)
-    field = gather_model(opened, most=6)
+    field = gather_model(opened, max_images=6)
     from edgeclf.export.keras_backend import inference_of
     from edgeclf.training.cache.array_file import ArrayFile
 

@@ -1,1 +1,1 @@
-"""Images that occur more than once, in one class or across classes and splits."""
+"""Duplicate detection: candidates by thumbnails, verified by image registration, and the checks on the groups."""

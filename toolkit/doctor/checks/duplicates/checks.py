@@ -1,4 +1,4 @@
-"""The same picture more than once: in training and test data, under two classes, or inside one class."""
+"""Checks of duplicates: leakage between splits, contradicting labels, repetitions in a class, overlapping images."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,37 +8,39 @@ from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, Check, DataFacts, Fac
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import list_images
 
-# Test accuracy can be wrong by the share of its images that were seen in training: from one point on, that is a problem.
+# Fraction of a held-out split that leaked for a problem: test accuracy may be off by as much.
 LEAKAGE_PROBLEM = 0.01
-# Share of the images under two classes from which on the labels themselves are the problem.
+# Fraction of images under two classes for a problem.
 CONTRADICTION_PROBLEM = 0.01
-# Surplus copies change the weight of what they show: by less than this nobody would notice.
+# Fraction of surplus copies for a warning: they weight what they show.
 SURPLUS_WARNING = 0.02
 _TRAIN = SPLITS.index("train")
 
 
 def find_leakage(facts: Facts) -> list[Finding]:
-    """Test and validation images that have a copy in a part that the model is trained or chosen on."""
+    """Leakage: test and validation images with a copy in a split that the model is trained or selected on."""
     data = facts.data
     if data is None or not data.has_splits:
         return []
     copies = data.derived(find_copies)
-    parts = data.images.parts
+    splits = data.images.splits
     # Test is held out from train and val, val from train.
     leaked: dict[int, tuple[int, ...]] = {}
     for group in copies.groups:
         for row in group:
-            others = [other for other in group if parts[row] != NO_SPLIT and NO_SPLIT < parts[other] < parts[row]]
+            others = [other for other in group if splits[row] != NO_SPLIT and NO_SPLIT < splits[other] < splits[row]]
             if others:
                 leaked[row] = (row, *others)
     if not leaked:
         return []
-    rows = sorted(leaked, key=lambda row: (-int(parts[row]), row))
-    of = {SPLITS[part]: int((parts == part).sum()) for part in (_TRAIN + 1, _TRAIN + 2)}
-    found = Counter(SPLITS[parts[row]] for row in rows)
-    shares = {part: found[part] / of[part] for part in ("test", "val") if found[part]}
-    text = " and ".join(f"{found[part]} of {of[part]:,} {part} images ({share:.1%})" for part, share in shares.items())
-    where = sorted({SPLITS[parts[other]] for row in rows for other in leaked[row][1:]})
+    rows = sorted(leaked, key=lambda row: (-int(splits[row]), row))
+    of = {SPLITS[split]: int((splits == split).sum()) for split in (_TRAIN + 1, _TRAIN + 2)}
+    found = Counter(SPLITS[splits[row]] for row in rows)
+    shares = {split: found[split] / of[split] for split in ("test", "val") if found[split]}
+    text = " and ".join(
+        f"{found[split]} of {of[split]:,} {split} images ({share:.1%})" for split, share in shares.items()
+    )
+    where = sorted({SPLITS[splits[other]] for row in rows for other in leaked[row][1:]})
     severity: Severity = "problem" if max(shares.values()) >= LEAKAGE_PROBLEM else "warning"
     return [
         Finding(
@@ -48,7 +50,7 @@ def find_leakage(facts: Facts) -> list[Finding]:
             f"Delete their copies from {' and '.join(where)} (listed by `{list_images(data)}`) and train again",
             evidence={
                 "images": len(rows),
-                "share": {part: round(share, 4) for part, share in shares.items()},
+                "share": {split: round(share, 4) for split, share in shares.items()},
                 "kinds": _kinds(copies.pairs, leaked.values()),
                 "not_verified": copies.left_out,
             },
@@ -61,7 +63,7 @@ def find_leakage(facts: Facts) -> list[Finding]:
 
 
 def find_contradictions(facts: Facts) -> list[Finding]:
-    """Pictures that lie under two classes."""
+    """Copies of one image under different classes."""
     data = facts.data
     if data is None:
         return []
@@ -97,7 +99,7 @@ def find_contradictions(facts: Facts) -> list[Finding]:
 
 
 def find_repeated(facts: Facts) -> list[Finding]:
-    """Pictures that are more than once in one class of one part."""
+    """Copies of one image in the same class and split."""
     data = facts.data
     if data is None:
         return []
@@ -106,7 +108,7 @@ def find_repeated(facts: Facts) -> list[Finding]:
     for group in copies.groups:
         by_place: dict[tuple[int, int], list[int]] = {}
         for row in group:
-            by_place.setdefault((int(data.images.parts[row]), int(data.images.labels[row])), []).append(row)
+            by_place.setdefault((int(data.images.splits[row]), int(data.images.labels[row])), []).append(row)
         groups += [tuple(rows) for rows in by_place.values() if len(rows) > 1]
     if not groups:
         return []
@@ -138,20 +140,20 @@ def find_repeated(facts: Facts) -> list[Finding]:
 
 
 def find_overlapping(facts: Facts) -> list[Finding]:
-    """Pictures of which neither holds the other, but which show the same for nine tenths or more."""
+    """Images that share 90 % or more of their area, neither containing the other, such as frames of one video."""
     data = facts.data
     if data is None:
         return []
-    parts = data.images.parts
+    splits = data.images.splits
     pairs = sorted(data.derived(find_copies).overlapping, key=lambda pair: (-pair.overlap, pair.rows))
-    across = [pair for pair in pairs if len({int(parts[row]) for row in pair.rows}) > 1]
-    held_out = {max(pair.rows, key=lambda row: int(parts[row])) for pair in across}
+    across = [pair for pair in pairs if len({int(splits[row]) for row in pair.rows}) > 1]
+    held_out = {max(pair.rows, key=lambda row: int(splits[row])) for pair in across}
     if not pairs:
         return []
-    of = int((parts > _TRAIN).sum())
+    of = int((splits > _TRAIN).sum())
     share = len(held_out) / of if of else 0.0
     chosen = across or pairs
-    rows = list(dict.fromkeys(max(pair.rows, key=lambda row: (int(parts[row]), row)) for pair in chosen))
+    rows = list(dict.fromkeys(max(pair.rows, key=lambda row: (int(splits[row]), row)) for pair in chosen))
     title = (
         f"{_count(len(held_out), 'held-out image')} of {of:,} ({share:.1%}) show 90 % or more of what an image of another "
         "part shows"
@@ -183,7 +185,7 @@ def _paths(data: DataFacts, rows: Iterable[int]) -> tuple[str, ...]:
 
 
 def _kinds(pairs: Sequence[Pair], groups: Iterable[Sequence[int]]) -> dict[str, int]:
-    """How the copies in the groups came about, by the pairs that lie in them."""
+    """Number of pairs inside the groups by kind of copy."""
     places: dict[int, set[int]] = {}
     for number, group in enumerate(groups):
         for row in group:

@@ -1,6 +1,6 @@
-"""Which pictures of a data set are copies of each other: the same file, or re-encoded, resized, cropped, mirrored, turned.
+"""Groups of copies in a data set: the same file, or re-encoded, resized, cropped, mirrored or rotated images.
 
-Candidates look alike on thumbnails (`alike.py`); each is then verified on the pictures themselves (`same_image.py`).
+Candidates are similar thumbnails (`candidates.py`); each pair is then verified by registration (`same_image.py`).
 """
 
 from collections import defaultdict
@@ -23,23 +23,23 @@ from edgeclf.training.prefetch import map_ahead
 
 Kind: TypeAlias = Literal["exact", "re-encoded", "cropped", "mirrored", "turned"]
 
-# Side of the squares that pictures are compared on at last.
+# Largest side in pixels of the squares on which pairs are verified.
 _SIDE = 192
-# A copy that keeps less than this share of the area was cropped.
-_WHOLE = 0.985
+# Fraction of the area below which a copy counts as cropped.
+_UNCROPPED = 0.985
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are one.
+    """A verified pair: two images of the same picture.
 
     Attributes:
-        rows: Positions in the image table, ascending.
-        kind: What was done to one of them.
-        contained: Whether one shows nothing that the other does not show; otherwise they overlap almost wholly.
-        overlap: Area that both show, over that of the smaller one.
-        cut: The one that was cut from the other, None where both show the whole.
-        off_centre: How far the middle of that one is from the other's, in shares of the side.
+        rows: Rows in the image table, ascending.
+        kind: Transformation between the two.
+        contained: Whether one lies inside the other; otherwise they overlap by most of their area.
+        overlap: Common area over that of the smaller one, 0..1.
+        cut: Row of the one that was cropped from the other; None where neither was.
+        off_centre: Distance of its centre from the other's, as a fraction of the side.
     """
 
     rows: tuple[int, int]
@@ -55,11 +55,11 @@ class Copies:
     """The copies in a data set.
 
     Attributes:
-        groups: Positions of the pictures that are copies of each other, each group ascending.
-        pairs: Pairs from which the groups follow.
-        overlapping: Pairs of which neither holds the other, such as two crops of one picture or frames of a video; and
-            pictures that hold a cut one which another holds more in the middle.
-        left_out: Pairs that looked alike and were not verified.
+        groups: Rows of images that are copies of each other, each group ascending.
+        pairs: Pairs that the groups are made of.
+        overlapping: Pairs that overlap without being in one group: two crops of one image, frames of a video, or a crop and a
+            second image that contains it off centre.
+        left_out: Number of candidates that were not verified.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -68,7 +68,7 @@ class Copies:
     left_out: int
 
     def group_of(self, count: int) -> npt.NDArray[np.int64]:
-        """(count,) the same number for all pictures of a group, different ones otherwise."""
+        """(count,) group numbers by row: equal within a group, different otherwise."""
         numbers = np.arange(count)
         for group in self.groups:
             numbers[list(group)] = group[0]
@@ -76,7 +76,7 @@ class Copies:
 
 
 def find_copies(data: DataFacts) -> Copies:
-    """The copies in a data set; computed once for all checks that need them."""
+    """Finds the copies in a data set. Use it through `DataFacts.derived`, since it takes seconds to hours."""
     same_files: defaultdict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(data.images.digests):
         same_files[digest].append(row)
@@ -87,7 +87,7 @@ def find_copies(data: DataFacts) -> Copies:
             joined.join(first, other)
             pairs.append(Pair((first, other), "exact", contained=True, overlap=1.0))
     rows = np.array(sorted(members[0] for members in same_files.values()), np.int64)
-    candidates, left_out = find_candidates(data.images.thumbnails, rows, data.images.parts[rows])
+    candidates, left_out = find_candidates(data.images.thumbnails, rows, data.images.splits[rows])
     overlapping = []
     cut_from: dict[int, Pair] = {}
     for pair in _verified(data, candidates, joined):
@@ -96,7 +96,7 @@ def find_copies(data: DataFacts) -> Copies:
         elif pair.cut is None:
             joined.join(*pair.rows)
             pairs.append(pair)
-        # What lies in two pictures that overlap was cut from one of them: most likely from where it is in the middle.
+        # A crop inside two overlapping images was most likely cut from the one where it is more central.
         elif pair.cut not in cut_from or pair.off_centre < cut_from[pair.cut].off_centre:
             overlapping += [cut_from[pair.cut]] if pair.cut in cut_from else []
             cut_from[pair.cut] = pair
@@ -110,7 +110,7 @@ def find_copies(data: DataFacts) -> Copies:
 
 
 class _Groups:
-    """Disjoint sets of pictures."""
+    """Disjoint sets of rows (union-find)."""
 
     def __init__(self, count: int) -> None:
         self._parents = list(range(count))
@@ -133,12 +133,12 @@ class _Groups:
 
 
 def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups) -> Iterator[Pair]:
-    """The candidates that are one picture; those that are known to be by others are passed over."""
+    """Verifies candidates; skips those whose images are in one group already."""
     threads = usable_cpus()
     thumbnails = data.images.thumbnails
 
-    def look(candidate: Candidate) -> Match | None:
-        # What the caller has joined since may or may not be seen here: it only saves time.
+    def verify(candidate: Candidate) -> Match | None:
+        # Groups may change meanwhile in the caller's thread: skipping only saves time.
         if joined.find(candidate.outer) == joined.find(candidate.inner):
             return None
         outer, inner = thumbnails[candidate.outer], thumbnails[candidate.inner]
@@ -152,22 +152,22 @@ def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups)
         found = match(np.asarray(outer), np.asarray(inner), start, candidate.orientation)
         return found and _match_files(data, candidate, found)
 
-    matches = map_ahead(look, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
+    matches = map_ahead(verify, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
     for candidate, found in zip(candidates, matches, strict=True):
         if found is not None:
             rows = (min(candidate.outer, candidate.inner), max(candidate.outer, candidate.inner))
             cut = None
-            if found.contained and found.kept < _WHOLE:
+            if found.contained and found.area_ratio < _UNCROPPED:
                 cut = candidate.inner if found.inner_is_smaller else candidate.outer
             yield Pair(rows, _kind(found), found.contained, found.overlap, cut, found.off_centre)
 
 
 def _match_files(data: DataFacts, candidate: Candidate, found: Match) -> Match | None:
-    """The match looked at again with the pixels that the smaller of the two files has."""
+    """Repeats a match of thumbnails at the resolution of the smaller file; None where it fails there."""
     try:
         images = [load_image(_path(data, row)) for row in (candidate.outer, candidate.inner)]
     except EdgeclfError:
-        # Gone since it was looked at: the thumbnails have to do.
+        # Deleted since the scan: the match of the thumbnails stands.
         return found
     side = min(_SIDE, *(min(image.shape[:2]) for image in images))
     if side <= THUMBNAIL:
@@ -185,4 +185,4 @@ def _kind(found: Match) -> Kind:
         return "mirrored"
     if found.orientation:
         return "turned"
-    return "re-encoded" if found.contained and found.kept >= _WHOLE else "cropped"
+    return "re-encoded" if found.contained and found.area_ratio >= _UNCROPPED else "cropped"

@@ -1,1 +1,1 @@
-"""Why a training did not learn: histories, gradients and activations of a run."""
+"""Checks of a training run: its failures, its fit and the reliability of its results."""

@@ -1,4 +1,4 @@
-"""Which causes explain a training that came to nothing, each a condition on its facts."""
+"""Causes of failed trainings, each a condition on the facts and curves of a run."""
 
 import math
 
@@ -8,47 +8,47 @@ from edgeclf.toolkit.doctor.checks.training.curves import Curves, last_learning_
 from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import is_above_chance, mann_tail
 
-# Pixels are 0..255, with or without a mean taken off; no convention spreads them further.
+# Largest range of the network's input: pixels are 0..255, with or without a mean subtracted.
 MAX_INPUT_RANGE = 300.0
-# Deviation of inputs that networks trained from random weights bear; from about 0.2 (pixels / 255) to 1 is usual.
+# Standard deviation of inputs that networks from random weights can be trained on; 0.2 (pixels / 255) to 1 is usual.
 INPUT_STD = (0.02, 10.0)
-# Statistics of batch normalisation that are ten times off were made with other pixels.
-_NORM_RATIO = 1.0
-# A learning rate so many times away from what suits the architecture is a suspect.
+# Log10 ratio of input variance to batch normalisation statistics from which on these were made with other pixels.
+_BATCH_NORM_LOG10_RATIO = 1.0
+# Factor between the learning rate and the architecture's usual one from which on it may be the cause.
 LEARNING_RATE_FACTOR = 10.0
-# A loss so many times that of guessing, after an epoch or more, was blown up by the steps.
+# Loss relative to that of guessing from which on steps that are too large have raised it.
 EXPLODED_LOSS_RATIO = 3.0
-# Logits so many times too large were blown up by the steps as well.
+# Calibration temperature from which on the model is overconfident: logits that many times too large.
 OVERCONFIDENT_TEMPERATURE = 2.0
-# Weights that have hardly left where they began: rms of biases next to that of kernels.
+# RMS of biases relative to that of kernels below which the weights have hardly left their initial values.
 UNTRAINED_BIAS_RATIO = 0.01
-# Epochs that are too few to judge a network by.
+# Most epochs that are too few to judge a network by.
 FEW_EPOCHS = 3
-# Epochs that a trend is looked for in, and how improbable it must be in random order.
+# Fewest epochs for a test of trend, and its significance.
 _LEAST_TREND, _TREND = 7, 0.002
 _ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
 _KERAS_RATES = {"sgd": 0.01}
 
 
 def has_wrong_input_scale(run: RunFacts, curves: Curves) -> bool:
-    """Whether pixels reach the network on a scale that explains a failure."""
+    """Whether pixels reach the network on a wrong scale."""
     probe = run.probes.get("network")
     if not probe:
         return False
-    # As far as all pixels from 0 to 255 would reach, whatever these images show.
+    # Extrapolated to pixels from 0 to 255, whatever range these images have.
     reach = (probe["input_max"] - probe["input_min"]) * 255 / max(1, probe["pixel_max"] - probe["pixel_min"])
     if reach > MAX_INPUT_RANGE:
         return True
     if run.record.get("pretrained"):
-        # With conventions of their own for pixels, but statistics that belong to them; those of a network from random
-        # weights may have had too few steps to settle.
+        # Pretrained networks differ in their scaling of pixels, but have statistics that belong to it. Those of a network from
+        # random weights may have had too few steps to settle.
         ratio = probe.get("batch_norm_log10_ratio")
-        return ratio is not None and bool(ratio > _NORM_RATIO)
+        return ratio is not None and bool(ratio > _BATCH_NORM_LOG10_RATIO)
     return curves.failed and not INPUT_STD[0] <= probe["input_std"] <= INPUT_STD[1]
 
 
 def has_diverged(run: RunFacts, curves: Curves) -> bool:
-    """Whether the loss stopped being a number."""
+    """Whether a loss became NaN or infinite."""
     if run.record.get("ending") == "diverged" or run.record.get("diverged"):
         return True
     given = [key for key in ("loss", "val_loss") if run.history and key in run.history[-1]]
@@ -56,7 +56,7 @@ def has_diverged(run: RunFacts, curves: Curves) -> bool:
 
 
 def learning_rate_ratio(run: RunFacts) -> float:
-    """The learning rate next to the one that suits the architecture and the optimizer; NaN where either is not known."""
+    """Learning rate divided by the usual one of architecture and optimizer; NaN where either is not known."""
     fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
     rate, optimizer = fit.get("learning_rate"), str(fit.get("optimizer", "")).lower()
     if rate is None:
@@ -69,7 +69,7 @@ def learning_rate_ratio(run: RunFacts) -> float:
 
 
 def is_unstable(curves: Curves) -> bool:
-    """Whether a loss rose far above that of guessing: training loss after the first epoch, or validation loss at all."""
+    """Whether the loss rose far above that of guessing: training loss after the first epoch, or validation loss."""
     losses = np.concatenate([curves.loss[1:], curves.val_loss])
     losses = losses[np.isfinite(losses)]
     first = curves.loss[:1][np.isfinite(curves.loss[:1])]
@@ -80,12 +80,12 @@ def is_unstable(curves: Curves) -> bool:
 
 
 def temperature_of(run: RunFacts) -> float:
-    """How many times too large the logits are by the validation images; NaN where that is not known."""
+    """Calibration temperature fitted on validation images; NaN where not known."""
     return float((run.metrics.get("calibration") or {}).get("temperature") or math.nan)
 
 
 def is_learning_rate_too_high(run: RunFacts, curves: Curves) -> bool:
-    """Whether the learning rate explains a failure by being too high."""
+    """Whether a learning rate that is too high explains a failure."""
     ratio = learning_rate_ratio(run)
     if not math.isnan(ratio) and ratio < 1 / LEARNING_RATE_FACTOR:
         return False
@@ -102,7 +102,7 @@ def is_learning_rate_too_high(run: RunFacts, curves: Curves) -> bool:
 
 
 def is_learning_rate_too_low(run: RunFacts, curves: Curves) -> bool:
-    """Whether the learning rate explains a failure by being too low."""
+    """Whether a learning rate that is too low explains a failure."""
     if not curves.epochs or has_diverged(run, curves):
         return False
     ratio = learning_rate_ratio(run)
@@ -112,22 +112,21 @@ def is_learning_rate_too_low(run: RunFacts, curves: Curves) -> bool:
     fresh = not run.record.get("pretrained") and not run.record.get("goes_on")
     if moved is not None and fresh and moved < UNTRAINED_BIAS_RATIO and curves.epochs > FEW_EPOCHS:
         return not curves.learned
-    return math.isnan(ratio) and curves.failed and _creeps(curves)
+    return math.isnan(ratio) and curves.failed and _falls_slowly(curves)
 
 
-def _creeps(curves: Curves) -> bool:
-    """Whether the loss fell from epoch to epoch almost without exception, and came nowhere."""
+def _falls_slowly(curves: Curves) -> bool:
+    """Whether training loss fell in nine of ten epochs, by less than 30 % in all."""
     loss = curves.loss
     if len(loss) < 10 or not np.isfinite(loss).all():
         return False
     falls = np.diff(loss) < 0
     fallen = (loss[0] - loss[-1]) / max(loss[0], 1e-9)
-    # Of so many epochs, all but one in ten: by chance alone half of them would fall.
     return bool(falls.mean() >= 0.9 and fallen < 0.3 and (loss[0] - loss[-1]) > 0)
 
 
 def is_still_falling(curves: Curves) -> bool:
-    """Whether validation loss was clearly falling over the last fifth of the epochs, at least seven."""
+    """Whether validation loss was still falling over the last fifth of the epochs, at least seven (Mann's test)."""
     loss = curves.val_loss if np.isfinite(curves.val_loss).any() else curves.loss
     loss = loss[np.isfinite(loss)]
     if len(loss) < 2 or loss[-1] != loss.min():
@@ -137,35 +136,35 @@ def is_still_falling(curves: Curves) -> bool:
     tail = loss[-max(_LEAST_TREND, len(loss) // 5) :]
     later = tail[None, :] > tail[:, None]
     rises = int(np.triu(later, 1).sum())
-    # What it still lost over these epochs: a twentieth of what is left.
+    # And by more than a twentieth of what is left.
     return mann_tail(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
 
 
 def are_labels_unlearnable(run: RunFacts, curves: Curves) -> bool:
-    """Whether neither the network nor plain features can tell the classes apart, on enough images to say so."""
+    """Whether neither the network nor a linear probe on pretrained features is above chance, on enough images."""
     if curves.learned:
         return False
-    yardstick = run.probes.get("yardstick")
-    if yardstick:
-        images, chance = int(yardstick["training_images"]), float(yardstick["training_chance"])
-        return images >= 60 and not is_above_chance(float(yardstick["training_accuracy"]), chance, images)
-    # Without them: everything was learned by heart and nothing of it holds, where a little learning would show.
+    baseline = run.probes.get("linear_probe")
+    if baseline:
+        images, chance = int(baseline["training_images"]), float(baseline["training_chance"])
+        return images >= 60 and not is_above_chance(float(baseline["training_accuracy"]), chance, images)
+    # Without a probe: memorized training images without any generalization, on enough images for a little of it to show.
     return curves.train_last > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
 
 
 def chance_midway(curves: Curves) -> float:
-    """Half-way from guessing to all right."""
+    """Accuracy half-way from chance to 1."""
     return 0.5 + 0.5 * curves.chance
 
 
 def has_too_few_epochs(run: RunFacts, curves: Curves) -> bool:
-    """Whether there were too few epochs to judge by, though more were possible."""
+    """Whether the run ended after too few epochs to judge by, without divergence or early stopping."""
     ended = run.record.get("ending", "finished")
     return 0 < curves.epochs <= FEW_EPOCHS and ended in {"finished", "interrupted", "unfinished"}
 
 
 def has_other_cause(run: RunFacts, curves: Curves) -> bool:
-    """Whether scale, divergence, learning rate or labels already explain what is seen."""
+    """Whether input scale, divergence, learning rate or labels explain a failure."""
     return (
         has_wrong_input_scale(run, curves)
         or has_diverged(run, curves)

@@ -1,4 +1,4 @@
-"""A training's figures as arrays, with what chance alone would give, so that checks of it are short."""
+"""Learning curves of a run as arrays, with final accuracies, the accuracy of guessing and a baseline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,26 +20,26 @@ _NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A training's figures.
+    """Learning curves and final figures of a run; NaN stands for values that are missing or not finite.
 
     Attributes:
-        loss: (E,) float64 training loss of each epoch, NaN where it is missing or no number, as all of these.
-        accuracy: (E,) training accuracy, with dropout and augmentation on.
-        val_loss: (E,) validation loss.
-        val_accuracy: (E,) validation accuracy.
-        chance: Accuracy of always guessing the class that validation has most of.
-        chance_loss: Loss of always giving each class its share, label smoothing counted.
-        train_images: Training images.
-        val_images: Validation images; 0 where their number is not known.
-        kept: Position of the epoch whose weights were kept.
-        val_kept: Validation accuracy of the kept weights; NaN where it is not known.
-        test: Test accuracy of the kept weights; NaN where it is not known.
-        test_images: Test images.
-        train_end: Training accuracy after the last epoch, in inference mode where that was measured.
-        train_kept: Training accuracy of the kept weights in inference mode; NaN where it was not measured.
-        yardstick: What a linear head on features of a pretrained network reaches on the validation images; NaN where that
-            was not measured.
-        yardstick_images: On how many.
+        loss: (E,) float64 training loss by epoch.
+        accuracy: (E,) float64 training accuracy by epoch, with dropout and augmentation on.
+        val_loss: (E,) float64 validation loss by epoch.
+        val_accuracy: (E,) float64 validation accuracy by epoch.
+        chance: Validation accuracy of always predicting its most frequent class.
+        chance_loss: Loss of predicting the training split's class frequencies, label smoothing included.
+        train_images: Number of training images.
+        val_images: Number of validation images; 0 where not known.
+        selected_epoch: Position of the epoch whose weights were selected.
+        val_selected: Validation accuracy of the selected weights.
+        test: Test accuracy of the selected weights.
+        test_images: Number of test images.
+        train_last: Training accuracy after the last epoch, in inference mode where it was measured.
+        train_selected: Training accuracy of the selected weights in inference mode.
+        baseline: Accuracy of a linear probe on pretrained features, on validation images or, without them, leave-one-out on
+            training images.
+        baseline_images: Number of images that `baseline` was measured on.
     """
 
     loss: npt.NDArray[np.float64]
@@ -50,30 +50,30 @@ class Curves:
     chance_loss: float
     train_images: int
     val_images: int
-    kept: int
+    selected_epoch: int
     val_selected: float
     test: float
     test_images: int
     train_last: float
     train_selected: float
-    yardstick: float
+    baseline: float
     baseline_images: int
 
     @property
     def epochs(self) -> int:
-        """Epochs that were finished."""
+        """Number of finished epochs."""
         return len(self.loss)
 
     @property
     def learned(self) -> bool:
-        """Whether the kept weights are better than guessing on images they were not fitted to."""
+        """Whether the selected weights are above chance on validation or test images."""
         return is_above_chance(self.val_selected, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
             self.test, self.chance, self.test_images
         )
 
     @property
     def fitted(self) -> bool:
-        """Whether the network is better than guessing on its training images."""
+        """Whether the network is above chance on its training images."""
         best = max(
             (value for value in (self.train_last, self.train_selected) if math.isfinite(value)), default=math.nan
         )
@@ -83,23 +83,23 @@ class Curves:
 
     @property
     def gap_to_baseline(self) -> float:
-        """How far the kept weights are below the yardstick, beyond what so few images leave open; 0 where they are not."""
-        if not (math.isfinite(self.val_selected) and math.isfinite(self.yardstick)):
+        """Baseline minus validation accuracy where that is beyond two standard errors, else 0."""
+        if not (math.isfinite(self.val_selected) and math.isfinite(self.baseline)):
             return 0.0
         noise = binomial_standard_error(self.val_selected, self.val_images) + binomial_standard_error(
-            self.yardstick, self.baseline_images
+            self.baseline, self.baseline_images
         )
-        gap = self.yardstick - self.val_selected
+        gap = self.baseline - self.val_selected
         return gap if gap > max(0.0, 2 * noise) else 0.0
 
     @property
     def failed(self) -> bool:
-        """Whether the run is useless, or far from what its data allows: by more than a quarter of the way from chance."""
-        return not self.learned or self.gap_to_baseline > 0.25 * max(0.0, self.yardstick - self.chance)
+        """Whether the run is at chance, or below the baseline by more than a quarter of the baseline's lead over chance."""
+        return not self.learned or self.gap_to_baseline > 0.25 * max(0.0, self.baseline - self.chance)
 
 
 def read_curves(run: RunFacts) -> Curves:
-    """A run's figures."""
+    """Reads the curves and final figures of a run from its facts."""
     history = run.history
     smoothing = float((run.record.get("fit") or {}).get("label_smoothing") or 0.0)
     val_counts = _counts(run.counts.get("val"))
@@ -109,11 +109,11 @@ def read_curves(run: RunFacts) -> Curves:
     prior = train_counts / train_counts.sum() if train_counts.sum() else shares
     prior = prior * (1 - smoothing) + smoothing / len(prior)
     val_loss, val_accuracy = _column(history, "loss", "val_"), _column(history, "accuracy", "val_")
-    kept = _kept_epoch(run, val_loss, val_accuracy)
-    validation, test = (run.metrics.get(part) or {} for part in ("validation", "test"))
+    selected = _selected_epoch(run, val_loss, val_accuracy)
+    validation, test = (run.metrics.get(split) or {} for split in ("validation", "test"))
     accuracy = _column(history, "accuracy")
     ended = run.metrics.get("training_after_last_epoch") or {}
-    yardstick = run.probes.get("yardstick") or {}
+    baseline = run.probes.get("linear_probe") or {}
     return Curves(
         loss=_column(history, "loss"),
         accuracy=accuracy,
@@ -123,14 +123,14 @@ def read_curves(run: RunFacts) -> Curves:
         chance_loss=float(-(prior * np.log(np.maximum(prior, 1e-12))).sum()),
         train_images=int(train_counts.sum()),
         val_images=int(val_counts.sum()),
-        kept=kept,
-        val_selected=_number(validation.get("accuracy"), val_accuracy[kept] if len(val_accuracy) else math.nan),
+        selected_epoch=selected,
+        val_selected=_number(validation.get("accuracy"), val_accuracy[selected] if len(val_accuracy) else math.nan),
         test=_number(test.get("accuracy")),
         test_images=int(test.get("count") or 0),
         train_last=_number(ended.get("accuracy"), accuracy[-1] if len(accuracy) else math.nan),
         train_selected=_number((run.probes.get("training") or {}).get("accuracy")),
-        yardstick=_number(yardstick.get("validation_accuracy"), _number(yardstick.get("training_accuracy"))),
-        baseline_images=int(yardstick.get("validation_images") or yardstick.get("training_images") or 0),
+        baseline=_number(baseline.get("validation_accuracy"), _number(baseline.get("training_accuracy"))),
+        baseline_images=int(baseline.get("validation_images") or baseline.get("training_images") or 0),
     )
 
 
@@ -143,13 +143,13 @@ def _column(history: Sequence[Mapping[str, Any]], name: str, prefix: str = "") -
     keys = [prefix + key for key in _NAMES[name]]
     values = np.array([_number(next((row[key] for key in keys if key in row), None)) for row in history], np.float64)
     if name == "accuracy":
-        # What is no share of images is no accuracy.
+        # Values outside 0..1 are no accuracies.
         values[~((values >= 0) & (values <= 1))] = np.nan
     return values
 
 
 def last_learning_rates(history: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
-    """(E,) learning rate of each epoch, NaN where it is not known."""
+    """(E,) learning rate by epoch, NaN where not recorded."""
     return _column(history, "learning_rate")
 
 
@@ -161,8 +161,8 @@ def _counts(by_class: Mapping[str, int] | None) -> npt.NDArray[np.float64]:
     return np.array(list((by_class or {}).values()), np.float64)
 
 
-def _kept_epoch(run: RunFacts, val_loss: npt.NDArray[np.float64], val_accuracy: npt.NDArray[np.float64]) -> int:
-    """The epoch that was kept as far as that is recorded, else the one with the lowest validation loss."""
+def _selected_epoch(run: RunFacts, val_loss: npt.NDArray[np.float64], val_accuracy: npt.NDArray[np.float64]) -> int:
+    """Position of the selected epoch as recorded, else of that with the lowest validation loss."""
     best = run.record.get("best_epoch")
     if isinstance(best, int) and 1 <= best <= len(val_loss):
         return best - 1

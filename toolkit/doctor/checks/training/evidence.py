@@ -1,4 +1,4 @@
-"""Figures of a training as sentences and evidence give them."""
+"""Evidence values and phrases that several findings about a training share."""
 
 import math
 
@@ -16,33 +16,33 @@ from edgeclf.toolkit.doctor.remedies import sweep_learning_rate, train_again
 
 
 def accuracy_evidence(curves: Curves) -> dict[str, object]:
-    """Accuracies for a finding's evidence."""
+    """Accuracies as evidence, None where not finite."""
     return {
         "validation_accuracy": finite(curves.val_selected),
         "validation_images": curves.val_images,
         "chance": curves.chance,
         "training_accuracy": finite(curves.train_last),
-        "yardstick_accuracy": finite(curves.yardstick),
+        "yardstick_accuracy": finite(curves.baseline),
     }
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON has it: None where it is none."""
+    """A number as JSON value: None where it is not finite."""
     return value if math.isfinite(value) else None
 
 
 def percent(share: float) -> str:
-    """A share for a sentence."""
+    """A fraction as percentage; `unknown` where it is not finite."""
     return f"{share:.1%}" if math.isfinite(share) else "unknown"
 
 
 def epochs_text(count: int) -> str:
-    """A number of epochs for a sentence."""
+    """A number of epochs in words."""
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def symptom_text(run: RunFacts, curves: Curves) -> str:
-    """How a run shows that its learning rate is wrong, for a sentence."""
+    """Symptom of a wrong learning rate, as a phrase."""
     if not curves.epochs:
         return "the loss stopped being a number in the first epoch"
     if not curves.learned:
@@ -51,7 +51,7 @@ def symptom_text(run: RunFacts, curves: Curves) -> str:
             f"{curves.chance:.0%}"
         )
     if curves.gap_to_baseline:
-        return f"validation accuracy {percent(curves.val_selected)}, where plain features reach {curves.yardstick:.0%}"
+        return f"validation accuracy {percent(curves.val_selected)}, where plain features reach {curves.baseline:.0%}"
     if is_unstable(curves):
         return f"the loss rose to {np.nanmax(np.concatenate([curves.loss, curves.val_loss])):.3g} on the way"
     if temperature_of(run) > OVERCONFIDENT_TEMPERATURE:
@@ -60,7 +60,7 @@ def symptom_text(run: RunFacts, curves: Curves) -> str:
 
 
 def lower_learning_rate(run: RunFacts) -> str:
-    """The command that trains with a lower learning rate: the one that suits, where this one is higher."""
+    """Remedy: train again with the usual learning rate where this one is higher, else with a tenth of it."""
     suits = (run.record.get("suits") or {}).get("learning_rate")
     rate = (run.record.get("fit") or {}).get("learning_rate")
     if suits and rate and rate > suits:
@@ -69,13 +69,13 @@ def lower_learning_rate(run: RunFacts) -> str:
 
 
 def learning_rate_text(evidence: dict[str, object]) -> str:
-    """The learning rate for a sentence, with a space before it."""
+    """The learning rate with a leading space; empty where not known."""
     rate = evidence.get("learning_rate")
     return f" {rate:g}" if isinstance(rate, float) else ""
 
 
 def learning_rate_evidence(run: RunFacts, curves: Curves) -> dict[str, object]:
-    """What is known of the learning rate, for a finding's evidence."""
+    """Learning rate and its effects as evidence."""
     fit, suits = run.record.get("fit") or {}, run.record.get("suits") or {}
     moved = (run.probes.get("network") or {}).get("bias_to_kernel")
     highest = float(np.nanmax(curves.loss)) if np.isfinite(curves.loss).any() else math.nan

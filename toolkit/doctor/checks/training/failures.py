@@ -1,8 +1,6 @@
-"""Checks of a training: why it did not learn, or learned the wrong thing.
+"""Checks of failed trainings: input scale, divergence, learning rate, labels, too few epochs, stuck at chance.
 
-Several signs have the same few causes, so that the causes are asked for in an order in which each explains those behind
-it: pixels on a wrong scale, a loss that is no number, a learning rate far from what suits the network, labels that plain
-features cannot tell either, too few epochs, and only then a network that is simply stuck.
+Different causes have the same symptoms, so that each check first excludes the causes before it in this order.
 """
 
 import math
@@ -44,7 +42,7 @@ from edgeclf.toolkit.doctor.remedies import examine_data, resume, sweep_learning
 
 
 def check_input_scale(facts: Facts) -> list[Finding]:
-    """Pixels on another scale than the network was made for."""
+    """Input scale: pixels on another scale than the network was made for."""
     run = facts.run
     if run is None or not has_wrong_input_scale(run, read_curves(run)):
         return []
@@ -65,7 +63,7 @@ def check_input_scale(facts: Facts) -> list[Finding]:
 
 
 def check_divergence(facts: Facts) -> list[Finding]:
-    """A loss that stopped being a number."""
+    """Divergence: a loss that is NaN or infinite."""
     run = facts.run
     if run is None:
         return []
@@ -82,7 +80,7 @@ def check_divergence(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "diverged",
-            # The cause is named by a finding of its own.
+            # A finding of its own names the cause.
             "warning" if explained else "problem",
             f"The loss stopped being a number {where}",
             lower_learning_rate(run),
@@ -101,7 +99,7 @@ def _bad_epoch(curves: Curves) -> int:
 
 
 def check_rate_too_high(facts: Facts) -> list[Finding]:
-    """A learning rate that throws the weights about."""
+    """A learning rate that is too high."""
     run = facts.run
     if run is None:
         return []
@@ -128,7 +126,7 @@ def check_rate_too_high(facts: Facts) -> list[Finding]:
 
 
 def check_rate_too_low(facts: Facts) -> list[Finding]:
-    """A learning rate that leaves the weights where they were."""
+    """A learning rate that is too low."""
     run = facts.run
     if run is None:
         return []
@@ -156,15 +154,15 @@ def check_rate_too_low(facts: Facts) -> list[Finding]:
 
 
 def check_labels(facts: Facts) -> list[Finding]:
-    """Labels that neither this network nor plain features can tell apart."""
+    """Labels that neither the network nor a linear probe on pretrained features can predict."""
     run = facts.run
     if run is None:
         return []
     curves = read_curves(run)
     if not are_labels_unlearnable(run, curves) or has_wrong_input_scale(run, curves) or has_diverged(run, curves):
         return []
-    yardstick = run.probes.get("yardstick")
-    if not yardstick:
+    baseline = run.probes.get("linear_probe")
+    if not baseline:
         return [
             Finding(
                 "label-noise",
@@ -179,19 +177,19 @@ def check_labels(facts: Facts) -> list[Finding]:
         Finding(
             "label-noise",
             "problem",
-            f"The labels do not go with the pictures: features of {yardstick['network']}, which tell most things apart, reach "
-            f"{yardstick['training_accuracy']:.0%} on {yardstick['training_images']} training images "
-            f"(guessing: {yardstick['training_chance']:.0%}), and the network does no better: "
+            f"The labels do not go with the pictures: features of {baseline['network']}, which tell most things apart, reach "
+            f"{baseline['training_accuracy']:.0%} on {baseline['training_images']} training images "
+            f"(guessing: {baseline['training_chance']:.0%}), and the network does no better: "
             f"{percent(curves.val_selected)} of {curves.val_images} validation images",
             f"Look at the labels: {examine_data(run)}",
-            {**accuracy_evidence(curves), "yardstick": dict(yardstick)},
+            {**accuracy_evidence(curves), "yardstick": dict(baseline)},
             weight=1.0,
         )
     ]
 
 
 def check_stopped_early(facts: Facts) -> list[Finding]:
-    """A training that ended while it was still getting better, or before it could."""
+    """Training that ended after too few epochs, or while validation loss was still falling."""
     run = facts.run
     if run is None:
         return []
@@ -204,8 +202,8 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     usual = int((run.record.get("suits") or {}).get("epochs") or 0)
     if not falling and not (short and curves.failed):
         return []
-    # Where plain features do no better, there is little left to gain.
-    severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.yardstick) else "note"
+    # Where the baseline is no better, there is little left to gain.
+    severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.baseline) else "note"
     if short and curves.failed:
         severity = "problem"
     fit = run.record.get("fit") or {}
@@ -239,7 +237,7 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
 
 
 def check_stuck(facts: Facts) -> list[Finding]:
-    """A network that never got better than guessing, on its training images either."""
+    """A network at chance on training and on validation images, without another cause."""
     run = facts.run
     if run is None:
         return []
@@ -255,8 +253,8 @@ def check_stuck(facts: Facts) -> list[Finding]:
     if are_labels_unlearnable(run, curves):
         return []
     learnable = ""
-    if math.isfinite(curves.yardstick):
-        learnable = f"; the data can be learned: plain features reach {curves.yardstick:.0%}"
+    if math.isfinite(curves.baseline):
+        learnable = f"; the data can be learned: plain features reach {curves.baseline:.0%}"
     lowest = float(np.nanmin(curves.loss)) if np.isfinite(curves.loss).any() else math.nan
     return [
         Finding(

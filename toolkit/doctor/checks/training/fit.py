@@ -1,4 +1,4 @@
-"""Checks of a training that did learn: how well it fits, what it kept, and what its figures are worth."""
+"""Checks of the fit: overfitting, underfitting and too much regularization."""
 
 import math
 
@@ -12,20 +12,21 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_again, train_pretrained
 from edgeclf.toolkit.doctor.statistics import binomial_standard_error
 
-# A gap between training and validation accuracy is worth a word from here on, and a problem from there on.
+# Gap between training and validation accuracy for a warning and for a problem.
 _GAP_WARNING, _GAP_PROBLEM = 0.05, 0.15
-# A rise of validation loss above its lowest that is worth a word.
+# Rise of validation loss above its minimum, relative to the loss of guessing, for a warning.
 _RISE = 0.2
-# Training accuracy this far below the yardstick does not fit its own images.
+# Training accuracy below the baseline for underfitting.
 _UNFIT = 0.1
-# Dropout from which on a network of a few layers may learn nothing.
+# Dropout rate, mixup alpha and weight decay from which on they may keep a network from learning.
 _STRONG_DROPOUT, _STRONG_MIXUP, _STRONG_DECAY = 0.5, 0.4, 0.2
 
 
 def gap_of(curves: Curves) -> tuple[float, float]:
-    """Training minus validation accuracy, of the kept weights or after the last epoch, and its standard error.
+    """Generalization gap: training minus validation accuracy, and its standard error.
 
-    Training accuracy is that in inference mode where it was measured: with dropout and augmentation on it is lower.
+    The larger of the gaps of the selected weights and after the last epoch; training accuracy is in inference mode where that
+    was measured, since dropout and augmentation lower it. NaN where neither is known.
     """
     if math.isfinite(curves.train_selected) and math.isfinite(curves.val_selected):
         kept = curves.train_selected - curves.val_selected
@@ -45,7 +46,7 @@ def gap_of(curves: Curves) -> tuple[float, float]:
 
 
 def overfit_begin(curves: Curves) -> int | None:
-    """The epoch, from 1, from which validation loss rises while training loss falls; None where it does not."""
+    """First epoch, from 1, in which validation loss rises while training loss falls; None where there is none."""
     losses = curves.val_loss
     if np.isfinite(losses).sum() < 3:
         return None
@@ -61,7 +62,7 @@ def overfit_begin(curves: Curves) -> int | None:
 
 
 def val_loss_rise(curves: Curves) -> float:
-    """How far validation loss ended above its lowest, as a share of that of guessing; 0 where it did not."""
+    """Rise of validation loss from its minimum to its end, relative to the loss of guessing; 0 without a rise."""
     losses = curves.val_loss[np.isfinite(curves.val_loss)]
     if len(losses) < 3:
         return 0.0
@@ -69,7 +70,7 @@ def val_loss_rise(curves: Curves) -> float:
 
 
 def is_overfit(run: RunFacts, curves: Curves) -> bool:
-    """Whether training images are known much better than others, beyond chance."""
+    """Whether the generalization gap is large and beyond three standard errors, without another cause."""
     if not curves.epochs or has_other_cause(run, curves) or has_too_few_epochs(run, curves):
         return False
     gap, error = gap_of(curves)
@@ -77,7 +78,7 @@ def is_overfit(run: RunFacts, curves: Curves) -> bool:
 
 
 def check_overfit(facts: Facts) -> list[Finding]:
-    """Training images learned by heart."""
+    """Overfitting: a large generalization gap."""
     run = facts.run
     if run is None:
         return []
@@ -86,10 +87,8 @@ def check_overfit(facts: Facts) -> list[Finding]:
         return []
     gap, error = gap_of(curves)
     begin, rise = overfit_begin(curves), val_loss_rise(curves)
-    # A gap is harmless where the figures are good all the same.
-    serious = gap > _GAP_PROBLEM and (
-        curves.failed or curves.gap_to_baseline > 0 or not math.isfinite(curves.yardstick)
-    )
+    # A gap is harmless where validation accuracy is good all the same.
+    serious = gap > _GAP_PROBLEM and (curves.failed or curves.gap_to_baseline > 0 or not math.isfinite(curves.baseline))
     if not serious and gap < _GAP_PROBLEM and rise < _RISE and not curves.gap_to_baseline:
         return []
     since = f" from epoch {begin}" if begin else ""
@@ -127,7 +126,7 @@ def _fix_overfit(run: RunFacts) -> str:
 
 
 def check_underfit(facts: Facts) -> list[Finding]:
-    """A network that does not fit its training images, in inference mode, or is kept from it."""
+    """Underfitting: low training accuracy in inference mode, with or without strong regularization."""
     run = facts.run
     if run is None:
         return []
@@ -140,7 +139,7 @@ def check_underfit(facts: Facts) -> list[Finding]:
     ):
         return []
     reached = max((v for v in (curves.train_last, curves.train_selected) if math.isfinite(v)), default=math.nan)
-    aim = curves.yardstick if math.isfinite(curves.yardstick) else 0.5 + 0.5 * curves.chance + _UNFIT
+    aim = curves.baseline if math.isfinite(curves.baseline) else 0.5 + 0.5 * curves.chance + _UNFIT
     missing = aim - reached
     noise = binomial_standard_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
     if not missing > max(_UNFIT, 3 * noise) or is_still_falling(curves):
@@ -148,8 +147,8 @@ def check_underfit(facts: Facts) -> list[Finding]:
     strong = _strong_regularization(run)
     held = _held_back(run, curves)
     by = (
-        f"plain features reach {curves.yardstick:.0%}"
-        if math.isfinite(curves.yardstick)
+        f"plain features reach {curves.baseline:.0%}"
+        if math.isfinite(curves.baseline)
         else "hardly half of what is possible"
     )
     evidence = {
@@ -212,7 +211,7 @@ def _strong_regularization(run: RunFacts) -> list[str]:
 
 
 def _held_back(run: RunFacts, curves: Curves) -> bool:
-    """Whether training figures, measured with all of it on, lie clearly below those in inference mode, or at guessing."""
+    """Whether regularization lowers training accuracy clearly below that in inference mode, or to chance."""
     while_training = float(curves.accuracy[-1])
     inference = curves.train_last if run.metrics.get("training_after_last_epoch") else curves.train_selected
     if not (math.isfinite(while_training) and math.isfinite(inference)):

@@ -1,4 +1,4 @@
-"""Checks of what a training kept, what its figures are worth, and what became of its units."""
+"""Checks of a run's results: selection of the best epoch, noise of validation accuracy, dead units."""
 
 import math
 
@@ -11,17 +11,17 @@ from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import more_validation, train_again
 from edgeclf.toolkit.doctor.statistics import binomial_standard_error
 
-# Validation accuracy that moves by more than this between epochs, and by twice what its number of images explains.
+# Standard deviation of validation accuracy between epochs for a warning.
 _SWING = 0.03
-# A 95 % interval of validation accuracy wider than this to either side hides most of what training changes.
+# Half width of validation accuracy's 95 % interval for a note.
 _WIDE = 0.06
-# Half of the units of a layer that is not trained are zero where what it is given hardly varies: the sign of a random sum.
-# More than that, by three standard errors, has another reason; from the second share on hardly anything passes.
+# Fraction of dead units that an untrained layer may have (half of them, by the sign of a random sum, where its input hardly
+# varies), and fraction for a problem.
 _DEAD_BY_CHANCE, _DEAD_PROBLEM = 0.5, 0.9
 
 
 def check_selected_weights(facts: Facts) -> list[Finding]:
-    """Weights that are not those of the best epoch."""
+    """Selected weights that are not those of the best epoch."""
     run = facts.run
     if run is None:
         return []
@@ -33,10 +33,10 @@ def check_selected_weights(facts: Facts) -> list[Finding]:
         return []
     best = int(np.nanargmax(values))
     expected = float(curves.val_accuracy[best])
-    # One image may fall to the other side by rounding.
+    # Rounding may change the prediction of one image.
     if not expected - float(measured) > max(1.5 / max(1, curves.val_images), 0.005):
         return []
-    if curves.kept == best and run.record.get("best_epoch"):
+    if curves.selected_epoch == best and run.record.get("best_epoch"):
         what = (
             f"the kept weights reach {measured:.1%} on the validation images, where epoch {best + 1} had {expected:.1%}"
         )
@@ -57,7 +57,7 @@ def check_selected_weights(facts: Facts) -> list[Finding]:
 
 
 def check_noisy_validation(facts: Facts) -> list[Finding]:
-    """Validation that swings more than what it is to compare."""
+    """Validation accuracy that fluctuates, or whose interval is wide."""
     run = facts.run
     if run is None:
         return []
@@ -67,7 +67,7 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
         return []
     half = 1.96 * binomial_standard_error(float(values.max()), curves.val_images)
     later = values[len(values) // 2 :]
-    # Of neighbours, so that what training still adds does not count: var(a - b) = 2 var(a).
+    # Of neighbouring epochs, so that progress does not count: var(a - b) = 2 var(a).
     swing = float(np.median(np.abs(np.diff(later)))) / 0.6745 / math.sqrt(2) if len(later) > FEW_EPOCHS else 0.0
     explained = binomial_standard_error(float(np.median(later)), curves.val_images)
     evidence = {
@@ -83,7 +83,7 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
                 "warning",
                 f"Validation accuracy swings by {swing:.1%} from epoch to epoch, where {curves.val_images} images explain "
                 f"{explained:.1%}: the steps are too large",
-                f"Try {train_again(run, learning_rate=_half_rate(run), average_epochs=1.0)}",
+                f"Try {train_again(run, learning_rate=_lower_learning_rate(run), average_epochs=1.0)}",
                 evidence,
             )
         ]
@@ -101,13 +101,13 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
     return []
 
 
-def _half_rate(run: RunFacts) -> float | None:
+def _lower_learning_rate(run: RunFacts) -> float | None:
     rate = (run.record.get("fit") or {}).get("learning_rate")
     return float(rate) / 3 if rate else None
 
 
 def check_dead_units(facts: Facts) -> list[Finding]:
-    """ReLU units that are zero whatever the image."""
+    """Dead ReLU units: zero on every sampled image."""
     run = facts.run
     probe = None if run is None else run.probes.get("network")
     if run is None or not probe:
@@ -120,7 +120,7 @@ def check_dead_units(facts: Facts) -> list[Finding]:
     if share <= _DEAD_BY_CHANCE + 3 * math.sqrt(_DEAD_BY_CHANCE * (1 - _DEAD_BY_CHANCE) / worst["units"]):
         return []
     curves = read_curves(run)
-    # Units die of high learning rates and large inputs; where these are named, they are only a sign of it.
+    # Units die of high learning rates and large inputs; where a finding names these, dead units are only a symptom.
     unexplained = curves.failed and not has_other_cause(run, curves)
     severity: Severity = "note"
     if unexplained or (share >= _DEAD_PROBLEM and not curves.failed):
@@ -130,7 +130,7 @@ def check_dead_units(facts: Facts) -> list[Finding]:
             "dead-units",
             severity,
             f"{worst['dead']} of the {worst['units']} units of {worst['name']} are zero for each of {probe['images']} images",
-            f"Try a lower learning rate: {train_again(run, learning_rate=_half_rate(run))}",
+            f"Try a lower learning rate: {train_again(run, learning_rate=_lower_learning_rate(run))}",
             {
                 "layer": worst["name"],
                 "share": share,

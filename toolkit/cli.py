@@ -1,4 +1,4 @@
-"""The `edgeclf` command: its sub-commands, and the one boundary where errors become exit codes."""
+"""The `edgeclf` command: its sub-commands, and the mapping of errors to exit codes."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from edgeclf.toolkit.commands import COMMANDS
 
 
 class _Boundary(typer.core.TyperGroup):
-    """Runs a sub-command and maps what it ends in to the exit codes of the documentation.
+    """Command group that maps the outcome of a sub-command to the documented exit codes.
 
     0 done; 1 a bug, with its traceback; 2 usage; 3 unusable input; 4 a gate failed; 5 a device or package is not
     there; 130 interrupted. Typer handles its own usage errors (2) before or inside this call.
@@ -30,7 +30,7 @@ class _Boundary(typer.core.TyperGroup):
             print("edgeclf: interrupted", file=sys.stderr)  # noqa: T201
             raise SystemExit(130) from None
         except BrokenPipeError:
-            # The reader of a pipe (`| head`) has seen enough; what is still buffered must not raise again at exit.
+            # The reader of a pipe (`| head`) is gone; what is still buffered must not raise again at exit.
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
             raise SystemExit(0) from None
         except (typer.Exit, typer.Abort):
@@ -79,14 +79,14 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Runs the command line; ends in SystemExit, as Python programs do."""
-    # Every unusable file is reported once, by us; OpenCV reads this when it is loaded.
+    """Runs the command line; raises SystemExit."""
+    # Unusable files are reported by us, once; OpenCV reads this variable when it is loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     app()
 
 
 def run_process() -> None:
-    """Entry point of the `edgeclf` script: runs the command line and ends the process with it."""
+    """Entry point of the `edgeclf` script: runs the command line and ends the process."""
     try:
         main()
     except SystemExit as ended:
@@ -96,12 +96,12 @@ def run_process() -> None:
 
 
 def _exit_at_once(status: int) -> None:
-    """Ends the process without taking TensorFlow down, which is of no use to anybody and takes a second."""
+    """Ends the process without TensorFlow's clean-up, which takes a second and has no effect."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        # Nobody reads any more; the ordinary exit knows what to do.
+        # The reader is gone: the ordinary exit handles that.
         return
     os._exit(status)
 

@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything else to stderr; progress bars only on a terminal."""
+"""Output of the commands: results on stdout, notes and warnings on stderr, progress bars on terminals."""
 
 import contextlib
 import json
@@ -14,17 +14,17 @@ _QUIET_LEVELS = frozenset(("0", "OFF", "SILENT"))
 
 
 def print_result(text: str) -> None:
-    """Writes a line (or lines) of the command's result to stdout."""
+    """Writes a line, or several, of the result to stdout."""
     sys.stdout.write(text + "\n")
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Writes the command's result to stdout as one JSON document."""
+    """Writes the result to stdout as one JSON document."""
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        # A file name that is not Unicode, or a terminal that is not: escapes keep it.
+        # File names that are not Unicode, or a stdout that is not UTF-8: escapes can be encoded.
         text = json.dumps(document, indent=2, allow_nan=False)
     print_result(text)
 
@@ -65,7 +65,7 @@ def _escaped(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """Writes a line about what is going on to stderr."""
+    """Writes a note to stderr."""
     sys.stderr.write(text + "\n")
 
 
@@ -76,10 +76,10 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
-    """Yields a `Progress` callback that draws a bar a stage on stderr, or does nothing where stderr is no terminal.
+    """Context manager with a `Progress` callback that draws one bar per stage on stderr, where stderr is a terminal.
 
     Args:
-        enabled: False switches the bars off whatever stderr is.
+        enabled: False for no bars in any case.
     """
     if not enabled or not sys.stderr.isatty():
         from edgeclf.runtime.progress import no_progress
@@ -111,11 +111,11 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         TextColumn("{task.description}", table_column=fixed()),
         BarColumn(16, table_column=fixed()),
         MofNCompleteColumn(table_column=fixed()),
-        # What is left, and in the end what it took.
+        # Remaining time, and in the end the elapsed time.
         TimeRemainingColumn(elapsed_when_finished=True, table_column=fixed()),
         Remark(),
     )
-    # A descriptor of its own: while TensorFlow loads, what its library writes to the common one is held back.
+    # A descriptor of its own: while TensorFlow loads, descriptor 2 is redirected.
     with (
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal,
         Progress(*columns, console=Console(file=terminal)) as bars,

@@ -1,4 +1,4 @@
-"""Options that several commands share, each spelled and explained once."""
+"""Options that several commands share, and the values they stand for."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +90,7 @@ MaxAccuracyDropOption = Annotated[
 
 
 def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_cache: Path | None) -> "DeviceChoice":
-    """The device from `--device`, `--provider-option` and `--engine-cache`.
+    """Device choice from `--device`, `--provider-option` and `--engine-cache`.
 
     Raises:
         UsageError: There is no such device, an option cannot be read, or one does not go with the device.

@@ -1,4 +1,4 @@
-"""The latencies of a benchmark as a picture."""
+"""Plot of latency distributions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _INK, _PALE = "#222222", "#cccccc"
 
 @dataclass(frozen=True)
 class Curve:
-    """The latencies of one model or scenario.
+    """Latencies of one model or scenario.
 
     Attributes:
-        label: Its name in the legend.
+        label: Name in the legend.
         latencies_ms: (queries,) milliseconds, in any order; at least one.
-        mark_ms: A latency to mark, the one that is reported; None for none.
-        mark_label: What the mark is.
-        bound_ms: A bound to draw; None for none.
+        mark_ms: Reported latency, marked by a dot; None for none.
+        mark_label: Name of the mark, such as `p90`.
+        bound_ms: Latency bound, drawn as a dotted line; None for none.
     """
 
     label: str
@@ -35,7 +35,7 @@ class Curve:
 
 
 def check_plot(path: Path) -> None:
-    """Checks before anything is measured that a plot can be drawn.
+    """Checks, before anything is measured, that a plot can be drawn.
 
     Raises:
         UsageError: The file's name does not end in .png.
@@ -55,14 +55,13 @@ def check_plot(path: Path) -> None:
 
 
 def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draws the share of queries that are done after so many milliseconds, with an axis that shows the slow ones.
+    """Draws complementary cumulative distributions of latency, one line per curve.
 
-    The vertical axis counts the queries that take longer, on a logarithmic scale: p50, p90, p99 and p99.9 are evenly
-    spaced, where a plain distribution would press everything above p90 into one line.
+    The fraction of slower queries is on a logarithmic axis, so that p50, p90, p99 and p99.9 are evenly spaced.
 
     Args:
-        path: The .png file to write.
-        curves: What to draw, one line each.
+        path: PNG file to write.
+        curves: The distributions.
         title: Heading.
 
     Raises:
@@ -77,15 +76,15 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         ordered = np.sort(curve.latencies_ms)
-        # What takes longer than the k-th smallest are n - k of n.
+        # Of n queries, n - k take longer than the k-th fastest.
         slower = 1 - np.arange(ordered.size) / ordered.size
-        # In the legend: beside the points the words of neighbours would run into each other.
+        # In the legend: labels beside the dots would overlap.
         mark = "" if curve.mark_ms is None else f": {curve.mark_label} {curve.mark_ms:.3g} ms (dot)"
         bound = "" if curve.bound_ms is None else f", bound {curve.bound_ms:g} ms (dotted)"
         axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=f"{curve.label}{mark}{bound}")
         if curve.mark_ms is not None:
-            share = max(float((ordered >= curve.mark_ms).mean()), 1 / ordered.size)
-            axes.plot([curve.mark_ms], [share], "o", color=colour, markersize=6)
+            fraction = max(float((ordered >= curve.mark_ms).mean()), 1 / ordered.size)
+            axes.plot([curve.mark_ms], [fraction], "o", color=colour, markersize=6)
         if curve.bound_ms is not None:
             axes.axvline(curve.bound_ms, color=colour, linestyle=":", linewidth=1.4)
     values = np.concatenate([curve.latencies_ms for curve in curves])

@@ -1,4 +1,4 @@
-"""`edgeclf bench --scenario`: which scenarios, with how many threads, and what is printed of them."""
+"""`edgeclf bench --scenario`: plans of the scenarios, their threads, and the report."""
 
 import contextlib
 import tempfile
@@ -25,7 +25,7 @@ _OFFLINE_BATCH = 8
 
 @dataclass(frozen=True)
 class ScenarioOptions:
-    """What the command line asks for; see `edgeclf bench --help`."""
+    """Options of `edgeclf bench --scenario`, as its `--help` describes them."""
 
     scenario: str
     quick: bool
@@ -48,11 +48,19 @@ def bench_scenarios(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Runs the scenarios and prints what came of them.
+    """Runs the scenarios and prints their results.
+
+    Args:
+        model: Path of the model file.
+        options: Options of the command.
+        device: Device that runs the model.
+        foreign: Options for a file without an edgeclf spec; None for none.
+        plot: PNG file for the latencies; None for none.
+        as_json: Whether to print one JSON document.
 
     Raises:
         GateError: The load generator's log and our own clock do not agree.
-        EdgeclfError: As every other command.
+        EdgeclfError: The model, the device, the images or the log folder cannot be used.
     """
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError
@@ -134,7 +142,7 @@ def _setup(
     foreign: "ForeignModel | None",
     cpu: "CpuInfo",
 ) -> "SystemSetup":
-    """A stream has one query at a time, which takes all CPUs; the others have many, which take one thread each."""
+    """Configuration of the system: all CPUs for the single query of a stream, else one thread per worker."""
     from edgeclf.toolkit.bench.loadgen.process import SystemSetup
 
     is_stream = scenario.endswith("-stream")
@@ -176,7 +184,7 @@ def _log_folder(kept: Path | None) -> Iterator[Path]:
 
 
 def _claim(result: "ScenarioResult") -> str:
-    """What may be said of a result: never that it is an MLPerf result, which takes more than a run."""
+    """Claim about a result. It never calls itself an MLPerf result, which takes a review."""
     if result.meets_rules:
         return "MLPerf-style, rules of count and duration met"
     return f"MLPerf-style, not by its rules: {'; '.join(result.lacks)}"
@@ -216,7 +224,7 @@ def _document(
 
 
 def _is_stream(result: "ScenarioResult") -> bool:
-    """Whether a result is of one query at a time."""
+    """Whether a scenario has one query at a time."""
     return result.plan.scenario.endswith("-stream")
 
 
@@ -275,7 +283,7 @@ def _print(
 
 
 def _headline(result: "ScenarioResult") -> str:
-    """The scenario's one figure, as the load generator's log has it."""
+    """The scenario's reported figure, from the load generator's log."""
     log, scenario = result.log, result.plan.scenario
     if log is None:
         return "no rate"
@@ -297,7 +305,7 @@ def _percentile(result: "ScenarioResult") -> str:
 def _draw(path: Path, results: "Sequence[ScenarioResult]") -> None:
     curves = []
     for result in results:
-        # The only query of `offline` has no distribution.
+        # The single query of `offline` has no distribution.
         if result.figures is None or result.plan.rules.percentile is None:
             continue
         percent = f"p{100 * result.plan.rules.percentile:.0f}"

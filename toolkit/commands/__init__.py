@@ -1,4 +1,4 @@
-"""One module a command: what it takes, and the floors below put to work.
+"""Sub-commands of `edgeclf`, one module each: options, calls of the floors below, output.
 
 These modules are imported for every `--help`, so at the top they import typer, the standard library and light modules
 of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors below are imported inside the functions.
@@ -16,7 +16,7 @@ from edgeclf.toolkit.commands.info import info
 from edgeclf.toolkit.commands.train import train
 from edgeclf.toolkit.commands.verify import verify
 
-# In the order of the road from a folder of images to a device: the order of `edgeclf --help`.
+# In the order of `edgeclf --help`: from a folder of images to a device.
 COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "train": train,

@@ -1,4 +1,4 @@
-"""`edgeclf demo`: the whole road on real photographs that come with a package, no network needed."""
+"""`edgeclf demo`: training, export, verification, inference and timing on photographs that scikit-image brings along."""
 
 import contextlib
 import shlex
@@ -71,7 +71,7 @@ def demo(
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Empties a folder of an earlier demo; refuses any other that is not empty."""
+    """Creates the folder, or empties that of an earlier demo; refuses one with other files."""
     import shutil
 
     from edgeclf.runtime.errors import OutputError
@@ -106,7 +106,7 @@ def _one_of_each(folder: Path) -> list[str]:
 
 
 def _summary(run: Path, model: Path, seconds: float) -> dict[str, Any]:
-    """The figures that the steps left in their own files."""
+    """Figures of the steps, from the run folder and the model file."""
     import json
 
     from edgeclf.runtime.session.session import ModelSession

@@ -1,4 +1,4 @@
-"""`edgeclf doctor`: why a classifier does not learn, or will not hold up in the field."""
+"""`edgeclf doctor`: examines a data set or a run and reports findings."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""A classification report as a table."""
+"""Table of a classification report."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from edgeclf.toolkit.console import print_result, print_table
 if TYPE_CHECKING:
     from edgeclf.runtime.metrics import ClassificationReport
 
-# With more classes the columns of the confusion matrix no longer fit a terminal.
+# Most classes whose confusion matrix fits a terminal.
 _MOST_CONFUSION_COLUMNS = 8
 
 
 def print_report(title: str, report: "ClassificationReport") -> None:
-    """Prints a line of overall figures, then a row a class, with few classes also what its images were taken for."""
+    """Prints overall figures, then one row per class, with its row of the confusion matrix where there are few classes."""
     print_result(
         f"{title}: accuracy {report.accuracy:.4f}, macro F1 {report.macro_f1:.4f}, "
         f"expected calibration error {report.expected_calibration_error:.4f}"

@@ -1,4 +1,4 @@
-"""The warning that a model file was verified on a CPU with other kernels than this one's."""
+"""Warning that a model file was verified on a CPU with another instruction set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def warn_of_other_cpu(model: Path, spec: "ModelSpec", cpu: "CpuInfo") -> str | None:
-    """Warns on stderr when the vector instruction sets differ; gives the difference as a phrase, None for none."""
+    """Warns on stderr where this CPU's instruction sets differ from those of the verification; returns the difference as a phrase."""
     from edgeclf.export.targets import needs_pair_constraint, target_of
     from edgeclf.runtime.cpus import isa_difference
 

@@ -1,4 +1,4 @@
-"""What the load generator wrote about a run, and whether our own figures say the same."""
+"""The load generator's log of a run, and its agreement with our own measurements."""
 
 import json
 import re
@@ -15,30 +15,30 @@ from edgeclf.toolkit.bench.loadgen.scenario_rules import ScenarioFigures
 DETAIL = "mlperf_log_detail.txt"
 TRACE = "mlperf_log_trace.json"
 _LINE = ":::MLLOG "
-# Two clocks read one after the other in two languages, on a machine that also does something else.
-SHARE = 0.02
-LEAST_MS = 0.25
-# In `server` a query passes from thread to thread between the two clocks, among others that keep all CPUs busy.
-SERVER_SHARE = 0.05
-SERVER_LEAST_MS = 1.0
+# Relative and absolute tolerance between the two clocks.
+TOLERANCE = 0.02
+TOLERANCE_MS = 0.25
+# The same in `server`, where a query passes from thread to thread between the two clocks while all CPUs are busy.
+SERVER_TOLERANCE = 0.05
+SERVER_TOLERANCE_MS = 1.0
 
 
 @dataclass(frozen=True)
 class GeneratorLog:
-    """The figures of mlperf_log_detail.txt (mlperf_log_summary.txt has the same, rounded for the eye).
+    """Figures of mlperf_log_detail.txt (mlperf_log_summary.txt has the same, rounded).
 
     Attributes:
         version: The generator's version.
         is_valid: Whether the generator calls the run valid.
-        invalid_reason: Why not; empty when it does not say.
-        errors: Errors that it logged.
-        queries: Queries that were issued.
+        invalid_reason: Why the run is invalid; empty where the log gives no reason.
+        errors: Number of logged errors.
+        queries: Number of issued queries.
         mean_ms: Mean latency of queries.
-        percentile_ms: Their latency at the scenario's percentile; None for `offline`.
-        estimate_ms: Early-stopping estimate of the same; None for `server`, `offline` and too few queries.
+        percentile_ms: Latency of queries at the scenario's percentile; None for `offline`.
+        estimate_ms: Early-stopping estimate of that latency; None for `server`, `offline` and too few queries.
         samples_per_s: Throughput: `offline` and `server` (completed); None elsewhere.
-        overlatency: `server`: queries over the bound.
-        early_stopping: Whether early stopping is content.
+        overlatency: `server`: number of queries over the bound; None elsewhere.
+        early_stopping: Whether the early-stopping criterion is met.
     """
 
     version: str
@@ -59,14 +59,14 @@ class GeneratorLog:
 
 
 def read_log(folder: Path, figures: ScenarioFigures) -> GeneratorLog:
-    """Reads the log of a run.
+    """Reads the load generator's log of a run.
 
     Args:
-        folder: Where the generator wrote it.
-        figures: Our own figures of the run; says which scenario it was.
+        folder: The run's log folder.
+        figures: Our own figures of the run, which name its scenario.
 
     Raises:
-        InputError: There is no log, or it is not whole.
+        InputError: There is no log, or the log is incomplete.
     """
     entries = _entries(folder / DETAIL)
     scenario = figures.scenario
@@ -78,7 +78,7 @@ def read_log(folder: Path, figures: ScenarioFigures) -> GeneratorLog:
     )
     rate_key = {"server": "result_completed_samples_per_sec", "offline": "result_samples_per_second"}.get(scenario)
     try:
-        # 0 stands for an estimate that could not be made.
+        # The log has 0 where there were too few queries for an estimate.
         estimate_ns = entries.get(estimate_key or "", 0)
         return GeneratorLog(
             version=str(entries["loadgen_version"]).split(" ", 1)[0],
@@ -103,13 +103,13 @@ def read_log(folder: Path, figures: ScenarioFigures) -> GeneratorLog:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One figure from both clocks.
+    """Comparison of one figure of the two measurements.
 
     Attributes:
-        name: What it is, with its unit.
-        ours: From our own time stamps.
-        generators: From the load generator's log.
-        agrees: Whether they are the same within what two clocks may differ by.
+        name: Name of the figure, with its unit.
+        ours: Value from our own time stamps.
+        generators: Value from the load generator's log.
+        agrees: Whether they are equal within the tolerance.
     """
 
     name: str
@@ -119,42 +119,42 @@ class Agreement:
 
 
 def compare_with_log(figures: ScenarioFigures, log: GeneratorLog) -> list[Agreement]:
-    """Holds our figures of a run against the generator's.
+    """Compares our figures of a run with the generator's.
 
     Numbers of queries must be equal; latencies may differ by 2 % or 0.25 ms, whichever is more, rates by 2 %; in `server`
-    latencies by 5 % or 1 ms, and queries over the bound by 2 % of all, since a latency next to the bound may fall on either side.
+    latencies by 5 % or 1 ms, and queries over the bound by 2 % of all, since latencies next to the bound may fall on either side.
     """
     compared = [_exactly("queries", figures.queries, log.queries)]
     if figures.scenario == "offline":
         return [*compared, _closely("samples/s", figures.samples_per_s, log.samples_per_s)]
-    tolerance = (SERVER_SHARE, SERVER_LEAST_MS) if figures.scenario == "server" else (SHARE, LEAST_MS)
+    tolerance = (SERVER_TOLERANCE, SERVER_TOLERANCE_MS) if figures.scenario == "server" else (TOLERANCE, TOLERANCE_MS)
     compared.append(_closely("mean ms", figures.mean_ms, log.mean_ms, *tolerance))
     compared.append(_closely("percentile ms", figures.percentile_ms, log.percentile_ms, *tolerance))
     if figures.scenario == "server":
         compared.append(_closely("samples/s", figures.samples_per_s, log.samples_per_s))
         ours, generators = float(figures.overlatency or 0), float(log.overlatency or 0)
-        agrees = abs(ours - generators) <= SHARE * figures.queries
+        agrees = abs(ours - generators) <= TOLERANCE * figures.queries
         return [*compared, Agreement("queries over the bound", ours, generators, agrees)]
     return [*compared, _closely("early-stopping estimate ms", figures.estimate_ms, log.estimate_ms, *tolerance)]
 
 
 def send_delays_s(folder: Path) -> npt.NDArray[np.float64] | None:
-    """How long after it was due each query was sent, by the generator's own trace, in the order of the queries.
+    """Delays between when queries were due and when they were sent, by the generator's trace.
 
-    In `server` the generator counts a latency from when the query was due. Until it is sent, the thread that sends it has
-    to be woken up, which on a busy machine takes milliseconds that a clock at the other end cannot see.
+    In `server` the generator counts latency from the time a query was due. On a busy machine it takes milliseconds until the
+    sending thread wakes up, which the system under test cannot see.
 
     Args:
-        folder: Where the generator wrote its trace.
+        folder: The run's log folder.
 
     Returns:
-        (queries,) seconds; None when there is no trace, or it is not whole.
+        (queries,) seconds in the order of the queries; None where the trace is missing or incomplete.
     """
     try:
         text = (folder / TRACE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The file as a whole is not always valid JSON; each sample is one line.
+    # The file as a whole is not always valid JSON; each sample has a line.
     found = re.findall(r'"query_seq":(\d+)[^\n]*?"issue_start_ns":(\d+)', text)
     delays = {int(number): int(nanoseconds) / 1e9 for number, nanoseconds in found}
     if sorted(delays) != list(range(len(delays))) or not delays:
@@ -167,11 +167,11 @@ def _exactly(name: str, ours: float, generators: float) -> Agreement:
 
 
 def _closely(
-    name: str, ours: float | None, generators: float | None, share: float = SHARE, least: float = 0.0
+    name: str, ours: float | None, generators: float | None, relative: float = TOLERANCE, absolute: float = 0.0
 ) -> Agreement:
     if ours is None or generators is None:
         return Agreement(name, ours, generators, ours is None and generators is None)
-    return Agreement(name, ours, generators, abs(ours - generators) <= max(least, share * abs(generators)))
+    return Agreement(name, ours, generators, abs(ours - generators) <= max(absolute, relative * abs(generators)))
 
 
 def _entries(path: Path) -> dict[str, Any]:

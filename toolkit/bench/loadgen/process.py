@@ -1,4 +1,4 @@
-"""The process in which the load generator drives a model, and the end of the pipe that talks to it."""
+"""The process in which the load generator drives a model, and remote calls to it."""
 
 import contextlib
 import multiprocessing
@@ -20,7 +20,7 @@ from edgeclf.runtime.session.foreign import ForeignModel
 from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
 
 T = TypeVar("T")
-# As many images as MLPerf's image classification keeps in memory, as long as they fit.
+# Most images in memory, as in MLPerf's image classification, and most bytes of them.
 MOST_SAMPLES = 1024
 _MOST_BYTES = 1 << 30
 _POLL_S = 0.1
@@ -28,15 +28,15 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class SystemSetup:
-    """What to open in the process.
+    """Configuration of the system under test.
 
     Attributes:
-        model: The model's file.
-        device: What runs it.
+        model: Path of the model file.
+        device: Device that runs the model.
         threads: Threads inside one inference.
-        workers: Threads that classify in `server` and `offline`.
-        batch_size: Most images in one inference in those two.
-        image_paths: The samples; empty for the synthetic frame.
+        workers: Number of classifying threads in `server` and `offline`.
+        batch_size: Largest batch in `server` and `offline`.
+        image_paths: Image files that are the samples; empty for the synthetic frame.
         includes_preprocess: Whether resizing and colour conversion are part of every query.
         foreign: Labels and pixel scaling of a file without a spec.
     """
@@ -53,13 +53,13 @@ class SystemSetup:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """What was opened.
+    """The opened system under test.
 
     Attributes:
         provider: ONNX Runtime provider that runs the model.
-        samples: Images in memory.
-        unreadable: Image files that were passed over.
-        first_error: What was wrong with the first of them; empty when there is none.
+        samples: Number of images in memory.
+        unreadable: Number of unreadable image files.
+        first_error: Error of the first unreadable file; empty where there is none.
     """
 
     provider: str
@@ -69,13 +69,13 @@ class SystemFacts:
 
 
 class LoadgenProcess:
-    """A process that holds a model and runs the load generator against it; to be used in a `with` block.
+    """A process with a model and the load generator; a context manager.
 
     Args:
-        setup: What to open.
+        setup: Configuration of the system under test.
 
     Attributes:
-        facts: What was opened.
+        facts: The opened system, once the block is entered.
 
     Raises:
         MissingPackageError: mlcommons-loadgen is not installed.
@@ -86,7 +86,7 @@ class LoadgenProcess:
 
     def __init__(self, setup: SystemSetup) -> None:
         check_installed()
-        # A fresh interpreter: threads of ONNX Runtime and OpenCV that are running here would not survive a fork.
+        # A fresh interpreter: running threads of ONNX Runtime and OpenCV do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
@@ -105,21 +105,21 @@ class LoadgenProcess:
         self._end()
 
     def query_s(self, images: int) -> float:
-        """Seconds of the fastest of a few queries of so many images."""
+        """`SystemUnderTest.query_s` in the process: seconds of the fastest of several queries."""
         self._pipe.send(("query_s", images))
         return float(self._answer(lambda _seconds: None))
 
     def samples_per_s(self, seconds: float) -> float:
-        """Images per second with all threads, measured for so many seconds."""
+        """`SystemUnderTest.samples_per_s` in the process: throughput of all threads."""
         self._pipe.send(("samples_per_s", seconds))
         return float(self._answer(lambda _seconds: None))
 
     def run(self, request: RunRequest, waiting: Callable[[float], None]) -> RunRecord:
-        """Lets the load generator drive one run.
+        """Runs the load generator once.
 
         Args:
             request: The run.
-            waiting: Told now and then how many seconds it has taken so far.
+            waiting: Callback with the seconds since the start, several times a second.
         """
         self._pipe.send(("run", request))
         record = self._answer(waiting)
@@ -155,7 +155,7 @@ class LoadgenProcess:
         )
 
     def _end(self) -> None:
-        # It holds nothing that is not on disk or here.
+        # Killing loses nothing: results are on disk or were received.
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -175,18 +175,18 @@ def check_installed() -> None:
 
 
 def _serve(pipe: Connection, setup: SystemSetup) -> None:
-    """Runs in the process: opens what is to be opened, then answers until the pipe ends."""
-    # Ctrl-C reaches every process of the terminal; the one that asked decides.
+    """Main function of the process: opens the system, then executes calls until the pipe is closed."""
+    # Ctrl-C reaches every process of the terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # The thread that sends queries must not wait 5 ms for one that is at work in Python.
+    # The sending thread must not wait 5 ms, the default, for the interpreter.
     sys.setswitchinterval(0.0002)
     lock = threading.Lock()
 
     def failed(error: BaseException) -> None:
         with lock:
             pipe.send(_as_message(error))
-        # The generator cannot be stopped: nothing may go on here until the process is ended from outside.
+        # The generator cannot be stopped: this thread blocks until the parent kills the process.
         threading.Event().wait()
 
     try:
@@ -199,7 +199,7 @@ def _serve(pipe: Connection, setup: SystemSetup) -> None:
                 pipe.send(("answer", answer))
     except EOFError:
         return
-    except BaseException as error:  # noqa: BLE001 - told to the one who asked
+    except BaseException as error:  # noqa: BLE001 - reported to the parent
         failed(error)
 
 
@@ -209,7 +209,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
     from edgeclf.runtime.timing.queries import synthetic_frame
 
     session = ModelSession(setup.model, device=setup.device, threads=setup.threads, foreign=setup.foreign)
-    # As many threads for a resize as for an inference; with several workers, that many each.
+    # As many threads for a resize as for an inference, for each worker.
     cv2.setNumThreads(setup.threads)
     frames_bgr, errors = _load(setup.image_paths) if setup.image_paths else ([synthetic_frame()], [])
     samples = Samples(frames_bgr, session, includes_preprocess=setup.includes_preprocess)
@@ -219,7 +219,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
 
 
 def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
-    """Decoded images, as many as there are or may be, and what was wrong with others on the way."""
+    """Decoded images within the limits, and the errors of unreadable ones before them."""
     from edgeclf.runtime.images.preprocess import load_image
     from edgeclf.toolkit.console import silenced_decoders
 

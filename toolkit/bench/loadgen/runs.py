@@ -1,4 +1,4 @@
-"""One scenario from calibration to verdict."""
+"""Execution of one scenario: calibration, search for the server rate, the run that counts, its verdict."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -17,30 +17,30 @@ from edgeclf.toolkit.bench.loadgen.scenario_rules import (
     ScenarioFigures,
     ScenarioRules,
     scenario_figures,
-    shortfalls,
+    unmet_rules,
     within_bound,
 )
 from edgeclf.toolkit.bench.loadgen.search import Probe, highest_rate
 from edgeclf.toolkit.bench.loadgen.sut import RunRequest
 
-# A search run must be long enough to show a queue that grows, and there are about ten of them: they go by the plain
-# percentile of fewer queries, and the run that counts has to show it with the confidence of the rules.
-_SEARCH_SHARE_OF_DURATION = 0.05
+# Fraction of the duration and number of queries of a search run: long enough for a growing queue to show, and short, because
+# there are about ten. They use the plain percentile; the run that counts must pass with the confidence of the rules.
+_SEARCH_DURATION_FRACTION = 0.05
 _SEARCH_QUERIES = 200
 _CONFIRMATIONS = 5
-# A trace takes some 500 bytes a query.
+# Most queries that are traced, at 500 bytes each.
 _MOST_TRACED = 200_000
 _OFFLINE_TRIES = 3
 
 
 @dataclass(frozen=True)
 class ScenarioPlan:
-    """How a scenario is to be run.
+    """Plan of a scenario.
 
     Attributes:
         scenario: The scenario.
-        rules: What the run must reach.
-        official_rules: What MLPerf's rules ask for.
+        rules: Counts and duration of this run.
+        official_rules: Counts and duration that MLPerf's rules demand.
         precision: `server`: relative precision of the search.
         latency_bound_ms: `server`: the bound.
     """
@@ -54,21 +54,21 @@ class ScenarioPlan:
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """What came of a scenario.
+    """Result of a scenario.
 
     Attributes:
-        plan: How it was run.
-        figures: Our figures of the run that counts; None for a `server` whose bound no rate keeps to.
+        plan: Plan of the scenario.
+        figures: Our figures of the run that counts; None for a `server` without a rate that keeps to the bound.
         log: The generator's figures of the same run.
-        agreement: One held against the other.
-        lacks: What the run lacks of MLPerf's rules of count and duration.
-        rate_per_s: `server`: the rate that was sent.
-        probes: `server`: the rates that were tried before.
+        agreement: Comparison of the two.
+        lacks: Unmet rules of MLPerf on counts and duration, a phrase each.
+        rate_per_s: `server`: queries per second sent; None elsewhere.
+        probes: `server`: the rates tried in the search.
         energy_mj_per_image: Energy of the CPU package per image, in millijoules; None where it cannot be read.
-        send_delay_ms: `server`: mean time from when a query was due until the generator had sent it, part of its latency;
-            None elsewhere, and where so many queries are sent that they are not traced.
+        send_delay_ms: `server`: mean time from when a query was due until it was sent, part of its latency; None elsewhere,
+            and where there are too many queries to trace.
         latencies_ms: (queries,) latencies of the run, in the order of the queries.
-        remark: What there is to say besides, empty for nothing.
+        remark: Remark for the report; empty for none.
     """
 
     plan: ScenarioPlan
@@ -85,7 +85,7 @@ class ScenarioResult:
 
     @property
     def agrees(self) -> bool:
-        """Whether the generator's log and our figures say the same."""
+        """Whether the generator's log and our figures agree."""
         return all(item.agrees for item in self.agreement)
 
     @property
@@ -126,9 +126,9 @@ class ScenarioRunner:
 
     Args:
         process: The process.
-        log_folder: Where the generator's logs go, a folder for each run.
-        meter: Reads the energy used; None for none.
-        progress: Told the seconds that have passed.
+        log_folder: Folder for the generator's logs, with a folder for each run.
+        meter: Meter of the energy used; None for none.
+        progress: Reports the seconds that have passed.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ScenarioRunner:
         return self._offline(plan) if plan.scenario == "offline" else self._stream(plan)
 
     def _stream(self, plan: ScenarioPlan) -> ScenarioResult:
-        # Half of the fastest query: the generator lays as many queries ready as fit into the duration.
+        # Half of the fastest query: the generator prepares as many queries as fit into the duration.
         expected_s = 0.5 * self._process.query_s(plan.rules.samples_per_query)
         return _result(plan, self._once(plan, plan.scenario, expected_s=expected_s))
 
@@ -154,7 +154,7 @@ class ScenarioRunner:
         rate = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
         run = None
         for number in range(_OFFLINE_TRIES):
-            # The only query is as large as the rate that is expected; one that ends too early is sent again, larger.
+            # The single query is sized by the expected rate; where it ends too early, a larger one is sent.
             run = self._once(plan, "offline" if number == 0 else f"offline-{number + 1}", expected_per_s=rate)
             if run.figures.duration_s >= plan.rules.min_duration_s:
                 break
@@ -166,7 +166,7 @@ class ScenarioRunner:
     def _server(self, plan: ScenarioPlan) -> ScenarioResult:
         self._process.query_s(1)
         capacity = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
-        search_s = max(min(2.0, plan.rules.min_duration_s), _SEARCH_SHARE_OF_DURATION * plan.rules.min_duration_s)
+        search_s = max(min(2.0, plan.rules.min_duration_s), _SEARCH_DURATION_FRACTION * plan.rules.min_duration_s)
         search_plan = replace(plan, rules=replace(plan.rules, min_duration_s=search_s, min_queries=_SEARCH_QUERIES))
         count = 0
 
@@ -182,15 +182,15 @@ class ScenarioRunner:
         rate, probes = highest_rate(passes, capacity, precision=plan.precision)
         if rate is None:
             return _no_rate(plan, f"not even {probes[-1].rate:.3g} queries/s keep to it", tuple(probes))
-        # What passed a short run by chance need not pass the one that counts.
+        # A rate that passed a short run by chance may fail the full one.
         for number in range(1, _CONFIRMATIONS + 1):
             run = self._once(plan, f"server-{number}", expected_per_s=rate)
-            # The generator's clock, which counts from when a query was due, is the stricter judge.
+            # Both must pass: the generator counts from when a query was due, so that its latencies are longer.
             if within_bound(run.figures) and run.log.early_stopping:
                 remark = f"{number - 1} higher rates did not pass the full run" if number > 1 else ""
                 return replace(_result(plan, run), rate_per_s=rate, probes=tuple(probes), remark=remark)
             probes.append(Probe(rate, passed=False))
-            # In growing steps: a search that was much too hopeful must not end without a rate.
+            # In growing steps, so that a search that ended far too high still finds a rate.
             rate /= 1 + plan.precision * 2 ** (number - 1)
         return _no_rate(
             plan, f"{_CONFIRMATIONS} rates from the one that passed the search downwards failed", tuple(probes)
@@ -214,7 +214,7 @@ class ScenarioRunner:
         record = self._process.run(request, self._waiting(plan, name))
         joules = self._meter.joules_since(before) if self._meter and before else None
         bound_ms = plan.latency_bound_ms if plan.scenario == "server" else None
-        # Of the queries of `server` we see the arrival; the latency that counts begins when they were due.
+        # Our time stamps begin at the arrival of a query, its latency when it was due.
         delays_s = send_delays_s(folder) if request.traces else None
         if delays_s is not None and delays_s.size == record.start_s.size:
             record = replace(record, start_s=record.start_s - delays_s)
@@ -242,7 +242,7 @@ class ScenarioRunner:
 
 
 def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
-    lacks = shortfalls(run.figures, plan.official_rules)
+    lacks = unmet_rules(run.figures, plan.official_rules)
     if not run.log.is_valid:
         lacks.append(f"the load generator calls the run invalid: {run.log.invalid_reason or 'early stopping'}")
     return ScenarioResult(

@@ -1,4 +1,4 @@
-"""The four scenarios of MLPerf Inference as facts, figures and a verdict; the load itself comes from elsewhere.
+"""Rules and figures of the four scenarios of MLPerf Inference, pure functions of time stamps.
 
 A figure here is "MLPerf-style": the scenarios, query counts, durations and estimates are those of the MLPerf Inference
 rules (July 2026), the model, the data and the review that make an official result are not.
@@ -20,10 +20,10 @@ SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 @dataclass(frozen=True)
 class ScenarioRules:
-    """What a run of a scenario must reach before its figure counts.
+    """Counts and duration that a run of a scenario must reach.
 
     Attributes:
-        percentile: Whose latency is reported or bounded; None where the figure is a throughput.
+        percentile: Percentile of latency that is reported or bounded, 0..1; None where the figure is a throughput.
         samples_per_query: Images in one query; 1 for `offline`, whose only query holds all samples.
         min_queries: Smallest number of queries.
         min_samples: Smallest number of images.
@@ -43,35 +43,36 @@ RULES: Mapping[Scenario, ScenarioRules] = {
     "server": ScenarioRules(0.99, 1, 662, 662, 600.0),
     "offline": ScenarioRules(None, 1, 1, 24_576, 600.0),
 }
-# As few queries as give an estimate, so that every figure is there: nothing to quote, something to look at.
+# The fewest queries that give every figure, in the shortest time: for a look, not for a report.
 QUICK_RULES: Mapping[Scenario, ScenarioRules] = {
     "single-stream": ScenarioRules(0.90, 1, 64, 64, 2.0),
     "multi-stream": ScenarioRules(0.99, 8, 662, 8 * 662, 2.0),
     "server": ScenarioRules(0.99, 1, 662, 662, 2.0),
     "offline": ScenarioRules(None, 1, 1, 256, 2.0),
 }
+# Largest time between the generator's start and the arrival of the first query.
 _ARRIVAL_S = 0.05
 
 
 @dataclass(frozen=True)
 class ScenarioFigures:
-    """What one run of a scenario came to.
+    """Figures of one run of a scenario.
 
     Latencies are per query: of one image in `single-stream` and `server`, of eight in `multi-stream`, of all in `offline`.
 
     Attributes:
         scenario: The scenario.
-        queries: Queries that were completed.
-        samples: Images that were classified.
+        queries: Number of completed queries.
+        samples: Number of classified images.
         duration_s: From the first query's start to the last one's end.
         samples_per_s: Images per second over that duration.
         mean_ms: Mean latency.
         p50_ms: Median latency.
         percentile_ms: Latency at the scenario's percentile, as the load generator takes it; None for `offline`.
-        estimate_ms: Early-stopping estimate of the same; None for `offline` and for too few queries.
+        estimate_ms: Early-stopping estimate of that latency; None for `offline` and for too few queries.
         discarded: Queries above that estimate's rank.
-        overlatency: `server`: queries that took longer than the bound.
-        allowed_overlatency: `server`: how many may (-1: too few queries for a bound to be shown).
+        overlatency: `server`: number of queries over the bound.
+        allowed_overlatency: `server`: largest number of them; -1 where there are too few queries to show any bound.
     """
 
     scenario: Scenario
@@ -149,10 +150,10 @@ def within_bound(figures: ScenarioFigures) -> bool:
     return figures.overlatency <= figures.allowed_overlatency
 
 
-def shortfalls(figures: ScenarioFigures, rules: ScenarioRules) -> list[str]:
-    """What a run lacks of the rules, a phrase each; none when every rule of count and duration was met."""
+def unmet_rules(figures: ScenarioFigures, rules: ScenarioRules) -> list[str]:
+    """Unmet rules of count and duration, a phrase each."""
     lacks = []
-    # Ours begins with the arrival of the first query, a moment after the generator's own, which decides (`is_valid`).
+    # Our duration begins with the arrival of the first query; the generator's own decides (`is_valid`).
     if figures.duration_s < rules.min_duration_s - _ARRIVAL_S:
         lacks.append(f"{figures.duration_s:.1f} of {rules.min_duration_s:g} s")
     if figures.queries < rules.min_queries:
@@ -165,5 +166,5 @@ def shortfalls(figures: ScenarioFigures, rules: ScenarioRules) -> list[str]:
 
 
 def _load_generators_percentile(ordered: npt.NDArray[np.float64], share: float) -> float:
-    """The value at index floor(n p), which is what mlperf_log_summary.txt calls a percentile (one above nearest rank)."""
+    """Percentile as in mlperf_log_summary.txt: the value at index floor(n p), one above the nearest rank."""
     return float(ordered[int(ordered.size * share)])

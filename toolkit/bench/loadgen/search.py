@@ -1,4 +1,4 @@
-"""The highest rate that keeps to a latency bound, by bisection."""
+"""Search for the highest rate that keeps to a latency bound, by bisection."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Probe:
-    """One rate that was tried.
+    """One tried rate.
 
     Attributes:
         rate: Queries per second.
@@ -21,20 +21,20 @@ class Probe:
 def highest_rate(
     passes: Callable[[float], bool], guess: float, *, precision: float, most_probes: int = 24
 ) -> tuple[float | None, list[Probe]]:
-    """The highest rate found to pass, and all that were tried.
+    """Searches the highest rate that passes.
 
-    From the guess the rate goes up or down by half until one has passed and a higher one has not; then the interval is
-    halved, in the logarithm, until its ends are within `precision` of each other. Chance decides near the limit, so the
-    answer is a rate that passed once, to be confirmed.
+    From the guess the rate is multiplied or divided by 1.5 until one passes and a higher one fails; then the interval is
+    bisected on a logarithmic scale until its ends are within `precision`. Near the limit chance decides, so the result needs
+    to be confirmed.
 
     Args:
-        passes: Runs a rate and says whether it keeps to the bound.
-        guess: Where to begin, above 0; the capacity of the system is a good one.
+        passes: Runs a rate; True where it keeps to the bound.
+        guess: First rate, above 0, such as the capacity of the system.
         precision: Relative width of the last interval, such as 0.02.
-        most_probes: After so many the best so far has to do.
+        most_probes: Largest number of probes.
 
     Returns:
-        The rate, None when none passed; and the probes in order.
+        The highest rate that passed, None where none did; and the probes in order.
     """
     low: float | None = None
     high: float | None = None

@@ -1,4 +1,4 @@
-"""The system under test: a model, its samples in memory, and threads that classify what the load generator asks for."""
+"""The system under test: a model, samples in memory, and the threads that answer the load generator's queries."""
 
 import queue
 import threading
@@ -27,18 +27,18 @@ _SCENARIO_NAMES = {
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run of the load generator.
+    """Parameters of one run of the load generator.
 
     Attributes:
         scenario: The scenario.
         min_duration_s: Shortest duration.
         min_queries: Smallest number of queries; of samples in `offline`, whose only query holds them all.
-        log_folder: Where the generator writes its logs; must exist.
-        expected_s: Expected latency of a query in `single-stream` and `multi-stream`: too long an expectation lets the
-            generator run out of queries before the duration has passed.
-        expected_per_s: Queries per second to send in `server`, samples per second to expect in `offline`.
+        log_folder: Existing folder for the generator's logs.
+        expected_s: Expected latency of a query in `single-stream` and `multi-stream`; where it is too long, the generator
+            runs out of queries before the duration has passed.
+        expected_per_s: Queries per second sent in `server`, samples per second expected in `offline`.
         latency_bound_ms: `server`: the bound.
-        traces: Whether the generator also writes every sample's latency, into mlperf_log_trace.json; that slows it down.
+        traces: Whether the generator also writes every sample's latency into mlperf_log_trace.json, which slows it down.
     """
 
     scenario: Scenario
@@ -53,12 +53,12 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Our own clock's account of a run, to hold against the generator's.
+    """Our own time stamps of a run, for comparison with the generator's log.
 
     Attributes:
-        start_s: (queries,) seconds at which queries arrived, on a clock of its own.
-        end_s: (queries,) seconds at which they were complete.
-        samples: Images that were classified.
+        start_s: (queries,) arrival of each query in seconds of `time.perf_counter`.
+        end_s: (queries,) completion of each query, same clock.
+        samples: Number of classified images.
     """
 
     start_s: Float64Array
@@ -67,12 +67,12 @@ class RunRecord:
 
 
 class Samples:
-    """Images in memory, as the scenarios take them.
+    """Samples in memory, decoded or preprocessed.
 
     Args:
         frames_bgr: Decoded images, (H, W, 3) uint8 BGR each.
         session: The model that will classify them.
-        includes_preprocess: Whether they are preprocessed anew in every query, or once beforehand.
+        includes_preprocess: True to preprocess in every query, False to preprocess once, here.
     """
 
     def __init__(self, frames_bgr: Sequence[UInt8Array], session: ModelSession, *, includes_preprocess: bool) -> None:
@@ -86,7 +86,7 @@ class Samples:
         self.count = len(frames_bgr)
 
     def batch(self, indices: Sequence[int]) -> UInt8Array:
-        """(N, H, W, 3) uint8 RGB of the model's input size, for N indices."""
+        """(N, H, W, 3) uint8 RGB in the model's input size, for N sample indices."""
         if self._frames_bgr is None:
             return self._ready_rgb[list(indices)]
         batch_rgb = np.empty((len(indices), *self._preprocess.size_hw, 3), np.uint8)
@@ -96,15 +96,14 @@ class Samples:
 
 
 class SystemUnderTest:
-    """Classifies samples, one query at a time or with several threads, and keeps its own time.
+    """A model that answers the load generator's queries, one at a time or with several threads, with its own time stamps.
 
     Args:
         session: The model.
-        samples: What is classified.
-        workers: Threads that classify in `server` and `offline`.
-        batch_size: Most images in one inference in those two: in `server` a thread takes what is waiting, without
-            waiting for more.
-        failed: Told an exception that ended a query; must not return.
+        samples: The samples.
+        workers: Number of classifying threads in `server` and `offline`.
+        batch_size: Largest batch in `server` and `offline`; a thread does not wait for a batch to fill.
+        failed: Callback with an exception that ended a query; must not return.
     """
 
     def __init__(
@@ -123,11 +122,11 @@ class SystemUnderTest:
         self._failed = failed
 
     def classify(self, indices: Sequence[int]) -> None:
-        """Takes samples to predictions."""
+        """Classifies samples, from preprocessing, where included, to predictions."""
         predictions_from(self._session.run(self._samples.batch(indices)), self._session.spec)
 
     def query_s(self, images: int, *, repeats: int = 10) -> float:
-        """Seconds of the fastest of a few queries of so many images; also warms the model up."""
+        """Seconds of the fastest of `repeats` queries of that many images; also warms the model up."""
         indices = [number % self._samples.count for number in range(images)]
         times = []
         for _ in range(repeats):
@@ -137,7 +136,7 @@ class SystemUnderTest:
         return min(times)
 
     def samples_per_s(self, seconds: float) -> float:
-        """Images per second that all threads classify together, measured for so many seconds."""
+        """Throughput of all threads in images per second, measured for that many seconds."""
         counts = [0] * self._workers
         until = time.perf_counter() + seconds
 
@@ -148,7 +147,7 @@ class SystemUnderTest:
                 counts[number] += len(indices)
 
         start = time.perf_counter()
-        threads = [threading.Thread(target=self._guarded, args=(work, number)) for number in range(self._workers)]
+        threads = [threading.Thread(target=self.run_guarded, args=(work, number)) for number in range(self._workers)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -156,12 +155,12 @@ class SystemUnderTest:
         return sum(counts) / (time.perf_counter() - start)
 
     def run(self, request: RunRequest) -> RunRecord:
-        """Lets the load generator drive one run; returns when it has written its logs."""
+        """Runs the load generator once, until it has written its logs."""
         import mlperf_loadgen
 
         is_queued = request.scenario in {"server", "offline"}
         issue = _Queued(self, self._workers, self._batch_size) if is_queued else _Direct(self)
-        # The generator may choose only among samples that fit in memory together: here all of them do.
+        # Number of samples, and number of those that fit in memory together: all of them.
         qsl = mlperf_loadgen.ConstructQSL(
             self._samples.count, self._samples.count, lambda _indices: None, lambda _indices: None
         )
@@ -174,8 +173,8 @@ class SystemUnderTest:
             mlperf_loadgen.DestroyQSL(qsl)
         return issue.record()
 
-    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
-        """Runs `work`; an exception in a thread of the generator's would end the process without a word."""
+    def run_guarded(self, work: Callable[..., None], *arguments: object) -> None:
+        """Runs `work` and reports its exception: one in a thread of the generator would end the process silently."""
         try:
             work(*arguments)
         except BaseException as error:  # noqa: BLE001 - reported elsewhere
@@ -183,7 +182,7 @@ class SystemUnderTest:
 
 
 class _Direct:
-    """Classifies a query in the very call that issues it: one after the other."""
+    """Classifies queries one after the other, in the call that issues them."""
 
     def __init__(self, system: SystemUnderTest) -> None:
         self._system = system
@@ -193,7 +192,7 @@ class _Direct:
 
     def issue(self, query: Sequence[Any]) -> None:
         start = time.perf_counter()
-        self._system._guarded(self._system.classify, [sample.index for sample in query])
+        self._system.run_guarded(self._system.classify, [sample.index for sample in query])
         self._start_s.append(start)
         self._end_s.append(time.perf_counter())
         self._samples += len(query)
@@ -210,17 +209,17 @@ class _Direct:
 
 
 class _Queued:
-    """Puts samples in a queue that threads classify from."""
+    """Queues samples for threads that classify them in batches."""
 
     def __init__(self, system: SystemUnderTest, workers: int, batch_size: int) -> None:
         self._system = system
         self._batch_size = batch_size
-        # Of each issue: a sample's id and index, and the number of its query.
+        # Per sample: response id, sample index and number of the query; None ends a thread.
         self._waiting: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
         self._start_s = array("d")
         self._ends: list[tuple[int, float]] = []
         self._threads = [
-            threading.Thread(target=system._guarded, args=(self._work,), daemon=True) for _ in range(workers)
+            threading.Thread(target=system.run_guarded, args=(self._work,), daemon=True) for _ in range(workers)
         ]
 
     def issue(self, query: Sequence[Any]) -> None:
@@ -286,7 +285,7 @@ def _settings(request: RunRequest) -> Any:  # noqa: ANN401 - the package carries
         settings.server_target_qps = request.expected_per_s
         settings.server_target_latency_ns = round(request.latency_bound_ms * 1e6)
     if request.scenario == "offline":
-        # The number of samples is this rate times the duration and 1.1, whatever the number of queries that is asked for.
+        # The generator sends rate x duration x 1.1 samples, whatever the requested number of queries.
         floor = request.min_queries / (1.1 * max(request.min_duration_s, 1e-3))
         settings.offline_expected_qps = max(request.expected_per_s, 1.001 * floor)
     return settings

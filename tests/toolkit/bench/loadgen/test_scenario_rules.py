@@ -10,7 +10,7 @@ from edgeclf.toolkit.bench.loadgen.scenario_rules import (
     RULES,
     SCENARIOS,
     scenario_figures,
-    shortfalls,
+    unmet_rules,
     within_bound,
 )
 
@@ -54,12 +54,12 @@ def test_a_bound_is_kept_with_confidence_or_not_at_all():
 
 def test_what_a_run_lacks_of_the_rules_is_named():
     short = run_of("single-stream", np.ones(63))
-    assert shortfalls(short, RULES["single-stream"]) == ["0.1 of 600 s", "63 of 64 queries", "63 of 64 samples"]
-    assert shortfalls(replace(short, duration_s=600, queries=64, samples=64), RULES["single-stream"]) == []
+    assert unmet_rules(short, RULES["single-stream"]) == ["0.1 of 600 s", "63 of 64 queries", "63 of 64 samples"]
+    assert unmet_rules(replace(short, duration_s=600, queries=64, samples=64), RULES["single-stream"]) == []
     offline = run_of("offline", [700_000.0])
-    assert shortfalls(offline, RULES["offline"]) == ["1 of 24576 samples"]
+    assert unmet_rules(offline, RULES["offline"]) == ["1 of 24576 samples"]
     server = replace(run_of("server", np.full(700, 9.0), latency_bound_ms=5), duration_s=601)
-    assert shortfalls(server, RULES["server"]) == ["700 queries over the latency bound, 1 may be"]
+    assert unmet_rules(server, RULES["server"]) == ["700 queries over the latency bound, 1 may be"]
 
 
 def test_quick_rules_ask_for_less_and_for_as_many_queries_as_an_estimate_needs():

@@ -44,7 +44,7 @@ def test_a_finished_run_tells_all(gathered, trained_run, photographs):
     assert run.probes["linear_probe"]["training_images"] == 42
     assert run.probes["linear_probe"]["training_accuracy"] > 0.9
     assert run.probes["training"]["images"] == 42
-    assert field.part == "test"
+    assert field.split == "test"
     assert (set(field.perturbed), field.probabilities.shape) == (set(PERTURBATIONS), (9, 3))
     # The network itself, as its fp32 file gives it.
     np.testing.assert_allclose(field.probabilities, field.int8, atol=1e-4)

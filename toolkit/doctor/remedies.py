@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
 from edgeclf.training.options import training_options
@@ -33,7 +32,7 @@ def train_data(facts: Facts, *options: str) -> str:
     return command_line("train", data, "--run", "RUN", *options)
 
 
-def train_again(run: RunFacts, **changes: Any) -> str:  # noqa: ANN401 - values of options
+def train_again(run: RunFacts, **changes: object) -> str:
     """`edgeclf train` with the run's options, some of them changed, into a new folder beside the run.
 
     Args:

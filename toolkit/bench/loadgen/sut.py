@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from edgeclf.runtime.prediction import predictions_from
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.bench.loadgen.scenario_rules import Scenario
 
+# Settings objects of mlperf_loadgen, which carries no types.
+GeneratorSettings: TypeAlias = Any
 _SCENARIO_NAMES = {
     "single-stream": "SingleStream",
     "multi-stream": "MultiStream",
@@ -270,7 +272,7 @@ def _complete(ids: Sequence[int]) -> None:
     mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(number, 0, 0) for number in ids])
 
 
-def _settings(request: RunRequest) -> Any:  # noqa: ANN401 - the package carries no types
+def _settings(request: RunRequest) -> GeneratorSettings:
     import mlperf_loadgen
 
     settings = mlperf_loadgen.TestSettings()
@@ -291,7 +293,7 @@ def _settings(request: RunRequest) -> Any:  # noqa: ANN401 - the package carries
     return settings
 
 
-def _log_settings(request: RunRequest) -> Any:  # noqa: ANN401
+def _log_settings(request: RunRequest) -> GeneratorSettings:
     import mlperf_loadgen
 
     output = mlperf_loadgen.LogOutputSettings()

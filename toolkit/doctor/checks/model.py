@@ -266,7 +266,7 @@ def _prediction_text(probabilities: npt.NDArray[np.float32], true: int, names: S
     return f"{names[true]}, taken for {names[given]} ({probabilities[given]:.2f})"
 
 
-def _fix(run: RunFacts | None, what: str, **changes: Any) -> str:  # noqa: ANN401 - values of options
+def _fix(run: RunFacts | None, what: str, **changes: object) -> str:
     return f"{what}." if run is None else f"{what}, or try {train_again(run, **changes)}"
 
 

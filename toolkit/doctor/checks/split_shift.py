@@ -96,8 +96,13 @@ def _from_median(values: Float64Array, group: BoolArray, labels: IntArray) -> Fl
 
 
 def _medians(values: Float64Array, group: BoolArray) -> tuple[float, float]:
-    present = [values[rows & np.isfinite(values)] for rows in (~group, group)]
-    return tuple(float(np.median(side)) if len(side) else float("nan") for side in present)  # type: ignore[return-value]
+    """Medians of the finite values outside and inside the group; NaN where there are none."""
+
+    def median(rows: BoolArray) -> float:
+        present = values[rows & np.isfinite(values)]
+        return float(np.median(present)) if len(present) else float("nan")
+
+    return median(~group), median(group)
 
 
 def root_cause(shifts: list[PropertyShift]) -> PropertyShift | None:

@@ -20,7 +20,7 @@ def find_refused(facts: Facts) -> list[Finding]:
             cause="refused",
             severity="problem",
             title=f"Training would refuse this data: {sentence}",
-            fix=remedy or "Mend it and run edgeclf doctor again",
+            fix=remedy or "Fix it and run edgeclf doctor again",
             evidence={"labels": bool(data.classes)},
         )
     ]

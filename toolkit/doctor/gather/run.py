@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.export.keras_backend import Inference
+from edgeclf.export.keras_backend import Inference, KerasModel
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
@@ -60,7 +60,7 @@ class OpenedRun:
     progress: Progress
 
     @functools.cached_property
-    def model(self) -> Any:  # noqa: ANN401 - keras carries no types
+    def model(self) -> KerasModel:
         """The Keras model."""
         if self.run is None:
             raise ValueError("an unfinished run has no model")
@@ -223,7 +223,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise RunFolderError(f"cannot read {path}", got=str(error), expected="what edgeclf train wrote") from error
 
 
-def _number(text: str | None) -> Any:  # noqa: ANN401
+def _number(text: str | None) -> float | str | None:
     try:
         number = float(text or "nan")
     except ValueError:

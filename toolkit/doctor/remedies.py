@@ -1,10 +1,16 @@
 """Command lines that fix a finding, quoted for a POSIX shell."""
 
+import re
 import shlex
 from pathlib import Path
 
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
 from edgeclf.training.options import training_options
+
+# A command inside a sentence: up to the end of its clause; quoted arguments may hold any punctuation.
+COMMAND = re.compile(
+    r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|[^,;'\"])*(?:['\"]|[^,;'\". ])"
+)
 
 
 def command_line(*words: str | Path) -> str:
@@ -42,7 +48,7 @@ def train_again(run: RunFacts, **changes: object) -> str:
     words: list[str] = ["train", run.data]
     from_earlier = run.options.get("from_run") is not None
     for row in training_options():
-        # Decided by the earlier run, and refused beside it.
+        # Fixed by the earlier run; the command refuses them together with --from.
         inherited = from_earlier and row.name in {"architecture", "weights", "image_size", "fit"}
         value = changes.get(row.name, row.default if inherited else run.options.get(row.name, row.default))
         if value is None or value == row.default:

@@ -11,9 +11,13 @@ import pytest
 
 from edgeclf.toolkit.doctor.checks import labels, split_shift
 from edgeclf.toolkit.doctor.checks.suspects import Suspects
+from edgeclf.toolkit.doctor.examination import Examination
 from edgeclf.toolkit.doctor.facts import Facts
+from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.registry import examine
 from edgeclf.toolkit.doctor.remedies import command_line
+from edgeclf.toolkit.doctor.report.page import page
+from edgeclf.toolkit.doctor.report.terminal import print_examination
 
 from .checks.histories import learned_by_heart, run_facts
 
@@ -98,11 +102,17 @@ def test_plain_words_are_not_quoted():
     assert command_line("doctor", Path("photographs"), "--json") == "edgeclf doctor photographs --json"
 
 
-def test_a_quoted_command_is_set_as_code_on_the_page():
-    from edgeclf.toolkit.doctor.examination import Examination
-    from edgeclf.toolkit.doctor.findings import Finding
-    from edgeclf.toolkit.doctor.report.page import page
+def test_a_quoted_argument_is_on_one_line_of_the_terminal(capsys):
+    folder = " ".join(["a folder with a long name"] * 6)
+    command = command_line("train", folder, "--run", "RUN")
+    finding = Finding("blank", "note", "t", f"Try it again: {command}, or not")
+    print_examination(Examination("it", "data", Facts(), (finding,), ()))
+    shown = capsys.readouterr().out
+    assert f"'{folder}'" in shown
+    assert " ".join(command.split()) in " ".join(shown.split())
 
+
+def test_a_quoted_command_is_set_as_code_on_the_page():
     command = command_line("train", "a; b, c. d", "--run", "RUN")
     finding = Finding("blank", "note", "t", f"Try it again: {command}, or not")
     text = page(Examination("it", "data", Facts(), (finding,), ()))

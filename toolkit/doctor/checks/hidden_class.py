@@ -22,7 +22,7 @@ _SURPRISE = 9.5
 # Smallest outlier score of a hidden group in standard deviations, and largest fraction of its class.
 _MIN_SCORE, _MAX_CLASS_FRACTION = 1.8, 0.34
 # Rules for groups too small to be significant by number: score, fewest images, least score in standard deviations, and least
-# ratio to the largest score of the other split. `cohesion` is the score with the second term.
+# ratio to the largest score of the other split. `combined` is the score with its second term.
 _SMALL_GROUP_RULES = (("distance", 2, 4.0, 1.6), ("distance", 3, 3.3, 1.6), ("combined", 3, 5.0, 2.0))
 # Rows of the distance matrix in memory at a time.
 _CHUNK = 1024

@@ -80,7 +80,7 @@ def find_suspects(data: DataFacts) -> Suspects | None:
 
 
 def out_of_sample(vectors: FloatArray, targets: IntArray, groups: IntArray, seed: int = 0) -> Float64Array:
-    """Class probabilities of each image by a logistic regression that has seen neither it nor its copies.
+    """Out-of-sample class probabilities by a logistic regression that is trained without the image and its copies.
 
     The regularization is the one of the lowest out-of-sample log loss. The regression is then fitted once more without the
     images whose labels it contradicts: what they taught it lies between them and the truth (prune and retrain, Northcutt et

@@ -13,7 +13,7 @@ from edgeclf.runtime.images.preprocess import load_image, resize
 from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding
-from edgeclf.toolkit.doctor.remedies import command_line
+from edgeclf.toolkit.doctor.remedies import COMMAND, command_line
 from edgeclf.toolkit.doctor.report.terminal import scope_text, value_text
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ _MOST_IMAGES, _MOST_GROUPS, _MOST_IN_GROUP = 24, 12, 6
 _IMAGE_SIDE = 240
 _QUALITY = 80
 _CODE = re.compile(r"`([^`]+)`")
-# A command that stands without backticks goes on to the end of its clause; quoted arguments may hold any punctuation.
-_COMMAND = re.compile(
-    r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|[^,;'\"])*(?:['\"]|[^,;'\". ])"
-)
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2127; --dim: #5c6570; --page: #f6f7f9; --card: #ffffff; --line: #d9dee5;
@@ -194,5 +190,5 @@ def _text(text: str) -> str:
 def _with_code(text: str) -> str:
     """HTML of a text: escaped, with commands as code."""
     if "`" not in text:
-        text = _COMMAND.sub(r"`\g<0>`", text)
+        text = COMMAND.sub(r"`\g<0>`", text)
     return _CODE.sub(r"<code>\1</code>", _text(text))

@@ -1,11 +1,13 @@
 """Terminal report of an examination: the summary, then each finding with evidence, images and remedy."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeclf.toolkit.console import print_json, print_table, printable
 from edgeclf.toolkit.doctor.findings import Finding
+from edgeclf.toolkit.doctor.remedies import COMMAND
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +20,8 @@ _STYLES = {"problem": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 # Line width in characters where stdout is not a terminal.
 _WIDTH = 110
 _INDENT = "    "
+_NO_BREAK = "\u00a0"
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 def print_checks(*, as_json: bool) -> None:
@@ -64,14 +68,16 @@ def _print(console: "Console", width: int, pieces: Sequence[tuple[str, str]], in
     encoding = sys.stdout.encoding or "utf-8"
     shown = [(printable(t).encode(encoding, "backslashreplace").decode(encoding), style) for t, style in pieces]
     plain = "".join(text for text, _ in shown)
+    # A line break inside a quoted argument would be part of it once it is pasted. `printable` leaves no such space in texts.
+    unbroken = COMMAND.sub(lambda command: _QUOTED.sub(lambda word: word[0].replace(" ", _NO_BREAK), command[0]), plain)
     text = textwrap.fill(
-        plain,
+        unbroken,
         max(width, 40),
         initial_indent=indent,
         subsequent_indent=indent,
         break_on_hyphens=False,
         break_long_words=False,
-    )
+    ).replace(_NO_BREAK, " ")
     # The last piece may wrap, and its style is that of the paragraph; the others fit on the first line.
     line, position = Text(text, style=shown[-1][1]), len(indent)
     for piece, style in shown[:-1]:

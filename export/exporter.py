@@ -185,7 +185,7 @@ def _search_recipe(
         base=options.recipe,
         budget_s=options.budget_s,
         progress=progress,
-        stopwatch=partial(latency_ratios, spec=fp32.spec) if options.times_float_prefix else None,
+        measure_latency=partial(latency_ratios, spec=fp32.spec) if options.times_float_prefix else None,
         cache=cache,
         trained=trained,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.convert import keep_used_opsets
 from edgeclf.export.graph.float_graph import prepare_model
-from edgeclf.export.graph.pixel_normalisation import find_stem
+from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
 from edgeclf.export.int8.partition import WEIGHTED_OPS
 from edgeclf.runtime.errors import InputError, UsageError
 
@@ -52,8 +52,8 @@ def convert_fp16(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> Ha
     unknown = set(keep_float) - {node.name for node in nodes}
     if unknown:
         raise UsageError(f"no layer {min(unknown)!r} to keep in float", expected=", ".join(layers))
-    stem = find_stem(prepared)
-    kept = {*keep_float, *(stem.nodes if stem else ()), *(node.name for node in nodes if node.op_type in _KEPT_OPS)}
+    pixels = find_pixel_normalisation(prepared)
+    kept = {*keep_float, *(pixels.nodes if pixels else ()), *(node.name for node in nodes if node.op_type in _KEPT_OPS)}
     _check_range(prepared, kept)
     half = convert_float_to_float16(prepared, keep_io_types=True, node_block_list=sorted(kept))
     # The converter appends the casts it needs at the end.

@@ -61,9 +61,9 @@ _VARIANTS = {
     _ALL_INT8: QuantizationRecipe(),
     "edgeclf, equalized": QuantizationRecipe(equalize=True),
     "edgeclf, ranges by extremes": QuantizationRecipe(ranges="extremes"),
-    "edgeclf, nearest rounding": QuantizationRecipe(learn_rounding=False),
+    "edgeclf, nearest rounding": QuantizationRecipe(gptq=False),
     "edgeclf, biases as trained": QuantizationRecipe(correct_bias=False),
-    "edgeclf, pair constraint alone": QuantizationRecipe(ranges="extremes", learn_rounding=False, correct_bias=False),
+    "edgeclf, pair constraint alone": QuantizationRecipe(ranges="extremes", gptq=False, correct_bias=False),
     "edgeclf, full 8 bits (x86-vnni, arm64)": QuantizationRecipe(target="x86-vnni"),
 }
 
@@ -271,9 +271,9 @@ def _edgeclf_file(
     calibrator = Calibrator(fp32, calibration_rgb)
     if not all_int8:
         # Timed as `edgeclf export` times them.
-        prefix = calibrator.find_entrance(recipe, partial(latency_ratios, spec=spec))
-        recipe = replace(recipe, float_entrance=prefix)
-    print(f"first layers in float: {', '.join(recipe.float_entrance) or 'none'}", file=sys.stderr, flush=True)
+        prefix = calibrator.find_float_prefix(recipe, partial(latency_ratios, spec=spec))
+        recipe = replace(recipe, float_prefix=prefix)
+    print(f"first layers in float: {', '.join(recipe.float_prefix) or 'none'}", file=sys.stderr, flush=True)
     return bytes(calibrator.network(recipe).write().model.SerializeToString())
 
 

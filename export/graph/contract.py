@@ -3,7 +3,7 @@
 Input `image`: uint8 (N, H, W, 3) RGB, N symbolic. Output `probabilities`: float32 (N, C).
 """
 
-from typing import Any
+from collections.abc import Iterable
 
 from edgeclf.export._onnx import onnx
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec
@@ -34,7 +34,7 @@ def apply_contract_names(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _rename(graph: Any, old: str, new: str) -> None:  # noqa: ANN401 - protobuf messages carry no useful types
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
@@ -62,7 +62,7 @@ def check_contract(model: onnx.ModelProto, spec: ModelSpec) -> None:
         raise ValueError(f"weights outside the file: {external}")
 
 
-def _check_value(values: Any, name: str, elem_type: int, shape: list[object]) -> None:  # noqa: ANN401
+def _check_value(values: Iterable[onnx.ValueInfoProto], name: str, elem_type: int, shape: list[object]) -> None:
     got = [
         (v.name, v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim])
         for v in values

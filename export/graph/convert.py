@@ -2,13 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.export.graph.fuse_clips import fuse_clips
 from edgeclf.export.graph.layer_names import name_after_layers, trace_by_layer
-from edgeclf.export.keras_backend import import_tensorflow, import_tf2onnx
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow, import_tf2onnx
 from edgeclf.runtime.errors import InputError, ModelFileError
 
 # The newest opset tf2onnx writes that ONNX Runtime's quantizer and the other engines all read.
@@ -30,7 +29,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         ) from error
 
 
-def onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carries no types
+def onnx_from_keras(model: KerasModel) -> onnx.ModelProto:
     """Converts a Keras classifier that follows edgeclf's model contract.
 
     Args:
@@ -50,7 +49,7 @@ def onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carr
     return proto
 
 
-def backbone_onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - keras carries no types
+def backbone_onnx_from_keras(model: KerasModel) -> onnx.ModelProto:
     """Converts a network without its head, to compute features with.
 
     Args:
@@ -67,7 +66,7 @@ def backbone_onnx_from_keras(model: Any) -> onnx.ModelProto:  # noqa: ANN401 - k
     return _convert(model)
 
 
-def _convert(model: Any) -> onnx.ModelProto:  # noqa: ANN401
+def _convert(model: KerasModel) -> onnx.ModelProto:
     tensorflow = import_tensorflow()
     tf2onnx = import_tf2onnx()
     signature = (tensorflow.TensorSpec((None, *model.inputs[0].shape[1:]), tensorflow.uint8, name=INPUT_NAME),)
@@ -107,7 +106,7 @@ def keep_used_opsets(model: onnx.ModelProto) -> None:
     model.opset_import.extend(kept)
 
 
-def _check_keras(model: Any) -> None:  # noqa: ANN401
+def _check_keras(model: KerasModel) -> None:
     shapes = [(str(t.dtype), tuple(t.shape)) for t in (*model.inputs, *model.outputs)]
     ok = len(model.inputs) == 1 and len(model.outputs) == 1
     if ok:

@@ -31,14 +31,14 @@ class FloatGraph:
     """
 
     model: onnx.ModelProto
-    nodes: tuple[Any, ...]
+    nodes: tuple[onnx.NodeProto, ...]
     constants: dict[str, npt.NDArray[Any]]
     input: str
     output: str
-    producers: dict[str, Any]
-    readers: dict[str, list[Any]]
+    producers: dict[str, onnx.NodeProto]
+    readers: dict[str, list[onnx.NodeProto]]
 
-    def only_reader(self, value: str) -> Any:  # noqa: ANN401 - protobuf messages carry no useful types
+    def only_reader(self, value: str) -> onnx.NodeProto | None:
         """The one node that reads a value; None when there are several, or the value leaves the graph."""
         readers = self.readers.get(value, [])
         return readers[0] if len(readers) == 1 and value != self.output else None
@@ -47,7 +47,7 @@ class FloatGraph:
 def read_graph(model: onnx.ModelProto) -> FloatGraph:
     """Reads a model."""
     graph = model.graph
-    readers: defaultdict[str, list[Any]] = defaultdict(list)
+    readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
@@ -62,7 +62,7 @@ def read_graph(model: onnx.ModelProto) -> FloatGraph:
     )
 
 
-def attributes_of(node: Any) -> dict[str, Any]:  # noqa: ANN401
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 

@@ -4,7 +4,6 @@ Engines carry a Clip out within the layer ahead of it, and in 8 bits it costs no
 """
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -62,8 +61,8 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _ends(
-    node: Any,  # noqa: ANN401 - protobuf messages carry no useful types
-    constants: dict[str, Any],
+    node: onnx.NodeProto,
+    constants: dict[str, onnx.TensorProto],
     ranks: dict[str, int],
 ) -> tuple[float, float] | None:
     """The least and the most that a node gives; None where that is not all it does, or is known only when it runs."""
@@ -86,12 +85,12 @@ def _ends(
     return (scalars[0], np.inf) if node.op_type == "Max" else (-np.inf, scalars[0])
 
 
-def _operand(node: Any, constants: dict[str, Any]) -> int:  # noqa: ANN401
+def _operand(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> int:
     """Which of its inputs is no constant."""
     return next(index for index, name in enumerate(node.input) if name not in constants)
 
 
-def _scalar(name: str, constants: dict[str, Any], rank: int) -> float | None:
+def _scalar(name: str, constants: dict[str, onnx.TensorProto], rank: int) -> float | None:
     """The value of a float32 constant of one element and at most so many axes; None for anything else."""
     tensor = constants.get(name)
     if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) > rank:
@@ -100,7 +99,9 @@ def _scalar(name: str, constants: dict[str, Any], rank: int) -> float | None:
     return float(values.reshape(-1)[0]) if values.size == 1 else None
 
 
-def _cut(graph: Any, chain: list[Any], constants: dict[str, Any], low: float, high: float) -> onnx.NodeProto:  # noqa: ANN401
+def _cut(
+    graph: onnx.GraphProto, chain: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto], low: float, high: float
+) -> onnx.NodeProto:
     first, last = chain[0], chain[-1]
     inputs = [first.input[_operand(first, constants)]]
     for end, value in (("low", low), ("high", high)):
@@ -113,7 +114,7 @@ def _cut(graph: Any, chain: list[Any], constants: dict[str, Any], low: float, hi
     return onnx.helper.make_node("Clip", inputs, [last.output[0]], last.name)
 
 
-def _drop_unread(graph: Any) -> None:  # noqa: ANN401
+def _drop_unread(graph: onnx.GraphProto) -> None:
     read = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]

@@ -1,7 +1,6 @@
 """The part of a graph between the uint8 pixels and the first layer: its normalisation, read as `scale * pixel + offset`."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from edgeclf.export._onnx import onnx
 
 
 @dataclass(frozen=True)
-class Stem:
+class PixelNormalisation:
     """A chain of nodes from the graph's input to its first layer that only casts, scales, shifts and transposes.
 
     Attributes:
@@ -42,7 +41,7 @@ class Stem:
         return zero_point if close else None
 
 
-def find_stem(model: onnx.ModelProto) -> Stem | None:
+def find_pixel_normalisation(model: onnx.ModelProto) -> PixelNormalisation | None:
     """Finds the stem of a contract model.
 
     Returns:
@@ -76,10 +75,10 @@ def find_stem(model: onnx.ModelProto) -> Stem | None:
         current = node.output[0]
     if not has_cast or len(set(names)) != len(names):
         return None
-    return Stem(tuple(names), current, perm, scale, offset)
+    return PixelNormalisation(tuple(names), current, perm, scale, offset)
 
 
-def _scalars(graph: Any) -> dict[str, float]:  # noqa: ANN401 - protobuf messages carry no useful types
+def _scalars(graph: onnx.GraphProto) -> dict[str, float]:
     found = {}
     for tensor in graph.initializer:
         if int(np.prod(tensor.dims)) == 1:
@@ -89,7 +88,7 @@ def _scalars(graph: Any) -> dict[str, float]:  # noqa: ANN401 - protobuf message
     return found
 
 
-def _affine_step(node: Any, value: str, scalars: dict[str, float]) -> tuple[float, float] | None:  # noqa: ANN401
+def _affine_step(node: onnx.NodeProto, value: str, scalars: dict[str, float]) -> tuple[float, float] | None:
     """The factor and summand of a node `value op scalar`; None for any other node."""
     first, second = [*node.input, "", ""][:2]
     constant = scalars.get(second if first == value else first)

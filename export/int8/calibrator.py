@@ -6,7 +6,7 @@ uint8 pixels enter the first layer untouched.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,15 @@ from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, OUTPUT_NAME
 from edgeclf.export.graph.convert import keep_used_opsets
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
-from edgeclf.export.graph.pixel_normalisation import Stem, find_stem
-from edgeclf.export.int8.determinism import align_sums, prove_no_saturation, unsettled_sums
+from edgeclf.export.graph.pixel_normalisation import PixelNormalisation, find_pixel_normalisation
+from edgeclf.export.int8.determinism import adds_with_ties, align_residual_adds, prove_no_saturation
 from edgeclf.export.int8.equalization import equalize, find_streams
-from edgeclf.export.int8.float_prefix import Stopwatch, choose_entrance, float_entrances
+from edgeclf.export.int8.float_prefix import MeasureLatency, choose_float_prefix, float_prefixes
 from edgeclf.export.int8.layerwise import LayerMethods, quantize_layers
 from edgeclf.export.int8.observe import Observed, observe
-from edgeclf.export.int8.partition import StepPlan, plan_steps
+from edgeclf.export.int8.partition import Partition, partition_graph
 from edgeclf.export.int8.qat_ranges import PlacedScales, TrainedScales
-from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of
+from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer, quantized_name
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.arrays import UInt8Array
@@ -84,10 +84,10 @@ class QuantizedNetwork:
             UsageError: There is no such layer.
         """
         recipe = replace(self.recipe, keep_float=tuple(dict.fromkeys([*self.recipe.keep_float, *keep_float])))
-        plan = plan_network(self.graph, recipe)
-        params = {value: params for value, params in self.params.items() if value in plan.in_bytes}
-        folded = _is_exact(plan.stem)
-        model = _write(self.graph, plan, params, self.layers, folded=folded)
+        partition = partition_network(self.graph, recipe)
+        params = {value: params for value, params in self.params.items() if value in partition.quantized_values}
+        folded = _is_exact(partition.pixels)
+        model = _write(self.graph, partition, params, self.layers, folded=folded)
         model.ir_version = self.ir_version
         onnx.checker.check_model(model)
         proof = prove_no_saturation(model)
@@ -98,67 +98,67 @@ class QuantizedNetwork:
             "activation_type": "uint8",
             "weight_type": "int8",
             "per_channel": True,
-            **asdict(recipe),
+            **recipe.to_json(),
             "pair_constraint": recipe.pair_constraint,
             "keep_float": list(recipe.keep_float),
-            "float_entrance": list(recipe.float_entrance),
+            "float_entrance": list(recipe.float_prefix),
             "equalized_streams": self.equalized_streams,
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
             "saturation": proof.to_json(),
-            "unsettled_sums": list(unsettled_sums(plan.steps, params)),
+            "unsettled_sums": list(adds_with_ties(partition.units, params)),
         }
-        return Quantized(model, record, tuple(step.name for step in plan.layers), plan.left_in_float)
+        return Quantized(model, record, tuple(unit.name for unit in partition.layers), partition.left_in_float)
 
 
-def plan_network(graph: FloatGraph, recipe: QuantizationRecipe) -> StepPlan:
+def partition_network(graph: FloatGraph, recipe: QuantizationRecipe) -> Partition:
     """What is done in 8 bits and what in float.
 
     Raises:
         UsageError: The recipe keeps a layer in float that does not exist.
         InputError: There is nothing to quantize.
     """
-    plan = plan_steps(graph, find_stem(graph.model), recipe.in_float)
-    unknown = set(recipe.in_float) - {step.name for step in plan.steps}
+    partition = partition_graph(graph, find_pixel_normalisation(graph.model), recipe.in_float)
+    unknown = set(recipe.in_float) - {unit.name for unit in partition.units}
     if unknown:
         raise UsageError(
-            f"no layer {min(unknown)!r} to keep in float", expected=", ".join(step.name for step in plan.layers)
+            f"no layer {min(unknown)!r} to keep in float", expected=", ".join(unit.name for unit in partition.layers)
         )
-    if not plan.layers and not recipe.in_float:
+    if not partition.layers and not recipe.in_float:
         raise InputError("cannot quantize", got="a network without convolutions or dense layers", expected="some")
-    return plan
+    return partition
 
 
-def _is_exact(stem: Stem | None) -> bool:
-    return stem is not None and stem.zero_point is not None
+def _is_exact(pixels: PixelNormalisation | None) -> bool:
+    return pixels is not None and pixels.zero_point is not None
 
 
 def _write(
     graph: FloatGraph,
-    plan: StepPlan,
+    partition: Partition,
     params: dict[str, QuantParams],
     layers: dict[str, QuantizedLayer],
     *,
     folded: bool,
 ) -> onnx.ModelProto:
-    emitter = Emitter(graph, params, layers)
-    stem = plan.stem
-    if stem is not None and stem.output in params and folded:
-        # NHWC to NCHW (or whatever the stem did), now on bytes instead of floats.
-        output = in_bytes(stem.output)
+    writer = QdqWriter(graph, params, layers)
+    pixels = partition.pixels
+    if pixels is not None and pixels.output in params and folded:
+        # NHWC to NCHW (or whatever the pixels did), now on bytes instead of floats.
+        output = quantized_name(pixels.output)
         node = onnx.helper.make_node("Identity", [INPUT_NAME], [output], "pixels")
-        if stem.perm is not None:
-            node = onnx.helper.make_node("Transpose", [INPUT_NAME], [output], "transpose_image", perm=list(stem.perm))
-        emitter.nodes.append(node)
-    elif stem is not None:
+        if pixels.perm is not None:
+            node = onnx.helper.make_node("Transpose", [INPUT_NAME], [output], "transpose_image", perm=list(pixels.perm))
+        writer.nodes.append(node)
+    elif pixels is not None:
         for node in graph.nodes:
-            if node.name in stem.nodes:
-                emitter.copy(node)
-        if stem.output in params:
-            emitter.quantize(stem.output)
-    for step in plan.steps:
-        emitter.step(step)
-    model = model_of(emitter, list(graph.model.graph.input), list(graph.model.graph.output), graph.model)
+            if node.name in pixels.nodes:
+                writer.copy(node)
+        if pixels.output in params:
+            writer.quantize(pixels.output)
+    for unit in partition.units:
+        writer.write_unit(unit)
+    model = model_from_writer(writer, list(graph.model.graph.input), list(graph.model.graph.output), graph.model)
     if model.graph.output[0].name != OUTPUT_NAME:
         raise ValueError(f"expected the output {OUTPUT_NAME}, got {model.graph.output[0].name}")
     keep_used_opsets(model)
@@ -246,7 +246,7 @@ class Calibrator:
         self._placed: PlacedScales | None = None
 
     @property
-    def evens_channels(self) -> bool:
+    def has_uneven_channels(self) -> bool:
         """Whether there are channels that equalization would change."""
         return self._equalize()[1] > 0
 
@@ -254,17 +254,17 @@ class Calibrator:
         """The network quantized by a recipe."""
         graph, streams = self._graph, 0
         # Checks the recipe before anything is run.
-        plan = plan_network(graph, recipe)
+        partition = partition_network(graph, recipe)
         if recipe.equalize:
             graph, streams = self._equalize()
-            plan = plan_network(graph, recipe)
+            partition = partition_network(graph, recipe)
         trained = self._place() if recipe.trained_ranges else PlacedScales()
-        params = _choose_params(plan, self._observe(graph, equalized=streams > 0), recipe, trained.params)
-        methods = LayerMethods(recipe.pair_constraint, recipe.learn_rounding, recipe.correct_bias)
+        params = _choose_params(partition, self._observe(graph, equalized=streams > 0), recipe, trained.params)
+        methods = LayerMethods(recipe.pair_constraint, recipe.gptq, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
         layers = quantize_layers(
             graph,
-            plan,
+            partition,
             params,
             self._few,
             methods=methods,
@@ -273,18 +273,18 @@ class Calibrator:
         )
         return QuantizedNetwork(graph, params, layers, recipe, len(self._images), streams, self._ir_version)
 
-    def find_entrance(self, recipe: QuantizationRecipe, stopwatch: Stopwatch) -> tuple[str, ...]:
-        """The first layers that are no slower in float, for `QuantizationRecipe.float_entrance`.
+    def find_float_prefix(self, recipe: QuantizationRecipe, measure_latency: MeasureLatency) -> tuple[str, ...]:
+        """The first layers that are no slower in float, for `QuantizationRecipe.float_prefix`.
 
         Args:
             recipe: What else stays in float.
-            stopwatch: Gives each model's latency in any unit, measured side by side.
+            measure_latency: Gives each model's latency in any unit, measured side by side.
         """
         # How long a file takes does not depend on its numbers, so what is quickest to fit will do.
-        network = self.network(replace(recipe, learn_rounding=False, correct_bias=False, equalize=False))
-        entrances = float_entrances(network.write().layers)
+        network = self.network(replace(recipe, gptq=False, correct_bias=False, equalize=False))
+        entrances = float_prefixes(network.write().layers)
         models = [network.write(entrance).model for entrance in entrances]
-        return choose_entrance(entrances, models, stopwatch)
+        return choose_float_prefix(entrances, models, measure_latency)
 
     def _equalize(self) -> tuple[FloatGraph, int]:
         if self._equalized is None:
@@ -300,34 +300,36 @@ class Calibrator:
         if self._trained is None:
             raise ValueError("a recipe asks for trained ranges of a network that has none")
         if self._placed is None:
-            self._placed = self._trained.place(self._graph, plan_steps(self._graph, find_stem(self._graph.model)))
+            self._placed = self._trained.place(
+                self._graph, partition_graph(self._graph, find_pixel_normalisation(self._graph.model))
+            )
         return self._placed
 
     def _observe(self, graph: FloatGraph, *, equalized: bool) -> Observed:
         if equalized not in self._seen:
             # Of every value that any recipe may want in 8 bits, those among them that have another's scale in this one.
-            wanted = sorted(plan_steps(graph, find_stem(graph.model)).in_bytes)
+            wanted = sorted(partition_graph(graph, find_pixel_normalisation(graph.model)).quantized_values)
             self._seen[equalized] = observe(graph, wanted, self._images, self._progress)
         return self._seen[equalized]
 
 
 def _choose_params(
-    plan: StepPlan, seen: Observed, recipe: QuantizationRecipe, trained: Mapping[str, QuantParams]
+    partition: Partition, seen: Observed, recipe: QuantizationRecipe, trained: Mapping[str, QuantParams]
 ) -> dict[str, QuantParams]:
     """The parameters of every value in 8 bits: those it was trained with, or such as suit what was seen of it."""
     params = {
         name: trained.get(name) or histogram.params(recipe.ranges)
         for name, histogram in seen.histograms.items()
-        if name in plan.in_bytes
+        if name in partition.quantized_values
     }
-    stem = plan.stem
-    if stem is not None and stem.output in params and stem.zero_point is not None:
-        # The pixels are already 8-bit: with the stem's own scale and zero point no pixel value is rounded.
-        params[stem.output] = QuantParams(float(np.float32(stem.scale)), stem.zero_point)
-    for step in plan.steps:
-        if step.moves and step.quantized:
-            params[step.output] = params[step.inputs[0]]
-        if step.factor is not None and {step.inputs[0], step.output} <= params.keys():
-            source = params[step.inputs[0]]
-            params[step.output] = QuantParams(float(np.float32(source.scale * step.factor)), source.zero_point)
-    return align_sums(plan.steps, params)
+    pixels = partition.pixels
+    if pixels is not None and pixels.output in params and pixels.zero_point is not None:
+        # The pixels are already 8-bit: with the pixels's own scale and zero point no pixel value is rounded.
+        params[pixels.output] = QuantParams(float(np.float32(pixels.scale)), pixels.zero_point)
+    for unit in partition.units:
+        if unit.moves and unit.quantized:
+            params[unit.output] = params[unit.inputs[0]]
+        if unit.factor is not None and {unit.inputs[0], unit.output} <= params.keys():
+            source = params[unit.inputs[0]]
+            params[unit.output] = QuantParams(float(np.float32(source.scale * unit.factor)), source.zero_point)
+    return align_residual_adds(partition.units, params)

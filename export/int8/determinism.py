@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, read_graph
-from edgeclf.export.int8.partition import Step
+from edgeclf.export.int8.partition import QuantUnit
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair
 
@@ -26,29 +26,29 @@ _LARGEST_RATIO = 4.0
 _TOLERANCE = 4e-7
 
 
-def align_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> dict[str, QuantParams]:
+def align_residual_adds(units: Iterable[QuantUnit], params: Mapping[str, QuantParams]) -> dict[str, QuantParams]:
     """Moves scales by a fraction of a percent so that no sum of codes lies halfway.
 
     Each sum is settled by moving one scale of its own at a time: that of an input that nobody has tied yet, else that
-    of its output. Values that share a scale because a step only moves them are tied together.
+    of its output. Values that share a scale because a unit only moves them are tied together.
 
     Args:
-        steps: The quantized steps, in order of execution.
+        units: The quantized units, in order of execution.
         params: Of every value in 8 bits.
 
     Returns:
-        The parameters. Sums whose scales were all tied by others before stay as they were, see `unsettled_sums`.
+        The parameters. Sums whose scales were all tied by others before stay as they were, see `adds_with_ties`.
     """
-    steps = [step for step in steps if step.quantized]
+    units = [unit for unit in units if unit.quantized]
     aligned = dict(params)
-    groups = _shared_scales(steps)
+    groups = _shared_scales(units)
     # Whatever a sum has used stays.
-    tied = _tied_by_others(steps, groups)
-    for step in steps:
-        if not _is_sum(step):
+    tied = _tied_by_others(units, groups)
+    for unit in units:
+        if not _is_sum(unit):
             continue
-        first, second = step.inputs
-        output = step.output
+        first, second = unit.inputs
+        output = unit.output
         if (first in tied) != (second in tied):
             # The output follows the tied input, the free input follows the output.
             fixed, free = (first, second) if first in tied else (second, first)
@@ -65,30 +65,30 @@ def align_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> dict
     return aligned
 
 
-def _tied_by_others(steps: Sequence[Step], groups: Mapping[str, set[str]]) -> set[str]:
+def _tied_by_others(units: Sequence[QuantUnit], groups: Mapping[str, set[str]]) -> set[str]:
     """Values whose scales mean something: the stem's makes pixels exact, and a factor says how far apart two are."""
-    tied = {step.inputs[0] for step in steps[:1]}
-    for step in steps:
-        if step.factor is not None:
-            for value in (step.inputs[0], step.output):
+    tied = {unit.inputs[0] for unit in units[:1]}
+    for unit in units:
+        if unit.factor is not None:
+            for value in (unit.inputs[0], unit.output):
                 tied.update(groups.get(value, {value}))
     return tied
 
 
-def unsettled_sums(steps: Iterable[Step], params: Mapping[str, QuantParams]) -> tuple[str, ...]:
+def adds_with_ties(units: Iterable[QuantUnit], params: Mapping[str, QuantParams]) -> tuple[str, ...]:
     """Names of the quantized sums that may differ by a code between CPUs."""
     return tuple(
-        step.name
-        for step in steps
-        if _is_sum(step) and not never_halfway(*(params[value].scale for value in (*step.inputs, step.output)))
+        unit.name
+        for unit in units
+        if _is_sum(unit) and not never_ties(*(params[value].scale for value in (*unit.inputs, unit.output)))
     )
 
 
-def _is_sum(step: Step) -> bool:
-    return step.quantized and step.nodes[0].op_type == "Add" and len(step.inputs) == 2
+def _is_sum(unit: QuantUnit) -> bool:
+    return unit.quantized and unit.nodes[0].op_type == "Add" and len(unit.inputs) == 2
 
 
-def never_halfway(scale_a: float, scale_b: float, scale_c: float) -> bool:
+def never_ties(scale_a: float, scale_b: float, scale_c: float) -> bool:
     """Whether no sum of two codes with these scales comes near the middle between two codes of the result."""
     for scale in (scale_a, scale_b):
         ratio = scale / scale_c
@@ -105,14 +105,14 @@ def _moved_scale(own: float, other: float, *, is_input: bool) -> float:
     return float(np.float32(exact * other if is_input else other / exact))
 
 
-def _shared_scales(steps: Iterable[Step]) -> dict[str, set[str]]:
-    """The values that have one scale, by each of them: what a moving step reads and gives."""
+def _shared_scales(units: Iterable[QuantUnit]) -> dict[str, set[str]]:
+    """The values that have one scale, by each of them: what a moving unit reads and gives."""
     groups: dict[str, set[str]] = {}
-    for step in steps:
-        if step.moves:
-            group = groups.setdefault(step.inputs[0], {step.inputs[0]})
-            group.add(step.output)
-            groups[step.output] = group
+    for unit in units:
+        if unit.moves:
+            group = groups.setdefault(unit.inputs[0], {unit.inputs[0]})
+            group.add(unit.output)
+            groups[unit.output] = group
     return groups
 
 
@@ -173,7 +173,7 @@ def prove_no_saturation(model: onnx.ModelProto) -> SaturationProof:
     return SaturationProof(layers, depthwise, largest, PAIR_BOUND, tuple(violating))
 
 
-def _weight_codes(graph: FloatGraph, node: Any) -> tuple[str, Any, bool] | None:  # noqa: ANN401
+def _weight_codes(graph: FloatGraph, node: onnx.NodeProto) -> tuple[str, Any, bool] | None:
     """Name, (O, K) codes in the kernels' order, and whether the layer is depthwise; None for another node."""
     if node.op_type not in {"Conv", "Gemm", "MatMul"}:
         return None

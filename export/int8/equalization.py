@@ -43,8 +43,8 @@ class Stream:
     """
 
     channels: int
-    writers: tuple[Any, ...]
-    readers: tuple[Any, ...]
+    writers: tuple[onnx.NodeProto, ...]
+    readers: tuple[onnx.NodeProto, ...]
     measured: tuple[str, ...]
 
 
@@ -124,7 +124,7 @@ class _Linked:
         self._parents[self.root(one)] = self.root(other)
 
 
-def _scales_through(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401 - protobuf messages carry no useful types
+def _scales_through(graph: FloatGraph, node: onnx.NodeProto) -> bool:
     """Whether a node's output is scaled, channel by channel, by what all of its inputs are scaled by."""
     if node.op_type in _HOMOGENEOUS:
         return True
@@ -137,7 +137,7 @@ def _scales_through(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401 - pro
     return False
 
 
-def _values_read(graph: FloatGraph, node: Any) -> list[str]:  # noqa: ANN401
+def _values_read(graph: FloatGraph, node: onnx.NodeProto) -> list[str]:
     return [value for value in node.input if value and value not in graph.constants]
 
 
@@ -191,7 +191,7 @@ def _factors(peaks: npt.NDArray[np.float64], columns: list[npt.NDArray[np.float6
     return np.where(alive & uneven, factors, 1.0)
 
 
-def _column_peaks(graph: FloatGraph, node: Any, weight: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:  # noqa: ANN401
+def _column_peaks(graph: FloatGraph, node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
     """(C,) largest weight that each input channel meets; None for a depthwise layer."""
     layer = _layer(graph, node)
     if layer.depthwise:
@@ -203,7 +203,7 @@ def _column_peaks(graph: FloatGraph, node: Any, weight: npt.NDArray[Any]) -> npt
 
 def _scale_columns(
     graph: FloatGraph,
-    node: Any,  # noqa: ANN401
+    node: onnx.NodeProto,
     weight: npt.NDArray[Any],
     factors: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
@@ -217,14 +217,14 @@ def _scale_columns(
     return np.asarray(scaled, np.float32)
 
 
-def _layer(graph: FloatGraph, node: Any) -> Layer:  # noqa: ANN401
+def _layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer:
     layer = read_layer(graph, node)
     if layer is None:
         raise ValueError(f"{node.name} has no weights")
     return layer
 
 
-def _can_take(graph: FloatGraph, node: Any, value: str, shared: set[str]) -> bool:  # noqa: ANN401
+def _can_take(graph: FloatGraph, node: onnx.NodeProto, value: str, shared: set[str]) -> bool:
     layer = read_layer(graph, node)
     if layer is None or node.input[0] != value or not _own(node, shared):
         return False
@@ -235,7 +235,7 @@ def _can_take(graph: FloatGraph, node: Any, value: str, shared: set[str]) -> boo
     return graph.producers[value].op_type in _FLATTENING
 
 
-def _own(node: Any, shared: set[str]) -> bool:  # noqa: ANN401
+def _own(node: onnx.NodeProto, shared: set[str]) -> bool:
     return not any(name in shared for name in node.input[1:])
 
 

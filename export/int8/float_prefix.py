@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
 
-Stopwatch: TypeAlias = Callable[[Sequence[onnx.ModelProto]], Sequence[float]]
+MeasureLatency: TypeAlias = Callable[[Sequence[onnx.ModelProto]], Sequence[float]]
 # Layers from the input on that are looked at, and their share of all at most.
 _MOST_LAYERS, _MOST_SHARE = 6, 0.25
 # Latencies this close cannot be told apart.
@@ -19,7 +19,7 @@ _SAME_LATENCY = 0.01
 _CLOSENESS_COSTS = 0.02
 
 
-def float_entrances(layers: Sequence[str]) -> list[tuple[str, ...]]:
+def float_prefixes(layers: Sequence[str]) -> list[tuple[str, ...]]:
     """The entrances that are worth timing: none, the first layer, the first two, ...
 
     Args:
@@ -29,19 +29,19 @@ def float_entrances(layers: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(layers[:count]) for count in range(most + 1)]
 
 
-def choose_entrance(
-    entrances: Sequence[tuple[str, ...]], models: Sequence[onnx.ModelProto], stopwatch: Stopwatch
+def choose_float_prefix(
+    entrances: Sequence[tuple[str, ...]], models: Sequence[onnx.ModelProto], measure_latency: MeasureLatency
 ) -> tuple[str, ...]:
     """The entrance with the most layers in float, which is the closest, among those that are no slower than none.
 
     Args:
         entrances: Names of the layers in float, for each model; none for the first.
         models: The network with each entrance; only their latencies matter, not what they were calibrated on.
-        stopwatch: Gives each model's latency in any unit, measured side by side.
+        measure_latency: Gives each model's latency in any unit, measured side by side.
     """
     if len(entrances) < 2:
         return ()
-    latencies = stopwatch(models)
+    latencies = measure_latency(models)
     longest = min(latencies[0] * (1 + _SAME_LATENCY), min(latencies) * (1 + _CLOSENESS_COSTS))
     within = [entrance for entrance, latency in zip(entrances, latencies, strict=True) if latency <= longest]
     return max(within, key=len)

@@ -17,7 +17,7 @@ _DAMPING = 0.01
 _BLOCK = 64
 
 
-def learn_rounding(
+def gptq(
     rows: Rows,
     scales: npt.NDArray[np.float64],
     second_moments: npt.NDArray[np.float64],

@@ -15,10 +15,10 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
-from edgeclf.export.graph.pixel_normalisation import Stem
-from edgeclf.export.int8.gptq import learn_rounding
-from edgeclf.export.int8.partition import Layer, Step, StepPlan, patches
-from edgeclf.export.int8.qdq_writer import Emitter, QuantizedLayer, in_bytes, model_of, smallest_scales
+from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
+from edgeclf.export.int8.gptq import gptq
+from edgeclf.export.int8.partition import Layer, Partition, QuantUnit, im2col
+from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer, quantized_name, smallest_scales
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import quantize_rows, round_to_codes
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
@@ -36,98 +36,102 @@ _HALF_TRUSTED = 32
 Values = dict[str, AnyArray]
 
 
-class Prefixes:
-    """The values of both networks that later steps still read.
+class DualForward:
+    """The values of both networks that later units still read.
 
     Args:
         graph: The float graph.
-        plan: Its steps.
+        partition: Its units.
         params: Of every value that exists in 8 bits.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
     """
 
     def __init__(
-        self, graph: FloatGraph, plan: StepPlan, params: Mapping[str, QuantParams], images_rgb: UInt8Array
+        self, graph: FloatGraph, partition: Partition, params: Mapping[str, QuantParams], images_rgb: UInt8Array
     ) -> None:
         self._graph = graph
         self._params = params
-        self._reads = Counter(name for step in plan.steps for name in step.inputs)
+        self._reads = Counter(name for unit in partition.units for name in unit.inputs)
         self._float: Values = {graph.input: images_rgb}
         self._quantized: Values = {graph.input: images_rgb}
-        if plan.stem is not None:
-            self._run_stem(plan.stem, images_rgb)
+        if partition.pixels is not None:
+            self._run_pixels(partition.pixels, images_rgb)
 
     def codes(self, value: str) -> UInt8Array:
         """(N, ...) uint8: a value in the int8 network."""
-        return self._quantized[in_bytes(value)]
+        return self._quantized[quantized_name(value)]
 
     def real(self, value: str, rows: slice) -> FloatArray:
         """(n, ...) float32: what these codes stand for."""
         given = self._params[value]
-        codes = self._quantized[in_bytes(value)][rows]
+        codes = self._quantized[quantized_name(value)][rows]
         return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
 
     def float_of(self, value: str) -> FloatArray:
         """(N, ...) float32: a value in the float network."""
         return self._float[value]
 
-    def outputs_before_activation(self, step: Step, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
+    def outputs_before_activation(self, unit: QuantUnit, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
         """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
-        cut = Step(step.nodes[:1], step.inputs, step.before_activation, step.layer, quantized=True)
-        emitter = Emitter(self._graph, self._params, {step.name: layer})
-        emitter.step(cut, quantize_output=False)
-        wanted = self._run(self._float_emitter(cut), cut.inputs, cut.output, self._float, as_float=True)
-        got = self._run(emitter, cut.inputs, cut.output, self._quantized, as_float=False)
+        cut = QuantUnit(unit.nodes[:1], unit.inputs, unit.before_activation, unit.layer, quantized=True)
+        writer = QdqWriter(self._graph, self._params, {unit.name: layer})
+        writer.write_unit(cut, quantize_output=False)
+        wanted = self._run(self._float_writer(cut), cut.inputs, cut.output, self._float, as_float=True)
+        got = self._run(writer, cut.inputs, cut.output, self._quantized, as_float=False)
         return list(zip(wanted, got, strict=True))
 
-    def advance(self, step: Step, layers: Mapping[str, QuantizedLayer]) -> None:
-        """Runs a step in both networks, and forgets what it was the last to read."""
-        emitter = Emitter(self._graph, self._params, layers)
-        emitter.step(step)
-        key = in_bytes(step.output) if step.output in self._params else step.output
-        self._quantized[key] = np.concatenate(self._run(emitter, step.inputs, key, self._quantized, as_float=False))
-        self._float[step.output] = np.concatenate(
-            self._run(self._float_emitter(step), step.inputs, step.output, self._float, as_float=True)
+    def advance(self, unit: QuantUnit, layers: Mapping[str, QuantizedLayer]) -> None:
+        """Runs a unit in both networks, and forgets what it was the last to read."""
+        writer = QdqWriter(self._graph, self._params, layers)
+        writer.write_unit(unit)
+        key = quantized_name(unit.output) if unit.output in self._params else unit.output
+        self._quantized[key] = np.concatenate(self._run(writer, unit.inputs, key, self._quantized, as_float=False))
+        self._float[unit.output] = np.concatenate(
+            self._run(self._float_writer(unit), unit.inputs, unit.output, self._float, as_float=True)
         )
-        for name in step.inputs:
+        for name in unit.inputs:
             self._reads[name] -= 1
             if self._reads[name] == 0:
-                for values, key in ((self._float, name), (self._quantized, name), (self._quantized, in_bytes(name))):
+                for values, key in (
+                    (self._float, name),
+                    (self._quantized, name),
+                    (self._quantized, quantized_name(name)),
+                ):
                     values.pop(key, None)
 
-    def _float_emitter(self, step: Step) -> Emitter:
-        emitter = Emitter(self._graph, {}, {})
-        for node in step.nodes:
-            emitter.copy(node)
-        return emitter
+    def _float_writer(self, unit: QuantUnit) -> QdqWriter:
+        writer = QdqWriter(self._graph, {}, {})
+        for node in unit.nodes:
+            writer.copy(node)
+        return writer
 
-    def _run_stem(self, stem: Stem, images_rgb: UInt8Array) -> None:
+    def _run_pixels(self, pixels: PixelNormalisation, images_rgb: UInt8Array) -> None:
         for values, quantized in ((self._float, False), (self._quantized, True)):
-            emitter = Emitter(self._graph, self._params, {})
+            writer = QdqWriter(self._graph, self._params, {})
             for node in self._graph.nodes:
-                if node.name in stem.nodes:
-                    emitter.copy(node)
-            output = stem.output
+                if node.name in pixels.nodes:
+                    writer.copy(node)
+            output = pixels.output
             if quantized and output in self._params:
-                emitter.quantize(output)
-                output = in_bytes(output)
+                writer.quantize(output)
+                output = quantized_name(output)
             source = {self._graph.input: images_rgb}
             values[output] = np.concatenate(
-                self._run(emitter, (self._graph.input,), output, source, as_float=not quantized)
+                self._run(writer, (self._graph.input,), output, source, as_float=not quantized)
             )
 
     def _run(
-        self, emitter: Emitter, inputs: tuple[str, ...], output: str, values: Values, *, as_float: bool
+        self, writer: QdqWriter, inputs: tuple[str, ...], output: str, values: Values, *, as_float: bool
     ) -> list[AnyArray]:
         """The output of a small model for all images, in batches."""
-        names = [name if as_float or name not in self._params else in_bytes(name) for name in inputs]
+        names = [name if as_float or name not in self._params else quantized_name(name) for name in inputs]
         kinds = onnx.helper.np_dtype_to_tensor_dtype
         infos = [onnx.helper.make_tensor_value_info(name, kinds(values[name].dtype), None) for name in names]
         # Codes come out of a QuantizeLinear, or are handed on as they are.
-        quantized = not as_float and output.endswith(in_bytes(""))
+        quantized = not as_float and output.endswith(quantized_name(""))
         kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
         info = onnx.helper.make_tensor_value_info(output, kind, None)
-        model = model_of(emitter, infos, [info], self._graph.model)
+        model = model_from_writer(writer, infos, [info], self._graph.model)
         session = open_session_from_bytes(model.SerializeToString(), threads=usable_cpus())
         count = len(values[names[0]])
         return [
@@ -142,18 +146,18 @@ class LayerMethods:
 
     Attributes:
         paired: Whether neighbouring weights respect the pair constraint.
-        learn_rounding: Whether rounding is learned on the layer's inputs, rather than to the nearest code.
+        gptq: Whether rounding is learned on the layer's inputs, rather than to the nearest code.
         correct_bias: Whether the bias takes back the mean of the error.
     """
 
     paired: bool = True
-    learn_rounding: bool = True
+    gptq: bool = True
     correct_bias: bool = True
 
 
 def quantize_layers(
     graph: FloatGraph,
-    plan: StepPlan,
+    partition: Partition,
     params: Mapping[str, QuantParams],
     images_rgb: UInt8Array,
     *,
@@ -161,45 +165,45 @@ def quantize_layers(
     progress: Progress,
     weight_scales: Mapping[str, Float64Array] = MappingProxyType({}),
 ) -> dict[str, QuantizedLayer]:
-    """Quantizes all layers of a plan.
+    """Quantizes all layers of a partition.
 
     Args:
         graph: The float graph.
-        plan: Its steps.
+        partition: Its units.
         params: Of every value that exists in 8 bits.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
         methods: How.
         progress: Told how many layers are done.
-        weight_scales: (O,) scales from quantization-aware training, by step name. The weights of these layers are multiples
+        weight_scales: (O,) scales from quantization-aware training, by unit name. The weights of these layers are multiples
             of them already, so nothing is left to GPTQ.
 
     Returns:
-        The layers by step name.
+        The layers by unit name.
     """
     done: dict[str, QuantizedLayer] = {}
-    layers = plan.layers
-    if not methods.learn_rounding and not methods.correct_bias:
-        for step in layers:
-            if step.layer is not None:
-                trained = weight_scales.get(step.name)
-                done[step.name] = _by_weights(step.layer, params[step.inputs[0]].scale, methods, trained)
+    layers = partition.layers
+    if not methods.gptq and not methods.correct_bias:
+        for unit in layers:
+            if unit.layer is not None:
+                trained = weight_scales.get(unit.name)
+                done[unit.name] = _by_weights(unit.layer, params[unit.inputs[0]].scale, methods, trained)
         return done
-    prefixes = Prefixes(graph, plan, params, images_rgb)
-    for step in plan.steps:
-        if step.layer is not None and step.quantized:
-            trained = weight_scales.get(step.name)
+    forward = DualForward(graph, partition, params, images_rgb)
+    for unit in partition.units:
+        if unit.layer is not None and unit.quantized:
+            trained = weight_scales.get(unit.name)
             quantized = (
-                _by_inputs(step.layer, step, prefixes, params[step.inputs[0]].scale, methods)
-                if methods.learn_rounding and trained is None
-                else _by_weights(step.layer, params[step.inputs[0]].scale, methods, trained)
+                _by_inputs(unit.layer, unit, forward, params[unit.inputs[0]].scale, methods)
+                if methods.gptq and trained is None
+                else _by_weights(unit.layer, params[unit.inputs[0]].scale, methods, trained)
             )
-            if methods.correct_bias and step.layer.kind != "MatMul":
-                quantized = _corrected(graph, step, quantized, prefixes)
-            done[step.name] = quantized
+            if methods.correct_bias and unit.layer.kind != "MatMul":
+                quantized = _corrected(graph, unit, quantized, forward)
+            done[unit.name] = quantized
             progress("quantize", len(done), len(layers))
             if len(done) == len(layers):
                 break
-        prefixes.advance(step, done)
+        forward.advance(unit, done)
     return done
 
 
@@ -216,11 +220,11 @@ def _by_weights(
 
 
 def _by_inputs(
-    layer: Layer, step: Step, prefixes: Prefixes, input_scale: float, methods: LayerMethods
+    layer: Layer, unit: QuantUnit, forward: DualForward, input_scale: float, methods: LayerMethods
 ) -> QuantizedLayer:
     paired = methods.paired and layer.paired
     # A bias that is corrected later takes back whatever is the same at every position, so only what varies counts.
-    moments = _moments(layer, step, prefixes, central=methods.correct_bias and layer.kind != "MatMul")
+    moments = _moments(layer, unit, forward, central=methods.correct_bias and layer.kind != "MatMul")
     per_group = len(layer.rows) // layer.groups
     groups = np.repeat(np.arange(layer.groups), per_group)
     diagonal = np.diagonal(moments, axis1=1, axis2=2)
@@ -230,22 +234,22 @@ def _by_inputs(
     least = smallest_scales(layer.bias, input_scale)
     codes, scales = quantize_rows(layer.rows, paired=paired, importance=importance, smallest_scale=least)
     if per_group == 1:
-        codes = learn_rounding(layer.rows, scales, moments, paired=paired)
+        codes = gptq(layer.rows, scales, moments, paired=paired)
     else:
         for group in range(layer.groups):
             part = slice(group * per_group, (group + 1) * per_group)
-            codes[part] = learn_rounding(layer.rows[part], scales[part], moments[group], paired=paired)
+            codes[part] = gptq(layer.rows[part], scales[part], moments[group], paired=paired)
     return QuantizedLayer(layer, codes, scales, layer.bias)
 
 
-def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> Float64Array:
+def _moments(layer: Layer, unit: QuantUnit, forward: DualForward, *, central: bool) -> Float64Array:
     """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units; `central`: less its mean.
 
     From output positions drawn at random, fewer where every channel is a group of its own.
     """
     width = layer.rows.shape[1]
-    value = step.inputs[0]
-    images = len(prefixes.codes(value))
+    value = unit.inputs[0]
+    images = len(forward.codes(value))
     wanted = int(np.clip(_POSITIONS_PER_WEIGHT * width, _FEWEST_POSITIONS, _MOST_POSITIONS))
     each = max(1, wanted * BATCH // images)
     rng = np.random.default_rng(width)
@@ -253,7 +257,7 @@ def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> 
     sums = np.zeros((layer.groups, width))
     count = 0
     for start in range(0, images, BATCH):
-        columns = patches(layer, step.nodes[0], prefixes.real(value, slice(start, start + BATCH)), each, rng)
+        columns = im2col(layer, unit.nodes[0], forward.real(value, slice(start, start + BATCH)), each, rng)
         moments += np.swapaxes(columns, 1, 2) @ columns
         sums += columns.sum(axis=1)
         count += columns.shape[1]
@@ -266,11 +270,11 @@ def _moments(layer: Layer, step: Step, prefixes: Prefixes, *, central: bool) -> 
     return np.asarray(moments * np.where(np.eye(width, dtype=bool), 1.0, count / (count + width)))
 
 
-def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixes: Prefixes) -> QuantizedLayer:
+def _corrected(graph: FloatGraph, unit: QuantUnit, quantized: QuantizedLayer, forward: DualForward) -> QuantizedLayer:
     """The layer with the bias that brings its outputs, behind the activation function, closest to the float network's."""
     wanted: list[FloatArray] = []
     got: list[FloatArray] = []
-    batches = prefixes.outputs_before_activation(step, quantized)
+    batches = forward.outputs_before_activation(unit, quantized)
     each = max(1, _BIAS_POSITIONS // len(batches))
     for number, (reference, candidate) in enumerate(batches):
         for kept, values in ((wanted, reference), (got, candidate)):
@@ -279,7 +283,7 @@ def _corrected(graph: FloatGraph, step: Step, quantized: QuantizedLayer, prefixe
             if len(columns) > each:
                 columns = columns[np.random.default_rng(number).choice(len(columns), each, replace=False)]
             kept.append(columns)
-    low, high = _activation_ends(graph, step)
+    low, high = _activation_ends(graph, unit)
     shift = bias_shift(np.concatenate(wanted), np.concatenate(got), low, high)
     return quantized.with_bias(quantized.bias + shift)
 
@@ -312,10 +316,10 @@ def bias_shift(wanted: FloatArray, got: FloatArray, low: float, high: float) -> 
     return shift
 
 
-def _activation_ends(graph: FloatGraph, step: Step) -> tuple[float, float]:
-    if len(step.nodes) == 1:
+def _activation_ends(graph: FloatGraph, unit: QuantUnit) -> tuple[float, float]:
+    if len(unit.nodes) == 1:
         return -np.inf, np.inf
-    node = step.nodes[1]
+    node = unit.nodes[1]
     if node.op_type == "Relu":
         return 0.0, np.inf
     low, high = [*node.input[1:], "", ""][:2]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, scalar_of
-from edgeclf.export.graph.pixel_normalisation import Stem
+from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
 from edgeclf.export.int8.weights import Rows
 
 WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -74,7 +75,7 @@ class Layer:
         return 0 if self.kind == "Conv" or self.transposed else 1
 
 
-def read_layer(graph: FloatGraph, node: Any) -> Layer | None:  # noqa: ANN401 - protobuf messages carry no useful types
+def read_layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer | None:
     """A node as a layer; None for one that is none, or not one whose int8 form is known.
 
     Convolutions in two dimensions with constant weights; Gemm with constant weights and plain factors; MatMul with a
@@ -109,7 +110,7 @@ def read_layer(graph: FloatGraph, node: Any) -> Layer | None:  # noqa: ANN401 - 
     )
 
 
-def _constant_weight(graph: FloatGraph, node: Any) -> npt.NDArray[Any] | None:  # noqa: ANN401
+def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> npt.NDArray[Any] | None:
     """The weights of a node of which an int8 form is known; None for any other."""
     if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
         return None
@@ -121,7 +122,9 @@ def _constant_weight(graph: FloatGraph, node: Any) -> npt.NDArray[Any] | None:  
     return weight if plain and weight.ndim == (4 if node.op_type == "Conv" else 2) else None
 
 
-def patches(layer: Layer, node: Any, inputs: npt.NDArray[np.float32], positions: int, rng: np.random.Generator) -> Rows:  # noqa: ANN401
+def im2col(
+    layer: Layer, node: onnx.NodeProto, inputs: npt.NDArray[np.float32], positions: int, rng: np.random.Generator
+) -> Rows:
     """What the weights of a layer meet, at output positions drawn at random.
 
     Args:
@@ -164,7 +167,7 @@ def patches(layer: Layer, node: Any, inputs: npt.NDArray[np.float32], positions:
 
 
 def convolution_geometry(
-    node: Any,  # noqa: ANN401
+    node: onnx.NodeProto,
     input_shape: tuple[int, ...],
 ) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
     """Pads (top, left, bottom, right), strides and dilations (height, width) of a two-dimensional convolution."""
@@ -187,7 +190,7 @@ def convolution_geometry(
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class QuantUnit:
     """An operator, with the activation function behind it where its int8 form absorbs that.
 
     Attributes:
@@ -199,10 +202,10 @@ class Step:
         moves: Whether it only moves values, so that its output keeps its input's scale.
         factor: What it multiplies its input by where that is one positive number: the same codes with another scale, so
             that nothing has to be computed. None for anything else.
-        float_output: Whether a quantized step's output stays float: logits, of which eight bits are too few.
+        float_output: Whether a quantized unit's output stays float: logits, of which eight bits are too few.
     """
 
-    nodes: tuple[Any, ...]
+    nodes: tuple[onnx.NodeProto, ...]
     inputs: tuple[str, ...]
     output: str
     layer: Layer | None
@@ -223,87 +226,89 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class StepPlan:
-    """All steps of a graph.
+class Partition:
+    """All units of a graph.
 
     Attributes:
-        steps: In order of execution; the stem is not among them.
-        stem: The normalisation of the pixels; None where none was recognised.
-        in_bytes: The values that exist in 8 bits.
+        units: In order of execution; the pixels is not among them.
+        pixels: The normalisation of the pixels; None where none was recognised.
+        quantized_values: The values that exist in 8 bits.
         left_in_float: Names and operators of the layers and arithmetic that have no int8 form here, or were excluded.
     """
 
-    steps: tuple[Step, ...]
-    stem: Stem | None
-    in_bytes: frozenset[str]
+    units: tuple[QuantUnit, ...]
+    pixels: PixelNormalisation | None
+    quantized_values: frozenset[str]
     left_in_float: tuple[tuple[str, str], ...]
 
     @property
-    def layers(self) -> tuple[Step, ...]:
-        """The quantized steps with weights."""
-        return tuple(step for step in self.steps if step.layer is not None and step.quantized)
+    def layers(self) -> tuple[QuantUnit, ...]:
+        """The quantized units with weights."""
+        return tuple(unit for unit in self.units if unit.layer is not None and unit.quantized)
 
 
-def plan_steps(graph: FloatGraph, stem: Stem | None, excluded: Collection[str] = ()) -> StepPlan:
-    """Cuts a graph into steps.
+def partition_graph(graph: FloatGraph, pixels: PixelNormalisation | None, excluded: Collection[str] = ()) -> Partition:
+    """Cuts a graph into units.
 
     Args:
         graph: The graph.
-        stem: Its normalisation.
-        excluded: Names of steps that must stay in float.
+        pixels: Its normalisation.
+        excluded: Names of units that must stay in float.
     """
-    stem_nodes = set(stem.nodes) if stem else set()
+    pixel_nodes = set(pixels.nodes) if pixels else set()
     absorbed: set[str] = set()
     towards_layer = _values_towards_layers(graph)
-    raw: list[Step] = []
+    raw: list[QuantUnit] = []
     for node in graph.nodes:
-        if node.name in stem_nodes or node.output[0] in absorbed:
+        if node.name in pixel_nodes or node.output[0] in absorbed:
             continue
-        step = _step_of(graph, node, excluded, towards_layer)
-        absorbed.update(name for further in step.nodes[1:] for name in further.output)
-        raw.append(step)
-    steps = _settle(raw, stem)
-    in_bytes = {
+        unit = _unit_of(graph, node, excluded, towards_layer)
+        absorbed.update(name for further in unit.nodes[1:] for name in further.output)
+        raw.append(unit)
+    units = _drop_isolated(raw, pixels)
+    quantized_values = {
         name
-        for step in steps
-        if step.quantized
-        for name in (*step.inputs, *(() if step.float_output else (step.output,)))
+        for unit in units
+        if unit.quantized
+        for name in (*unit.inputs, *(() if unit.float_output else (unit.output,)))
     }
-    if stem is not None and stem.zero_point is not None:
+    if pixels is not None and pixels.zero_point is not None:
         # The pixels are bytes, whether the first layer works on them or in float.
-        in_bytes.add(stem.output)
+        quantized_values.add(pixels.output)
     left = tuple(
-        (step.name, step.nodes[0].op_type)
-        for step in raw
-        if not step.quantized and (step.output in towards_layer or step.nodes[0].op_type in WEIGHTED_OPS)
+        (unit.name, unit.nodes[0].op_type)
+        for unit in raw
+        if not unit.quantized and (unit.output in towards_layer or unit.nodes[0].op_type in WEIGHTED_OPS)
     )
-    return StepPlan(tuple(steps), stem, frozenset(in_bytes), left)
+    return Partition(tuple(units), pixels, frozenset(quantized_values), left)
 
 
-def _step_of(graph: FloatGraph, node: Any, excluded: Collection[str], towards_layer: Collection[str]) -> Step:  # noqa: ANN401
+def _unit_of(
+    graph: FloatGraph, node: onnx.NodeProto, excluded: Collection[str], towards_layer: Collection[str]
+) -> QuantUnit:
     layer = read_layer(graph, node)
     inputs = tuple(dict.fromkeys(name for name in node.input if name and name not in graph.constants))
     output = node.output[0]
     kind = node.op_type
-    plain = Step((node,), inputs, output, layer, quantized=False)
+    plain = QuantUnit((node,), inputs, output, layer, quantized=False)
     if plain.name in excluded or len(node.output) != 1:
         return plain
     if layer is None and (output not in towards_layer or not _has_int8_form(graph, node)):
         return plain
     if layer is not None and layer.kind != "Conv" and output not in towards_layer:
-        return Step((node,), inputs, output, layer, quantized=True, float_output=True)
+        return QuantUnit((node,), inputs, output, layer, quantized=True, float_output=True)
     nodes = [node]
     if layer is not None or kind == "Add":
         following = graph.only_reader(output)
         if following is not None and _cuts_at_zero(graph, following):
             nodes.append(following)
             output = following.output[0]
-    return Step(
+    return QuantUnit(
         tuple(nodes), inputs, output, layer, quantized=True, moves=kind in MOVING_OPS, factor=_factor(graph, node)
     )
 
 
-def _factor(graph: FloatGraph, node: Any) -> float | None:  # noqa: ANN401
+def _factor(graph: FloatGraph, node: onnx.NodeProto) -> float | None:
     """The one positive number that a Mul multiplies a value by, as hard sigmoid does by a sixth; None for anything else."""
     factors = [graph.constants[name] for name in node.input if name in graph.constants]
     if node.op_type != "Mul" or len(node.input) != 2 or len(factors) != 1 or factors[0].size != 1:
@@ -313,7 +318,7 @@ def _factor(graph: FloatGraph, node: Any) -> float | None:  # noqa: ANN401
     return factor if factor > 0 and factors[0].ndim <= 1 else None
 
 
-def _has_int8_form(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401
+def _has_int8_form(graph: FloatGraph, node: onnx.NodeProto) -> bool:
     kind = node.op_type
     if kind in _ELEMENTWISE:
         floats = [graph.constants[name] for name in node.input if name in graph.constants]
@@ -323,7 +328,7 @@ def _has_int8_form(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401
     return kind in _OTHER or kind in MOVING_OPS
 
 
-def _cuts_at_zero(graph: FloatGraph, node: Any) -> bool:  # noqa: ANN401
+def _cuts_at_zero(graph: FloatGraph, node: onnx.NodeProto) -> bool:
     """Whether a node is a ReLU, or a Clip from 0: what uint8 with zero point 0 does by itself.
 
     The upper end of a Clip needs nothing either: no range that is measured behind it reaches beyond.
@@ -348,19 +353,19 @@ def _values_towards_layers(graph: FloatGraph) -> set[str]:
     return towards
 
 
-def _settle(steps: list[Step], stem: Stem | None) -> list[Step]:
-    """Leaves those steps in float that would only convert to 8 bits and back: glue behind float, and nothing but it."""
-    in_bytes = {stem.output} if stem else set()
-    settled = []
-    for step in steps:
-        quantized = step.quantized and (step.layer is not None or any(name in in_bytes for name in step.inputs))
-        if step.moves and step.quantized and step.inputs[0] not in in_bytes:
+def _drop_isolated(units: list[QuantUnit], pixels: PixelNormalisation | None) -> list[QuantUnit]:
+    """Leaves those units in float that would only convert to 8 bits and back: glue behind float, and nothing but it."""
+    quantized_values = {pixels.output} if pixels else set()
+    kept = []
+    for unit in units:
+        quantized = unit.quantized and (unit.layer is not None or any(name in quantized_values for name in unit.inputs))
+        if unit.moves and unit.quantized and unit.inputs[0] not in quantized_values:
             quantized = False
-        if quantized and not step.float_output:
-            in_bytes.add(step.output)
-        settled.append(
-            step
-            if quantized == step.quantized
-            else Step(step.nodes, step.inputs, step.output, step.layer, quantized=False)
+        if quantized and not unit.float_output:
+            quantized_values.add(unit.output)
+        kept.append(
+            unit
+            if quantized == unit.quantized
+            else QuantUnit(unit.nodes, unit.inputs, unit.output, unit.layer, quantized=False)
         )
-    return settled
+    return kept

@@ -14,8 +14,8 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.graph.layer_names import layer_of
-from edgeclf.export.graph.pixel_normalisation import find_stem
-from edgeclf.export.int8.partition import MOVING_OPS, Step, StepPlan, plan_steps
+from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
+from edgeclf.export.int8.partition import MOVING_OPS, Partition, QuantUnit, partition_graph
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
@@ -41,24 +41,24 @@ class LayersIn8Bits:
     norms: Mapping[str, str]
 
 
-def layers_in_8_bits(graph: FloatGraph, plan: StepPlan) -> LayersIn8Bits:
+def layers_in_8_bits(graph: FloatGraph, partition: Partition) -> LayersIn8Bits:
     """Reads the cut of a converted Keras network from its partition."""
-    by_output = {step.output: step for step in plan.steps}
+    by_output = {unit.output: unit for unit in partition.units}
     values = {}
-    for tensor in sorted(plan.in_bytes):
-        step = by_output.get(tensor)
+    for tensor in sorted(partition.quantized_values):
+        unit = by_output.get(tensor)
         # The scale of what moves or scales another tensor follows from that one's.
-        follows = step is not None and step.quantized and (step.moves or step.factor is not None)
-        if follows or (plan.stem is not None and tensor == plan.stem.output):
+        follows = unit is not None and unit.quantized and (unit.moves or unit.factor is not None)
+        if follows or (partition.pixels is not None and tensor == partition.pixels.output):
             continue
         layer = layer_of(_moved_from(graph, tensor))
         if _leaves(graph, tensor, layer):
             values[tensor] = layer
-    weights = {step.name: layer_of(step.name) for step in plan.layers}
+    weights = {unit.name: layer_of(unit.name) for unit in partition.layers}
     norms = {
-        layer_of(step.name): layer_of(step.before_activation)
-        for step in plan.layers
-        if layer_of(step.before_activation) != layer_of(step.name)
+        layer_of(unit.name): layer_of(unit.before_activation)
+        for unit in partition.layers
+        if layer_of(unit.before_activation) != layer_of(unit.name)
     }
     return LayersIn8Bits(values, weights, norms)
 
@@ -66,7 +66,7 @@ def layers_in_8_bits(graph: FloatGraph, plan: StepPlan) -> LayersIn8Bits:
 def cut_of(model: onnx.ModelProto) -> LayersIn8Bits:
     """The cut of a float32 contract model that was converted from Keras, see `layers_in_8_bits`."""
     graph = read_graph(prepare_model(model))
-    return layers_in_8_bits(graph, plan_steps(graph, find_stem(graph.model)))
+    return layers_in_8_bits(graph, partition_graph(graph, find_pixel_normalisation(graph.model)))
 
 
 def _moved_from(graph: FloatGraph, tensor: str) -> str:
@@ -136,17 +136,17 @@ class TrainedScales:
         }
         return {_RANGES: {name: params.to_json() for name, params in self.values.items()}, _WEIGHTS: weights}
 
-    def place(self, graph: FloatGraph, plan: StepPlan) -> PlacedScales:
+    def place(self, graph: FloatGraph, partition: Partition) -> PlacedScales:
         """The scales under the names of the converted network.
 
         Args:
             graph: The float graph.
-            plan: Its partition, no unit excluded.
+            partition: Its partition, no unit excluded.
 
         Raises:
             InputError: A scale has no place in the graph, or one of its 8-bit values or weights has no scale.
         """
-        cut = layers_in_8_bits(graph, plan)
+        cut = layers_in_8_bits(graph, partition)
         if not self.weights:
             return PlacedScales(
                 {name: self.values[layer] for name, layer in cut.values.items() if layer in self.values}
@@ -155,10 +155,10 @@ class TrainedScales:
         params = {tensor: self.values[layer] for tensor, layer in cut.values.items()}
         _check_same("weight scales", self.weights, cut.weights.values())
         scales = {}
-        for step in plan.layers:
-            trained = self.weights[cut.weights[step.name]]
-            _check_weights(step, trained, cut)
-            scales[step.name] = trained.scales
+        for unit in partition.layers:
+            trained = self.weights[cut.weights[unit.name]]
+            _check_weights(unit, trained, cut)
+            scales[unit.name] = trained.scales
         return PlacedScales(params, scales)
 
 
@@ -200,9 +200,9 @@ def _check_same(kind: str, trained: Mapping[str, object], in_graph: Iterable[str
         raise _cannot_place(kind, f"none for {', '.join(untrained)}")
 
 
-def _check_weights(step: Step, trained: TrainedWeights, cut: LayersIn8Bits) -> None:
-    layer = cut.weights[step.name]
-    channels = 0 if step.layer is None else len(step.layer.rows)
+def _check_weights(unit: QuantUnit, trained: TrainedWeights, cut: LayersIn8Bits) -> None:
+    layer = cut.weights[unit.name]
+    channels = 0 if unit.layer is None else len(unit.layer.rows)
     if trained.scales.shape != (channels,):
         raise _cannot_place("weight scales", f"{trained.scales.size} for the {channels} output channels of {layer}")
     if trained.norm != cut.norms.get(layer):

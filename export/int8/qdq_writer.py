@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
-from edgeclf.export.int8.partition import Layer, Step
+from edgeclf.export.int8.partition import Layer, QuantUnit
 from edgeclf.export.int8.ranges import QuantParams, params_of_range
 from edgeclf.export.int8.weights import Codes
 
@@ -51,13 +51,13 @@ def smallest_scales(bias: npt.NDArray[np.float64], input_scale: float) -> npt.ND
 
 
 @dataclass
-class Emitter:
-    """Collects the nodes and constants of steps.
+class QdqWriter:
+    """Collects the nodes and constants of units.
 
     Attributes:
-        graph: The float graph the steps are of.
+        graph: The float graph the units are of.
         params: Of every value that exists in 8 bits.
-        layers: The quantized layers by step name.
+        layers: The quantized layers by unit name.
         nodes: Written so far.
         initializers: Written so far.
     """
@@ -65,35 +65,35 @@ class Emitter:
     graph: FloatGraph
     params: Mapping[str, QuantParams]
     layers: Mapping[str, QuantizedLayer]
-    nodes: list[Any] = field(default_factory=list)
-    initializers: dict[str, Any] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    def step(self, step: Step, *, quantize_output: bool = True) -> None:
-        """Writes a step.
+    def write_unit(self, unit: QuantUnit, *, quantize_output: bool = True) -> None:
+        """Writes a unit.
 
         Args:
-            step: The step; what it reads in 8 bits is expected under `in_bytes(value)`, the rest under its own name.
+            unit: The unit; what it reads in 8 bits is expected under `quantized_name(value)`, the rest under its own name.
             quantize_output: Whether its output is given in 8 bits where it exists in them.
         """
-        main = step.nodes[0]
-        if step.factor is not None and {step.inputs[0], step.output} <= self.params.keys() and quantize_output:
+        main = unit.nodes[0]
+        if unit.factor is not None and {unit.inputs[0], unit.output} <= self.params.keys() and quantize_output:
             # Its scale says it all.
-            source, target = in_bytes(step.inputs[0]), in_bytes(step.output)
-            self.nodes.append(onnx.helper.make_node("Identity", [source], [target], f"{step.name}_codes"))
+            source, target = quantized_name(unit.inputs[0]), quantized_name(unit.output)
+            self.nodes.append(onnx.helper.make_node("Identity", [source], [target], f"{unit.name}_codes"))
             return
-        renamed = {name: self._read(name, step) for name in step.inputs}
-        if step.quantized and step.layer is not None:
-            inputs = [renamed[main.input[0]], *self._weights(step)]
+        renamed = {name: self._read(name, unit) for name in unit.inputs}
+        if unit.quantized and unit.layer is not None:
+            inputs = [renamed[main.input[0]], *self._weights(unit)]
         else:
             inputs = [renamed.get(name, name) for name in main.input]
-            inputs = [self._constant(name, step) for name in inputs]
-        final = step.output
+            inputs = [self._constant(name, unit) for name in inputs]
+        final = unit.output
         last = main.output[0]
         # The absorbed activation function is what uint8 does at its ends; in float it must be there.
-        written = [] if step.quantized and final in self.params and quantize_output else list(step.nodes[1:])
+        written = [] if unit.quantized and final in self.params and quantize_output else list(unit.nodes[1:])
         self._copy(main, inputs, [last if written else final, *main.output[1:]])
         for node in written:
-            self._copy(node, [self._constant(n, step, keep=True) for n in node.input], list(node.output))
+            self._copy(node, [self._constant(n, unit, keep=True) for n in node.input], list(node.output))
         if final in self.params and quantize_output:
             self.quantize(final)
 
@@ -101,42 +101,44 @@ class Emitter:
         """Writes the QuantizeLinear of a float value."""
         self.nodes.append(
             onnx.helper.make_node(
-                "QuantizeLinear", [value, *self._params(value)], [in_bytes(value)], f"{value}_quantize"
+                "QuantizeLinear", [value, *self._params(value)], [quantized_name(value)], f"{value}_quantize"
             )
         )
 
-    def copy(self, node: Any) -> None:  # noqa: ANN401 - protobuf messages carry no useful types
+    def copy(self, node: onnx.NodeProto) -> None:
         """Writes a node of the float graph as it is."""
         self._copy(node, [self._constant(name, None, keep=True) for name in node.input], list(node.output))
 
-    def _read(self, value: str, step: Step) -> str:
+    def _read(self, value: str, unit: QuantUnit) -> str:
         if value not in self.params:
             return value
-        output = f"{value}_for_{step.name}"
-        if step.layer is not None and not step.quantized:
+        output = f"{value}_for_{unit.name}"
+        if unit.layer is not None and not unit.quantized:
             # ONNX Runtime quantizes float weights by itself, per tensor and with all eight bits, where it finds a layer
             # between DequantizeLinear and QuantizeLinear (WeightBiasQuantization). The same scale given once for every
             # channel is the form that it leaves alone.
-            channels = step.layer.input_channels
+            channels = unit.layer.input_channels
             scale, zero = f"{value}_scales", f"{value}_zeros"
             self._add(scale, np.full(channels, self.params[value].scale, np.float32))
             self._add(zero, np.full(channels, self.params[value].zero_point, np.uint8))
         else:
             scale, zero = self._params(value)
         self.nodes.append(
-            onnx.helper.make_node("DequantizeLinear", [in_bytes(value), scale, zero], [output], f"{output}_dequantize")
+            onnx.helper.make_node(
+                "DequantizeLinear", [quantized_name(value), scale, zero], [output], f"{output}_dequantize"
+            )
         )
         return output
 
-    def _weights(self, step: Step) -> list[str]:
-        quantized = self.layers[step.name]
-        layer, name = quantized.layer, step.name
+    def _weights(self, unit: QuantUnit) -> list[str]:
+        quantized = self.layers[unit.name]
+        layer, name = quantized.layer, unit.name
         codes = layer.weight_of(quantized.codes).astype(np.int8)
         scales = quantized.scales.astype(np.float32)
         weight = self._dequantized(f"{name}_weight", codes, scales, np.zeros(len(scales), np.int8), layer.channel_axis)
         if layer.kind == "MatMul":
             return [weight]
-        input_scale = self.params[step.inputs[0]].scale
+        input_scale = self.params[unit.inputs[0]].scale
         # The engines compute this product in float32 as well.
         bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
         bias = np.rint(quantized.bias / bias_scales.astype(np.float64)).clip(-_INT32_MAX, _INT32_MAX).astype(np.int32)
@@ -165,12 +167,12 @@ class Emitter:
         self._add(f"{value}_zero", np.uint8(params.zero_point))
         return f"{value}_scale", f"{value}_zero"
 
-    def _constant(self, name: str, step: Step | None, *, keep: bool = False) -> str:
+    def _constant(self, name: str, unit: QuantUnit | None, *, keep: bool = False) -> str:
         """An operand: a float constant of quantized arithmetic becomes 8 bits, any other constant stays."""
         value = self.graph.constants.get(name)
         if value is None:
             return name
-        arithmetic = step is not None and step.quantized and step.nodes[0].op_type in {"Add", "Mul", "Concat"}
+        arithmetic = unit is not None and unit.quantized and unit.nodes[0].op_type in {"Add", "Mul", "Concat"}
         if keep or not arithmetic or value.dtype != np.float32:
             self._add(name, value)
             return name
@@ -179,7 +181,7 @@ class Emitter:
         self._add(f"{name}_codes", codes)
         self._add(f"{name}_scale", np.float32(params.scale))
         self._add(f"{name}_zero", np.uint8(params.zero_point))
-        output = f"{name}_for_{step.name if step else ''}"
+        output = f"{name}_for_{unit.name if unit else ''}"
         self.nodes.append(
             onnx.helper.make_node(
                 "DequantizeLinear",
@@ -190,32 +192,34 @@ class Emitter:
         )
         return output
 
-    def _copy(self, node: Any, inputs: list[str], outputs: list[str]) -> None:  # noqa: ANN401
+    def _copy(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> None:
         copied = type(node).FromString(node.SerializeToString())
         copied.input[:] = inputs
         copied.output[:] = outputs
         self.nodes.append(copied)
 
-    def _add(self, name: str, values: Any) -> None:  # noqa: ANN401
+    def _add(self, name: str, values: npt.ArrayLike) -> None:
         if name not in self.initializers:
             self.initializers[name] = onnx.numpy_helper.from_array(np.asarray(values), name)
 
 
-def in_bytes(value: str) -> str:
+def quantized_name(value: str) -> str:
     """The name of a float value's 8-bit form."""
     return f"{value}_u8"
 
 
-def model_of(emitter: Emitter, inputs: list[Any], outputs: list[Any], like: onnx.ModelProto) -> onnx.ModelProto:
-    """What an emitter has collected as a model.
+def model_from_writer(
+    writer: QdqWriter, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], like: onnx.ModelProto
+) -> onnx.ModelProto:
+    """What an writer has collected as a model.
 
     Args:
-        emitter: Nodes and constants.
+        writer: Nodes and constants.
         inputs: Value infos of the inputs.
         outputs: Value infos of the outputs.
         like: The model whose operator sets and IR version it takes.
     """
-    graph = onnx.helper.make_graph(emitter.nodes, "classifier", inputs, outputs, list(emitter.initializers.values()))
+    graph = onnx.helper.make_graph(writer.nodes, "classifier", inputs, outputs, list(writer.initializers.values()))
     model = onnx.helper.make_model(graph, opset_imports=list(like.opset_import), producer_name="edgeclf")
     model.ir_version = like.ir_version
     return model

@@ -1,6 +1,7 @@
 """How an int8 file is made, as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeclf.export.int8.ranges import RANGE_METHODS, RangeMethod
 from edgeclf.export.targets import Target, needs_pair_constraint
@@ -17,26 +18,32 @@ class QuantizationRecipe:
         ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
         equalize: Whether channels are equalized across layers before.
         trained_ranges: Whether values have the ranges that quantization-aware training has learned, where it has.
-        learn_rounding: Whether rounding is learned on the layers' inputs.
+        gptq: Whether rounding is learned on the layers' inputs.
         correct_bias: Whether biases take back the mean error.
         keep_float: Names of layers that stay in float.
-        float_entrance: Names of the first layers where these stay in float because that is faster, see `find_entrance`.
+        float_prefix: Names of the first layers where these stay in float because that is faster, see `find_float_prefix`.
     """
 
     target: Target = "any"
     ranges: RangeMethod = "error"
     equalize: bool = False
     trained_ranges: bool = False
-    learn_rounding: bool = True
+    gptq: bool = True
     correct_bias: bool = True
     keep_float: tuple[str, ...] = ()
-    float_entrance: tuple[str, ...] = ()
+    float_prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_METHODS:
             raise UsageError(f"unknown range method {self.ranges!r}", expected=" or ".join(RANGE_METHODS))
         if self.trained_ranges and self.equalize:
             raise UsageError("trained ranges do not go with equalized channels", expected="one of them")
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe for a spec, GPTQ and the float prefix under the names that the format knows them by."""
+        document = asdict(self)
+        document["learn_rounding"], document["float_entrance"] = document.pop("gptq"), document.pop("float_prefix")
+        return document
 
     @property
     def pair_constraint(self) -> bool:
@@ -46,4 +53,4 @@ class QuantizationRecipe:
     @property
     def in_float(self) -> tuple[str, ...]:
         """All layers that stay in float, each once."""
-        return tuple(dict.fromkeys([*self.float_entrance, *self.keep_float]))
+        return tuple(dict.fromkeys([*self.float_prefix, *self.keep_float]))

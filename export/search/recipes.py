@@ -24,7 +24,7 @@ def candidate_recipes(
     variants: list[tuple[str, dict[str, Any]]] = []
     if trained:
         # Quantization-aware training has put the weights on their grid, and fitted the biases with it.
-        variants = [("as trained", {"trained_ranges": True, "learn_rounding": False, "correct_bias": False})]
+        variants = [("as trained", {"trained_ranges": True, "gptq": False, "correct_bias": False})]
     variants += [
         ("learned rounding", {}),
         ("learned rounding, equalized", {"equalize": True}),
@@ -32,13 +32,13 @@ def candidate_recipes(
     if effort != "quick":
         variants += [
             ("learned rounding, ranges by extremes", {"ranges": "extremes"}),
-            ("nearest rounding", {"learn_rounding": False}),
+            ("nearest rounding", {"gptq": False}),
         ]
     if effort == "max":
         variants += [
             ("learned rounding, ranges by extremes, equalized", {"ranges": "extremes", "equalize": True}),
-            ("nearest rounding, equalized", {"learn_rounding": False, "equalize": True}),
-            ("nearest rounding, ranges by extremes", {"learn_rounding": False, "ranges": "extremes"}),
+            ("nearest rounding, equalized", {"gptq": False, "equalize": True}),
+            ("nearest rounding, ranges by extremes", {"gptq": False, "ranges": "extremes"}),
             ("learned rounding, biases as trained", {"correct_bias": False}),
         ]
     return [(name, replace(base, **changes)) for name, changes in variants]

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator, Quantized, QuantizedNetwork
-from edgeclf.export.int8.float_prefix import Stopwatch
+from edgeclf.export.int8.float_prefix import MeasureLatency
 from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.recipes import Effort, candidate_recipes
@@ -41,7 +41,7 @@ def search(
     base: QuantizationRecipe,
     budget_s: float,
     progress: Progress,
-    stopwatch: Stopwatch | None = None,
+    measure_latency: MeasureLatency | None = None,
     cache: TrialCache | None = None,
     trained: TrainedScales | None = None,
 ) -> list[Trial]:
@@ -56,7 +56,7 @@ def search(
         base: The fields that all recipes share.
         budget_s: Seconds after which no further trial begins; one recipe is always tried.
         progress: Called at each trial.
-        stopwatch: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
+        measure_latency: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
             were trained, because that training was of a network all in 8 bits.
         cache: Trials of earlier exports of the same network and images; new ones are added. None stores nothing.
         trained: Scales from quantization-aware training; None where there was none.
@@ -71,14 +71,14 @@ def search(
     sequential_images = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
     calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=sequential_images, trained=trained)
     runner = _TrialRunner(judge, limits, cache, f"fitted to {sequential_images}")
-    if stopwatch is not None and trained is None:
+    if measure_latency is not None and trained is None:
         progress("time the first layers", 0, 1)
-        prefix = runner.names("entrance", base, lambda: calibrator.find_entrance(base, stopwatch))
-        base = replace(base, float_entrance=prefix)
+        prefix = runner.names("entrance", base, lambda: calibrator.find_float_prefix(base, measure_latency))
+        base = replace(base, float_prefix=prefix)
         progress("time the first layers", 1, 1)
     recipes = candidate_recipes(effort, base, trained=trained is not None)
     # With even channels an equalized recipe gives the same model as the recipe without.
-    if not runner.names("uneven channels", base, lambda: ["uneven"] if calibrator.evens_channels else []):
+    if not runner.names("uneven channels", base, lambda: ["uneven"] if calibrator.has_uneven_channels else []):
         recipes = [(name, recipe) for name, recipe in recipes if not recipe.equalize]
     networks = _Networks(calibrator)
     trials: list[Trial] = []

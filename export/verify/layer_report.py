@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
-from edgeclf.export.graph.pixel_normalisation import find_stem
-from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, Step, plan_steps
+from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
+from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, QuantUnit, partition_graph
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.progress import Progress, no_progress
@@ -78,8 +78,8 @@ def compare_layers(
     facts = []
     ratio_of_value: dict[str, float | None] = {}
     for position, (pair, ratio) in enumerate(zip(pairs, ratios, strict=True), start=1):
-        before = _lowest_ratio_before(float_graph, pair.step, ratio_of_value)
-        ratio_of_value[pair.step.output] = ratio
+        before = _lowest_ratio_before(float_graph, pair.unit, ratio_of_value)
+        ratio_of_value[pair.unit.output] = ratio
         facts.append(
             LayerFacts(
                 position,
@@ -126,13 +126,13 @@ class _LayerPair:
     """A layer in both networks.
 
     Attributes:
-        step: The layer in the float network, with its activation function.
+        unit: The layer in the float network, with its activation function.
         layer: Its weights there.
         node: Its node in the int8 file.
         codes: Its int8 weights in the file; None where it was kept in float.
     """
 
-    step: Step
+    unit: QuantUnit
     layer: Layer
     node: onnx.NodeProto
     codes: npt.NDArray[np.int8] | None
@@ -140,22 +140,26 @@ class _LayerPair:
 
 def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_LayerPair]:
     """The layers of both networks by their order, which are to be of the same kinds and shapes."""
-    steps = [step for step in plan_steps(float_graph, find_stem(float_graph.model)).steps if step.layer is not None]
+    units = [
+        unit
+        for unit in partition_graph(float_graph, find_pixel_normalisation(float_graph.model)).units
+        if unit.layer is not None
+    ]
     nodes = [node for node in int8_graph.nodes if _weights(int8_graph, node) is not None]
     pairs = [
-        _LayerPair(step, step.layer, node, _codes(int8_graph, node))
-        for step, node in zip(steps, nodes, strict=False)
-        if step.layer is not None
+        _LayerPair(unit, unit.layer, node, _codes(int8_graph, node))
+        for unit, node in zip(units, nodes, strict=False)
+        if unit.layer is not None
     ]
-    is_same_network = len(steps) == len(nodes) and all(
-        (pair.step.nodes[0].op_type, pair.layer.rows.shape) == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
+    is_same_network = len(units) == len(nodes) and all(
+        (pair.unit.nodes[0].op_type, pair.layer.rows.shape) == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
         for pair in pairs
     )
     if not is_same_network or all(pair.codes is None for pair in pairs):
         raise ModelFileError(
             "cannot compare these models layer by layer",
-            got=f"{len(nodes)} layers with weights and {len(steps)} in the reference"
-            if len(nodes) != len(steps)
+            got=f"{len(nodes)} layers with weights and {len(units)} in the reference"
+            if len(nodes) != len(units)
             else "layers of other shapes, or none in int8",
             expected="an int8 file and the float network it was made from",
             do="compare it with the run it was exported from",
@@ -163,9 +167,9 @@ def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_Layer
     return pairs
 
 
-def _lowest_ratio_before(graph: FloatGraph, step: Step, ratio_of_value: dict[str, float | None]) -> float | None:
+def _lowest_ratio_before(graph: FloatGraph, unit: QuantUnit, ratio_of_value: dict[str, float | None]) -> float | None:
     """The lowest ratio among the layers that feed a layer; None where all of them are exact, or there is none."""
-    waiting, seen, ratios = list(step.inputs), set[str](), []
+    waiting, seen, ratios = list(unit.inputs), set[str](), []
     while waiting:
         value = waiting.pop()
         if value in seen:
@@ -192,7 +196,7 @@ def _output_ratios(
     progress: Progress,
 ) -> list[float | None]:
     """The ratio of each layer's outputs in decibels, over all images; None where they are equal."""
-    float_names = [pair.step.output for pair in pairs]
+    float_names = [pair.unit.output for pair in pairs]
     int8_values = [_final_value(int8_graph, pair) for pair in pairs]
     float_session = _session_with_outputs(float_graph.model, dict.fromkeys(float_names, onnx.TensorProto.FLOAT))
     int8_session = _session_with_outputs(
@@ -218,7 +222,7 @@ def _final_value(graph: FloatGraph, pair: _LayerPair) -> tuple[str, bool]:
     """The value behind a layer and its activation function in the int8 file, and whether that value is in 8 bits."""
     value = pair.node.output[0]
     # In float the activation function is still there; quantization has absorbed it.
-    for _ in pair.step.nodes[1:]:
+    for _ in pair.unit.nodes[1:]:
         following = graph.only_reader(value)
         if following is not None and following.op_type in {"Relu", "Clip"}:
             value = following.output[0]

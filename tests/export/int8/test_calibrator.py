@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.export.graph.contract import attach_spec, check_contract
-from edgeclf.export.graph.pixel_normalisation import find_stem
+from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.export.verify.parity import compare_probabilities
 from edgeclf.runtime.errors import InputError
@@ -128,7 +128,7 @@ def stem_model(steps):
     ],
 )
 def test_a_stem_is_exact_in_eight_bits_or_not(steps, zero_point):
-    stem = find_stem(stem_model(steps))
+    stem = find_pixel_normalisation(stem_model(steps))
     assert stem is not None
     if stem.output != "t":
         assert zero_point is None

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeclf.export.int8.determinism import align_sums, never_halfway, unsettled_sums
-from edgeclf.export.int8.partition import Step
+from edgeclf.export.int8.determinism import adds_with_ties, align_residual_adds, never_ties
+from edgeclf.export.int8.partition import QuantUnit
 from edgeclf.export.int8.ranges import QuantParams
 
 scales = st.floats(1e-4, 10.0).map(lambda value: float(np.float32(value)))
@@ -15,11 +15,11 @@ scales = st.floats(1e-4, 10.0).map(lambda value: float(np.float32(value)))
 
 def add_step(first, second, output):
     node = helper.make_node("Add", [first, second], [output], f"sum_{output}")
-    return Step((node,), (first, second), output, None, quantized=True)
+    return QuantUnit((node,), (first, second), output, None, quantized=True)
 
 
 def other_step(value, output, kind="AveragePool", *, moves=False):
-    return Step(
+    return QuantUnit(
         (helper.make_node(kind, [value], [output], output),), (value,), output, None, quantized=True, moves=moves
     )
 
@@ -41,13 +41,13 @@ def test_no_sum_of_codes_comes_near_a_half(scale_a, scale_b, scale_c, zero_a, ze
     # Ratios of sums: the result holds what its summands hold together.
     scale_c = max(scale_c, scale_a / 3.9, scale_b / 3.9)
     params = {"a": QuantParams(scale_a, zero_a), "b": QuantParams(scale_b, zero_b), "c": QuantParams(scale_c, 7)}
-    steps = [other_step("x", "a"), add_step("a", "b", "c")]
-    aligned = align_sums(steps, {"x": QuantParams(1.0, 0), **params})
-    assert unsettled_sums(steps, aligned) == ()
+    units = [other_step("x", "a"), add_step("a", "b", "c")]
+    aligned = align_residual_adds(units, {"x": QuantParams(1.0, 0), **params})
+    assert adds_with_ties(units, aligned) == ()
     assert distance_to_a_half(aligned["a"], aligned["b"], aligned["c"]) > 3e-4
     assert aligned["c"].scale == scale_c
     for name in "ab":
-        # Half a step of 1 / 1023 of the result's scale, at most.
+        # Half a unit of 1 / 1023 of the result's scale, at most.
         assert abs(aligned[name].scale - params[name].scale) <= 0.51 / 1023 * scale_c + 1e-6 * params[name].scale or (
             params[name].scale < scale_c / 1023
         )
@@ -57,18 +57,18 @@ def test_no_sum_of_codes_comes_near_a_half(scale_a, scale_b, scale_c, zero_a, ze
 def test_plain_scales_do_come_near_a_half():
     a, b, c = QuantParams(0.25, 128), QuantParams(0.125, 128), QuantParams(0.5, 128)
     assert distance_to_a_half(a, b, c) == 0
-    assert not never_halfway(a.scale, b.scale, c.scale)
+    assert not never_ties(a.scale, b.scale, c.scale)
 
 
 def test_a_chain_of_sums_is_settled_from_its_start_and_the_pixels_stay():
     rng = np.random.default_rng(0)
     names = ["pixels", "t0", "b1", "t1", "b2", "t2", "b3", "t3"]
     params = {name: QuantParams(float(np.float32(rng.uniform(0.01, 0.1))), 3) for name in names}
-    steps = [other_step("pixels", "t0"), other_step("t0", "b1"), add_step("b1", "t0", "t1")]
-    steps += [other_step("t1", "b2"), add_step("b2", "t1", "t2"), other_step("t2", "b3"), add_step("t2", "b3", "t3")]
-    aligned = align_sums(steps, params)
-    assert unsettled_sums(steps, params) == ("sum_t1", "sum_t2", "sum_t3")
-    assert unsettled_sums(steps, aligned) == ()
+    units = [other_step("pixels", "t0"), other_step("t0", "b1"), add_step("b1", "t0", "t1")]
+    units += [other_step("t1", "b2"), add_step("b2", "t1", "t2"), other_step("t2", "b3"), add_step("t2", "b3", "t3")]
+    aligned = align_residual_adds(units, params)
+    assert adds_with_ties(units, params) == ("sum_t1", "sum_t2", "sum_t3")
+    assert adds_with_ties(units, aligned) == ()
     assert aligned["pixels"] == params["pixels"]
     assert max(abs(aligned[name].scale / params[name].scale - 1) for name in names) < 0.02
 
@@ -76,18 +76,18 @@ def test_a_chain_of_sums_is_settled_from_its_start_and_the_pixels_stay():
 def test_values_that_only_move_keep_one_scale():
     params = {name: QuantParams(0.03 + 0.001 * i, 0) for i, name in enumerate(["x", "p", "q", "b", "c"])}
     params["q"] = params["p"]
-    steps = [other_step("x", "p"), other_step("p", "q", "MaxPool", moves=True), add_step("q", "b", "c")]
-    aligned = align_sums(steps, params)
+    units = [other_step("x", "p"), other_step("p", "q", "MaxPool", moves=True), add_step("q", "b", "c")]
+    aligned = align_residual_adds(units, params)
     assert aligned["p"] == aligned["q"] != params["q"]
-    assert unsettled_sums(steps, aligned) == ()
+    assert adds_with_ties(units, aligned) == ()
 
 
 def test_a_sum_whose_scales_are_all_tied_is_named():
     params = {name: QuantParams(0.0317 + 0.00137 * i, 0) for i, name in enumerate("xabcdefg")}
-    steps = [other_step("x", "a"), add_step("a", "b", "c"), add_step("d", "e", "f"), add_step("c", "f", "g")]
+    units = [other_step("x", "a"), add_step("a", "b", "c"), add_step("d", "e", "f"), add_step("c", "f", "g")]
     # c and f are results of sums already; g follows one of them, and the other has nowhere to go.
-    aligned = align_sums(steps, params)
-    assert unsettled_sums(steps, aligned) == ("sum_g",)
+    aligned = align_residual_adds(units, params)
+    assert adds_with_ties(units, aligned) == ("sum_g",)
 
 
 @pytest.mark.parametrize("settled", [True, False])
@@ -99,9 +99,9 @@ def test_the_kernel_gives_what_exact_arithmetic_gives(settled):
         "b": QuantParams(0.0421, 120),
         "c": QuantParams(0.0631, 90),
     }
-    steps = [other_step("x", "a"), add_step("a", "b", "c")]
+    units = [other_step("x", "a"), add_step("a", "b", "c")]
     if settled:
-        params = align_sums(steps, params)
+        params = align_residual_adds(units, params)
     a, b, c = params["a"], params["b"], params["c"]
     constants = []
     for name, value in params.items():

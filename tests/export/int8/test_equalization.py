@@ -90,8 +90,8 @@ def test_a_network_with_even_channels_is_left_as_it_is(images):
     graph = read_graph(prepare_model(plain()))
     changed, count = equalize(graph.model, graph, channel_peaks(graph, find_streams(graph), images))
     assert (changed, count) == (graph.model, 0)
-    assert not Calibrator(plain(), images[:16]).evens_channels
-    assert Calibrator(scaled_channel(), images[:16]).evens_channels
+    assert not Calibrator(plain(), images[:16]).has_uneven_channels
+    assert Calibrator(scaled_channel(), images[:16]).has_uneven_channels
 
 
 def channel_peaks(graph, streams, images):

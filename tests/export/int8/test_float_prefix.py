@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeclf.export.int8.calibrator import Calibrator
-from edgeclf.export.int8.float_prefix import choose_entrance, float_entrances
+from edgeclf.export.int8.float_prefix import choose_float_prefix, float_prefixes
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.search import search
 from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
@@ -23,12 +23,12 @@ def calibrator(fp32, trained):
 
 def test_a_few_layers_from_the_first_on_are_looked_at():
     layers = [f"layer{number}" for number in range(50)]
-    entrances = float_entrances(layers)
+    entrances = float_prefixes(layers)
     assert entrances[0] == ()
     assert entrances[-1] == tuple(layers[: len(entrances) - 1])
     assert 2 <= len(entrances) <= 10
     # Of a network of three layers none is an entrance: what is left would not be an int8 network.
-    assert float_entrances(layers[:3]) == [()]
+    assert float_prefixes(layers[:3]) == [()]
 
 
 @pytest.mark.parametrize(
@@ -45,26 +45,26 @@ def test_a_few_layers_from_the_first_on_are_looked_at():
 def test_closest_of_those_that_are_no_slower_than_eight_bits(latencies, kept):
     layers = ("a", "b", "c")
     entrances = [layers[:count] for count in range(4)]
-    assert choose_entrance(entrances, [None] * 4, lambda models: latencies) == layers[:kept]
+    assert choose_float_prefix(entrances, [None] * 4, lambda models: latencies) == layers[:kept]
 
 
 def test_whole_networks_are_timed_and_differ_in_their_first_layers(calibrator, fp32):
     seen = []
 
-    def stopwatch(models):
+    def measure_latency(models):
         seen.extend(models)
         return [1.0, *[0.9] * (len(models) - 1)]
 
-    entrance = calibrator.find_entrance(QuantizationRecipe(), stopwatch)
+    entrance = calibrator.find_float_prefix(QuantizationRecipe(), measure_latency)
     assert len(seen) == len(entrance) + 1 >= 2
     codes = [sum(tensor.name.endswith("_weight_codes") for tensor in model.graph.initializer) for model in seen]
     assert codes == [codes[0] - count for count in range(len(codes))]
-    assert calibrator.find_entrance(QuantizationRecipe(), lambda models: [1.0, *[1.1] * (len(models) - 1)]) == ()
+    assert calibrator.find_float_prefix(QuantizationRecipe(), lambda models: [1.0, *[1.1] * (len(models) - 1)]) == ()
 
 
 def test_with_every_layer_in_float_nothing_but_the_pixels_is_in_bytes_and_no_number_changes(calibrator, fp32, trained):
-    layers = calibrator.network(QuantizationRecipe(learn_rounding=False, correct_bias=False)).write().layers
-    recipe = QuantizationRecipe(learn_rounding=False, correct_bias=False, float_entrance=layers)
+    layers = calibrator.network(QuantizationRecipe(gptq=False, correct_bias=False)).write().layers
+    recipe = QuantizationRecipe(gptq=False, correct_bias=False, float_prefix=layers)
     written = calibrator.network(recipe).write()
     assert written.layers == ()
     assert {node.op_type for node in written.model.graph.node}.isdisjoint({"Cast", "QuantizeLinear"})
@@ -74,12 +74,12 @@ def test_with_every_layer_in_float_nothing_but_the_pixels_is_in_bytes_and_no_num
 
 def test_a_float_entrance_is_closer_and_stands_in_the_record(calibrator, fp32, trained):
     # Nothing that makes up for the rounding of the first layers behind them.
-    plain = QuantizationRecipe(learn_rounding=False, correct_bias=False)
+    plain = QuantizationRecipe(gptq=False, correct_bias=False)
     network = calibrator.network(plain)
     first = network.write().layers[:2]
     images = trained.held_out_rgb
     reference = run(fp32, images)
-    written = calibrator.network(replace(plain, float_entrance=first)).write()
+    written = calibrator.network(replace(plain, float_prefix=first)).write()
     assert written.recipe["float_entrance"] == list(first)
     assert written.recipe["keep_float"] == []
     assert set(first).isdisjoint(written.layers)
@@ -93,7 +93,7 @@ def test_a_float_entrance_is_closer_and_stands_in_the_record(calibrator, fp32, t
 def test_search_gives_its_recipes_the_entrance_that_it_timed(fp32, trained):
     reference = run(fp32, trained.held_out_rgb)
 
-    def tried(stopwatch):
+    def tried(measure_latency):
         return search(
             fp32,
             trained.train_rgb[::4],
@@ -103,7 +103,7 @@ def test_search_gives_its_recipes_the_entrance_that_it_timed(fp32, trained):
             base=QuantizationRecipe(),
             budget_s=np.inf,
             progress=no_progress,
-            stopwatch=stopwatch,
+            measure_latency=measure_latency,
         )
 
     fast_in_float = tried(lambda models: [1.0, *[0.9] * (len(models) - 1)])

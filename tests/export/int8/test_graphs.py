@@ -7,7 +7,7 @@ from onnx import numpy_helper
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.export.int8.determinism import prove_no_saturation
-from edgeclf.export.int8.partition import patches, read_layer
+from edgeclf.export.int8.partition import im2col, read_layer
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.errors import InputError, UsageError
 
@@ -187,7 +187,7 @@ def test_rows_times_patches_is_what_the_layer_computes(build, images):
     count = sum(read_layer(graph, node) is not None for node in graph.nodes)
     for position in range(count):
         layer, node, inputs, outputs = layer_values(model, images[:2], position)
-        columns = patches(layer, node, inputs, 10**9, np.random.default_rng(0))
+        columns = im2col(layer, node, inputs, 10**9, np.random.default_rng(0))
         per_group = len(layer.rows) // layer.groups
         got = [columns[g] @ layer.rows[g * per_group : (g + 1) * per_group].T for g in range(layer.groups)]
         got = np.concatenate(got, axis=1) + layer.bias
@@ -244,7 +244,7 @@ def test_every_step_of_the_recipe_can_be_left_out(images):
     errors = {}
     for learn in (False, True):
         for correct in (False, True):
-            recipe = QuantizationRecipe(learn_rounding=learn, correct_bias=correct)
+            recipe = QuantizationRecipe(gptq=learn, correct_bias=correct)
             got = run(quantize_int8(model, images[:48], recipe).model, images[48:])
             errors[learn, correct] = relative_error(got, wanted)
     assert max(errors.values()) < 0.3

@@ -7,10 +7,10 @@ from keras import Input, Model, layers
 
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
-from edgeclf.export.graph.pixel_normalisation import find_stem
+from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.observe import session_with_outputs
-from edgeclf.export.int8.partition import plan_steps
+from edgeclf.export.int8.partition import partition_graph
 from edgeclf.export.int8.qat_ranges import (
     TrainedScales,
     TrainedWeights,
@@ -25,7 +25,7 @@ from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.training.networks.registry import ARCHITECTURES, get_architecture
 
 SIZE = 32
-AS_TRAINED = QuantizationRecipe(trained_ranges=True, learn_rounding=False, correct_bias=False)
+AS_TRAINED = QuantizationRecipe(trained_ranges=True, gptq=False, correct_bias=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_cut_of_every_network_names_the_layers_whose_values_it_cuts_at(archi
     keras.utils.set_random_seed(5)
     model = with_statistics(chosen.build_network((size, size), 3, "none"))
     graph = read_graph(prepare_model(onnx_from_keras(model)))
-    plan = plan_steps(graph, find_stem(graph.model))
+    plan = partition_graph(graph, find_pixel_normalisation(graph.model))
     cut = layers_in_8_bits(graph, plan)
     operations = {operation.name: operation for operation in model.operations}
     # Each layer with a kernel of four dimensions or before the softmax, once.

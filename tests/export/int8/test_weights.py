@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeclf.export.int8.gptq import learn_rounding, output_errors
+from edgeclf.export.int8.gptq import gptq, output_errors
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows, round_to_codes, split_bound
 
 rows_strategy = hnp.arrays(
@@ -108,7 +108,7 @@ def test_learned_rounding_respects_pairs_and_lowers_the_error_of_outputs(seed, p
     if per_row:
         moments = np.stack([moments] * outputs)
     _, scales = quantize_rows(rows, paired=paired)
-    learned = learn_rounding(rows, scales, moments, paired=paired)
+    learned = gptq(rows, scales, moments, paired=paired)
     assert np.abs(learned).max() <= 127
     if paired:
         assert largest_pair(learned) <= PAIR_BOUND
@@ -122,11 +122,11 @@ def test_learned_rounding_gains_much_where_inputs_are_alike():
     common = rng.normal(size=(4096, 4)) @ rng.normal(size=(4, 64))
     moments = common.T @ common / len(common) + 1e-3 * np.eye(64)
     codes, scales = quantize_rows(rows, paired=True)
-    learned = learn_rounding(rows, scales, moments, paired=True)
+    learned = gptq(rows, scales, moments, paired=True)
     assert output_errors(rows, learned, scales, moments).sum() < 0.3 * output_errors(rows, codes, scales, moments).sum()
 
 
 def test_learned_rounding_of_inputs_that_never_vary_is_the_nearest():
     rows = np.random.default_rng(2).normal(size=(3, 5))
     codes, scales = quantize_rows(rows, paired=True)
-    np.testing.assert_array_equal(learn_rounding(rows, scales, np.zeros((5, 5)), paired=True), codes)
+    np.testing.assert_array_equal(gptq(rows, scales, np.zeros((5, 5)), paired=True), codes)

@@ -169,9 +169,7 @@ def test_only_the_best_network_is_held_and_none_is_calibrated_twice(fp32, traine
 
 
 def trial(name, wrong, mean_error, kept=0, *, fails=False, fp32, trained):
-    network = calibrate_network(
-        fp32, trained.train_rgb[:4], QuantizationRecipe(learn_rounding=False, correct_bias=False)
-    )
+    network = calibrate_network(fp32, trained.train_rgb[:4], QuantizationRecipe(gptq=False, correct_bias=False))
     facts = ParityFacts("validation", 640, 1 - wrong / 640, 0.1, mean_error, None, None)
     quantized = network.write(network.write().layers[:kept])
     return Trial(name, network.recipe, quantized, (facts,), ("missed",) if fails else (), 1.0)

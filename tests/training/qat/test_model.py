@@ -18,7 +18,7 @@ from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.qat.model import fake_quantized, simulated_network
 
 SIZE = 32
-NEAREST = QuantizationRecipe(learn_rounding=False, correct_bias=False)
+NEAREST = QuantizationRecipe(gptq=False, correct_bias=False)
 AS_TRAINED = replace(NEAREST, trained_ranges=True)
 
 

@@ -1,4 +1,4 @@
-"""CPUs that an int8 file can be made for, and what each asks of its weights."""
+"""Targets: the kinds of CPUs that an int8 file can be made for, and what each requires of the weights."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -8,16 +8,16 @@ from edgeclf.runtime.errors import UsageError
 Target: TypeAlias = Literal["any", "x86-avx2", "x86-vnni", "arm64"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 THIS = "this"
-# Kernels that add products in 32 bits: with one of these, or on ARM, full 8-bit weights cannot saturate.
+# Instructions that add products in 32 bits: with one of them, or on ARM, full 8-bit weights cannot saturate.
 _WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8"})
 
 
 def resolve_target(name: str, cpu: CpuInfo) -> Target:
-    """The target of a name, `this` among them.
+    """The target of a name.
 
     Args:
-        name: One of `TARGETS`, or `this`.
-        cpu: What `this` stands for.
+        name: One of `TARGETS`, or `this` for the target of a CPU.
+        cpu: That CPU.
 
     Raises:
         UsageError: There is no such target.
@@ -31,12 +31,12 @@ def resolve_target(name: str, cpu: CpuInfo) -> Target:
 
 
 def target_of(cpu: CpuInfo) -> Target:
-    """The narrowest target that a CPU belongs to."""
+    """The narrowest target that includes a CPU."""
     if cpu.architecture in {"aarch64", "arm64"}:
         return "arm64"
     return "x86-vnni" if _WIDE_SUMS.intersection(cpu.isa_flags) else "x86-avx2"
 
 
 def needs_pair_constraint(target: Target) -> bool:
-    """Whether a CPU of the target may add neighbouring products in 16 bits."""
+    """Whether a CPU of the target may add neighbouring products in 16 bits, which full 8-bit weights overflow."""
     return target in {"any", "x86-avx2"}

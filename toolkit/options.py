@@ -77,15 +77,20 @@ CacheSizeOption = Annotated[
 SplitOption = Annotated[
     str,
     typer.Option(
-        "--split", help="Which images: auto (the test part where there is one, else all), train, val, test, all."
+        "--split", help="The split of the images: auto (test where there is one, else all), train, val, test or all."
     ),
 ]
 MinAgreementOption = Annotated[
     float,
-    typer.Option("--min-agreement", min=0.0, max=1.0, help="int8: lowest share of images with the same label."),
+    typer.Option(
+        "--min-agreement",
+        min=0.0,
+        max=1.0,
+        help="int8, fp16: lowest top-1 agreement, the fraction of images with the same label.",
+    ),
 ]
 MaxAccuracyDropOption = Annotated[
-    float, typer.Option("--max-accuracy-drop", min=0.0, max=1.0, help="int8: highest loss of top-1 accuracy.")
+    float, typer.Option("--max-accuracy-drop", min=0.0, max=1.0, help="int8, fp16: highest loss of top-1 accuracy.")
 ]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An .onnx file or a run folder.", show_default=False)],
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or a CSV.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="The images: a folder of class folders, or a CSV.", show_default=False)],
     split: SplitOption = "auto",
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,

@@ -30,48 +30,53 @@ def export(
     precision: Annotated[str, typer.Option("--precision", help="fp32, int8, or fp16 for GPUs.")] = "fp32",
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Where the training images are now, if they have moved.", show_default=False),
+        typer.Option("--data", help="The data set of the run, if it has moved since.", show_default=False),
     ] = None,
     min_agreement: MinAgreementOption = 0.99,
     max_accuracy_drop: MaxAccuracyDropOption = 0.01,
     calibration_images: Annotated[
-        int, typer.Option("--calibration-images", min=1, help="int8: training images that set the activation ranges.")
+        int,
+        typer.Option("--calibration-images", min=1, help="int8: training images that activation ranges are fitted to."),
     ] = 256,
     effort: Annotated[
         str,
-        typer.Option("--effort", help="int8: how many recipes are tried, on how many images: quick, normal or max."),
+        typer.Option(
+            "--effort", help="int8: quick, normal or max: how many recipes are tried, and on how many images."
+        ),
     ] = "normal",
     target: Annotated[
         str,
         typer.Option(
             "--target",
-            help="int8: where it will run: any (the same result on every CPU), x86-avx2, x86-vnni or arm64 (full 8-bit "
-            "weights for the last two), or this CPU.",
+            help="int8: the CPUs that the file is for: any (the same result on all), x86-avx2, x86-vnni or arm64 (full 8-bit "
+            "weights for the last two), or this, the kind of this machine's CPU.",
         ),
     ] = "any",
     keep_float: Annotated[
-        list[str] | None, typer.Option("--keep-float", help="int8, fp16: a layer to keep in float; may be repeated.")
+        list[str] | None,
+        typer.Option("--keep-float", help="int8, fp16: name of a layer to keep in float; may be repeated."),
     ] = None,
     entrance: Annotated[
         str,
         typer.Option(
             "--entrance",
-            help="int8: auto keeps the first layers in float as far as that is no slower, for a --target of this CPU's kind; "
-            "int8 never does.",
+            help="int8: auto keeps the first layers in float (a float prefix) as far as that is no slower, for a --target of "
+            "this CPU's kind; int8 never does.",
         ),
     ] = "auto",
     budget_s: Annotated[
         float | None,
         typer.Option(
-            "--budget-s", min=0.0, help="int8: seconds after which no other recipe is tried.", show_default=False
+            "--budget-s", min=0.0, help="int8: seconds after which no further recipe is tried.", show_default=False
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="int8: a PNG of what the recipes cost and keep.", show_default=False)
+        Path | None,
+        typer.Option("--plot", help="int8: a PNG of the recipes' latency and agreement.", show_default=False),
     ] = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="int8: try every recipe anew, also those that an earlier export has tried."),
+        typer.Option("--fresh", help="int8: try every recipe again, also those that an earlier export has tried."),
     ] = False,
     cache_folder: CacheFolderOption = None,
     cache_size: CacheSizeOption = None,

@@ -33,7 +33,7 @@ _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
 def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
     data: Annotated[
-        Path, typer.Argument(help="Images: folder of class folders, CSV, or any folder.", show_default=False)
+        Path, typer.Argument(help="The images: a folder of class folders, a CSV, or any folder.", show_default=False)
     ],
     against: Annotated[
         Path | None,
@@ -43,7 +43,7 @@ def verify(
         str | None,
         typer.Option(
             "--emulate",
-            help="arm64: run the file on ONNX Runtime's ARM kernels, emulated, and compare with this machine.",
+            help="arm64: run the file on ONNX Runtime's ARM kernels under emulation, and compare with this machine.",
             show_default=False,
         ),
     ] = None,
@@ -57,16 +57,17 @@ def verify(
         ),
     ] = None,
     emulate_images: Annotated[
-        int, typer.Option("--emulate-images", min=1, help="With --emulate: images, one to ten seconds each.")
+        int, typer.Option("--emulate-images", min=1, help="With --emulate: number of images, one to ten seconds each.")
     ] = 40,
     cache_folder: CacheFolderOption = None,
     cache_size: CacheSizeOption = None,
     split: SplitOption = "auto",
     layers: Annotated[
-        bool, typer.Option("--layers", help="int8: compare layer by layer, and say where precision is lost.")
+        bool, typer.Option("--layers", help="int8: compare layer by layer too, to see where precision is lost.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="With --layers: a PNG of the layers' ratios.", show_default=False)
+        Path | None,
+        typer.Option("--plot", help="With --layers: a PNG of the layers' signal-to-noise ratios.", show_default=False),
     ] = None,
     min_agreement: MinAgreementOption = 0.99,
     max_accuracy_drop: MaxAccuracyDropOption = 0.01,
@@ -77,7 +78,7 @@ def verify(
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a model file with what it was made from, on this machine and these images; exit code 4 if it differs."""
+    """Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if it differs."""
     from edgeclf.export import ParityLimits
     from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.runtime import ModelSession

@@ -1,4 +1,4 @@
-"""The demo's photographs: crops of the brick, grass and gravel textures that scikit-image ships in its package."""
+"""The demo's data set: crops of the photographs of brick, grass and gravel that scikit-image has in its package."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +17,14 @@ _CROPS_PER_CLASS = {"train": 60, "val": 40, "test": 40}
 
 
 def write_demo_data(folder: Path, seed: int = 0) -> dict[str, int]:
-    """Writes `folder/{train,val,test}/{brick,grass,gravel}/*.png`.
+    """Writes the data set as `folder/{train,val,test}/{brick,grass,gravel}/*.png`.
 
     Args:
-        folder: Where to.
-        seed: Of the crops' positions.
+        folder: The folder to write into.
+        seed: Seed of the positions of the crops.
 
     Returns:
-        Number of crops in each split.
+        Number of crops by split.
 
     Raises:
         MissingPackageError: scikit-image is not installed.

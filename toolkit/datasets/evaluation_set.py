@@ -122,5 +122,5 @@ def end_with_unreadable(unreadable: Sequence[tuple[Path, EdgeclfError]], *, igno
     if unreadable and not ignore:
         raise InputError(
             f"{len(unreadable)} image{'s' if len(unreadable) != 1 else ''} could not be read and had to be left out",
-            do="mend or remove them, or pass --ignore-unreadable",
+            do="fix or remove them, or pass --ignore-unreadable",
         )

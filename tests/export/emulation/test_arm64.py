@@ -13,14 +13,6 @@ from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
 
-def test_a_missing_emulator_is_one_sentence_that_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingPackageError, match="qemu-user-static") as caught:
-        prepare_sysroot(tmp_path / "cache", no_progress)
-    assert "apt install" in str(caught.value)
-    assert not (tmp_path / "cache").exists()
-
-
 def test_a_core_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(UsageError, match="cortex-a72"):
         get_core("cortex-z9")

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from edgeclf.export.inputs import LabelledImages, TrainedClassifier
+from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate
+from edgeclf.export.verify.parity import FP32_LIMITS, ParityLimits
+from edgeclf.runtime.progress import no_progress
+from edgeclf.runtime.spec import ModelSpec, Preprocess
+
+from ..conftest import LABELS, SIZE_HW, build_network
+
+SPEC = ModelSpec(LABELS, Preprocess(SIZE_HW), architecture="tiny")
+
+
+@pytest.fixture(scope="module")
+def held_out(trained):
+    splits = {"validation": slice(None, None, 2), "test": slice(1, None, 2)}
+    return {
+        split: LabelledImages(trained.held_out_rgb[rows], trained.held_out_indices[rows])
+        for split, rows in splits.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def other():
+    """The network before training."""
+    return build_network(seed=5)
+
+
+def gate_of(classifier, held_out, folder, precision="fp32"):
+    return Gate(classifier, held_out, precision, folder, no_progress)
+
+
+def copy_of(model):
+    return type(model).FromString(model.SerializeToString())
+
+
+def test_a_faithful_model_passes_with_its_figures_on_every_split(fp32, trained, held_out, tmp_path):
+    gate = gate_of(TrainedClassifier(trained.model, SPEC), held_out, tmp_path)
+    judged = gate.judge(copy_of(fp32), SPEC, FP32_LIMITS)
+    assert judged.candidate.failures == ()
+    assert [facts.split for facts in judged.candidate.parity] == ["validation", "test"]
+    assert [facts.images for facts in judged.candidate.parity] == [60, 60]
+    accuracy = (
+        trained.model.predict_on_batch(trained.held_out_rgb[::2]).argmax(1) == trained.held_out_indices[::2]
+    ).mean()
+    assert judged.candidate.parity[0].reference_accuracy == pytest.approx(accuracy)
+    expected = trained.model.predict_on_batch(trained.held_out_rgb[::2][:CHECKED_IMAGES])
+    np.testing.assert_allclose(judged.first_probabilities, expected, atol=1e-5)
+
+
+def test_fp32_is_held_to_its_limits_on_every_split_and_other_precisions_on_validation(fp32, other, held_out, tmp_path):
+    gate = gate_of(TrainedClassifier(other, SPEC), held_out, tmp_path)
+    limits = ParityLimits(0.99)
+    for precision, splits in (("fp32", {"validation", "test"}), ("int8", {"validation"}), ("fp16", {"validation"})):
+        judged = gate.judge(copy_of(fp32), SPEC.with_changes(precision=precision), limits)
+        assert {failure.split(" images")[0].split()[-1] for failure in judged.candidate.failures} == splits
+        assert len(judged.candidate.parity) == 2
+
+
+def test_int8_is_compared_with_the_8_bit_arithmetic_of_the_training(fp32, trained, other, held_out, tmp_path):
+    classifier = TrainedClassifier(other, SPEC, simulate=lambda: trained.model)
+    gate = gate_of(classifier, held_out, tmp_path, "int8")
+    assert gate.has_int8_reference
+    int8_spec = SPEC.with_changes(precision="int8")
+    assert gate.judge(copy_of(fp32), int8_spec, FP32_LIMITS).candidate.failures == ()
+    assert gate.judge(copy_of(fp32), SPEC, FP32_LIMITS).candidate.failures
+    (facts,) = gate.judge_trial(copy_of(fp32), SPEC)
+    assert (facts.split, facts.agreement) == ("validation", 1.0)
+    # The export of another precision needs no such reference.
+    assert not gate_of(classifier, held_out, tmp_path, "fp32").has_int8_reference
+    in_float = gate_of(TrainedClassifier(trained.model, SPEC), held_out, tmp_path, "int8")
+    assert not in_float.has_int8_reference
+    # The same references, so the same trials.
+    assert in_float.int8_digest() == gate.int8_digest()
+
+
+def test_known_comparisons_are_taken_over(fp32, trained, held_out, tmp_path):
+    gate = gate_of(TrainedClassifier(trained.model, SPEC), held_out, tmp_path)
+    spec = SPEC.with_changes(precision="int8")
+    known = gate.judge_trial(copy_of(fp32), SPEC)
+    judged = gate.judge(copy_of(fp32), spec, FP32_LIMITS, known)
+    assert judged.candidate.parity[0] is known[0]
+    assert judged.candidate.parity[1].split == "test"
+
+
+@pytest.mark.parametrize("change", ["pixel", "label", "images", "reference"])
+def test_the_digest_changes_with_whatever_trials_are_compared_by(trained, other, held_out, tmp_path, change):
+    def digest(classifier, splits):
+        return gate_of(classifier, splits, tmp_path, "int8").int8_digest()
+
+    classifier = TrainedClassifier(trained.model, SPEC)
+    validation = held_out["validation"]
+    images, indices = validation.images_rgb.copy(), validation.true_indices.copy()
+    if change == "pixel":
+        images[3, 4, 5, 1] ^= 1
+    elif change == "label":
+        indices[0] = (indices[0] + 1) % 3
+    elif change == "images":
+        images, indices = images[:-1], indices[:-1]
+    changed = digest(
+        TrainedClassifier(other, SPEC) if change == "reference" else classifier,
+        {**held_out, "validation": LabelledImages(images, indices)},
+    )
+    assert changed != digest(classifier, held_out)

@@ -288,7 +288,7 @@ print(int(__import__('numpy').asarray(images).astype(int).sum()))
 def test_a_full_disk_is_an_output_error_and_leaves_nothing_half_written(files, cache):
     # No file may pass 40,000 bytes; six images of 64 x 64 x 3 need 73,728.
     command = [sys.executable, "-c", SCRIPT, "40000", str(cache), *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("OutputError: cannot write ")
     assert "free some space" in done.stderr
@@ -300,7 +300,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing_half_written(files, c
 def test_three_processes_at_once_store_each_image_once(files, cache):
     command = [sys.executable, "-c", SCRIPT, "0", str(cache), *map(str, files)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    outputs = {process.communicate(timeout=60)[0] for process in running}
+    outputs = {process.communicate(timeout=600)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(outputs) == 1
     assert stored_rows(cache) == [6]

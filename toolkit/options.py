@@ -8,8 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeclf.runtime.session.devices import DeviceChoice
-    from edgeclf.runtime.session.foreign import ForeignModel
+    from edgeclf.runtime import DeviceChoice, ForeignModel
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
@@ -100,8 +99,8 @@ def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_
     Raises:
         UsageError: There is no such device, an option cannot be read, or one does not go with the device.
     """
+    from edgeclf.runtime import DeviceChoice
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.runtime.session.devices import DeviceChoice
 
     options: dict[str, str] = {}
     for text in provider_options or ():
@@ -119,8 +118,8 @@ def foreign_model(labels: Path | None, mean: str | None, std: str | None) -> "Fo
         UsageError: A triple cannot be read, or only one of mean and std is given.
         InputError: The labels file cannot be read or is empty.
     """
+    from edgeclf.runtime import ForeignModel, PixelScaling
     from edgeclf.runtime.errors import InputError, UsageError
-    from edgeclf.runtime.session.foreign import ForeignModel, PixelScaling
 
     if labels is None and mean is None and std is None:
         return None

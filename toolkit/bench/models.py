@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
+from edgeclf.runtime import DeviceChoice, ForeignModel, ModelSession
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.session.devices import DeviceChoice
-from edgeclf.runtime.session.foreign import ForeignModel
-from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.timing.comparison import CONFIDENCE, compare_models
 from edgeclf.runtime.timing.latency import BenchResult, measure
 from edgeclf.toolkit.bench.plot import Curve

@@ -12,9 +12,8 @@ from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME, energy_meter, ms_text,
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import DeviceChoice, ForeignModel
     from edgeclf.runtime.cpus import CpuInfo
-    from edgeclf.runtime.session.devices import DeviceChoice
-    from edgeclf.runtime.session.foreign import ForeignModel
     from edgeclf.toolkit.bench.loadgen.process import SystemFacts, SystemSetup
     from edgeclf.toolkit.bench.loadgen.runs import ScenarioPlan, ScenarioResult
     from edgeclf.toolkit.bench.loadgen.scenario_rules import Scenario
@@ -128,7 +127,7 @@ def _plans(options: ScenarioOptions) -> "list[ScenarioPlan]":
 def _image_paths(folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
-    from edgeclf.runtime.batch.sources import image_paths
+    from edgeclf.runtime import image_paths
 
     return tuple(image_paths([folder]))
 

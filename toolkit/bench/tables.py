@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from edgeclf.toolkit.console import note, print_result, print_table
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.cpus import CpuInfo
-    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.timing.comparison import ComparedModel, Ratio
     from edgeclf.runtime.timing.energy import EnergyMeter
     from edgeclf.runtime.timing.latency import BenchResult

@@ -109,7 +109,7 @@ def _summary(run: Path, model: Path, seconds: float) -> dict[str, Any]:
     """Figures of the steps, from the run folder and the model file."""
     import json
 
-    from edgeclf.runtime.session.session import ModelSession
+    from edgeclf.runtime import ModelSession
 
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     spec = ModelSession(model, device="cpu").spec

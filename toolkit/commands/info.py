@@ -65,8 +65,8 @@ def _print_devices(report: "DeviceReport") -> None:
 def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str | None, *, as_json: bool) -> None:
     import dataclasses
 
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.session.devices import clashing_packages
-    from edgeclf.runtime.session.session import ModelSession
 
     session = ModelSession(model, device="cpu", foreign=foreign_model(labels, mean, std))
     spec = session.spec

@@ -89,7 +89,7 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
 
 
 def _unlabelled(folder: Path) -> ImageList:
-    from edgeclf.runtime.batch.sources import image_paths
+    from edgeclf.runtime import image_paths
 
     return ImageList("given", tuple(image_paths([folder])), None)
 

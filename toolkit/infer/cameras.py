@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LiveEvent, ModelReloaded
+from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LabelConfidence, LiveEvent, ModelReloaded
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.live.model_reload import ModelReload, ModelWatcher
-from edgeclf.runtime.prediction import LabelConfidence
 from edgeclf.toolkit.events.event_record import event_record, event_sentence, make_record
 from edgeclf.toolkit.events.file_sink import FileSink
 from edgeclf.toolkit.infer.camera_thread import CameraSinks, CameraThread

@@ -13,8 +13,8 @@ from edgeclf.toolkit.console import note, progress_bar, warn
 from edgeclf.toolkit.infer.records import SinkOptions, check_targets, frame_view, make_writer, record_output
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.arrays import UInt8Array
-    from edgeclf.runtime.session.session import ModelSession
 
 
 def infer_files(

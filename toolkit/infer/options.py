@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeclf.runtime.live.smoothing import Smoothing
+from edgeclf.runtime import Smoothing
 
 
 @dataclass(frozen=True)

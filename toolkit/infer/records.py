@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import LabelConfidence
     from edgeclf.runtime.batch.jobs import Outcome
-    from edgeclf.runtime.prediction import LabelConfidence
 
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)

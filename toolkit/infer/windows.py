@@ -14,8 +14,8 @@ from edgeclf.runtime.live.annotate import annotate
 from edgeclf.runtime.live.recorder import VideoRecorder
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import Prediction
     from edgeclf.runtime.arrays import UInt8Array
-    from edgeclf.runtime.prediction import Prediction
 
 _WINDOW = "edgeclf (q closes)"
 _ESCAPE = 27

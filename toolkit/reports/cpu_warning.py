@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from edgeclf.toolkit.console import warn
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ModelSpec
     from edgeclf.runtime.cpus import CpuInfo
-    from edgeclf.runtime.spec import ModelSpec
 
 
 def warn_of_other_cpu(model: Path, spec: "ModelSpec", cpu: "CpuInfo") -> str | None:

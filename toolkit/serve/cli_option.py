@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.live.source import CameraSource
-    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.toolkit.serve.state import PreviewState
 
 ServeOption = Annotated[

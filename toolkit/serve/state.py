@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgeclf.runtime.live.results import LiveResult
+from edgeclf.runtime import LiveResult
 
 _REMEMBERED_SECONDS = 300
 _REMEMBERED_EVENTS = 200

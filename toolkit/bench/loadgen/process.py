@@ -14,9 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeclf.runtime import DeviceChoice, ForeignModel
 from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError
-from edgeclf.runtime.session.devices import DeviceChoice
-from edgeclf.runtime.session.foreign import ForeignModel
 from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
 
 T = TypeVar("T")
@@ -204,8 +203,8 @@ def _serve(pipe: Connection, setup: SystemSetup) -> None:
 
 
 def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[SystemUnderTest, SystemFacts]:
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.images._opencv import cv2
-    from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.timing.queries import synthetic_frame
 
     session = ModelSession(setup.model, device=setup.device, threads=setup.threads, foreign=setup.foreign)
@@ -220,7 +219,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
 
 def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
     """Decoded images within the limits, and the errors of unreadable ones before them."""
-    from edgeclf.runtime.images.preprocess import load_image
+    from edgeclf.runtime import load_image
     from edgeclf.toolkit.console import silenced_decoders
 
     frames_bgr: list[Any] = []

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from edgeclf.runtime import ModelSession, preprocess_bgr
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
-from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.prediction import predictions_from
-from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.bench.loadgen.scenario_rules import Scenario
 
 # Settings objects of mlperf_loadgen, which carries no types.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.runtime.batch.sources import image_paths
+from edgeclf.runtime import image_paths
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, ImageTable

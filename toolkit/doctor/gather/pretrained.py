@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.runtime import Preprocess
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.features import backbone_features, freeze_written
 from edgeclf.training.cache.pixels import cached_images
 from edgeclf.training.networks.registry import get_architecture

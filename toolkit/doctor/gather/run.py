@@ -14,9 +14,9 @@ import numpy as np
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import Inference, KerasModel
+from edgeclf.runtime import ModelSession
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.session.session import ModelSession
 from edgeclf.toolkit.doctor.facts import SPLITS, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images

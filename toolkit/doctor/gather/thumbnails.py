@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeclf.runtime import decode_image, load_image
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images.header import read_image_header
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.images.preprocess import decode_image, load_image, resize
+from edgeclf.runtime.images.preprocess import resize
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES, measure_properties

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeclf.runtime import load_image
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.images._opencv import cv2
-from edgeclf.runtime.images.preprocess import load_image, resize
+from edgeclf.runtime.images.preprocess import resize
 from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding

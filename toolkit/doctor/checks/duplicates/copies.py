@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime import load_image
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
-from edgeclf.runtime.images.preprocess import load_image
 from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_candidates, luma
 from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, prealign, square
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts

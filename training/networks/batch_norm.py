@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 
 _LAST = "logits"
@@ -58,9 +59,8 @@ def fold_batch_norm(trained: Any, network: Any) -> None:  # noqa: ANN401
             continue
         (kernel,) = source.get_weights()
         norm = trained.get_layer(_norm_of(layer))
-        gamma, beta, mean, variance = (values.astype(np.float64) for values in norm.get_weights())
-        factor = gamma / np.sqrt(variance + norm.epsilon)
-        layer.set_weights([(kernel * factor).astype(np.float32), (beta - mean * factor).astype(np.float32)])
+        folded = fold_affine(kernel, None, *batch_norm_affine(*norm.get_weights(), epsilon=norm.epsilon))
+        layer.set_weights([values.astype(np.float32) for values in folded])
 
 
 def _is_normalised(layer: Any) -> bool:  # noqa: ANN401

@@ -20,6 +20,7 @@ from edgeclf.training.networks.efficientnet_lite import (
     Convolution,
     convolutions,
 )
+from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
 from edgeclf.training.networks.weights import LayerWeights
 
 
@@ -67,12 +68,12 @@ def lite_backbone_onnx(name: str, size_hw: tuple[int, int], weights: LayerWeight
 def _folded(conv: Convolution, weights: LayerWeights) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """A convolution and its normalisation as ONNX's kernel, (O, I, kh, kw), and bias, (O,)."""
     (kernel,) = weights[f"{conv.name}_conv"]
-    scale, offset, mean, variance = (array.astype(np.float64) for array in weights[f"{conv.name}_bn"])
-    factor = scale / np.sqrt(variance + BN_EPSILON)
     # (kh, kw, I, O), or (kh, kw, O, 1) where depthwise.
-    outputs_first = kernel.transpose((2, 3, 0, 1) if conv.is_depthwise else (3, 2, 0, 1))
-    folded = outputs_first * factor[:, None, None, None]
-    return folded.astype(np.float32), (offset - mean * factor).astype(np.float32)
+    axis, outputs_first = (2, (2, 3, 0, 1)) if conv.is_depthwise else (3, (3, 2, 0, 1))
+    folded, bias = fold_affine(
+        kernel, None, *batch_norm_affine(*weights[f"{conv.name}_bn"], epsilon=BN_EPSILON), axis=axis
+    )
+    return folded.transpose(outputs_first).astype(np.float32), bias.astype(np.float32)
 
 
 class _Graph:

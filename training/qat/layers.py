@@ -1,8 +1,8 @@
 """8-bit arithmetic in a Keras graph that gradients pass through: what an exported layer computes, differentiable.
 
 Weights are rounded per output channel as `export.int8.weights` rounds them, the pair constraint included; activations as
-QuantizeLinear and DequantizeLinear do. Behind both, gradients pass as if nothing had been rounded, and stop where values
-were clipped (Bengio et al. 2013, the straight-through estimator; Jacob et al. 2018, "Quantization and Training").
+QuantizeLinear and DequantizeLinear do. Gradients pass behind both as if nothing had been rounded; those of activations
+stop where these were clipped, those of weights do not (Bengio et al. 2013, the straight-through estimator; Jacob et al. 2018, "Quantization and Training").
 
 Imports Keras, so import it late.
 """
@@ -16,6 +16,7 @@ from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, quantize_rows
 from edgeclf.export.keras_backend import KerasLayer, KerasTensor
 from edgeclf.runtime.arrays import Float64Array
+from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
 
 # The channel axis of a kernel, and the order that brings it to rows: output channels first, input channels last.
 _TO_ROWS = {"conv": (3, 0, 1, 2), "depthwise": (2, 0, 1, 3), "dense": (1, 0)}
@@ -26,7 +27,7 @@ _RANGE_SPEED = 100.0
 
 
 def kind_of(layer: KerasLayer) -> str | None:
-    """What a layer with weights is here; None for one that has no such form."""
+    """The kind of a layer with an 8-bit form: `conv`, `depthwise` or `dense`; None for any other."""
     if isinstance(layer, layers.DepthwiseConv2D):
         # Only one output channel for each input channel has its own kernels in int8.
         return "depthwise" if layer.depth_multiplier == 1 and layer.data_format == "channels_last" else None
@@ -36,7 +37,7 @@ def kind_of(layer: KerasLayer) -> str | None:
 
 
 def round_to_codes(scaled: KerasTensor, *, paired: bool) -> KerasTensor:
-    """The same as `export.int8.weights.round_to_codes`, on tensors.
+    """Rounds weights to codes under the pair constraint: `export.int8.weights.round_to_codes` on tensors.
 
     Args:
         scaled: (O, K) float32 weights in units of the scale.
@@ -92,16 +93,15 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         self.paired = paired and self.kind != "depthwise"
 
     def build(self, _: KerasTensor) -> None:
-        """Takes the weights over, and the scales that suit them, as shares of the one that maps the largest to 127."""
+        """Reads the folded weights, and their scales as shares of the one that maps the largest weight to 127."""
         inner, norm = self._stands_for()
         kernel = np.asarray(inner.kernel, np.float64)
         units = np.ones(inner.kernel.shape[_TO_ROWS[self.kind or ""][0]])
         bias = np.asarray(inner.bias, np.float64) if inner.use_bias else None
         size = np.sqrt(np.square(kernel).mean())
         if norm is not None:
-            factor, mean, beta = _normalisation(norm)
-            kernel = kernel * self._along_channels(factor)
-            bias = ((0.0 if bias is None else bias) - mean) * factor + beta
+            axis = 2 if self.kind == "depthwise" else -1
+            kernel, bias = fold_affine(kernel, bias, *_affine(norm), axis=axis)
             units = np.abs(np.asarray(norm.gamma, np.float64)) if norm.scale else units
         rows = np.asarray(self._rows(kernel), np.float64)
         scales = self._given_scales
@@ -149,7 +149,7 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         return self.relative * self.unit, bias
 
     def rounded(self, kernel: KerasTensor) -> KerasTensor:
-        """What a folded kernel is in 8 bits, in real units."""
+        """The quantized and dequantized form of a folded kernel, in real units."""
         rows = self._rows(kernel)
         scales = self._scales(rows)[:, None]
         real = round_to_codes(rows / scales, paired=self.paired) * scales
@@ -167,8 +167,9 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
             if self.bias is not None:
                 inner.bias.assign(bias.astype(np.float32))
             return
-        factor, mean, _ = _normalisation(norm)
-        along = self._along_channels(factor)
+        factor, _ = _affine(norm)
+        mean = np.asarray(norm.moving_mean, np.float64)
+        along = factor.reshape(1, 1, -1, 1) if self.kind == "depthwise" else factor
         # A channel that the normalisation multiplies by zero may have any kernel.
         rounded = np.where(along == 0, np.asarray(inner.kernel), rounded / np.where(along == 0, 1.0, along))
         inner.kernel.assign(rounded.astype(np.float32))
@@ -204,27 +205,22 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
             trainable=trainable, name=name,
         )  # fmt: skip
 
-    def _along_channels(self, values: Float64Array) -> Float64Array:
-        return values.reshape(1, 1, -1, 1) if self.kind == "depthwise" else values
-
     def _rows(self, kernel: KerasTensor) -> KerasTensor:
         rows = ops.transpose(ops.convert_to_tensor(kernel, "float32"), _TO_ROWS[self.kind or ""])
         return ops.reshape(rows, (rows.shape[0], -1))
 
 
-def _normalisation(norm: KerasLayer) -> tuple[Any, Any, Any]:
-    """(C,) float64 factor, mean and beta of a batch normalisation in inference mode: factor * (x - mean) + beta."""
-    deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-    gamma = np.asarray(norm.gamma, np.float64) if norm.scale else np.ones_like(deviation)
-    beta = np.asarray(norm.beta, np.float64) if norm.center else np.zeros_like(deviation)
-    return gamma / deviation, np.asarray(norm.moving_mean, np.float64), beta
+def _affine(norm: KerasLayer) -> tuple[Float64Array, Float64Array]:
+    """(C,) float64 scale and offset of a batch normalisation layer in inference mode."""
+    gamma, beta = norm.gamma if norm.scale else 1.0, norm.beta if norm.center else 0.0
+    return batch_norm_affine(gamma, beta, norm.moving_mean, norm.moving_variance, epsilon=norm.epsilon)
 
 
 class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
-    """A value rounded to 8 bits and back, with a scale that is learned: how far values may be clipped is found by the loss.
+    """Activations quantized to 8 bits and back with a learned step size (LSQ), so that the loss decides what is clipped.
 
-    The gradient of the scale is that of Esser et al. 2020, "Learned Step Size Quantization"; what is trained is the scale's
-    logarithm, as in Jain et al. 2020, "Trained Quantization Thresholds".
+    The gradient of the scale is that of Esser et al. 2020, "Learned Step Size Quantization"; the trainable variable is the
+    scale's logarithm, as in Jain et al. 2020, "Trained Quantization Thresholds".
 
     Args:
         params: Its zero point, and the scale to begin with.

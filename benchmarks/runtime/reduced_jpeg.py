@@ -18,7 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy.typing as npt
+
+from typing import TYPE_CHECKING
 
 from benchmarks.common import Arguments, Report, median, sample_images, working_folder
 from benchmarks.synthetic import write_model, write_photographs
@@ -27,6 +28,9 @@ from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.images.header import read_image_header
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.arrays import FloatArray
 
 _PIXELS = 12_000_000
 
@@ -62,7 +66,7 @@ def measure(model: Path, paths: list[Path]) -> list[Change]:
     """Decodes every photograph in three ways and compares the probabilities of one model."""
     session = ModelSession(model)
     preprocess = session.spec.preprocess
-    rows: dict[str, list[npt.NDArray[np.float32]]] = {"full": [], "reduced": [], "quality 95": []}
+    rows: dict[str, list[FloatArray]] = {"full": [], "reduced": [], "quality 95": []}
     pixels: dict[str, list[float]] = {"reduced": [], "quality 95": []}
     seconds: dict[str, list[float]] = {"full": [], "reduced": [], "quality 95": []}
     reductions = set()

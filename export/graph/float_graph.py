@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
+from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import MissingPackageError
 
 
@@ -32,7 +32,7 @@ class FloatGraph:
 
     model: onnx.ModelProto
     nodes: tuple[onnx.NodeProto, ...]
-    constants: dict[str, npt.NDArray[Any]]
+    constants: dict[str, AnyArray]
     input: str
     output: str
     producers: dict[str, onnx.NodeProto]

@@ -10,14 +10,13 @@ two layers; balanced between measured activations and weights as in Xiao et al. 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of
 from edgeclf.export.int8.partition import Layer, read_layer
+from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
 # f(s x) = s f(x) for every positive s, channel by channel.
 _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool"})
@@ -69,7 +68,7 @@ def find_streams(graph: FloatGraph) -> list[Stream]:
 
 
 def equalize(
-    model: onnx.ModelProto, graph: FloatGraph, peaks: Mapping[str, npt.NDArray[np.float64]]
+    model: onnx.ModelProto, graph: FloatGraph, peaks: Mapping[str, Float64Array]
 ) -> tuple[onnx.ModelProto, int]:
     """The same network with equalized channels.
 
@@ -81,10 +80,10 @@ def equalize(
     Returns:
         The new model, and how many streams had channels uneven enough to be changed.
     """
-    changed: dict[str, npt.NDArray[Any]] = {}
+    changed: dict[str, AnyArray] = {}
     count = 0
 
-    def constant(name: str) -> npt.NDArray[Any]:
+    def constant(name: str) -> AnyArray:
         return changed.get(name, graph.constants[name])
 
     for stream in find_streams(graph):
@@ -169,7 +168,7 @@ def _as_stream(graph: FloatGraph, values: list[str], shared: set[str]) -> Stream
     return Stream(channels.pop(), tuple(writers), tuple(readers), tuple(measured))
 
 
-def _factors(peaks: npt.NDArray[np.float64], columns: list[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
+def _factors(peaks: Float64Array, columns: list[Float64Array | None]) -> Float64Array:
     """(C,) what each channel is divided by: halfway, in logarithms, between making activations alike and weights."""
     alive = peaks > peaks.max() / _LARGEST_FACTOR
     if not alive.any():
@@ -191,7 +190,7 @@ def _factors(peaks: npt.NDArray[np.float64], columns: list[npt.NDArray[np.float6
     return np.where(alive & uneven, factors, 1.0)
 
 
-def _column_peaks(graph: FloatGraph, node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+def _column_peaks(graph: FloatGraph, node: onnx.NodeProto, weight: AnyArray) -> Float64Array | None:
     """(C,) largest weight that each input channel meets; None for a depthwise layer."""
     layer = _layer(graph, node)
     if layer.depthwise:
@@ -204,9 +203,9 @@ def _column_peaks(graph: FloatGraph, node: onnx.NodeProto, weight: npt.NDArray[A
 def _scale_columns(
     graph: FloatGraph,
     node: onnx.NodeProto,
-    weight: npt.NDArray[Any],
-    factors: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float32]:
+    weight: AnyArray,
+    factors: Float64Array,
+) -> FloatArray:
     layer = _layer(graph, node)
     if layer.depthwise:
         scaled = weight * factors[:, None, None, None]

@@ -8,9 +8,9 @@ bounds each code by what its neighbour has left.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, Codes, Rows, round_to_codes, split_bound
+from edgeclf.runtime.arrays import Float64Array
 
 # Added to the diagonal of H as a share of its mean, so that inputs which never vary do not make it singular.
 _DAMPING = 0.01
@@ -19,8 +19,8 @@ _BLOCK = 64
 
 def gptq(
     rows: Rows,
-    scales: npt.NDArray[np.float64],
-    second_moments: npt.NDArray[np.float64],
+    scales: Float64Array,
+    second_moments: Float64Array,
     *,
     paired: bool,
 ) -> Codes:
@@ -57,9 +57,7 @@ def gptq(
     return codes
 
 
-def output_errors(
-    rows: Rows, codes: Codes, scales: npt.NDArray[np.float64], second_moments: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def output_errors(rows: Rows, codes: Codes, scales: Float64Array, second_moments: Float64Array) -> Float64Array:
     """(O,) d^T H d: the mean squared error of each output channel."""
     difference = codes * scales[:, None] - rows
     if second_moments.ndim == 3:
@@ -84,7 +82,7 @@ def _allowed_codes(left: Rows, codes: Codes, k: int, *, paired: bool) -> Codes:
     return np.sign(wanted) * np.minimum(np.abs(wanted), room)
 
 
-def _inverse_factors(second_moments: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _inverse_factors(second_moments: Float64Array) -> Float64Array:
     """Upper Cholesky factors U of the damped inverse, U^T U = H^-1; (K, K) or (O, K, K)."""
     size = second_moments.shape[-1]
     mean = np.trace(second_moments, axis1=-2, axis2=-1) / size

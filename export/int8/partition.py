@@ -6,15 +6,14 @@ A unit with weights is a layer: a convolution or dense layer, its weights as row
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, scalar_of
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
 from edgeclf.export.int8.weights import Rows
+from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
 WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 # What lies between layers has int8 kernels as well, so that no layer pays for a conversion to float and back.
@@ -45,7 +44,7 @@ class Layer:
     kind: str
     weight_name: str
     rows: Rows
-    bias: npt.NDArray[np.float64]
+    bias: Float64Array
     groups: int
     depthwise: bool
     shape: tuple[int, ...]
@@ -61,7 +60,7 @@ class Layer:
         """Channels of the whole input."""
         return self.groups * self.shape[1] if self.kind == "Conv" else int(self.rows.shape[1])
 
-    def weight_of(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def weight_of(self, rows: AnyArray) -> AnyArray:
         """Rows of any type back in the graph's own layout."""
         if self.kind == "Conv":
             outputs, inputs, height, width = self.shape
@@ -110,7 +109,7 @@ def read_layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer | None:
     )
 
 
-def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> npt.NDArray[Any] | None:
+def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None:
     """The weights of a node of which an int8 form is known; None for any other."""
     if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
         return None
@@ -122,9 +121,7 @@ def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> npt.NDArray[Any
     return weight if plain and weight.ndim == (4 if node.op_type == "Conv" else 2) else None
 
 
-def im2col(
-    layer: Layer, node: onnx.NodeProto, inputs: npt.NDArray[np.float32], positions: int, rng: np.random.Generator
-) -> Rows:
+def im2col(layer: Layer, node: onnx.NodeProto, inputs: FloatArray, positions: int, rng: np.random.Generator) -> Rows:
     """What the weights of a layer meet, at output positions drawn at random.
 
     Args:

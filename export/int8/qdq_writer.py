@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from edgeclf.export.graph.float_graph import FloatGraph
 from edgeclf.export.int8.partition import Layer, QuantUnit
 from edgeclf.export.int8.ranges import QuantParams, params_of_range
 from edgeclf.export.int8.weights import Codes
+from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
 _INT32_MAX = 2**31 - 1
 
@@ -29,20 +29,20 @@ class QuantizedLayer:
 
     layer: Layer
     codes: Codes
-    scales: npt.NDArray[np.float64]
-    bias: npt.NDArray[np.float64]
+    scales: Float64Array
+    bias: Float64Array
 
-    def with_bias(self, bias: npt.NDArray[np.float64]) -> "QuantizedLayer":
+    def with_bias(self, bias: Float64Array) -> "QuantizedLayer":
         """The same weights with another bias."""
         return QuantizedLayer(self.layer, self.codes, self.scales, bias)
 
     @property
-    def weights(self) -> npt.NDArray[np.float64]:
+    def weights(self) -> Float64Array:
         """(O, K) what the codes stand for."""
         return np.asarray(self.codes * self.scales[:, None])
 
 
-def smallest_scales(bias: npt.NDArray[np.float64], input_scale: float) -> npt.NDArray[np.float64]:
+def smallest_scales(bias: Float64Array, input_scale: float) -> Float64Array:
     """(O,) weight scales below which a bias would not fit into 32 bits of the input's scale times the weights'.
 
     A channel of tiny weights - a dead one - would ask for such a scale; a factor of two is left for corrections.
@@ -145,9 +145,7 @@ class QdqWriter:
         zeros = np.zeros(len(scales), np.int32)
         return [weight, self._dequantized(f"{name}_bias", bias, bias_scales, zeros, 0)]
 
-    def _dequantized(
-        self, name: str, codes: npt.NDArray[Any], scales: npt.NDArray[np.float32], zeros: npt.NDArray[Any], axis: int
-    ) -> str:
+    def _dequantized(self, name: str, codes: AnyArray, scales: FloatArray, zeros: AnyArray, axis: int) -> str:
         for suffix, values in (("codes", codes), ("scale", scales), ("zero", zeros)):
             self._add(f"{name}_{suffix}", values)
         self.nodes.append(

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
+
+from edgeclf.runtime.arrays import FloatArray
 
 LEVELS = 256
 RangeMethod: TypeAlias = Literal["error", "extremes"]
@@ -81,7 +82,7 @@ class ValueHistogram:
         self.low, self.high = low, high
         self.counts = np.zeros(_BINS, np.int64)
 
-    def add(self, values: npt.NDArray[np.float32]) -> None:
+    def add(self, values: FloatArray) -> None:
         """Counts values, of any shape."""
         width = (self.high - self.low) or 1.0
         index = ((values.ravel().astype(np.float32) - np.float32(self.low)) * np.float32(_BINS / width)).astype(

@@ -14,8 +14,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Rows: TypeAlias = npt.NDArray[np.float64]
-Codes: TypeAlias = npt.NDArray[np.int64]
+from edgeclf.runtime.arrays import Float64Array, IntArray
+
+Rows: TypeAlias = Float64Array
+Codes: TypeAlias = IntArray
 
 PAIR_BOUND = 128
 MAX_CODE = 127
@@ -30,9 +32,9 @@ def quantize_rows(
     rows: Rows,
     *,
     paired: bool,
-    importance: npt.NDArray[np.float64] | None = None,
-    smallest_scale: npt.NDArray[np.float64] | None = None,
-) -> tuple[Codes, npt.NDArray[np.float64]]:
+    importance: Float64Array | None = None,
+    smallest_scale: Float64Array | None = None,
+) -> tuple[Codes, Float64Array]:
     """Chooses scale and codes of every row.
 
     Args:
@@ -57,9 +59,7 @@ def quantize_rows(
     return codes, scales
 
 
-def _best_scales(
-    rows: Rows, weight: Rows, least: npt.NDArray[np.float64], *, paired: bool
-) -> tuple[Codes, npt.NDArray[np.float64]]:
+def _best_scales(rows: Rows, weight: Rows, least: Float64Array, *, paired: bool) -> tuple[Codes, Float64Array]:
     largest = np.abs(rows).max(axis=1)
     # A row of zeros has no scale of its own; any will do.
     finest = np.where(largest > 0, largest / MAX_CODE, 1.0)
@@ -74,7 +74,7 @@ def _best_scales(
     return codes[best, chosen], tried[best, chosen]
 
 
-def round_to_codes(scaled: npt.NDArray[np.float64], *, paired: bool) -> Codes:
+def round_to_codes(scaled: Float64Array, *, paired: bool) -> Codes:
     """Rounds weights divided by their scale to the nearest codes that are allowed.
 
     Args:
@@ -97,7 +97,7 @@ def round_to_codes(scaled: npt.NDArray[np.float64], *, paired: bool) -> Codes:
     return codes
 
 
-def split_bound(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[Codes, Codes]:
+def split_bound(a: Float64Array, b: Float64Array) -> tuple[Codes, Codes]:
     """The non-negative integers p + q = `PAIR_BOUND`, each at most 127, that are nearest to two magnitudes in least squares.
 
     The minimum of (a - p)^2 + (b - q)^2 on the line p + q = B lies at p = (B + a - b) / 2.

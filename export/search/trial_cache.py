@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from edgeclf.export._onnx import onnx
@@ -23,6 +22,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.files import write_bytes
@@ -44,7 +44,7 @@ class TrialKey:
     """
 
     model: onnx.ModelProto
-    calibration_rgb: npt.NDArray[np.uint8]
+    calibration_rgb: UInt8Array
     judged_by: str
     trained: Mapping[str, Any] = field(default_factory=dict)
 

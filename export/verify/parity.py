@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, IntArray
 from edgeclf.runtime.errors import InputError
 
 
@@ -86,10 +86,10 @@ def limits_between(precision: str, reference_precision: str, rounded: ParityLimi
 
 
 def compare_probabilities(
-    reference: npt.NDArray[Any],
-    candidate: npt.NDArray[Any],
+    reference: AnyArray,
+    candidate: AnyArray,
     split: str,
-    true_indices: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    true_indices: Sequence[int] | IntArray | None = None,
 ) -> ParityFacts:
     """Compares two models' probabilities on the same images.
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import MissingPackageError, UsageError
 from edgeclf.runtime.files import replacing
 
@@ -28,7 +28,7 @@ class Curve:
     """
 
     label: str
-    latencies_ms: npt.NDArray[np.float64]
+    latencies_ms: Float64Array
     mark_ms: float | None = None
     mark_label: str = ""
     bound_ms: float | None = None

@@ -8,7 +8,8 @@ from edgeclf.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
-    import numpy.typing as npt
+
+    from edgeclf.runtime.arrays import UInt8Array
 
 CROP_PIXELS = 112
 # Each texture is 512 x 512. A crop lies inside one vertical strip, so no pixel is in two splits.
@@ -55,7 +56,7 @@ def write_demo_data(folder: Path, seed: int = 0) -> dict[str, int]:
     return counts
 
 
-def _crop(strip: "npt.NDArray[np.uint8]", rng: "np.random.Generator") -> "npt.NDArray[np.uint8]":
+def _crop(strip: "UInt8Array", rng: "np.random.Generator") -> "UInt8Array":
     top = int(rng.integers(0, strip.shape[0] - CROP_PIXELS + 1))
     left = int(rng.integers(0, strip.shape[1] - CROP_PIXELS + 1))
     return strip[top : top + CROP_PIXELS, left : left + CROP_PIXELS]

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.metrics import (
     CALIBRATION_BINS,
     Z_95,
@@ -19,9 +19,9 @@ _MOST_LINEAR_IMAGES = 50
 
 
 def plot_reliability(
-    before: npt.NDArray[np.float32],
-    after: npt.NDArray[np.float32],
-    true_indices: npt.NDArray[np.int64],
+    before: FloatArray,
+    after: FloatArray,
+    true_indices: IntArray,
     title: str,
     path: Path,
 ) -> None:

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.metrics import expected_calibration_error
 from edgeclf.training.calibration.temperature import choose_rejection_threshold, fit_temperature, with_temperature
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.fit.loop import cross_entropy
 
-Scored = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Scored = tuple[FloatArray, IntArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +39,9 @@ class CalibrationResult:
     test_ece: tuple[float, float] | None
     validation_nll: tuple[float, float]
     test_nll: tuple[float, float] | None
-    uncalibrated: Mapping[Split, npt.NDArray[np.float32]]
-    probabilities: Mapping[Split, npt.NDArray[np.float32]]
-    true_indices: Mapping[Split, npt.NDArray[np.int64]]
+    uncalibrated: Mapping[Split, FloatArray]
+    probabilities: Mapping[Split, FloatArray]
+    true_indices: Mapping[Split, IntArray]
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
@@ -96,5 +94,5 @@ def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None
     )
 
 
-def _error(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+def _error(probabilities: FloatArray, true_indices: IntArray) -> float:
     return expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == true_indices)

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError, UsageError
 
 # Temperatures outside are no calibration any more.
@@ -15,7 +15,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 _NOISE = 2e-6
 
 
-def with_temperature(probabilities: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float32]:
+def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
     """Probabilities of a network whose logits are divided by a temperature before the softmax.
 
     Args:
@@ -28,7 +28,7 @@ def with_temperature(probabilities: npt.NDArray[np.float32], temperature: float)
     return np.asarray(_softmax(_logits(probabilities), 1.0 / temperature), np.float32)
 
 
-def fit_temperature(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+def fit_temperature(probabilities: FloatArray, true_indices: IntArray) -> float:
     """The temperature that makes held-out images most likely (Guo et al. 2017, "On Calibration of Modern Neural Networks").
 
     The negative log likelihood is convex in 1 / T, so that the zero of its derivative is found by bisection. Its targets
@@ -71,7 +71,7 @@ def fit_temperature(probabilities: npt.NDArray[np.float32], true_indices: npt.ND
     return 1.0 / math.sqrt(low * high)
 
 
-def choose_rejection_threshold(probabilities: npt.NDArray[np.float32], false_rejection_rate: float) -> float:
+def choose_rejection_threshold(probabilities: FloatArray, false_rejection_rate: float) -> float:
     """The highest threshold that rejects at most the given share of images of known classes.
 
     It lies midway between the confidences of two images - or just below the lowest, where none may be rejected - and
@@ -101,19 +101,19 @@ def choose_rejection_threshold(probabilities: npt.NDArray[np.float32], false_rej
     return float(confidences[places[-1]] + confidences[places[-1] + 1]) / 2
 
 
-def _check(what: str, probabilities: npt.NDArray[np.float32]) -> None:
+def _check(what: str, probabilities: FloatArray) -> None:
     if len(probabilities) == 0:
         raise InputError(what, got="no validation images", expected="at least one")
     if not np.isfinite(probabilities).all():
         raise InputError(what, got="probabilities that are not finite", expected="numbers from 0 to 1")
 
 
-def _logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _logits(probabilities: FloatArray) -> Float64Array:
     """(N, C) float64 logits of softmax probabilities, the largest of each row 0."""
     logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
     return np.asarray(logits - logits.max(axis=1, keepdims=True))
 
 
-def _softmax(logits: npt.NDArray[np.float64], inverse_temperature: float) -> npt.NDArray[np.float64]:
+def _softmax(logits: Float64Array, inverse_temperature: float) -> Float64Array:
     powers = np.exp(logits * inverse_temperature)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -5,14 +5,16 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.runtime.errors import RunFolderError
 from edgeclf.runtime.files import replacing
 from edgeclf.training.fit.loop import Best, FitState
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.arrays import AnyArray
 
 _VERSION = 1
 
@@ -52,7 +54,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "variables": len(state.variables),
         "weights": len(state.best.weights),
     }
-    arrays: dict[str, npt.NDArray[Any]] = {
+    arrays: dict[str, AnyArray] = {
         "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
         **{f"variable{number}": array for number, array in enumerate(state.variables)},
         **{f"best{number}": array for number, array in enumerate(state.best.weights)},

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
+from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
@@ -63,7 +63,7 @@ class Best(NamedTuple):
 
     value: float
     epoch: int
-    weights: list[npt.NDArray[Any]]
+    weights: list[AnyArray]
 
 
 @dataclass(eq=False)
@@ -84,7 +84,7 @@ class FitState:
     history: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
     best: Best | None = None
-    variables: list[npt.NDArray[Any]] = field(default_factory=list)
+    variables: list[AnyArray] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -300,13 +300,13 @@ def validate(infer: Inference, validation: Subset, classes: int) -> dict[str, fl
     }
 
 
-def cross_entropy(probabilities: npt.NDArray[np.float32], true_indices: npt.NDArray[np.int64]) -> float:
+def cross_entropy(probabilities: FloatArray, true_indices: IntArray) -> float:
     """Mean negative log likelihood in nats; a probability counts as 1e-7 at least, as in Keras."""
     chosen = probabilities[np.arange(len(true_indices)), true_indices]
     return float(-np.log(np.maximum(chosen.astype(np.float64), 1e-7)).mean())
 
 
-def predict(infer: Inference, data: Subset, report: Callable[[int], None] = lambda _: None) -> npt.NDArray[np.float32]:
+def predict(infer: Inference, data: Subset, report: Callable[[int], None] = lambda _: None) -> FloatArray:
     """What a network gives for images or features, (N, C) float32, in inference mode.
 
     Args:

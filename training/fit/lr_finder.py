@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.data.loader import Batch
@@ -38,9 +38,9 @@ class LrSweep:
         suggestion: The learning rate to train with.
     """
 
-    learning_rates: npt.NDArray[np.float64]
-    losses: npt.NDArray[np.float64]
-    smoothed: npt.NDArray[np.float64]
+    learning_rates: Float64Array
+    losses: Float64Array
+    smoothed: Float64Array
     suggestion: float
 
     def to_json(self) -> dict[str, Any]:
@@ -116,9 +116,7 @@ def find_learning_rate(
     )
 
 
-def _suggest(
-    rates: npt.NDArray[np.float64], losses: npt.NDArray[np.float64], smoothed: npt.NDArray[np.float64], idle: int
-) -> float:
+def _suggest(rates: Float64Array, losses: Float64Array, smoothed: Float64Array, idle: int) -> float:
     """The learning rate to train with, from a sweep whose first `idle` steps changed nothing.
 
     The mean of the first few losses is one of chance, and so are its steepest slopes: they are looked for only where

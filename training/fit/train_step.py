@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.training.data.loader import Batch
 
 # Batches of one size that features are fitted to in one call: calling TensorFlow takes longer than a step of a head.
 _TOGETHER = 16
 
-Steps: TypeAlias = Callable[[Sequence[Batch]], npt.NDArray[np.float64]]
+Steps: TypeAlias = Callable[[Sequence[Batch]], Float64Array]
 
 
 def grouped(batches: Iterable[Batch], model: Any) -> Iterator[list[Batch]]:  # noqa: ANN401 - keras carries no types
@@ -81,7 +81,7 @@ def make_steps(model: Any, optimizer: Any) -> Steps:  # noqa: ANN401
         **options,
     )
 
-    def run(batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
+    def run(batches: Sequence[Batch]) -> Float64Array:
         if len(batches) == 1:
             return np.asarray(single(*map(tensorflow.constant, batches[0])), np.float64)[np.newaxis]
         stacked = (tensorflow.constant(np.stack(arrays)) for arrays in zip(*batches, strict=True))

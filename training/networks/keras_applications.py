@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.training.networks.keras_weights import load_keras_weights
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
@@ -56,8 +56,8 @@ class Normalisation:
         is_reversed: Whether the network takes the channels as B, G, R.
     """
 
-    scale: npt.NDArray[np.float64]
-    offset: npt.NDArray[np.float64]
+    scale: Float64Array
+    offset: Float64Array
     is_reversed: bool
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION
 from edgeclf.export.graph.convert import OPSET
+from edgeclf.runtime.arrays import FloatArray
 from edgeclf.training.networks.efficientnet_lite import (
     BN_EPSILON,
     FEATURES,
@@ -65,7 +66,7 @@ def lite_backbone_onnx(name: str, size_hw: tuple[int, int], weights: LayerWeight
     return graph.model(name, size_hw)
 
 
-def _folded(conv: Convolution, weights: LayerWeights) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _folded(conv: Convolution, weights: LayerWeights) -> tuple[FloatArray, FloatArray]:
     """A convolution and its normalisation as ONNX's kernel, (O, I, kh, kw), and bias, (O,)."""
     (kernel,) = weights[f"{conv.name}_conv"]
     # (kh, kw, I, O), or (kh, kw, O, 1) where depthwise.

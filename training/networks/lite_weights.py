@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray, FloatArray
 from edgeclf.runtime.errors import InputError, MissingPackageError
 from edgeclf.training.networks.weights import LayerWeights
 
@@ -53,7 +53,7 @@ def reinstall(name: str) -> str:
 
 def fill_from_torch(
     model: Any,  # noqa: ANN401 - keras carries no types
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, AnyArray],
     path: Path,
     *,
     do: str | None = None,
@@ -76,7 +76,7 @@ def fill_from_torch(
 
 def layers_from_torch(
     shapes: Mapping[str, Sequence[tuple[int, ...]]],
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, AnyArray],
     path: Path,
     *,
     name: str,
@@ -96,7 +96,7 @@ def layers_from_torch(
     """
     do = do or "pass the weights of this very network to --weights, or none"
     used = set(_CLASSIFIER)
-    found: dict[str, list[npt.NDArray[np.float32]]] = {}
+    found: dict[str, list[FloatArray]] = {}
     for layer, expected in shapes.items():
         found[layer] = []
         for torch_name, wanted in zip(_torch_names(layer), expected, strict=True):
@@ -128,7 +128,7 @@ def layers_from_torch(
     return found
 
 
-def _in_keras_layout(array: npt.NDArray[Any], layer_name: str) -> npt.NDArray[Any]:
+def _in_keras_layout(array: AnyArray, layer_name: str) -> AnyArray:
     if array.ndim == 4:
         # (O, I, kh, kw) to (kh, kw, I, O); depthwise (C, 1, kh, kw) to (kh, kw, C, 1).
         array = array.transpose((2, 3, 0, 1) if layer_name.endswith("depthwise_conv") else (2, 3, 1, 0))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import InputError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -41,7 +41,7 @@ class _Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-def read_torch_weights(path: Path, *, do: str | None = None) -> dict[str, npt.NDArray[Any]]:
+def read_torch_weights(path: Path, *, do: str | None = None) -> dict[str, AnyArray]:
     """Reads a state dict.
 
     Args:
@@ -103,7 +103,7 @@ def _rebuild_tensor(
     return _Tensor(storage, int(offset), tuple(size), tuple(stride))
 
 
-def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storage]) -> dict[str, npt.NDArray[Any]]:
+def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storage]) -> dict[str, AnyArray]:
     storages = {}
     for key in keys:
         storage = known[key]
@@ -117,7 +117,7 @@ def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storag
     return storages
 
 
-def _to_array(tensor: _Tensor, storages: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _to_array(tensor: _Tensor, storages: dict[str, AnyArray]) -> AnyArray:
     values = storages[tensor.storage.key]
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.size, tensor.stride, strict=True))
     # Views that repeat elements (a stride of 0) could ask for any amount of memory; weights have none.

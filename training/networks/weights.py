@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+from edgeclf.runtime.arrays import FloatArray
 
 PRETRAINED, RANDOM = "imagenet", "none"
 # Input height and width in pixels, None for any.
 Size: TypeAlias = tuple[int | None, int | None]
 # The arrays of each layer by its name, shaped and ordered as its Keras layer has them.
-LayerWeights: TypeAlias = Mapping[str, Sequence[npt.NDArray[np.float32]]]
+LayerWeights: TypeAlias = Mapping[str, Sequence[FloatArray]]
 # From the name of an architecture, height and width in pixels, and the weights: its backbone as an ONNX model.
 WriteBackbone: TypeAlias = Callable[[str, tuple[int, int], LayerWeights], Any]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 from edgeclf.toolkit.bench.loadgen.scenario_rules import ScenarioFigures
 
@@ -138,7 +138,7 @@ def compare_with_log(figures: ScenarioFigures, log: GeneratorLog) -> list[Agreem
     return [*compared, _closely("early-stopping estimate ms", figures.estimate_ms, log.estimate_ms, *tolerance)]
 
 
-def send_delays_s(folder: Path) -> npt.NDArray[np.float64] | None:
+def send_delays_s(folder: Path) -> Float64Array | None:
     """Delays between when queries were due and when they were sent, by the generator's trace.
 
     In `server` the generator counts latency from the time a query was due. On a busy machine it takes milliseconds until the

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.timing.energy import EnergyMeter
 from edgeclf.toolkit.bench.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log, send_delays_s
@@ -80,7 +80,7 @@ class ScenarioResult:
     probes: tuple[Probe, ...]
     energy_mj_per_image: float | None
     send_delay_ms: float | None
-    latencies_ms: npt.NDArray[np.float64]
+    latencies_ms: Float64Array
     remark: str
 
     @property
@@ -116,7 +116,7 @@ class ScenarioResult:
 class _Run:
     figures: ScenarioFigures
     log: GeneratorLog
-    latencies_ms: npt.NDArray[np.float64]
+    latencies_ms: Float64Array
     energy_mj_per_image: float | None
     send_delay_ms: float | None
 

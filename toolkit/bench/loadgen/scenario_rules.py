@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.timing.early_stopping import estimate_rank, most_failures, percentile_estimate
 
@@ -165,6 +166,6 @@ def unmet_rules(figures: ScenarioFigures, rules: ScenarioRules) -> list[str]:
     return lacks
 
 
-def _load_generators_percentile(ordered: npt.NDArray[np.float64], share: float) -> float:
+def _load_generators_percentile(ordered: Float64Array, share: float) -> float:
     """Percentile as in mlperf_log_summary.txt: the value at index floor(n p), one above the nearest rank."""
     return float(ordered[int(ordered.size * share)])

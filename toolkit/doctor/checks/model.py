@@ -6,8 +6,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from edgeclf.runtime.metrics import expected_calibration_error
 from edgeclf.toolkit.doctor.facts import Check, Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -27,13 +27,13 @@ _INT8_DROP = 0.01
 _SHOWN = 24
 
 
-def most_confident_errors(probabilities: npt.NDArray[np.float32], true: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def most_confident_errors(probabilities: FloatArray, true: IntArray) -> IntArray:
     """Positions of the misclassified images, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != true)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
-def calibration_gap(confidences: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def calibration_gap(confidences: Float64Array, correct: BoolArray) -> tuple[float, float]:
     """Expected calibration error, and its 99 % quantile under perfect calibration.
 
     The quantile is estimated by drawing correctness from the confidences themselves (Vaicenavicius et al. 2019, arXiv
@@ -102,7 +102,7 @@ def check_class_errors(facts: Facts) -> list[Finding]:
     ]
 
 
-def _worst_class(right: npt.NDArray[np.bool_], true: npt.NDArray[np.int64]) -> tuple[int, float, float] | None:
+def _worst_class(right: BoolArray, true: IntArray) -> tuple[int, float, float] | None:
     """The class whose recall is furthest below that of the others, its recall and theirs; None where none is beyond chance."""
     classes = sorted(set(true.tolist()))
     found: list[tuple[float, int, float, float]] = []
@@ -251,7 +251,7 @@ def _class_names(facts: Facts, model: ModelFacts) -> tuple[str, ...]:
 
 
 def _items(
-    model: ModelFacts, order: npt.NDArray[np.int64], names: Sequence[str]
+    model: ModelFacts, order: IntArray, names: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[()], tuple[str, ...]]:
     shown = order[:_SHOWN]
     return (
@@ -261,7 +261,7 @@ def _items(
     )
 
 
-def _prediction_text(probabilities: npt.NDArray[np.float32], true: int, names: Sequence[str]) -> str:
+def _prediction_text(probabilities: FloatArray, true: int, names: Sequence[str]) -> str:
     given = int(probabilities.argmax())
     return f"{names[true]}, taken for {names[given]} ({probabilities[given]:.2f})"
 

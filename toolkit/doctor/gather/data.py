@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime import image_paths
+from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, ImageTable
@@ -125,9 +125,9 @@ def _why_refused(data: Path, dataset: Dataset, unreadable: set[str]) -> str | No
 
 def _table(
     dataset: Dataset,
-    rows: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    splits: npt.NDArray[np.int64],
+    rows: IntArray,
+    labels: IntArray,
+    splits: IntArray,
     records: ImageRecords,
 ) -> ImageTable:
     return ImageTable(
@@ -188,9 +188,7 @@ def with_features(
     return replace(facts, features=Features(rows[present], matrix, DEFAULT_ARCHITECTURE))
 
 
-def sample_rows(
-    labels: npt.NDArray[np.int64], splits: npt.NDArray[np.int64], max_rows: int, seed: int
-) -> npt.NDArray[np.int64]:
+def sample_rows(labels: IntArray, splits: IntArray, max_rows: int, seed: int) -> IntArray:
     """Stratified sample: about the same fraction of every class in every split, at least one image of each.
 
     Args:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime import Preprocess
+from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.features import backbone_features, freeze_written
 from edgeclf.training.cache.pixels import cached_images
@@ -18,7 +18,7 @@ from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 def pretrained_features(
     paths: Sequence[Path], *, cache_folder: CacheFolder | None, progress: Progress
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+) -> tuple[IntArray, FloatArray]:
     """Features of images by the pretrained backbone of the default architecture.
 
     Args:

@@ -29,7 +29,7 @@ from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.folder import Run, load_run, read_divergence
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from edgeclf.runtime.arrays import FloatArray, UInt8Array
 
 # Sizes of the samples: training images whose activations are recorded, training images for the accuracy in inference mode,
 # training and validation images of the linear probe, and held-out images for predictions.
@@ -96,7 +96,7 @@ class OpenedRun:
         cached = cached_images(paths, self.run.spec.preprocess, cache_folder=self.cache_folder, progress=self.progress)
         return cached, [samples[row] for row in cached.rows]
 
-    def predict(self, images_rgb: "npt.NDArray[np.uint8]", stage: str) -> "npt.NDArray[np.float32]":
+    def predict(self, images_rgb: "UInt8Array", stage: str) -> "FloatArray":
         """(N, C) float32 probabilities of (N, H, W, 3) uint8 RGB images, in batches."""
         found = []
         for start in range(0, len(images_rgb), _BATCH):
@@ -200,7 +200,7 @@ def gather_model(
     )
 
 
-def _int8_probabilities(run: Run, path: Path, images: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.float32]":
+def _int8_probabilities(run: Run, path: Path, images: "UInt8Array") -> "FloatArray":
     session = ModelSession(path, device="cpu")
     if session.spec is None or session.spec.labels != run.spec.labels:
         raise InputError(

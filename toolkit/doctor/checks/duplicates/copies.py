@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edgeclf.runtime import load_image
+from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_candidates, luma
@@ -67,7 +67,7 @@ class Copies:
     overlapping: tuple[Pair, ...]
     left_out: int
 
-    def group_of(self, count: int) -> npt.NDArray[np.int64]:
+    def group_of(self, count: int) -> IntArray:
         """(count,) group numbers by row: equal within a group, different otherwise."""
         numbers = np.arange(count)
         for group in self.groups:

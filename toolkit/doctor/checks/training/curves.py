@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import binomial_standard_error, is_above_chance
 
@@ -42,10 +42,10 @@ class Curves:
         baseline_images: Number of images that `baseline` was measured on.
     """
 
-    loss: npt.NDArray[np.float64]
-    accuracy: npt.NDArray[np.float64]
-    val_loss: npt.NDArray[np.float64]
-    val_accuracy: npt.NDArray[np.float64]
+    loss: Float64Array
+    accuracy: Float64Array
+    val_loss: Float64Array
+    val_accuracy: Float64Array
     chance: float
     chance_loss: float
     train_images: int
@@ -134,12 +134,12 @@ def read_curves(run: RunFacts) -> Curves:
     )
 
 
-def _highest(values: npt.NDArray[np.float64]) -> float:
+def _highest(values: Float64Array) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.max()) if len(finite) else math.nan
 
 
-def _column(history: Sequence[Mapping[str, Any]], name: str, prefix: str = "") -> npt.NDArray[np.float64]:
+def _column(history: Sequence[Mapping[str, Any]], name: str, prefix: str = "") -> Float64Array:
     keys = [prefix + key for key in _NAMES[name]]
     values = np.array([_number(next((row[key] for key in keys if key in row), None)) for row in history], np.float64)
     if name == "accuracy":
@@ -148,7 +148,7 @@ def _column(history: Sequence[Mapping[str, Any]], name: str, prefix: str = "") -
     return values
 
 
-def last_learning_rates(history: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+def last_learning_rates(history: Sequence[Mapping[str, Any]]) -> Float64Array:
     """(E,) learning rate by epoch, NaN where not recorded."""
     return _column(history, "learning_rate")
 
@@ -157,11 +157,11 @@ def _number(value: object, otherwise: float = math.nan) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float(otherwise)
 
 
-def _counts(by_class: Mapping[str, int] | None) -> npt.NDArray[np.float64]:
+def _counts(by_class: Mapping[str, int] | None) -> Float64Array:
     return np.array(list((by_class or {}).values()), np.float64)
 
 
-def _selected_epoch(run: RunFacts, val_loss: npt.NDArray[np.float64], val_accuracy: npt.NDArray[np.float64]) -> int:
+def _selected_epoch(run: RunFacts, val_loss: Float64Array, val_accuracy: Float64Array) -> int:
     """Position of the selected epoch as recorded, else of that with the lowest validation loss."""
     best = run.record.get("best_epoch")
     if isinstance(best, int) and 1 <= best <= len(val_loss):

@@ -6,71 +6,20 @@ from dataclasses import replace
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.arrays import FloatArray
-from edgeclf.runtime.errors import DatasetError, UsageError
+from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.training_data import TrainingData, prepare_data
 from edgeclf.training.drawing import import_figure
-from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
+from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
-from edgeclf.training.options import TrainOptions, options_from_json
+from edgeclf.training.options import TrainOptions
 from edgeclf.training.prefetch import working_ahead
-from edgeclf.training.run.folder import RUN_FILE, Run, load_run
+from edgeclf.training.run.folder import Run
 
 _FEATURES_IN_MEMORY_BYTES = 256 << 20
-
-
-def resolve_with_earlier(options: TrainOptions) -> tuple[TrainOptions, ResolvedOptions, Run | None]:
-    """Resolves options against the run that they go on from.
-
-    Args:
-        options: As the user gives them.
-
-    Returns:
-        The options with those that the earlier run decides; the same, resolved; and the run, None where there is none.
-
-    Raises:
-        UsageError: An option is out of range, contradicts another or the earlier run.
-        RunFolderError: The earlier run is missing, damaged, or of another version.
-    """
-    earlier = None if options.from_run is None else load_run(options.from_run)
-    if earlier is not None:
-        options = _inherit(options, earlier)
-    return options, resolve_options(options), earlier
-
-
-def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
-    """The options with those that an earlier run decides: architecture, input size and fit mode."""
-    before = options_from_json(earlier.options, earlier.folder / RUN_FILE)
-    size = earlier.spec.preprocess.size_hw[0]
-    for flag, given, inherited in (
-        (
-            "--arch",
-            None if options.architecture == TrainOptions.architecture else options.architecture,
-            before.architecture,
-        ),
-        ("--weights", options.weights, None),
-        ("--image-size", options.image_size, size),
-        ("--fit", options.fit, earlier.spec.preprocess.fit),
-    ):
-        if given is not None and given != inherited:
-            raise UsageError(
-                f"{flag} does not go with --from",
-                got=str(given),
-                expected=f"{inherited}, as in {earlier.folder}" if inherited else "none: the run has its weights",
-                do=f"leave {flag} out",
-            )
-    # A run that was trained from random weights is trained on as a whole.
-    weights = "none" if before.weights == "none" else None
-    return replace(
-        options,
-        architecture=before.architecture,
-        weights=weights,
-        image_size=size,
-        fit=earlier.spec.preprocess.fit,
-    )
 
 
 def prepare_inputs(
@@ -119,14 +68,14 @@ def prepare_inputs(
         return data, transfer, _frozen(resolved, backbone)
     session, backbone = _freeze(resolved, backbone, cache_folder, progress)
 
-    def compute_features(report: Progress) -> ArrayFile:
-        return backbone_features(session, data.cached, cache_folder=cache_folder, progress=report)
+    def compute_features(report: Progress) -> ArrayFile | FloatArray:
+        return _in_memory(backbone_features(session, data.cached, cache_folder=cache_folder, progress=report))
 
     with working_ahead(compute_features, progress, name="edgeclf-ahead") as features:
         # Seconds, where nothing has needed TensorFlow yet.
         _import_packages()
         backbone = _frozen(resolved, backbone)
-        return replace(data, features=_in_memory(features.result())), transfer, backbone
+        return replace(data, features=features.result()), transfer, backbone
 
 
 def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) -> Transfer:

@@ -15,8 +15,9 @@ from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import DivergedError, FitState
 from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
-from edgeclf.training.inputs import prepare_inputs, resolve_with_earlier
+from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import FINE_TUNE, Stage, TrainOptions
+from edgeclf.training.run.earlier import resolve_with_earlier
 from edgeclf.training.run.folder import Run, check_run_target, load_run, open_unfinished
 from edgeclf.training.run.results import TrainResult, summarise, write_result, write_start
 from edgeclf.training.run.tensorboard import check_tensorboard, tensorboard_log

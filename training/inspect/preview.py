@@ -20,8 +20,9 @@ from edgeclf.training.fit.loop import make_optimizer
 from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
 from edgeclf.training.fit.lr_plot import plot_find_lr
 from edgeclf.training.fit.stages import build_first_network
-from edgeclf.training.inputs import prepare_inputs, resolve_with_earlier
+from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import TrainOptions, training_option
+from edgeclf.training.run.earlier import resolve_with_earlier
 
 _SHOWN_IMAGES, _SHOWN_VARIATIONS = 8, 5
 

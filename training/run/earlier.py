@@ -1,0 +1,59 @@
+"""The options of a training that goes on from an earlier run: those that the run decides, and those that contradict it."""
+
+from dataclasses import replace
+
+from edgeclf.runtime.errors import UsageError
+from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
+from edgeclf.training.options import TrainOptions, options_from_json
+from edgeclf.training.run.folder import RUN_FILE, Run, load_run
+
+
+def resolve_with_earlier(options: TrainOptions) -> tuple[TrainOptions, ResolvedOptions, Run | None]:
+    """Resolves options against the run that they go on from.
+
+    Args:
+        options: As the user gives them.
+
+    Returns:
+        The options with those that the earlier run decides; the same, resolved; and the run, None where there is none.
+
+    Raises:
+        UsageError: An option is out of range, contradicts another or the earlier run.
+        RunFolderError: The earlier run is missing, damaged, or of another version.
+    """
+    earlier = None if options.from_run is None else load_run(options.from_run)
+    if earlier is not None:
+        options = _inherit(options, earlier)
+    return options, resolve_options(options), earlier
+
+
+def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
+    """The options with those that an earlier run decides: architecture, input size and fit mode."""
+    before = options_from_json(earlier.options, earlier.folder / RUN_FILE)
+    size = earlier.spec.preprocess.size_hw[0]
+    for flag, given, inherited in (
+        (
+            "--arch",
+            None if options.architecture == TrainOptions.architecture else options.architecture,
+            before.architecture,
+        ),
+        ("--weights", options.weights, None),
+        ("--image-size", options.image_size, size),
+        ("--fit", options.fit, earlier.spec.preprocess.fit),
+    ):
+        if given is not None and given != inherited:
+            raise UsageError(
+                f"{flag} does not go with --from",
+                got=str(given),
+                expected=f"{inherited}, as in {earlier.folder}" if inherited else "none: the run has its weights",
+                do=f"leave {flag} out",
+            )
+    # A run that was trained from random weights is trained on as a whole.
+    weights = "none" if before.weights == "none" else None
+    return replace(
+        options,
+        architecture=before.architecture,
+        weights=weights,
+        image_size=size,
+        fit=earlier.spec.preprocess.fit,
+    )

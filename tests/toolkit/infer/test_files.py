@@ -216,3 +216,16 @@ def test_a_model_verified_on_another_cpu_is_said_to_be(run_edgeclf, make_colour_
         done = run_edgeclf("infer", model, images, "--json")
         assert done.returncode == 0
         assert ("avx512_vnni_next" in done.stderr) == warned, done.stderr
+
+
+def test_files_load_no_camera_code_and_nothing_that_is_on_unix_only(colour_model, images):
+    program = (
+        "import sys\nsys.modules['resource'] = None\nfrom edgeclf.toolkit.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(sorted(sys.modules), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, "infer", str(colour_model), str(images), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert records(done.stdout)
+    assert "'edgeclf.toolkit.infer.files'" in done.stderr
+    for module in ("edgeclf.runtime.live", "edgeclf.toolkit.infer.cameras", "edgeclf.toolkit.events"):
+        assert f"'{module}" not in done.stderr

@@ -218,14 +218,14 @@ from edgeclf.toolkit.cli import main
 
 # A shell that runs the tests in the background leaves the signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-fit = stages.fit
+fit = stages.fit_network
 def interrupted_fit(*arguments, progress, **options):
     def report(stage, done, total):
         if done == int(os.environ["STEP"]):
             os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
         progress(stage, done, total)
     return fit(*arguments, progress=report, **options)
-stages.fit = interrupted_fit
+stages.fit_network = interrupted_fit
 main()
 """
 

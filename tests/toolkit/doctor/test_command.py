@@ -147,7 +147,7 @@ def test_the_page_is_whole_by_itself(doctor, write_folder, tmp_path):
     assert "https:" not in text
     assert all(link.removeprefix("#") in page.ids for link in page.links)
     assert page.tags.count("article") == len(doctor(root, "--json").json()["findings"])
-    # Of 30 blank pictures, 24 are shown, and the rest counted.
+    # Of 30 blank images, 24 are shown, and the rest counted.
     blank = text.split("· blank")[1].split("</article>")[0]
     shown = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', blank)
     assert len(shown) == 24

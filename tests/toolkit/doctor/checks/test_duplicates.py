@@ -1,4 +1,4 @@
-"""Copies of real pictures are found whatever was done to them; pictures that only look alike are not called copies."""
+"""Copies of real images are found whatever was done to them; images that only look alike are not called copies."""
 
 import gc
 import weakref
@@ -116,7 +116,7 @@ def test_changed_copies_of_test_images_in_training_are_leakage(tmp_path: Path, n
     wanted = {path.relative_to(folder).as_posix() for path in copied}
     named = set(found["leakage"].items)
     assert named <= wanted
-    # A tenth is about where copies end and other pictures of the same thing begin.
+    # A tenth is about where copies end and other images of the same thing begin.
     assert len(wanted - named) <= (1 if name == "cropped by a tenth" else 0)
     assert found["leakage"].severity == "problem"
     assert found["leakage"].evidence["kinds"] == {kind: len(named)}
@@ -139,12 +139,12 @@ def test_the_same_file_is_found_even_without_any_detail(tmp_path: Path):
     assert found["leakage"].severity == "problem"
 
 
-def test_pictures_that_only_look_alike_are_no_copies(tmp_path: Path):
+def test_images_that_only_look_alike_are_no_copies(tmp_path: Path):
     generator = np.random.default_rng(0)
     folder = write_tiles(tmp_path)
     base = tiles()["coffee"][1]
     spotted, tinted = base.copy(), base.copy()
-    # A defect, as inspection pictures have it.
+    # A defect, as inspection images have it.
     cv2.circle(spotted, (70, 50), 14, (20, 40, 200), -1)
     tinted[..., 2] = np.clip(tinted[..., 2].astype(int) + 60, 0, 255)
     disc = np.full((TILE, TILE, 3), 128, np.uint8)
@@ -159,7 +159,7 @@ def test_pictures_that_only_look_alike_are_no_copies(tmp_path: Path):
     assert examine(folder) == {}
 
 
-def test_pictures_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path):
+def test_images_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path):
     folder = write_tiles(tmp_path)
     moved = tiles(shift=4)
     for name in ("brick", "coffee"):
@@ -174,7 +174,7 @@ def test_pictures_that_overlap_are_said_to_and_not_called_copies(tmp_path: Path)
     assert found["duplicates overlapping"].severity == "warning"
 
 
-def test_a_crop_that_two_overlapping_pictures_hold_comes_from_where_it_is_in_the_middle(tmp_path: Path):
+def test_a_crop_that_two_overlapping_images_hold_comes_from_where_it_is_in_the_middle(tmp_path: Path):
     folder = write_tiles(tmp_path)
     encode(folder / "test" / "texture" / "moved.png", tiles(shift=2)["brick"][1])
     encode(folder / "train" / "texture" / "copy.png", crop(0.06, 0.5, 0.5)(tiles()["brick"][1]))
@@ -197,7 +197,7 @@ def test_copies_under_two_classes_are_a_matter_of_labels(tmp_path: Path):
     assert set(finding.details) == {"labelled photo", "labelled texture"}
 
 
-def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(tmp_path: Path):
+def test_repeated_images_matter_more_where_a_random_split_will_separate_them(tmp_path: Path):
     folder = write_tiles(tmp_path)
     encode(folder / "train" / "texture" / "again.jpg", tiles()["gravel"][0], 80)
     (noted,) = find_repeated(facts(folder))
@@ -217,7 +217,7 @@ def test_repeated_pictures_matter_more_where_a_random_split_will_separate_them(t
     assert find_leakage(known) == find_contradictions(known) == find_overlapping(known) == []
 
 
-def test_a_frame_that_all_pictures_share_neither_hides_copies_nor_makes_any(tmp_path: Path):
+def test_a_frame_that_all_images_share_neither_hides_copies_nor_makes_any(tmp_path: Path):
     folder = write_tiles(tmp_path)
     leaked = min((folder / "test").rglob("coffee*.png"))
     encode(folder / "train" / "photo" / "copy.jpg", cv2.imread(str(leaked)), 70)
@@ -252,7 +252,7 @@ def test_copies_are_looked_for_once(tmp_path: Path):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_no_pictures_have_no_copies(tmp_path: Path, count: int):
+def test_no_images_have_no_copies(tmp_path: Path, count: int):
     encode(tmp_path / "a" / "0.png", tiles()["coffee"][0])
     known = facts(tmp_path).data
     assert isinstance(known, DataFacts)
@@ -285,7 +285,7 @@ def test_match_says_where_a_crop_lies(share: float, x: float, y: float, orientat
     part = crop(share, x, y)(whole)
     side = part.shape[0] / 320
     where = np.array([round((320 - part.shape[1]) * x), round((320 - part.shape[0]) * y)]) / 320
-    # `match` orients the inner picture: undo that beforehand.
+    # `match` orients the inner image: undo that beforehand.
     undone = next(
         turned
         for turned in (np.asarray(oriented(part, number)) for number in range(ORIENTATIONS))

@@ -35,7 +35,7 @@ def test_a_clean_folder_has_nothing_but_what_was_not_looked_at(write_folder, gat
     assert summary(findings, "it") == "Nothing wrong was found in it."
 
 
-def test_odd_pictures_are_told_from_the_others(write_folder, gather, crop):
+def test_odd_images_are_told_from_the_others(write_folder, gather, crop):
     root = write_folder({"cat": 60, "dog": 60})
     change(root / "cat/0001.jpg", lambda image: image * 0 + 90)
     change(root / "cat/0002.jpg", lambda image: cv2.GaussianBlur(image, (0, 0), 9))
@@ -60,14 +60,14 @@ def test_odd_pictures_are_told_from_the_others(write_folder, gather, crop):
     assert "2 of 120 pictures have" in found["odd-size"].title
 
 
-def test_what_all_pictures_are_like_is_not_odd(write_folder, gather):
+def test_what_all_images_are_like_is_not_odd(write_folder, gather):
     root = write_folder({"cat": 20, "dog": 20})
     for path in root.rglob("*.jpg"):
         change(path, lambda image: cv2.GaussianBlur(image.mean(axis=2), (0, 0), 6) * 0.2 + 235)
     assert not {"blurred", "exposure", "grey", "odd-size"} & set(by_cause(gather(root)))
 
 
-def test_many_odd_pictures_are_a_warning(write_folder, gather):
+def test_many_odd_images_are_a_warning(write_folder, gather):
     root = write_folder({"cat": 30, "dog": 30})
     for number in range(9):
         change(root / f"cat/{number:04d}.jpg", lambda image: image.mean(axis=2))

@@ -24,7 +24,7 @@ def facts(
     digests: list[str] | None = None,
     seed: int = 0,
 ) -> Facts:
-    """A data set whose pictures are noise: no copies but those of the same digest."""
+    """A data set whose images are noise: no copies but those of the same digest."""
     count = len(labels)
     table = ImageTable(
         paths=tuple(f"{label}/{number}.png" for number, label in enumerate(labels)),
@@ -126,7 +126,7 @@ def test_only_the_images_with_features_are_judged():
 def test_a_copy_does_not_vouch_for_a_wrong_label():
     generator = np.random.default_rng(0)
     vectors, labels = clusters(generator, [100, 100], spread=5.0)
-    # One mislabelled picture, six times, with features of its own: seen in training, any of them gives the others away.
+    # One mislabelled image, six times, with features of its own: seen in training, any of them gives the others away.
     vectors[:6] = vectors[0] + 8.0 * np.eye(40)[-1]
     labels[:6] = 1
     digests = ["same" if number < 6 else str(number) for number in range(200)]

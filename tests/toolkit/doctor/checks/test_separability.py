@@ -22,10 +22,10 @@ def two_groups(generator: np.random.Generator, count: int, moved: float) -> tupl
 
 
 def test_groups_that_differ_are_told_apart_and_those_that_do_not_are_not(generator):
-    told = measure_separability(*two_groups(generator, 400, 3.0))
-    assert told.auc > 0.95
-    assert told.accuracy > 0.85
-    assert told.z > 8
+    separability = measure_separability(*two_groups(generator, 400, 3.0))
+    assert separability.auc > 0.95
+    assert separability.accuracy > 0.85
+    assert separability.z > 8
     for _ in range(5):
         assert abs(measure_separability(*two_groups(generator, 400, 0.0)).z) < 5
 
@@ -34,9 +34,9 @@ def test_a_yes_or_no_feature_is_worth_what_it_says(generator):
     # Seven of ten inside the group have it, three of ten outside: right for 70 %.
     group = np.arange(600) % 3 == 0
     has = np.where(group, generator.random(600) < 0.7, generator.random(600) < 0.3)
-    told = measure_separability(np.stack([has, ~has], axis=1).astype(float), group)
-    assert told.auc == pytest.approx(0.5 + ((has[group].mean() - has[~group].mean()) / 2), abs=0.04)
-    assert told.z > 4.5
+    separability = measure_separability(np.stack([has, ~has], axis=1).astype(float), group)
+    assert separability.auc == pytest.approx(0.5 + ((has[group].mean() - has[~group].mean()) / 2), abs=0.04)
+    assert separability.z > 4.5
 
 
 def test_another_mix_of_classes_is_no_difference(generator):
@@ -49,7 +49,7 @@ def test_another_mix_of_classes_is_no_difference(generator):
 
 
 def test_scores_are_held_out(generator):
-    # With as many features as pictures anything can be learned by heart.
+    # With as many features as images anything can be learned by heart.
     design, target = generator.normal(size=(150, 140)), generator.normal(size=(150, 1))
     scores = held_out_scores(design, target)
     assert abs(np.corrcoef(scores[:, 0], target[:, 0])[0, 1]) < 0.4
@@ -69,7 +69,7 @@ def test_bins_keep_what_is_common_and_what_is_missing_apart():
     assert len({kinds[0], kinds[10], kinds[12], kinds[13]}) == 4
 
 
-def test_a_head_loses_on_another_part_only_what_differs(generator):
+def test_a_head_loses_on_another_split_only_what_differs(generator):
     centres = generator.normal(size=(3, 30)) * 2
 
     def part(count: int, moved: float) -> tuple[np.ndarray, np.ndarray]:

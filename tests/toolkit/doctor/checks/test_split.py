@@ -80,7 +80,7 @@ def clean(tmp_path_factory) -> DataFacts:
     return facts_of(write(tmp_path_factory.mktemp("clean"), np.random.default_rng(0)))
 
 
-def test_clean_parts_have_no_problem(clean):
+def test_clean_splits_have_no_problem(clean):
     findings = [f for check in (*SPLIT_CHECKS, *shortcuts.CHECKS) for f in check.find(Facts(data=clean))]
     assert [f for f in findings if f.severity == "problem"] == []
     assert not [
@@ -109,7 +109,7 @@ def test_clean_parts_have_no_problem(clean):
 def test_the_property_that_differs_is_named(tmp_path, generator, name, change):
     data = facts_of(write(tmp_path, generator, test=change))
     (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
-    # A weaker blue is not much in a picture that has little of it.
+    # A weaker blue is not much in an image that has little of it.
     assert finding.severity == "problem" or (name, finding.severity) == ("colour", "warning")
     assert finding.evidence["property"] == name
     assert finding.evidence["part"] == "test"
@@ -175,7 +175,7 @@ def test_a_format_for_each_class_is_a_shortcut(tmp_path, generator):
     assert finding.evidence["accuracy"] == 1.0
 
 
-def test_a_format_for_one_part_is_worth_a_warning(tmp_path, generator):
+def test_a_format_for_one_split_is_worth_a_warning(tmp_path, generator):
     data = facts_of(write(tmp_path, generator, suffix=lambda part, _label: ".png" if part == "test" else ".jpg"))
     (finding,) = found_by(SPLIT_CHECKS, data, "split-shift")
     assert (finding.evidence["property"], finding.severity) == ("format", "warning")
@@ -192,7 +192,7 @@ def spread_vectors(data: DataFacts, generator: np.random.Generator) -> np.ndarra
 
 
 @pytest.mark.parametrize("part", ["test", "train"])
-def test_a_kind_that_one_part_alone_has_is_found(clean, generator, part):
+def test_a_kind_that_one_split_alone_has_is_found(clean, generator, part):
     vectors = spread_vectors(clean, generator)
     rows = clean.images.rows_of(part)
     chosen = generator.permutation(rows[clean.images.labels[rows] == 1])[:6]
@@ -204,7 +204,7 @@ def test_a_kind_that_one_part_alone_has_is_found(clean, generator, part):
     assert (finding.evidence["part"], finding.evidence["class"]) == (part, "coffee")
 
 
-def test_a_kind_that_both_parts_have_is_not_hidden(clean, generator):
+def test_a_kind_that_both_splits_have_is_not_hidden(clean, generator):
     vectors = spread_vectors(clean, generator)
     centre = generator.normal(size=40) * 4
     for part, count in (("train", 12), ("test", 8)):
@@ -214,13 +214,13 @@ def test_a_kind_that_both_parts_have_is_not_hidden(clean, generator):
     assert found_by(hidden_class.CHECKS, with_features(clean, vectors), "hidden-class") == []
 
 
-def test_nothing_is_hidden_in_clean_parts_even_if_one_is_farther_away_as_a_whole(clean, generator):
+def test_nothing_is_hidden_in_clean_splits_even_if_one_is_farther_away_as_a_whole(clean, generator):
     found = 0
     for trial in range(12):
         vectors = spread_vectors(clean, generator)
         vectors[clean.images.rows_of("test"), :5] += 3.0 * (trial % 2)
         found += len(found_by(hidden_class.CHECKS, with_features(clean, vectors), "hidden-class"))
-    # So few pictures have one by chance about once in a hundred times.
+    # So few images have one by chance about once in a hundred times.
     assert found <= 1
 
 
@@ -242,7 +242,7 @@ def test_what_features_alone_tell_apart_matters_only_where_a_head_suffers(clean,
     assert finding.evidence["head_accuracy_train"] > finding.evidence["head_accuracy_part"] + 0.2
 
 
-def test_a_class_that_one_part_lacks_is_a_problem(tmp_path, generator):
+def test_a_class_that_one_split_lacks_is_a_problem(tmp_path, generator):
     root = write(tmp_path, generator)
     for path in (root / "train" / "coffee").iterdir():
         path.unlink()
@@ -251,7 +251,7 @@ def test_a_class_that_one_part_lacks_is_a_problem(tmp_path, generator):
     assert "'coffee'" in findings[0].title
 
 
-def test_data_without_parts_is_asked_for_shortcuts_alone(tmp_path, generator):
+def test_data_without_splits_is_asked_for_shortcuts_alone(tmp_path, generator):
     for label in ("astronaut", "coffee"):
         (tmp_path / label).mkdir()
         for number, crop in enumerate(crops(label, 30, generator)):
@@ -265,7 +265,7 @@ def test_nothing_is_asked_of_nothing():
     assert [f for check in (*SPLIT_CHECKS, *shortcuts.CHECKS) for f in check.find(Facts())] == []
 
 
-def test_how_much_a_test_part_can_tell_goes_by_its_size(clean):
+def test_how_much_a_test_split_can_tell_goes_by_its_size(clean):
     (finding,) = found_by(SPLIT_CHECKS, clean, "too-few")
     assert (finding.severity, finding.evidence["images"], finding.evidence["accuracy_is"]) == ("warning", 60, "assumed")
     for images, severity in ((12, "problem"), (2000, "note")):

@@ -16,7 +16,7 @@ from edgeclf.toolkit.doctor.gather.properties import PROPERTIES
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache, scan_images
 
 
-def test_every_picture_has_a_row(write_folder, gather):
+def test_every_image_has_a_row(write_folder, gather):
     root = write_folder({"train/cat": 5, "train/dog": 4, "test/cat": 3, "test/dog": 2})
     data = gather(root).data
     images = data.images
@@ -138,7 +138,7 @@ def test_samples_follow_the_seed_and_the_shares(rng):
         assert (labels[first] == label).mean() == pytest.approx((labels == label).mean(), abs=0.01)
 
 
-def test_pictures_seen_before_are_not_measured_again(write_folder, monkeypatch):
+def test_images_seen_before_are_not_measured_again(write_folder, monkeypatch):
     root = write_folder({"cat": 5, "dog": 5})
     scan_cache = ScanCache()
     paths = sorted(root.rglob("*.jpg"))
@@ -149,7 +149,7 @@ def test_pictures_seen_before_are_not_measured_again(write_folder, monkeypatch):
     assert all(np.array_equal(first.properties[k], second.properties[k], equal_nan=True) for k in PROPERTIES)
 
 
-def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
+def test_thousands_of_images_take_bounded_memory(tmp_path, rng):
     import resource
 
     tile = rng.integers(0, 256, (300, 300, 3), np.uint8)
@@ -168,14 +168,14 @@ def test_thousands_of_pictures_take_bounded_memory(tmp_path, rng):
     assert grown_mb < 40
 
 
-def test_features_are_those_of_the_pictures(write_folder, tmp_path):
+def test_features_are_those_of_the_images(write_folder, tmp_path):
     root = write_folder({"cat": 4, "dog": 4})
     scan_cache = ScanCache()
     data = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache"), scan_cache=scan_cache, progress=no_progress)
     assert isinstance(Facts(data), Facts)
     assert data.features.vectors.shape == (8, 1280)
     assert data.features.rows.tolist() == list(range(8))
-    # One picture more: the others' vectors come from memory, in the right places.
+    # One image more: the others' vectors come from memory, in the right places.
     cv2.imwrite(str(root / "cat/0001b.jpg"), cv2.imread(str(root / "cat/0001.jpg"))[::-1])
     more = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache2"), scan_cache=scan_cache, progress=no_progress)
     alone = gather_data(root, cache_folder=CacheFolder(tmp_path / "cache3"), progress=no_progress)
@@ -184,7 +184,7 @@ def test_features_are_those_of_the_pictures(write_folder, tmp_path):
     assert np.array_equal(np.delete(more.features.vectors, 2, axis=0), data.features.vectors)
 
 
-def test_fewer_pictures_are_shown_than_looked_at(write_folder, tmp_path):
+def test_fewer_images_are_shown_than_looked_at(write_folder, tmp_path):
     root = write_folder({"cat": 6, "dog": 6})
     data = gather_data(root, max_features=4, cache_folder=CacheFolder(tmp_path / "cache"), progress=no_progress)
     assert len(data.images) == 12

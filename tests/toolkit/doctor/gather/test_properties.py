@@ -57,7 +57,7 @@ def test_a_frame_is_measured_in_a_jpeg_as_well(image):
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 40), (15, 15), (24, 17)])
-def test_tiny_pictures_have_what_can_be_measured(size_hw):
+def test_tiny_images_have_what_can_be_measured(size_hw):
     found = measured(np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8))
     assert found["width"] == size_hw[1]
     assert set(found) == set(PROPERTIES)

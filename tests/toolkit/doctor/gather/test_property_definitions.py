@@ -48,7 +48,7 @@ def test_noise_alone_reaches_the_highest_frequencies(rng):
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 60), (60, 1), (2, 3), (15, 16), (16, 15)])
-def test_tiny_pictures_have_properties_too(rng, size_hw):
+def test_tiny_images_have_properties_too(rng, size_hw):
     for image in (rng.integers(0, 256, (*size_hw, 3), np.uint8), np.full((*size_hw, 3), 77, np.uint8)):
         found = measured(image)
         assert np.isnan(found["high_frequency"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session._onnxruntime import OrtSession
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
 _BATCH = 4
@@ -113,7 +113,7 @@ def _other_axes(values: FloatArray) -> tuple[int, ...]:
     return tuple(axis for axis in range(values.ndim) if axis != channel)
 
 
-def session_with_outputs(graph: FloatGraph, names: list[str]) -> Any:  # noqa: ANN401 - onnxruntime carries no types
+def session_with_outputs(graph: FloatGraph, names: list[str]) -> OrtSession:
     """An onnxruntime session of a graph that gives the values of these names, float32, in their order."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)

@@ -1,17 +1,15 @@
 """Batch normalisation for the time of training: between the layers of a network that has none, folded into them at the end."""
 
-from typing import Any
-
 import numpy as np
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasLayer, KerasModel, KerasTensor, import_tensorflow
 from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 
 _LAST = "logits"
 
 
-def with_batch_norm(network: Any) -> Any:  # noqa: ANN401 - keras carries no types
+def with_batch_norm(network: KerasModel) -> KerasModel:
     """A new network, batch normalisation between each convolution or dense layer and its activation function.
 
     Training is quicker and generalises better with it (Ioffe & Szegedy 2015, "Batch Normalization"), and once trained it
@@ -27,13 +25,13 @@ def with_batch_norm(network: Any) -> Any:  # noqa: ANN401 - keras carries no typ
     import_tensorflow()
     from keras import layers, models
 
-    def clone(layer: Any) -> Any:  # noqa: ANN401
+    def clone(layer: KerasLayer) -> KerasLayer:
         options = layer.get_config()
         if _is_normalised(layer):
             options |= {"activation": None, "use_bias": False}
         return type(layer).from_config(options)
 
-    def call(layer: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def call(layer: KerasLayer, *arguments: object, **options: object) -> KerasTensor:
         x = layer(*arguments, **options)
         if not _is_normalised(layer):
             return x
@@ -43,7 +41,7 @@ def with_batch_norm(network: Any) -> Any:  # noqa: ANN401 - keras carries no typ
     return models.clone_model(network, clone_function=clone, call_function=call)
 
 
-def fold_batch_norm(trained: Any, network: Any) -> None:  # noqa: ANN401
+def fold_batch_norm(trained: KerasModel, network: KerasModel) -> None:
     """Gives a network, in place, the weights with which it computes what the other one computes in inference mode.
 
     Args:
@@ -63,11 +61,11 @@ def fold_batch_norm(trained: Any, network: Any) -> None:  # noqa: ANN401
         layer.set_weights([values.astype(np.float32) for values in folded])
 
 
-def _is_normalised(layer: Any) -> bool:  # noqa: ANN401
+def _is_normalised(layer: KerasLayer) -> bool:
     from keras import layers
 
     return isinstance(layer, layers.Conv2D | layers.Dense) and layer.name != _LAST
 
 
-def _norm_of(layer: Any) -> str:  # noqa: ANN401
+def _norm_of(layer: KerasLayer) -> str:
     return f"{layer.name}_bn"

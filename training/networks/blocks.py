@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+
+from edgeclf.export.keras_backend import KerasLayer, KerasModel, KerasTensor
 
 # A segment with a kernel is written as one letter, and these rows of letters are one block: a pointwise convolution
 # that widens, a depthwise one, perhaps a gate (squeeze-and-excitation), and a pointwise one that narrows.
@@ -10,7 +11,7 @@ _POINTWISE, _DEPTHWISE, _GATE, _OTHER = "P", "D", "G", "X"
 _BLOCK = re.compile(f"{_POINTWISE}?{_DEPTHWISE}{_GATE}?{_POINTWISE}|.")
 
 
-def backbone_blocks(model: Any) -> tuple[tuple[Any, ...], ...]:  # noqa: ANN401 - keras carries no types
+def backbone_blocks(model: KerasModel) -> tuple[tuple[KerasLayer, ...], ...]:
     """Cuts a network into blocks from input to output.
 
     A cut lies behind a layer that every path from input to output passes, so whatever branches and joins again - a
@@ -24,7 +25,7 @@ def backbone_blocks(model: Any) -> tuple[tuple[Any, ...], ...]:  # noqa: ANN401 
     Returns:
         All layers of the model, each once, in order. Every block has a kernel, unless the whole model has none.
     """
-    groups: list[list[Any]] = []
+    groups: list[list[KerasLayer]] = []
     letters = ""
     for segment in _segments(model.operations):
         letter = _letter(segment)
@@ -41,7 +42,7 @@ def backbone_blocks(model: Any) -> tuple[tuple[Any, ...], ...]:  # noqa: ANN401 
     return tuple(blocks)
 
 
-def _segments(operations: Sequence[Any]) -> list[list[Any]]:
+def _segments(operations: Sequence[KerasLayer]) -> list[list[KerasLayer]]:
     """Operations in topological order, cut behind each that no connection leads past."""
     position = {id(tensor): index for index, item in enumerate(operations) for tensor in _as_list(item.output)}
     # For each operation, the last one that uses what it gives.
@@ -51,7 +52,7 @@ def _segments(operations: Sequence[Any]) -> list[list[Any]]:
         for tensor in _as_list(operation.input):
             source = position[id(tensor)]
             last_use[source] = max(last_use[source], index)
-    segments: list[list[Any]] = [[]]
+    segments: list[list[KerasLayer]] = [[]]
     reach = 0
     for index, operation in enumerate(operations):
         segments[-1].append(operation)
@@ -61,7 +62,7 @@ def _segments(operations: Sequence[Any]) -> list[list[Any]]:
     return [segment for segment in segments if segment]
 
 
-def _letter(segment: Sequence[Any]) -> str:
+def _letter(segment: Sequence[KerasLayer]) -> str:
     """What kind of block a segment belongs to; empty where it has no kernel."""
     from keras import layers
 
@@ -78,5 +79,5 @@ def _letter(segment: Sequence[Any]) -> str:
     return _OTHER
 
 
-def _as_list(tensors: Any) -> list[Any]:  # noqa: ANN401
+def _as_list(tensors: KerasTensor) -> list[KerasTensor]:
     return list(tensors) if isinstance(tensors, list | tuple) else [tensors]

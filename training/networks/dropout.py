@@ -1,11 +1,9 @@
 """The dropout of a network, as the recipe that trains it wants it."""
 
-from typing import Any
-
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 
 
-def scale_dropout(network: Any, scale: float) -> None:  # noqa: ANN401 - keras carries no types
+def scale_dropout(network: KerasModel, scale: float) -> None:
     """Multiplies the rate of every dropout layer (Srivastava et al. 2014) of a new network, in place.
 
     Args:

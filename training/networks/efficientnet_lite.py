@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.training.networks.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
 from edgeclf.training.networks.lite_weights import (
     fill_from_torch,
@@ -68,7 +68,7 @@ _STAGES = (
 )
 
 
-def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> Any:  # noqa: ANN401 - keras carries no types
+def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> KerasModel:
     """Builds an EfficientNet-Lite up to its pooled features.
 
     Args:
@@ -122,7 +122,7 @@ def _is_keras(path: Path) -> bool:
     return is_hdf5(path) or path.suffix in SUFFIXES
 
 
-def build_lite_classifier(name: str, size_hw: tuple[int, int]) -> Any:  # noqa: ANN401
+def build_lite_classifier(name: str, size_hw: tuple[int, int]) -> KerasModel:
     """Builds an EfficientNet-Lite with the 1000-class head it was trained with, to check the weights.
 
     Args:
@@ -217,7 +217,7 @@ def weight_shapes(name: str) -> dict[str, list[tuple[int, ...]]]:
     return shapes
 
 
-def _build_graph(name: str, size_hw: Size) -> Any:  # noqa: ANN401
+def _build_graph(name: str, size_hw: Size) -> KerasModel:
     import_tensorflow()
     from keras import Input, Model, layers
 

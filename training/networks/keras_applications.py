@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasLayer, KerasModel, import_tensorflow
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.training.networks.keras_weights import load_keras_weights
@@ -118,7 +118,7 @@ def _size_refusing(function: Callable[..., Any], before: str, otherwise: int, **
     return otherwise
 
 
-def build_application(name: str, size_hw: Size, weights: str | Path) -> Any:  # noqa: ANN401 - keras carries no types
+def build_application(name: str, size_hw: Size, weights: str | Path) -> KerasModel:
     """Builds a network of `keras.applications` up to its pooled features.
 
     Args:
@@ -211,7 +211,7 @@ def find_normalisation(application: Application) -> Normalisation:
     return Normalisation(scale, offset, is_reversed)
 
 
-def _download(application: Application, options: dict[str, Any]) -> Any:  # noqa: ANN401
+def _download(application: Application, options: dict[str, Any]) -> KerasModel:
     from keras import config
 
     was_interactive = config.is_interactive_logging_enabled()
@@ -234,7 +234,7 @@ def _download(application: Application, options: dict[str, Any]) -> Any:  # noqa
             config.enable_interactive_logging()
 
 
-def _reverse_input_channels(model: Any) -> None:  # noqa: ANN401
+def _reverse_input_channels(model: KerasModel) -> None:
     """Lets a network trained on B, G, R take R, G, B: its first convolution is turned instead of every image."""
     first = next(layer for layer in model.layers if layer.weights)
     kernel, *rest = first.get_weights()
@@ -243,7 +243,7 @@ def _reverse_input_channels(model: Any) -> None:  # noqa: ANN401
     first.set_weights([kernel[:, :, ::-1, :], *rest])
 
 
-def _with_fixed_normalisation(model: Any, *, from_file: bool) -> Any:  # noqa: ANN401
+def _with_fixed_normalisation(model: KerasModel, *, from_file: bool) -> KerasModel:
     """The network with a normalisation that is among its weights turned into constants.
 
     Keras's Normalization layer works with copies of its weights that `set_weights` leaves as they were.
@@ -255,7 +255,7 @@ def _with_fixed_normalisation(model: Any, *, from_file: bool) -> Any:  # noqa: A
     """
     from keras import layers, models
 
-    def replace(layer: Any) -> Any:  # noqa: ANN401
+    def replace(layer: KerasLayer) -> KerasLayer:
         if not isinstance(layer, layers.Normalization) or not layer.weights:
             return type(layer).from_config(layer.get_config())
         values = {variable.name: np.float64(variable.numpy()) for variable in layer.weights}
@@ -275,7 +275,7 @@ def _with_fixed_normalisation(model: Any, *, from_file: bool) -> Any:  # noqa: A
     return fixed
 
 
-def _name_by_position(model: Any) -> None:  # noqa: ANN401
+def _name_by_position(model: KerasModel) -> None:
     """Renames layers that Keras named by counting all it ever built in this process, so that each build is the same."""
     counts: Counter[str] = Counter()
     for layer in model.layers:

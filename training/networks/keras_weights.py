@@ -2,10 +2,10 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import InputError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -30,7 +30,7 @@ def is_hdf5(path: Path) -> bool:
         raise _weights_error(path, got) from error
 
 
-def load_keras_weights(model: Any, path: Path) -> None:  # noqa: ANN401 - keras carries no types
+def load_keras_weights(model: KerasModel, path: Path) -> None:
     """Fills a network with weights from a file, in place.
 
     Args:

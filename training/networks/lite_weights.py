@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.arrays import AnyArray, FloatArray
 from edgeclf.runtime.errors import InputError, MissingPackageError
 from edgeclf.training.networks.weights import LayerWeights
@@ -52,7 +52,7 @@ def reinstall(name: str) -> str:
 
 
 def fill_from_torch(
-    model: Any,  # noqa: ANN401 - keras carries no types
+    model: KerasModel,
     arrays: Mapping[str, AnyArray],
     path: Path,
     *,

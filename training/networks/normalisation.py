@@ -1,13 +1,13 @@
 """Batch normalisation in networks that are trained from random weights on little data."""
 
-from typing import Any
+from edgeclf.export.keras_backend import KerasModel
 
 # Networks made for ImageNet average the statistics over a hundred or a thousand steps (momentum 0.99 to 0.999), where an
 # epoch has thousands. In one of eighty steps they lag behind, and what was learnt in training is not there in inference.
 BN_MOMENTUM = 0.9
 
 
-def follow_statistics(network: Any) -> None:  # noqa: ANN401 - keras carries no types
+def follow_statistics(network: KerasModel) -> None:
     """Lets the statistics of a network's batch normalisation follow its weights within a short epoch, in place."""
     from keras import layers
 

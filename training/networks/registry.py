@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import FitMode
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone, read_lite_weights
@@ -24,6 +24,9 @@ from edgeclf.training.networks.small_cnn import build_small_cnn
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size, WriteBackbone
 from edgeclf.training.options import Recipe
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN
+
+if TYPE_CHECKING:
+    from edgeclf.export._onnx import onnx
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Architecture:
     dropout: bool = False
     takes_batch_norm: bool = False
     any_size: bool = True
-    build_backbone: Callable[[Size, str | Path], Any] | None = None
-    build: Callable[[Size, int], Any] | None = None
+    build_backbone: Callable[[Size, str | Path], KerasModel] | None = None
+    build: Callable[[Size, int], KerasModel] | None = None
     read_weights: Callable[[str | Path], LayerWeights | None] | None = None
     write_backbone: WriteBackbone | None = None
     check_available: Callable[[str | Path], object] = lambda _: None
@@ -81,7 +84,7 @@ class Architecture:
         """Options that suit it with these weights: from random ones all of it is trained, and its head's do not do."""
         return FROM_SCRATCH if self.pretrained and weights == RANDOM else self.recipe
 
-    def build_network(self, size_hw: Size, classes: int, weights: str | Path) -> Any:  # noqa: ANN401 - keras carries no types
+    def build_network(self, size_hw: Size, classes: int, weights: str | Path) -> KerasModel:
         """All of the network, to be trained as a whole.
 
         Args:
@@ -141,7 +144,7 @@ def _keras_architecture(name: str) -> Architecture:
     )
 
 
-def build_head(features: int, classes: int) -> Any:  # noqa: ANN401
+def build_head(features: int, classes: int) -> KerasModel:
     """The trained part behind a frozen backbone: (None, features) float32 to (None, classes) probabilities."""
     import_tensorflow()
     from keras import Input, Model, layers
@@ -152,7 +155,7 @@ def build_head(features: int, classes: int) -> Any:  # noqa: ANN401
     return Model(inputs, layers.Softmax(name="probabilities")(x), name="head")
 
 
-def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
+def assemble(backbone: KerasModel, head: KerasModel) -> KerasModel:
     """One flat model from a backbone, whose weights it shares, and a copy of the head trained on its features."""
     from keras import Model
 
@@ -169,7 +172,7 @@ def assemble(backbone: Any, head: Any) -> Any:  # noqa: ANN401
 _LITE_MIN_SIZE = 32
 
 
-def _write_lite(name: str, size_hw: tuple[int, int], weights: LayerWeights) -> Any:  # noqa: ANN401
+def _write_lite(name: str, size_hw: tuple[int, int], weights: LayerWeights) -> "onnx.ModelProto":
     # Imports the onnx package, which only training needs.
     from edgeclf.training.networks.lite_onnx import lite_backbone_onnx
 

@@ -1,13 +1,11 @@
 """The image-classification network of MLPerf Tiny (Banbury et al. 2021, arXiv 2106.07597): a ResNet of eight layers."""
 
-from typing import Any
-
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, KerasTensor, import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 from edgeclf.training.networks.weights import Size
 
 
-def build_resnet8(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
+def build_resnet8(size_hw: Size, classes: int) -> KerasModel:
     """A 3 x 3 convolution, three residual stages of 16, 32 and 64 filters: 78,666 parameters at ten classes.
 
     Args:
@@ -38,7 +36,7 @@ def build_resnet8(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras c
     return Model(image, layers.Softmax(name="probabilities")(x), name="resnet8")
 
 
-def _conv_norm(x: Any, name: str, filters: int, kernel: int, strides: int, *, relu: bool) -> Any:  # noqa: ANN401
+def _conv_norm(x: KerasTensor, name: str, filters: int, kernel: int, strides: int, *, relu: bool) -> KerasTensor:
     from keras import layers
 
     x = layers.Conv2D(

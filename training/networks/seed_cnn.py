@@ -1,12 +1,10 @@
 """The network this project began with: a plain CNN from scratch."""
 
-from typing import Any
-
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.training.networks.weights import Size
 
 
-def build_seed_cnn(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
+def build_seed_cnn(size_hw: Size, classes: int) -> KerasModel:
     """Five stages of convolution, pooling and dropout, then two dense layers: 273,330 parameters at 120 px, 2 classes."""
     import_tensorflow()
     from keras import Input, Model, layers

@@ -1,13 +1,11 @@
 """A network to train from scratch on few photographs: no more parameters than seed-cnn, two fifths of the work."""
 
-from typing import Any
-
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, KerasTensor, import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
 from edgeclf.training.networks.weights import Size
 
 
-def build_small_cnn(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras carries no types
+def build_small_cnn(size_hw: Size, classes: int) -> KerasModel:
     """Plain 3 x 3 convolutions with batch normalisation and ReLU, two of the stages with a shortcut.
 
     256,050 parameters at two classes, whatever the size; 52 million multiplications at 120 px. Every layer is one that
@@ -39,7 +37,7 @@ def build_small_cnn(size_hw: Size, classes: int) -> Any:  # noqa: ANN401 - keras
     return Model(image, layers.Softmax(name="probabilities")(x), name="small_cnn")
 
 
-def _conv(x: Any, name: str, filters: int, *, strides: int = 1, relu: bool = True) -> Any:  # noqa: ANN401
+def _conv(x: KerasTensor, name: str, filters: int, *, strides: int = 1, relu: bool = True) -> KerasTensor:
     from keras import layers
 
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(x)

@@ -109,7 +109,7 @@ def fake_quantized(
     rounded = {name: FakeQuantizedValue(one, f"{name}_u8") for name, one in params.items()}
     folded = set(norms.values())
 
-    def call(operation: KerasLayer, *arguments: Any, **options: Any) -> KerasTensor:  # noqa: ANN401 - whatever it takes
+    def call(operation: KerasLayer, *arguments: object, **options: object) -> KerasTensor:
         if operation.name in folded:
             (x,) = arguments
         else:

@@ -107,28 +107,15 @@ def export_classifier(
         held_out = {split: part.sample(options.max_held_out_images) for split, part in held_out.items()}
     with tempfile.TemporaryDirectory(prefix="edgeclf-export-") as folder:
         gate = Gate(classifier, held_out, options.precision, Path(folder), progress)
-        progress("convert", 0, 1)
-        model = onnx_from_keras(classifier.model)
-        progress("convert", 1, 1)
-        float_spec = classifier.spec.with_changes(precision="fp32", quantization=None)
-        fp32 = gate.judge(model, float_spec, FP32_LIMITS)
-        judged, found = [fp32], _NO_RECIPES
-        if options.precision == "int8" and not fp32.candidate.failures:
-            found = _search_recipe(
-                classifier, fp32, images.sample_training(options.max_calibration_images),
-                gate=gate, options=options, cache_folder=cache_folder, progress=progress,
-            )  # fmt: skip
-            judged.append(_judge_best(found.trials[0], fp32, gate, options))
-        if options.precision == "fp16" and not fp32.candidate.failures:
-            half = convert_fp16(fp32.model, options.keep_float)
-            spec = fp32.spec.with_changes(precision="fp16", quantization=half.record)
-            judged.append(gate.judge(half.model, spec, options.limits))
+        judged, found = _judge_precisions(
+            classifier, images, gate=gate, options=options, cache_folder=cache_folder, progress=progress
+        )
         candidates = [item.candidate for item in judged]
         recipes = [_as_candidate(trial) for trial in found.trials]
         written = not candidates[-1].failures
         if written:
             candidates = _time_candidates(judged, progress)
-            recipes = _time_recipes(found.trials, candidates, fp32, progress)
+            recipes = _time_recipes(found.trials, candidates, judged[0], progress)
             limits = FP32_LIMITS if options.precision == "fp32" else options.limits
             spec = spec_with_figures(judged[-1].spec, candidates, limits, in_8_bits=gate.has_int8_reference)
             write_model_file(judged[-1], spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
@@ -148,14 +135,40 @@ def export_classifier(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Search:
     """The trials of a search, the best first, and how many of them an earlier export had made."""
 
-    trials: Sequence[Trial]
-    reused: int
+    trials: Sequence[Trial] = ()
+    reused: int = 0
 
 
-_NO_RECIPES = _Found((), 0)
+def _judge_precisions(
+    classifier: TrainedClassifier,
+    images: ExportImages,
+    *,
+    gate: Gate,
+    options: ExportOptions,
+    cache_folder: CacheFolder | None,
+    progress: Progress,
+) -> tuple[list[JudgedModel], _Search]:
+    """Judges the fp32 model and, where that passes, the model of the precision asked for, which comes last."""
+    progress("convert", 0, 1)
+    model = onnx_from_keras(classifier.model)
+    progress("convert", 1, 1)
+    fp32 = gate.judge(model, classifier.spec.with_changes(precision="fp32", quantization=None), FP32_LIMITS)
+    if fp32.candidate.failures or options.precision == "fp32":
+        return [fp32], _Search()
+    if options.precision == "fp16":
+        half = convert_fp16(fp32.model, options.keep_float)
+        spec = fp32.spec.with_changes(precision="fp16", quantization=half.record)
+        return [fp32, gate.judge(half.model, spec, options.limits)], _Search()
+    calibration_rgb = images.sample_training(options.max_calibration_images)
+    found = _search_recipe(
+        classifier, fp32, calibration_rgb, gate=gate, options=options, cache_folder=cache_folder, progress=progress
+    )
+    best = found.trials[0]
+    spec = fp32.spec.with_changes(precision="int8", quantization=best.quantized.recipe)
+    return [fp32, gate.judge(best.quantized.model, spec, options.limits, best.parity)], found
 
 
 def _search_recipe(
@@ -167,7 +180,7 @@ def _search_recipe(
     options: ExportOptions,
     cache_folder: CacheFolder | None,
     progress: Progress,
-) -> _Found:
+) -> _Search:
     trained = trained_scales(classifier.spec.training)
     cache = None
     if cache_folder is not None:
@@ -175,7 +188,6 @@ def _search_recipe(
             cache_folder,
             TrialKey(fp32.model, calibration_rgb, gate.int8_digest(), {} if trained is None else trained.to_json()),
         )
-
     trials = search(
         fp32.model,
         calibration_rgb,
@@ -189,12 +201,7 @@ def _search_recipe(
         cache=cache,
         trained=trained,
     )
-    return _Found(trials, 0 if cache is None else cache.reused)
-
-
-def _judge_best(best: Trial, fp32: JudgedModel, gate: Gate, options: ExportOptions) -> JudgedModel:
-    spec = fp32.spec.with_changes(precision="int8", quantization=best.quantized.recipe)
-    return gate.judge(best.quantized.model, spec, options.limits, best.parity)
+    return _Search(trials, 0 if cache is None else cache.reused)
 
 
 def _time_candidates(judged: Sequence[JudgedModel], progress: Progress) -> list[Candidate]:

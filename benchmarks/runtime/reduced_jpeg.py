@@ -12,14 +12,12 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-
-from typing import TYPE_CHECKING
 
 from benchmarks.common import Arguments, Report, median, sample_images, working_folder
 from benchmarks.synthetic import write_model, write_photographs

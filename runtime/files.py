@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edgeclf.runtime.errors import OutputError
 
@@ -26,14 +27,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder, a device or a pipe.
     """
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some impossible names
+    if kind_of(path) == "folder":
         raise OutputError(
             f"cannot write {path}", got="an existing folder", expected="a file path", do="name a file inside it"
         )
-    if os.path.islink(path):  # noqa: PTH114 - as above
+    if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises for some impossible names
         # What the link points to is replaced, the link stays.
         path = path.resolve()
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+    if kind_of(path) == "other":
         raise OutputError(
             f"cannot write {path}", got="a device or a pipe", expected="an ordinary file", do="choose another path"
         )
@@ -76,6 +77,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def kind_of(path: Path | str) -> Literal["file", "folder", "other"] | None:
+    """What is at a path, links followed; `other` is a pipe, a socket or a device.
+
+    None where nothing is, where a link leads nowhere, and, unlike with the methods of `Path`, where nothing can be looked
+    at: a name that is too long or impossible, a folder above that may not be searched.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - text that is no path is one of the cases
+    except (OSError, ValueError):
+        return None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 class FileIdentity(NamedTuple):

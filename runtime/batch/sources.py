@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.jobs import Job
 from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.images.preprocess import IMAGE_SUFFIXES, load_image
 from edgeclf.runtime.images.video import VIDEO_SUFFIXES, VideoFile, begins_like_video
 from edgeclf.runtime.spec import Preprocess
@@ -101,7 +102,7 @@ def _raise(error: SourceError) -> UInt8Array:
 def is_video(path: Path) -> bool:
     """Whether a file is to be read as a video: by its suffix, or by its first bytes where the suffix says nothing."""
     suffix = path.suffix.lower()
-    if not os.path.isfile(path) or suffix in IMAGE_SUFFIXES:  # noqa: PTH113 - Path.is_file raises where it may not look
+    if kind_of(path) != "file" or suffix in IMAGE_SUFFIXES:
         return False
     if suffix in VIDEO_SUFFIXES:
         return True
@@ -132,10 +133,11 @@ def walk(folder: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if _is_folder(entry) and not looks_like_image(entry):
+        kind = kind_of(entry)
+        if kind == "folder" and not looks_like_image(entry):
             if not entry.is_symlink():
                 yield from walk(entry)
-        elif _is_folder(entry) or not _never_ends(entry):
+        elif kind != "other":
             yield entry
 
 
@@ -143,7 +145,7 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
     paths: list[Path] = []
     for source in sources:
         text = os.fspath(source)
-        if _is_folder(text):
+        if kind_of(text) == "folder":
             found = _in_folder(Path(text), suffixes)
             if not found:
                 raise SourceError(
@@ -170,7 +172,7 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
 
 
 def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    return [entry for entry in walk(folder) if entry.suffix.lower() in suffixes or _is_folder(entry)]
+    return [entry for entry in walk(folder) if entry.suffix.lower() in suffixes or kind_of(entry) == "folder"]
 
 
 def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
@@ -180,19 +182,9 @@ def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
     found: list[Path] = []
     # Path.glob takes no absolute patterns.
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
-        if _is_folder(match) and not looks_like_image(match):
+        if kind_of(match) == "folder" and not looks_like_image(match):
             # With `**` the files in a folder that matches come as matches of their own.
             found.extend([] if "**" in pattern else _in_folder(match, suffixes))
-        elif match.suffix.lower() in suffixes and (_is_folder(match) or not _never_ends(match)):
+        elif match.suffix.lower() in suffixes and kind_of(match) != "other":
             found.append(match)
     return found
-
-
-def _is_folder(path: Path | str) -> bool:
-    # Path.is_dir raises for names that are too long and where a folder above may not be searched.
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def _never_ends(path: Path) -> bool:
-    """Whether a path is a pipe, a socket or a device; a dangling link is none."""
-    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - as in `_is_folder`

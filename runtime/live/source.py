@@ -1,12 +1,12 @@
 """What names a camera: the text given, what is opened, and the name shown, computed once where the text arrives."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeclf.runtime.errors import SourceError, UsageError
+from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.images.video import VIDEO_SUFFIXES
 
 URL_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://")
@@ -77,7 +77,7 @@ def _opened(source: int | str | Path) -> int | str | Path:
         return int(source)
     elif isinstance(source, str) and source.startswith(("/dev/", *URL_SCHEMES)):
         return source
-    elif os.path.isfile(source):  # noqa: PTH113 - Path.is_file raises for some impossible names
+    elif kind_of(source) == "file":
         return Path(source)
     elif Path(source).suffix.lower() in VIDEO_SUFFIXES:
         raise SourceError(

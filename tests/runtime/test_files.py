@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeclf.runtime.errors import OutputError
-from edgeclf.runtime.files import file_identity, replacing, write_bytes, write_text
+from edgeclf.runtime.files import file_identity, kind_of, replacing, write_bytes, write_text
 
 
 def names_in(folder):
@@ -76,7 +76,7 @@ def test_a_full_disk_is_an_output_error_and_keeps_the_old_file(tmp_path):
         import resource, signal, sys
         from pathlib import Path
         from edgeclf.runtime.errors import OutputError
-        from edgeclf.runtime.files import file_identity, write_bytes
+        from edgeclf.runtime.files import file_identity, kind_of, write_bytes
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -157,3 +157,16 @@ def test_a_file_keeps_its_identity_until_it_is_written_to_or_replaced_even_with_
     assert file_identity(first)[:4] == before[:4]
     assert file_identity(first).ctime_ns > before.ctime_ns
     assert file_identity(tmp_path / "nothing") is None
+
+
+def test_the_kind_of_a_path_is_known_without_an_exception(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    assert [kind_of(tmp_path / name) for name in ("file", "link", "pipe", "dangling", "nothing")] == [
+        "file", "file", "other", None, None,
+    ]  # fmt: skip
+    assert kind_of(tmp_path) == kind_of(str(tmp_path)) == "folder"
+    assert kind_of("/dev/null") == "other"
+    assert kind_of("x" * 5000) is kind_of("nul\0") is None

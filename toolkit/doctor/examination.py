@@ -1,7 +1,6 @@
 """Examination of a data set, or of a run with its data: gathers the facts and runs the checks on them."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
+from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import SPLITS, DataFacts, Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy, summary
@@ -101,7 +101,7 @@ def data_json(data: DataFacts) -> dict[str, Any]:
 def is_run(path: Path) -> bool:
     """Whether a path is the folder of a finished or an unfinished run."""
     # os.path, because Path raises for some impossible names.
-    return any(os.path.isfile(path / name) for name in (RUN_FILE, SPEC_FILE)) and not os.path.isdir(path / "train")  # noqa: PTH112, PTH113
+    return any(kind_of(path / name) == "file" for name in (RUN_FILE, SPEC_FILE)) and kind_of(path / "train") != "folder"
 
 
 def examine_path(

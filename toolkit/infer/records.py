@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from edgeclf.runtime.files import kind_of
 from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
                 break
             if places[earlier] == place:
                 raise refuse(option, named[option], earlier)
-    existing = {place: option for option, place in places.items() if os.path.isfile(place)}  # noqa: PTH113
+    existing = {place: option for option, place in places.items() if kind_of(place) == "file"}
     if existing:
         for path in inputs:
             if (replaced := existing.get(os.path.realpath(path))) is not None:
@@ -88,7 +89,7 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
 
 
 def _is_device(path: Path) -> bool:
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+    return kind_of(path) == "other"
 
 
 class RecordWriter(Protocol):
@@ -230,7 +231,7 @@ def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[st
         yield emit
         return
     # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
-    if not grows and (os.path.isfile(out) or not os.path.exists(out)):  # noqa: PTH110, PTH113 - Path's raise for odd names
+    if not grows and kind_of(out) in {"file", None}:
         with replacing(out) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file.write
         return

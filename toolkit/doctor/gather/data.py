@@ -1,6 +1,5 @@
 """Facts of a data set: one scan of every image, and features of a sample by a pretrained network."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime import image_paths
 from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError
+from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, ImageTable
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
@@ -99,14 +99,14 @@ def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
         DatasetError: `refusal` itself, where there are no images either.
     """
     # os.path, because Path raises for some impossible names.
-    if os.path.isdir(data):  # noqa: PTH112
+    if kind_of(data) == "folder":
         root = data.resolve()
         try:
             found = image_paths([root])
         except EdgeclfError:
             raise refusal from None
         return Dataset(root, tuple(Sample(path.relative_to(root).as_posix(), "") for path in found))
-    if os.path.isfile(data) and data.suffix.lower() == ".csv":  # noqa: PTH113
+    if kind_of(data) == "file" and data.suffix.lower() == ".csv":
         return Dataset(data.parent.resolve(), ())
     raise refusal
 

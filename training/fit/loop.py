@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError
@@ -19,6 +18,10 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.loader import Subset, TrainingBatches
 from edgeclf.training.fit.train_step import grouped, make_steps
 from edgeclf.training.options import MONITORS, FitOptions
+
+if TYPE_CHECKING:
+    # Loads onnx, which a training in float does without.
+    from edgeclf.export.int8.qat_ranges import TrainedScales
 
 Ending = Literal["finished", "early", "interrupted", "diverged"]
 # Images and features that a network is run on at a time when it is not trained.
@@ -107,7 +110,7 @@ class FitResult:
     ending: Ending
     seconds: tuple[float, ...]
     training: dict[str, Any] | None = None
-    scales_8bit: TrainedScales | None = None
+    scales_8bit: "TrainedScales | None" = None
 
 
 def fit_network(

@@ -2,14 +2,17 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from edgeclf.runtime.errors import MissingPackageError
+
+# A class of matplotlib, or an instance of it: the package is imported late.
+Figure: TypeAlias = Any
 
 TRAINING_COLOUR, VALIDATION_COLOUR = "#7a8ba3", "#c2410c"
 
 
-def import_figure() -> Any:  # noqa: ANN401 - matplotlib's class, used only here
+def import_figure() -> Figure:
     """Imports what the pictures are drawn with, so that a missing package is known before there is anything to draw.
 
     Raises:
@@ -27,7 +30,7 @@ def import_figure() -> Any:  # noqa: ANN401 - matplotlib's class, used only here
     return Figure
 
 
-def new_figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401
+def new_figure(size_inches: tuple[float, float]) -> Figure:
     """An empty figure, (width, height) in inches.
 
     A Figure without pyplot draws with the Agg backend, needs no display, and leaves no global state.
@@ -38,7 +41,7 @@ def new_figure(size_inches: tuple[float, float]) -> Any:  # noqa: ANN401
     return import_figure()(figsize=size_inches, layout="constrained")
 
 
-def save_figure(figure: Any, path: Path, *, crop: bool = True) -> None:  # noqa: ANN401
+def save_figure(figure: Figure, path: Path, *, crop: bool = True) -> None:
     """Writes a figure as PNG.
 
     Args:

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, by threads: many small pieces in order, or one large one beside other work."""
+"""Prefetching by threads: many small results in order, or one large one in the background."""
 
 import contextlib
 import threading
@@ -16,16 +16,16 @@ Result = TypeVar("Result")
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int, name: str
 ) -> Iterator[Result]:
-    """The results of a function for each item, in their order, computed while earlier ones are used.
+    """The results of a function for each item, in order, computed while earlier ones are used.
 
-    Whoever stops before the end - by leaving the loop, or by an exception - ends the work that has not begun.
+    Leaving the loop early, also by an exception, cancels the calls that have not begun.
 
     Args:
         function: Called by several threads at once; what it raises is raised where its result would come.
         items: What it is called with.
-        threads: How many.
+        threads: Number of threads.
         ahead: Most results that are computed or waited for at a time.
-        name: Of the threads.
+        name: Prefix of the threads' names.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
@@ -47,14 +47,14 @@ class _StoppedError(Exception):
 
 @contextlib.contextmanager
 def working_ahead(function: Callable[[Progress], Result], progress: Progress, *, name: str) -> Iterator[Future[Result]]:
-    """Yields the result, to be, of a function that a thread works on while the block does something else.
+    """Runs a function in a thread while the block does other work; yields the future of its result.
 
     A block that is left early - by an exception, Ctrl-C among them - stops the function at its next report of progress.
 
     Args:
         function: Called with where to report progress to; cleans up after itself when the report raises an exception.
-        progress: Told what the function reports, by its thread.
-        name: Of the thread.
+        progress: Called by the thread with what the function reports.
+        name: Prefix of the thread's name.
     """
     left = threading.Event()
 

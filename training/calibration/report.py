@@ -1,4 +1,4 @@
-"""A finished network's probabilities made honest: temperature and rejection threshold from validation images, told on both parts."""
+"""Calibration: temperature and rejection threshold fitted on validation images, their effect reported on both splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ Scored = tuple[FloatArray, IntArray]
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """What calibration chose and changed.
+    """Temperature and rejection threshold, with calibration error before and after.
 
     Attributes:
-        temperature: What the logits are divided by.
+        temperature: Divisor of the logits.
         rejection_threshold: Confidence below which a prediction is called unknown; None for none.
-        false_rejection_rate: The share of the validation images that it was chosen for.
-        rejected: The share that it rejects of each part.
+        false_rejection_rate: Share of the validation images that the threshold may reject; None for no threshold.
+        rejected: Share of the images of each split below the threshold.
         validation_ece: Expected calibration error on validation images, before and after.
         test_ece: The same on test images; None where there are none.
         validation_nll: Mean negative log likelihood of validation images in nats, before and after.
         test_nll: The same on test images; None where there are none.
-        uncalibrated: (n, C) float32 probabilities of each part at temperature 1.
-        probabilities: The same at the temperature.
-        true_indices: (n,) the class of each image of each part.
+        uncalibrated: (n, C) float32 probabilities of each split at temperature 1.
+        probabilities: (n, C) float32 probabilities of each split at the temperature.
+        true_indices: (n,) the class of each image of each split.
     """
 
     temperature: float
@@ -62,20 +62,21 @@ class CalibrationResult:
 
 
 def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None) -> CalibrationResult:
-    """Chooses temperature and threshold on the validation images.
+    """Fits temperature and rejection threshold on the validation images.
 
     Args:
         scored: For `val`, and `test` where there is one, (n, C) float32 probabilities and (n,) true classes.
         false_rejection_rate: Share of the validation images that may be rejected; None for no threshold.
     """
     temperature = fit_temperature(*scored["val"])
-    after = {part: with_temperature(values, temperature) for part, (values, _) in scored.items()}
+    after = {split: with_temperature(values, temperature) for split, (values, _) in scored.items()}
     threshold = None
     if false_rejection_rate is not None:
         threshold = choose_rejection_threshold(after["val"], false_rejection_rate)
-    errors = {part: (_error(values, true), _error(after[part], true)) for part, (values, true) in scored.items()}
+    errors = {split: (_error(values, true), _error(after[split], true)) for split, (values, true) in scored.items()}
     likelihoods = {
-        part: (cross_entropy(values, true), cross_entropy(after[part], true)) for part, (values, true) in scored.items()
+        split: (cross_entropy(values, true), cross_entropy(after[split], true))
+        for split, (values, true) in scored.items()
     }
     return CalibrationResult(
         temperature=temperature,
@@ -83,14 +84,14 @@ def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None
         false_rejection_rate=false_rejection_rate,
         rejected={}
         if threshold is None
-        else {part: float((values.max(axis=1) < threshold).mean()) for part, values in after.items()},
+        else {split: float((values.max(axis=1) < threshold).mean()) for split, values in after.items()},
         validation_ece=errors["val"],
         test_ece=errors.get("test"),
         validation_nll=likelihoods["val"],
         test_nll=likelihoods.get("test"),
-        uncalibrated={part: values for part, (values, _) in scored.items()},
+        uncalibrated={split: values for split, (values, _) in scored.items()},
         probabilities=after,
-        true_indices={part: true for part, (_, true) in scored.items()},
+        true_indices={split: true for split, (_, true) in scored.items()},
     )
 
 

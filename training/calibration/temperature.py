@@ -1,4 +1,4 @@
-"""Making a classifier's confidence mean what it says: a temperature, and a threshold below which it says unknown."""
+"""Temperature scaling, and the rejection threshold below which a prediction is called unknown."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which images there are and what they are labelled: class folders, `train/` + `test/` folders, or a CSV.
+"""Labelled image files of a data set: class folders, `train/` + `test/` folders, or a CSV.
 
 Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` and `verify` use this on devices.
 """
@@ -36,8 +36,8 @@ class Sample:
     Attributes:
         path: Relative to the data set's root, with forward slashes.
         label: Its class.
-        split: The part it was put into by its folder or its CSV row, None where it was not.
-        digest: Of the file's bytes, None where it is not known.
+        split: The split that its folder or CSV row names; None where neither does.
+        digest: Digest of the file's bytes; None where it is not known.
     """
 
     path: str
@@ -53,7 +53,7 @@ class Dataset:
     Attributes:
         root: Absolute path that the samples' paths are relative to.
         samples: The files, sorted by path.
-        source: What was named: an absolute path of a folder or a CSV; None where that is not known.
+        source: Absolute path of the folder or CSV as given; None where it is not known.
     """
 
     root: Path
@@ -66,7 +66,7 @@ class Dataset:
         return tuple(sorted({sample.label for sample in self.samples}))
 
     def count(self, split: Split | None) -> int:
-        """Number of samples in a part."""
+        """Number of samples in a split."""
         return sum(sample.split == split for sample in self.samples)
 
 
@@ -78,11 +78,11 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
 
     Args:
         data: Folder or CSV.
-        for_training: Whether the data must be fit to train on: two classes, each in every part.
+        for_training: Whether the data must suit training: two classes or more, each in every split.
 
     Raises:
         DatasetError: There is nothing there, no image, no class, classes whose names clash, or - for training - only
-            one class, parts with different classes, or too few images.
+            one class, splits with different classes, or too few images.
     """
     data = Path(data)
     try:
@@ -152,7 +152,7 @@ def _from_folder(root: Path) -> list[Sample]:
 
 
 def _check_parts_only(root: Path, others: Sequence[Path]) -> None:
-    """Images beside train/ and test/ are of no part; taking all the folders for classes would be worse."""
+    """Refuses images beside train/ and test/: they belong to no split, and taking all folders for classes would be worse."""
     with_images = [folder.name for folder in others if any(looks_like_image(path) for path in walk(folder))]
     if with_images:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Training images as a network takes them: shuffled or balanced, augmented and blended by threads while the network works."""
+"""The batch loader: shuffled or balanced batches, augmented and blended by threads while the network works."""
 
 import itertools
 import math
@@ -19,11 +19,11 @@ from edgeclf.training.prefetch import map_ahead
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images or features and the class of each.
+    """A subset of images or features, with the class of each.
 
     Attributes:
         inputs: (M, ...) uint8 images, RGB, or float32 features; may be larger than memory.
-        positions: (N,) which of them.
+        positions: (N,) int64, the members of the subset.
         true_indices: (N,) int64, the class of each.
     """
 
@@ -38,7 +38,7 @@ class Subset:
 
 
 def class_weights(true_indices: IntArray, classes: int) -> FloatArray:
-    """(C,) float32: what an image of each class counts so that all classes count alike and the mean is 1.
+    """Class weights of the loss, (C,) float32: every class counts alike, and the mean over the images is 1.
 
     N / (C n_c), scikit-learn's "balanced" weights; 0 for a class without images.
     """
@@ -77,8 +77,7 @@ _GROWTH = ((0.4, 0.53), (0.75, 0.8))
 def training_side_px(epoch: int, epochs: int, side_px: int) -> int:
     """The side of training images in an epoch of progressive training (Tan & Le 2021, "EfficientNetV2", section 4.2).
 
-    Small images cost a fraction, and what is learnt on them serves the larger ones: on 2,560 photographs of 120 px the
-    same number of epochs took two thirds of the time and ended no worse.
+    Small images cost a fraction, and what is learnt on them serves the larger ones; measured in benchmarks/README.md.
 
     Args:
         epoch: From 0.

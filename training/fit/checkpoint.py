@@ -1,4 +1,4 @@
-"""Where a training stands after its last finished epoch, in one file that is replaced whole."""
+"""The checkpoint: training state after the last finished epoch, in one file that is replaced atomically."""
 
 import json
 import zipfile
@@ -21,12 +21,12 @@ _VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Where a training stands.
+    """Training state after a finished epoch.
 
     Attributes:
-        stage: Which fit the state is of.
-        state: Its state.
-        fingerprint: Of the images and labels it was trained on.
+        stage: The fit that the state belongs to.
+        state: Weights, optimizer, history and best epoch.
+        fingerprint: Digest of the training and validation images with their labels.
     """
 
     stage: str
@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint; whatever happens, `path` holds either the one before or this one.
+    """Writes a checkpoint atomically: `path` holds either the one before or this one.
 
     Raises:
         OutputError: See `replacing`.
@@ -64,7 +64,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote.
+    """Reads a checkpoint.
 
     Raises:
         RunFolderError: The file is missing, damaged or of another version.

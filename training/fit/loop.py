@@ -1,4 +1,4 @@
-"""One training loop for heads and whole networks: the best weights kept, stopped cleanly by Ctrl-C, resumable after any end."""
+"""The training loop of heads and whole networks: best epoch kept, early stopping, clean Ctrl-C, resumable bit for bit."""
 
 import contextlib
 import math
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from edgeclf.export.keras_backend import Inference, import_tensorflow, inference_of
+from edgeclf.export.keras_backend import (
+    Inference,
+    KerasModel,
+    KerasOptimizer,
+    KerasVariable,
+    import_tensorflow,
+    inference_of,
+)
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
@@ -36,8 +43,7 @@ class DivergedError(InputError):
     """The loss stopped being a number in the first epoch of a training.
 
     Attributes:
-        facts: `stage`, `steps` that were finished, of how many in an `epoch_steps`, and the mean `loss` until then, None
-            where there was none.
+        facts: `stage`; `steps` finished of `epoch_steps` in the epoch; mean `loss` of these, None before the first.
     """
 
     def __init__(self, facts: Mapping[str, Any], learning_rate: float, *, more: str = "") -> None:
@@ -51,12 +57,12 @@ class DivergedError(InputError):
         )
 
     def with_run(self, folder: Path) -> "DivergedError":
-        """The same error with the folder that holds what is known."""
+        """The same error, its hint naming the run folder that the doctor can read."""
         return DivergedError(self.facts, self._learning_rate, more=f", or see edgeclf doctor {folder}")
 
 
 class Best(NamedTuple):
-    """The best epoch so far: one object, so that Ctrl-C cannot fall between its parts.
+    """The best epoch so far, replaced as one object, so that Ctrl-C cannot fall between its fields.
 
     Attributes:
         value: Its monitored figure.
@@ -71,17 +77,17 @@ class Best(NamedTuple):
 
 @dataclass(eq=False)
 class FitState:
-    """What a fit has come to; with it, a later process goes on as if nothing had happened.
+    """Training state, enough to resume bit for bit in another process.
 
     Attributes:
-        history: One entry a finished epoch, over all stages of a training: `epoch` from 1, `stage`, `loss` and
+        history: One row per finished epoch, over all stages of a training: `epoch` from 1, `stage`, `loss` and
             `accuracy` (measured while training: augmented, dropout on), `val_loss`, `val_accuracy`, `val_macro_f1`,
             `learning_rate` after it.
-        first: How many of these belong to earlier stages.
-        best: The epoch to keep.
+        first: Number of these that belong to earlier stages.
+        best: The best epoch; None before the first.
         variables: The network's weights, its random generators' states and the optimizer's state after the last
             finished epoch; empty before the first.
-        seconds: What each epoch took.
+        seconds: Duration of each epoch.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -93,15 +99,16 @@ class FitState:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit did.
+    """The result of a fit.
 
     Attributes:
         history: As in `FitState`.
-        best_epoch: The epoch whose weights the model now has, from 1; 0 for those it had before, where none was better.
+        best_epoch: The epoch whose weights the model now has, from 1; 0 for its weights before the fit, where none was
+            better.
         ending: `finished` all epochs, stopped `early`, was `interrupted`, or `diverged`.
-        seconds: What each epoch took.
-        training: `epoch`, `images`, `loss` and `accuracy`: what the network gave, after its last epoch and in inference
-            mode, for a sample of the training images as they are; None where it was interrupted or diverged.
+        seconds: Duration of each epoch.
+        training: `epoch`, `images`, `loss` and `accuracy` in inference mode after the last epoch, on a sample of the
+            training images without augmentation; None where the fit was interrupted or diverged.
         scales_8bit: Scales from quantization-aware training; None for training in float.
     """
 
@@ -114,7 +121,7 @@ class FitResult:
 
 
 def fit_network(
-    model: Any,  # noqa: ANN401 - keras carries no types
+    model: KerasModel,
     training: TrainingBatches,
     validation: Subset,
     options: FitOptions,
@@ -129,17 +136,17 @@ def fit_network(
     Args:
         model: A Keras model that ends in probabilities.
         training: The training images or features.
-        validation: Those that choose the epoch, neither augmented nor balanced.
-        options: How.
-        stage: What to call this fit in the history and in messages.
-        state: Where to start from: the end of an earlier stage, or an epoch in the middle of this one. Its `best`
-            counts: where no epoch of this fit is better, its weights are what the model is left with.
-        on_epoch: Told the state after every finished epoch; the state belongs to the fit and changes afterwards.
-        progress: Told the step, with losses, accuracy and images/s.
+        validation: The images or features that choose the epoch, neither augmented nor balanced.
+        options: The options of this fit.
+        stage: Name of this fit in the history and in messages.
+        state: The end of an earlier stage, or a finished epoch of this one, to start from; None for a new training. Its
+            `best` counts: where no epoch of this fit is better, the model is left with the weights of that.
+        on_epoch: Called with the state after every finished epoch; the fit goes on to change it.
+        progress: Called with the step; its text has loss, accuracy and images/s.
 
     Raises:
-        DivergedError: The loss stopped being a number in the first epoch of all.
-        KeyboardInterrupt: Ctrl-C in that epoch; afterwards it ends the fit and the best weights are kept.
+        DivergedError: The loss stopped being a number in the first epoch of the training.
+        KeyboardInterrupt: Ctrl-C in the first epoch; later, Ctrl-C ends the fit and the best weights are kept.
     """
     import_tensorflow()
     state = state or FitState()
@@ -175,12 +182,12 @@ def fit_network(
 
 
 def _measure_training(
-    model: Any,  # noqa: ANN401
-    optimizer: Any,  # noqa: ANN401
+    model: KerasModel,
+    optimizer: KerasOptimizer,
     training: TrainingBatches,
     epoch: int,
 ) -> dict[str, Any] | None:
-    """What the history cannot tell: its training figures are measured with dropout on, on augmented images."""
+    """Loss and accuracy on training images in inference mode; the history has them with dropout and augmentation."""
     sample = training.sample(_MEASURED_IMAGES)
     with _averaged(model, optimizer):
         probabilities = predict(inference_of(model), sample)
@@ -195,8 +202,8 @@ def _measure_training(
 
 
 def _run_epochs(
-    model: Any,  # noqa: ANN401
-    optimizer: Any,  # noqa: ANN401
+    model: KerasModel,
+    optimizer: KerasOptimizer,
     *,
     training: TrainingBatches,
     validation: Subset,
@@ -210,7 +217,7 @@ def _run_epochs(
     sign = 1.0 if MONITORS[options.monitor] == "highest" else -1.0
     steps = len(training)
     while (epoch := len(state.history) - state.first) < options.epochs:
-        # Looked at here, so that a training resumed after its last patient epoch ends as it would have.
+        # Checked before the epoch, so that a training resumed after its last patient epoch ends as it would have.
         if state.best is not None and len(state.history) - max(state.best.epoch, state.first) >= options.patience:
             return "early"
         started = time.perf_counter()
@@ -233,7 +240,7 @@ def _run_epochs(
                 epoch * steps + done,
                 steps * options.epochs,
             )
-        # What a resumed training goes on from: the weights themselves, not their average.
+        # A resumed training goes on from the weights themselves, not from their average.
         variables = [np.asarray(variable) for variable in _variables(model, optimizer)]
         with _averaged(model, optimizer):
             validated = validate(infer, validation, model.output_shape[-1])
@@ -266,7 +273,7 @@ def _diverged(state: FitState, options: FitOptions, *, stage: str, done: int, st
 
 
 @contextlib.contextmanager
-def _averaged(model: Any, optimizer: Any) -> Iterator[None]:  # noqa: ANN401
+def _averaged(model: KerasModel, optimizer: KerasOptimizer) -> Iterator[None]:
     """Gives the model the moving average of its weights for as long as the block lasts, where there is one."""
     if not optimizer.use_ema:
         yield
@@ -285,7 +292,7 @@ def _best_text(state: FitState, options: FitOptions) -> str:
 
 
 def validate(infer: Inference, validation: Subset, classes: int) -> dict[str, float] | None:
-    """`val_loss`, `val_accuracy` and `val_macro_f1`; None where the network gives no numbers any more.
+    """`val_loss`, `val_accuracy` and `val_macro_f1`; None where a probability is not finite.
 
     Args:
         infer: The network, see `inference_of`.
@@ -310,12 +317,12 @@ def cross_entropy(probabilities: FloatArray, true_indices: IntArray) -> float:
 
 
 def predict(infer: Inference, data: Subset, report: Callable[[int], None] = lambda _: None) -> FloatArray:
-    """What a network gives for images or features, (N, C) float32, in inference mode.
+    """Probabilities of images or features in inference mode, (N, C) float32.
 
     Args:
         infer: The network, see `inference_of`.
         data: Its inputs.
-        report: Told how many are done.
+        report: Called with the number of images done.
     """
     outputs = []
     count = _PREDICT_IMAGES if data.inputs.ndim > 2 else _PREDICT_FEATURES
@@ -325,18 +332,18 @@ def predict(infer: Inference, data: Subset, report: Callable[[int], None] = lamb
     return np.concatenate(outputs)
 
 
-def _variables(model: Any, optimizer: Any) -> list[Any]:  # noqa: ANN401
-    """All that an epoch changes, in an order that depends on the architecture and the optimizer alone."""
+def _variables(model: KerasModel, optimizer: KerasOptimizer) -> list[KerasVariable]:
+    """Every variable that an epoch changes, in an order that depends on the architecture and the optimizer alone."""
     # Dropout draws from generators whose states Keras does not count among the weights.
     generators = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
     return [*model.weights, *generators, *optimizer.variables]
 
 
-def make_optimizer(options: FitOptions, steps: int) -> Any:  # noqa: ANN401
+def make_optimizer(options: FitOptions, steps: int) -> KerasOptimizer:
     """The Keras optimizer of a fit with its schedule.
 
     Args:
-        options: Names and amounts.
+        options: Optimizer, learning rate, schedule, warm-up, weight decay and averaging.
         steps: Batches in an epoch.
     """
     import keras

@@ -1,12 +1,13 @@
-"""Which learning rate a network bears: a short training in which it grows from step to step (Smith 2017, arXiv 1506.01186)."""
+"""The learning-rate range test: a short training whose rate grows exponentially (Smith 2017, arXiv 1506.01186)."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgeclf.export.keras_backend import KerasModel, KerasOptimizer, KerasTensor
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress, no_progress
@@ -54,17 +55,17 @@ class LrSweep:
 
 
 def find_learning_rate(
-    model: Any,  # noqa: ANN401 - keras carries no types
+    model: KerasModel,
     batches: Iterable[Batch],
-    optimizer: Any,  # noqa: ANN401
+    optimizer: KerasOptimizer,
     *,
-    loss: Any = "categorical_crossentropy",  # noqa: ANN401
+    loss: str | Callable[..., KerasTensor] = "categorical_crossentropy",
     lowest: float = _LOWEST,
     highest: float = _HIGHEST,
     steps: int = _STEPS,
     progress: Progress = no_progress,
 ) -> LrSweep:
-    """Trains with a learning rate that grows exponentially until the loss explodes, and takes everything back.
+    """Sweeps the learning rate upwards until the loss explodes, restores the weights, and suggests a rate.
 
     Args:
         model: A Keras model that ends in probabilities; compiled here. Its weights and the states of its random
@@ -75,7 +76,7 @@ def find_learning_rate(
         lowest: The first learning rate.
         highest: The last one.
         steps: Batches between them.
-        progress: Told the step and the loss.
+        progress: Called with the step; its text has rate and loss.
 
     Returns:
         The losses, and the suggestion: where, with half of its fall behind it, the smoothed loss falls most steeply over

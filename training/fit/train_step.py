@@ -1,12 +1,12 @@
-"""Steps of gradient descent: a batch at a time, or many small ones in one call."""
+"""The train step: a gradient step per batch, several batches of features in one TensorFlow call."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, KerasOptimizer, KerasTensor, import_tensorflow
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.training.data.loader import Batch
 
@@ -16,12 +16,12 @@ _TOGETHER = 16
 Steps: TypeAlias = Callable[[Sequence[Batch]], Float64Array]
 
 
-def grouped(batches: Iterable[Batch], model: Any) -> Iterator[list[Batch]]:  # noqa: ANN401 - keras carries no types
-    """The batches in their order, in lists that `make_steps` takes: one by one, or for a head many of one size.
+def grouped(batches: Iterable[Batch], model: KerasModel) -> Iterator[list[Batch]]:
+    """Groups batches for `make_steps`: one by one, or for a head up to 16 consecutive ones of equal size.
 
     Args:
-        batches: Of inputs, targets and weights.
-        model: What they are for.
+        batches: Inputs, targets and weights.
+        model: The Keras model that is fitted to them.
     """
     if len(model.input_shape) > 2:
         yield from ([batch] for batch in batches)
@@ -31,8 +31,8 @@ def grouped(batches: Iterable[Batch], model: Any) -> Iterator[list[Batch]]:  # n
             yield together
 
 
-def make_steps(model: Any, optimizer: Any) -> Steps:  # noqa: ANN401
-    """What fits a network to batches of one size, one after the other.
+def make_steps(model: KerasModel, optimizer: KerasOptimizer) -> Steps:
+    """Builds the function that takes a gradient step for each of some batches of equal size.
 
     Each step is the same as `train_on_batch` of a compiled model, without its metrics, which take longer than a step of
     a small head.
@@ -42,12 +42,12 @@ def make_steps(model: Any, optimizer: Any) -> Steps:  # noqa: ANN401
         optimizer: A built Keras optimizer.
 
     Returns:
-        Takes n batches, gives (n, 2) float64: the loss and the accuracy of each, as they were before its step.
+        A function from n batches to (n, 2) float64, loss and accuracy of each batch before its step.
     """
     tensorflow = import_tensorflow()
     import keras
 
-    def step(inputs: Any, targets: Any, weights: Any) -> Any:  # noqa: ANN401
+    def step(inputs: KerasTensor, targets: KerasTensor, weights: KerasTensor) -> KerasTensor:
         with tensorflow.GradientTape() as tape:
             probabilities = model(inputs, training=True)
             losses = keras.losses.categorical_crossentropy(targets, probabilities) * weights
@@ -57,8 +57,8 @@ def make_steps(model: Any, optimizer: Any) -> Steps:  # noqa: ANN401
         right = tensorflow.equal(tensorflow.argmax(probabilities, axis=1), tensorflow.argmax(targets, axis=1))
         return tensorflow.stack([loss, tensorflow.reduce_mean(tensorflow.cast(right, "float32"))])
 
-    def steps(inputs: Any, targets: Any, weights: Any) -> Any:  # noqa: ANN401
-        def one(index: Any, measured: Any) -> Any:  # noqa: ANN401
+    def steps(inputs: KerasTensor, targets: KerasTensor, weights: KerasTensor) -> KerasTensor:
+        def one(index: KerasTensor, measured: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
             return index + 1, measured.write(index, step(inputs[index], targets[index], weights[index]))
 
         count = tensorflow.shape(inputs)[0]

@@ -1,11 +1,11 @@
-"""What happens inside a trained network on a few images: what reaches its first layer, which units never answer."""
+"""Activations of a trained network on a few images: input statistics of its first layer, dead ReLU units."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasLayer, KerasModel, KerasTensor, UntypedModule, import_tensorflow
 from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
 
@@ -21,7 +21,7 @@ class ReluLayer:
     Attributes:
         name: Of the layer.
         units: Its channels.
-        dead: How many of them are zero at every position of every image.
+        dead: Number of units that are zero at every position of every image.
     """
 
     name: str
@@ -31,12 +31,12 @@ class ReluLayer:
 
 @dataclass(frozen=True)
 class NetworkProbe:
-    """What a network did with some images.
+    """Activation statistics of a network on some images.
 
     Attributes:
-        images: How many it was shown.
+        images: Number of images.
         first_layer: Name of the first layer that has weights; the input figures are of what reaches it.
-        input_min: Smallest value.
+        input_min: Smallest input of the first layer.
         input_max: Largest value.
         input_mean: Mean.
         input_std: Standard deviation.
@@ -68,13 +68,13 @@ class NetworkProbe:
         return asdict(self)
 
 
-def probe_network(model: Any, images_rgb: UInt8Array, progress: Progress = no_progress) -> NetworkProbe:  # noqa: ANN401 - keras carries no types
-    """Runs a network on images and looks inside.
+def probe_network(model: KerasModel, images_rgb: UInt8Array, progress: Progress = no_progress) -> NetworkProbe:
+    """Measures the activations of a network on images.
 
     Args:
         model: A Keras model, uint8 (None, H, W, 3) RGB in.
         images_rgb: (N, H, W, 3) uint8 RGB, at least one.
-        progress: Told how many are done.
+        progress: Called with the number of images done.
     """
     tensorflow = import_tensorflow()
     from keras import Model, layers
@@ -87,7 +87,7 @@ def probe_network(model: Any, images_rgb: UInt8Array, progress: Progress = no_pr
 
     # Sums and largest values only: all activations of a large network do not fit into memory.
     @tensorflow.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator, unused-ignore]
-    def look(batch: Any) -> Any:  # noqa: ANN401
+    def look(batch: KerasTensor) -> tuple[list[KerasTensor], list[KerasTensor]]:
         values = [tensorflow.cast(tensor, "float32") for tensor in inside(batch, training=False)]
         found = [_moments(tensorflow, values[0], keep=False)]
         at = 1
@@ -129,7 +129,7 @@ def probe_network(model: Any, images_rgb: UInt8Array, progress: Progress = no_pr
     )
 
 
-def _is_relu(layer: Any) -> bool:  # noqa: ANN401
+def _is_relu(layer: KerasLayer) -> bool:
     from keras import activations, layers
 
     if isinstance(layer, layers.ReLU):
@@ -137,7 +137,7 @@ def _is_relu(layer: Any) -> bool:  # noqa: ANN401
     return getattr(layer, "activation", None) in {activations.relu, activations.relu6}
 
 
-def _moments(tensorflow: Any, value: Any, *, keep: bool) -> list[Any]:  # noqa: ANN401
+def _moments(tensorflow: UntypedModule, value: KerasTensor, *, keep: bool) -> list[Any]:
     """Sum, sum of squares, count, lowest and highest; of each channel where they are kept apart."""
     axes = list(range(value.shape.rank - 1)) if keep else None
     count = tensorflow.cast(tensorflow.size(value), "float64") / (float(value.shape[-1]) if keep else 1.0)
@@ -157,7 +157,7 @@ def _combine(parts: list[list[Float64Array]]) -> tuple[Any, Any, Any, Any]:
     return mean, np.maximum(squares / count - mean**2, 0.0), min(p[3] for p in parts), max(p[4] for p in parts)
 
 
-def _bias_to_kernel(model: Any) -> float | None:  # noqa: ANN401
+def _bias_to_kernel(model: KerasModel) -> float | None:
     ratios = []
     kernel_rms: float | None = None
     for layer in model.layers:

@@ -1,11 +1,9 @@
-"""A finished run's network, run as quickly as this machine can: the backbone in ONNX Runtime, the head beside it."""
-
-from typing import Any
+"""Fast inference of a finished run on this machine: backbone in ONNX Runtime, head in NumPy."""
 
 import numpy as np
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.export.keras_backend import Inference, inference_of
+from edgeclf.export.keras_backend import Inference, KerasModel, inference_of
 from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
@@ -22,13 +20,13 @@ _TOLERANCE = 1e-3
 
 def quick_inference(
     run: Run,
-    model: Any,  # noqa: ANN401 - keras carries no types
+    model: KerasModel,
     check_rgb: UInt8Array,
     *,
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> Inference:
-    """A function that gives what `run.load_model()` gives, several times as fast where the network has a large backbone.
+    """Inference of a run's Keras model, several times as fast where the network has a large backbone.
 
     Args:
         run: The run.
@@ -52,7 +50,7 @@ def quick_inference(
     return quick if np.allclose(quick(check_rgb), slow(check_rgb), atol=_TOLERANCE) else slow
 
 
-def _freeze(run: Run, model: Any, cache_folder: CacheFolder | None, progress: Progress) -> FrozenBackbone:  # noqa: ANN401
+def _freeze(run: Run, model: KerasModel, cache_folder: CacheFolder | None, progress: Progress) -> FrozenBackbone:
     from keras import Model
 
     backbone = Model(model.input, model.get_layer("head_dropout").input, name=model.name)
@@ -67,7 +65,7 @@ def _freeze(run: Run, model: Any, cache_folder: CacheFolder | None, progress: Pr
     )
 
 
-def _with_head(frozen: FrozenBackbone, model: Any) -> Inference:  # noqa: ANN401
+def _with_head(frozen: FrozenBackbone, model: KerasModel) -> Inference:
     kernel, bias = (np.asarray(values, np.float32) for values in model.get_layer("logits").get_weights())
     scale = np.float32(model.get_layer("temperature").scale)
     name = frozen.session.get_inputs()[0].name

@@ -1,4 +1,4 @@
-"""The folder that a training leaves behind: what may be written where, and read back with a sentence for what is wrong."""
+"""The run folder: its files, checks before one is written, and reading one back."""
 
 import fnmatch
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.inputs import TrainedClassifier
-from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.progress import Progress, no_progress
@@ -66,7 +66,7 @@ class Run:
     data_root: Path
     options: dict[str, Any]
 
-    def load_model(self) -> Any:  # noqa: ANN401 - keras carries no types
+    def load_model(self) -> KerasModel:
         """Loads the Keras model with the best weights.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The figures of each epoch as TensorBoard reads them."""
+"""TensorBoard logs: the figures of each epoch as scalars."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from edgeclf.training.run.writer import RunWriter
 
 
 def check_tensorboard() -> None:
-    """Makes sure that logs can be written.
+    """Checks that TensorBoard is installed.
 
     Raises:
         MissingPackageError: TensorBoard is not installed.
@@ -28,7 +28,7 @@ def check_tensorboard() -> None:
 
 @contextlib.contextmanager
 def tensorboard_log(writer: RunWriter) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields what writes the row of an epoch into `RUN/tensorboard`.
+    """Yields a function that writes the row of an epoch into `RUN/tensorboard`.
 
     The log is opened with the first row: the run folder gets its name when the first epoch is finished.
     """

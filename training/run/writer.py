@@ -1,4 +1,4 @@
-"""Writing a run folder while its training goes on: nothing before the first epoch, each file whole, an old run kept until then."""
+"""The run folder while training goes on: published with the first epoch, files replaced atomically, an old run kept till then."""
 
 import contextlib
 import csv
@@ -24,10 +24,10 @@ _FIRST_DRAWING_S = 0.5
 
 
 class RunWriter:
-    """The run folder of a training that goes on.
+    """Writer of the run folder of a training in progress.
 
     Attributes:
-        folder: Where files are to be written now; it becomes the run folder with the first finished epoch.
+        folder: Folder that files are written to; with the first finished epoch, the run folder itself.
     """
 
     def __init__(self, target: Path, *, resumed: bool) -> None:
@@ -39,7 +39,7 @@ class RunWriter:
         self.folder = target if resumed else target.with_name(f".{target.name}.{self._token}.part")
 
     def write_epoch(self, checkpoint: Checkpoint) -> None:
-        """Writes what resuming needs, the history and - unless epochs are too quick for it - the curves."""
+        """Writes checkpoint, history and - unless epochs are too quick for it - the curves."""
         state = checkpoint.state
         save_checkpoint(checkpoint, self.folder / run_folder.CHECKPOINT_FILE)
         write_text(self.folder / run_folder.HISTORY_FILE, history_csv(state.history))

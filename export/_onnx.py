@@ -9,7 +9,7 @@ except ImportError as error:
         "onnx cannot be loaded",
         got=str(error),
         expected="the packages of the extra [export]",
-        do='run pip install "edgeclf[headless,export]"',
+        hint='run pip install "edgeclf[headless,export]"',
     ) from error
 
 __all__ = ["onnx"]

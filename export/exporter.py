@@ -62,7 +62,7 @@ class ParityGateError(GateError):
         super().__init__(
             f"the {report.precision} model does not match the trained one, {report.out} was not written",
             got="; ".join(failures),
-            do="run edgeclf export with --precision fp32, or other limits if you can accept these figures"
+            hint="run edgeclf export with --precision fp32, or other limits if you can accept these figures"
             if report.precision != "fp32"
             else "report this together with the network's architecture",
         )

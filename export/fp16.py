@@ -82,5 +82,5 @@ def _check_range(model: onnx.ModelProto, kept: Collection[str]) -> None:
                     f"{node.name} does not fit into float16",
                     got=f"a weight of {peak:.3g}",
                     expected=f"at most {largest:g}",
-                    do=f"keep it in float32 with --keep-float {node.name}",
+                    hint=f"keep it in float32 with --keep-float {node.name}",
                 )

@@ -110,7 +110,7 @@ def _missing(name: str, extra: str, got: str) -> MissingPackageError:
         f"{name} cannot be loaded",
         got=got,
         expected=f"the packages of the extra [{extra}]",
-        do='run pip install "edgeclf[headless,train,export]"',
+        hint='run pip install "edgeclf[headless,train,export]"',
     )
 
 

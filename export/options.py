@@ -50,10 +50,12 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
-                f"unknown precision {self.precision!r}", expected=", ".join(PRECISIONS), do="choose one of them"
+                f"unknown precision {self.precision!r}", expected=", ".join(PRECISIONS), hint="choose one of them"
             )
         if self.effort not in EFFORTS:
-            raise UsageError(f"unknown effort {self.effort!r}", expected=" or ".join(EFFORTS), do="choose one of them")
+            raise UsageError(
+                f"unknown effort {self.effort!r}", expected=" or ".join(EFFORTS), hint="choose one of them"
+            )
         resolve_target(self.target, cpu_info())
 
     @property

@@ -27,7 +27,7 @@ def resolve_target(name: str, cpu: CpuInfo) -> Target:
     for target in TARGETS:
         if name == target:
             return target
-    raise UsageError(f"unknown target {name!r}", expected=f"{', '.join(TARGETS)} or {THIS}", do="choose one of them")
+    raise UsageError(f"unknown target {name!r}", expected=f"{', '.join(TARGETS)} or {THIS}", hint="choose one of them")
 
 
 def target_of(cpu: CpuInfo) -> Target:

@@ -15,7 +15,7 @@ class EdgeclfError(Exception):
         what: What could not be done, and to which thing, without a full stop.
         got: What was found.
         expected: What would have been accepted.
-        do: What to do next, as an imperative.
+        hint: What to do next, as an imperative.
 
     Attributes:
         exit_code: The process exit code the command line ends with (2 usage, 3 unusable input, 4 a gate failed,
@@ -25,12 +25,12 @@ class EdgeclfError(Exception):
     exit_code: ClassVar[int] = 3
 
     def __init__(
-        self, what: str, *, got: str | None = None, expected: str | None = None, do: str | None = None
+        self, what: str, *, got: str | None = None, expected: str | None = None, hint: str | None = None
     ) -> None:
         self.what = what
         self.got = got
         self.expected = expected
-        self.do = do
+        self.hint = hint
         super().__init__(self.sentence)
 
     @property
@@ -40,8 +40,8 @@ class EdgeclfError(Exception):
         text = self.what
         if any(facts):
             text += ": " + ", ".join(fact for fact in facts if fact)
-        if self.do:
-            text += f"; {self.do}"
+        if self.hint:
+            text += f"; {self.hint}"
         return " ".join(text.split()) + "."
 
     def __str__(self) -> str:

@@ -29,14 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if kind_of(path) == "folder":
         raise OutputError(
-            f"cannot write {path}", got="an existing folder", expected="a file path", do="name a file inside it"
+            f"cannot write {path}", got="an existing folder", expected="a file path", hint="name a file inside it"
         )
     if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises for some impossible names
         # What the link points to is replaced, the link stays.
         path = path.resolve()
     if kind_of(path) == "other":
         raise OutputError(
-            f"cannot write {path}", got="a device or a pipe", expected="an ordinary file", do="choose another path"
+            f"cannot write {path}", got="a device or a pipe", expected="an ordinary file", hint="choose another path"
         )
     temporary = path.with_name(f".{os.urandom(6).hex()}.part{path.suffix}")
     try:
@@ -138,5 +138,5 @@ def output_error(path: Path, error: OSError) -> OutputError:
         f"cannot write {path}",
         got=(error.strerror or type(error).__name__).lower(),
         expected="a writable place with enough free space",
-        do="choose another path or free some space",
+        hint="choose another path or free some space",
     )

@@ -59,7 +59,7 @@ def predictions_from(probabilities: FloatArray, spec: ModelSpec) -> list[Predict
             "the model does not give probabilities",
             got="NaN or infinity",
             expected="numbers from 0 to 1",
-            do="export or train it again",
+            hint="export or train it again",
         )
     threshold = spec.rejection_threshold
     results = []

@@ -133,21 +133,25 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     import json
 
     expected = "the JSON document edgeclf writes"
-    do = "export or train the model again"
+    hint = "export or train the model again"
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
-        raise ModelFileError(f"cannot read the spec of {source}", got=str(error), expected=expected, do=do) from error
+        raise ModelFileError(
+            f"cannot read the spec of {source}", got=str(error), expected=expected, hint=hint
+        ) from error
     if not isinstance(document, dict):
-        raise ModelFileError(f"cannot read the spec of {source}", got=type(document).__name__, expected=expected, do=do)
+        raise ModelFileError(
+            f"cannot read the spec of {source}", got=type(document).__name__, expected=expected, hint=hint
+        )
     version = document.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ModelFileError(
             f"cannot read the spec of {source}",
             got=f"schema version {version!r}",
             expected=f"at most {SCHEMA_VERSION}",
-            do="update edgeclf",
+            hint="update edgeclf",
         )
     try:
         known = {key: document[key] for key in (item.name for item in fields(ModelSpec)) if key in document}
@@ -158,5 +162,5 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
         return ModelSpec(**known)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(
-            f"cannot read the spec of {source}", got=f"{type(error).__name__}: {error}", expected=expected, do=do
+            f"cannot read the spec of {source}", got=f"{type(error).__name__}: {error}", expected=expected, hint=hint
         ) from error

@@ -102,7 +102,7 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
     class Remark(ProgressColumn):
         # The only column that may shrink in a narrow terminal; its text is cut, never wrapped.
         def render(self, task: Task) -> Text:
-            return Text(task.fields["remark"], no_wrap=True, overflow="ellipsis")
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
 
     def fixed() -> Column:
         return Column(no_wrap=True)
@@ -124,10 +124,10 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
 
         def report(stage: str, done: int, total: int) -> None:
             # The stage's name up to the first colon identifies its bar; the rest is free text that may change.
-            key, _, remark = stage.partition(":")
+            key, _, note = stage.partition(":")
             if key not in tasks:
-                tasks[key] = bars.add_task(key, total=total, remark="")
-            bars.update(tasks[key], completed=done, total=total, remark=remark.strip())
+                tasks[key] = bars.add_task(key, total=total, note="")
+            bars.update(tasks[key], completed=done, total=total, note=note.strip())
 
         yield report
 

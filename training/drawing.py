@@ -25,7 +25,7 @@ def import_figure() -> Figure:
             "matplotlib cannot be loaded",
             got=str(error),
             expected="the packages of the extra [train]",
-            do='run pip install "edgeclf[headless,train]"',
+            hint='run pip install "edgeclf[headless,train]"',
         ) from error
     return Figure
 

@@ -85,7 +85,7 @@ def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) 
             "--qat trains the network of a run for 8 bits, with its own classes",
             got=", ".join(data.labels),
             expected=", ".join(labels),
-            do="train with --from first, and go on from that run with --qat",
+            hint="train with --from first, and go on from that run with --qat",
         )
     changes = class_changes(labels, earlier.split, data.labels, data.samples)
     return Transfer(earlier.folder, labels, earlier.load_model(), changes, count_leaked(earlier.split, data.samples))

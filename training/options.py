@@ -74,7 +74,7 @@ class TrainingOption:
         """
         if self.choices and value not in self.choices:
             noun = "augmentation" if self.name == "augment" else self.name
-            raise UsageError(f"unknown {noun} {value!r}", expected=" or ".join(self.choices), do="choose one of them")
+            raise UsageError(f"unknown {noun} {value!r}", expected=" or ".join(self.choices), hint="choose one of them")
         if self.bounds is None:
             return
         lowest, below = self.bounds
@@ -220,7 +220,7 @@ def options_from_json(document: object, source: Path) -> TrainOptions:
             f"cannot read {source}",
             got="options of another version of edgeclf" if isinstance(document, dict) else "no options",
             expected="what this edgeclf train wrote",
-            do="train again",
+            hint="train again",
         )
     return TrainOptions(**document)
 
@@ -299,7 +299,7 @@ class FitOptions(Recipe):
                 "a warm-up without a schedule",
                 got=f"{self.warmup_epochs:g} warm-up epochs and a constant learning rate",
                 expected="the cosine schedule",
-                do="pass --schedule cosine",
+                hint="pass --schedule cosine",
             )
         if not 0 <= self.dropout_scale <= 1:
             raise UsageError("bad dropout scale", got=f"{self.dropout_scale:g}", expected="0 to 1")

@@ -64,7 +64,7 @@ def train(
             "a run cannot be replaced while it is gone on from",
             got=f"{folder} for --run and --from",
             expected="two folders",
-            do="choose another --run",
+            hint="choose another --run",
         )
     check_run_target(folder, overwrite=overwrite)
     return _train(
@@ -141,7 +141,7 @@ def _train(
                 f"cannot resume {folder}",
                 got="images that have changed since it began",
                 expected="the images it was training on",
-                do="put them back, or train again with --overwrite",
+                hint="put them back, or train again with --overwrite",
             )
         write_start(writer, samples=data.samples, dataset=dataset, options=options)
         import keras

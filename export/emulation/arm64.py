@@ -57,7 +57,7 @@ def get_core(name: str) -> Core:
         UsageError: There is no such core.
     """
     if name not in CORES:
-        raise UsageError(f"unknown core {name!r}", expected=", ".join(CORES), do="choose one of them")
+        raise UsageError(f"unknown core {name!r}", expected=", ".join(CORES), hint="choose one of them")
     return CORES[name]
 
 
@@ -105,7 +105,7 @@ def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysro
                 f"the emulated {core.name} could not run {model}",
                 got=said[-1][:200] if said else f"exit code {code}",
                 expected="outputs for every image",
-                do="remove the folder emulation/ in the cache and try again",
+                hint="remove the folder emulation/ in the cache and try again",
             )
         return np.asarray(np.load(folder / "out.npy"), np.float32)
 

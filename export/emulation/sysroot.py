@@ -53,7 +53,7 @@ def check_tools() -> None:
             "arm64 cannot be emulated here",
             got=f"no {' and no '.join(missing)}",
             expected="user-mode QEMU and Debian's package tools",
-            do=f"run apt install {' '.join(sorted({_TOOLS[tool] for tool in missing}))} (on Debian or Ubuntu)",
+            hint=f"run apt install {' '.join(sorted({_TOOLS[tool] for tool in missing}))} (on Debian or Ubuntu)",
         )
 
 
@@ -145,5 +145,5 @@ def _run(command: Sequence[str], purpose: str) -> None:
             f"cannot {purpose}",
             got=got,
             expected="a Debian or Ubuntu machine that reaches its package sources and PyPI",
-            do="run it once where there is a network; the cache folder can be copied",
+            hint="run it once where there is a network; the cache folder can be copied",
         )

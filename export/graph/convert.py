@@ -86,7 +86,7 @@ def _convert(model: KerasModel) -> onnx.ModelProto:
                 "cannot convert this network to ONNX",
                 got=str(error).split("\n", 1)[0][:300],
                 expected="layers that tf2onnx can convert",
-                do="replace the layer that is named",
+                hint="replace the layer that is named",
             ) from error
     proto: onnx.ModelProto = onnx.ModelProto()
     proto.CopyFrom(converted)
@@ -123,5 +123,5 @@ def _check_keras(model: KerasModel) -> None:
             "cannot export this Keras model",
             got=f"inputs and outputs {shapes}",
             expected="one uint8 input (None, H, W, 3) and one output (None, classes or features)",
-            do="put the normalisation inside the model and fix its image size",
+            hint="put the normalisation inside the model and fix its image size",
         )

@@ -93,7 +93,7 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
                 "ONNX Runtime's quantizer cannot be loaded",
                 got=str(error),
                 expected="the packages of the extra [export]",
-                do='run pip install "edgeclf[headless,export]"',
+                hint='run pip install "edgeclf[headless,export]"',
             ) from error
         return onnx.load(str(path))
 

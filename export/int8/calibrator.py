@@ -233,7 +233,7 @@ class Calibrator:
                 "cannot quantize",
                 got="a model that is already quantized",
                 expected="its float file",
-                do="export it anew",
+                hint="export it anew",
             )
         self._images = calibration_rgb
         self._progress = progress

@@ -97,7 +97,7 @@ def count_values(
                         "cannot quantize this network",
                         got=f"values in {name} that are not finite",
                         expected="finite numbers for every calibration image",
-                        do="train it again with a smaller learning rate",
+                        hint="train it again with a smaller learning rate",
                     )
                 lows[name], highs[name] = min(low, lows.get(name, low)), max(high, highs.get(name, high))
                 look(name, values)

@@ -21,7 +21,7 @@ from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError
 
 _RANGES, _WEIGHTS = "ranges_8bit", "weights_8bit"
-_DO = "train the network for 8 bits again with edgeclf train --from RUN --qat"
+_HINT = "train the network for 8 bits again with edgeclf train --from RUN --qat"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def trained_scales(training: Mapping[str, Any]) -> TrainedScales | None:
             "cannot read the 8-bit scales of this run",
             got=f"{type(error).__name__}: {error}",
             expected="a scale and zero point for each value, and a scale for each output channel of the weights",
-            do=_DO,
+            hint=_HINT,
         ) from error
 
 
@@ -214,5 +214,5 @@ def _cannot_place(kind: str, got: str) -> InputError:
         f"the trained {kind} do not fit the converted network",
         got=got,
         expected="one for each layer that is in 8 bits",
-        do=_DO,
+        hint=_HINT,
     )

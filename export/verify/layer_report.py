@@ -162,7 +162,7 @@ def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_Layer
             if len(nodes) != len(units)
             else "layers of other shapes, or none in int8",
             expected="an int8 file and the float network it was made from",
-            do="compare it with the run it was exported from",
+            hint="compare it with the run it was exported from",
         )
     return pairs
 

@@ -110,7 +110,7 @@ def compare_probabilities(
             f"cannot compare the models on the {split} images",
             got=f"outputs of shapes {reference.shape} and {candidate.shape}",
             expected="the same shape (N, classes) with at least one image",
-            do="check the data and that both models have the same classes",
+            hint="check the data and that both models have the same classes",
         )
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     error = np.abs(a - b)

@@ -120,7 +120,7 @@ def check_same_labels(model: object, labels: Sequence[str], reference: object, r
             f"{model} and {reference} are different classifiers",
             got=f"labels {', '.join(labels[:8])} and {', '.join(reference_labels[:8])}",
             expected="the same labels in the same order",
-            do="compare a file with the run it was exported from",
+            hint="compare a file with the run it was exported from",
         )
 
 

@@ -152,7 +152,7 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
                     f"no {kind} in {text}",
                     got="a folder without such files",
                     expected=f"files ending in {', '.join(sorted(suffixes))}",
-                    do="check the path",
+                    hint="check the path",
                 )
         elif os.path.lexists(text):
             # Also a file whose name holds [brackets]: what exists is meant as it is written.
@@ -165,7 +165,7 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
                     f"cannot find {text}",
                     got=f"no {kind} that match" if has_magic else "no such file or folder",
                     expected="an image, a video, a folder or a glob pattern",
-                    do="check the path",
+                    hint="check the path",
                 )
         paths.extend(found)
     return paths

@@ -9,13 +9,13 @@ except ImportError as error:
         raise MissingPackageError(
             "OpenCV is not installed",
             expected="opencv-python or opencv-python-headless",
-            do='run pip install "edgeclf[headless]" (or "edgeclf[cpu]" on a desktop)',
+            hint='run pip install "edgeclf[headless]" (or "edgeclf[cpu]" on a desktop)',
         ) from error
     raise MissingPackageError(
         "OpenCV is installed but cannot be loaded",
         got=str(error),
         expected="the system libraries libGL.so.1 and libglib-2.0.so.0, which opencv-python needs",
-        do='install them (Debian: libgl1 libglib2.0-0) or use pip install "edgeclf[headless]", which needs neither',
+        hint='install them (Debian: libgl1 libglib2.0-0) or use pip install "edgeclf[headless]", which needs neither',
     ) from error
 
 __all__ = ["cv2"]

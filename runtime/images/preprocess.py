@@ -45,7 +45,7 @@ def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Pr
     except OSError as error:
         got = "a dangling link" if path.is_symlink() and not path.exists() else _os_words(error)
         raise ImageError(
-            f"cannot read {path}", got=got, expected="a readable image file", do="check the path and its permissions"
+            f"cannot read {path}", got=got, expected="a readable image file", hint="check the path and its permissions"
         ) from error
     return decode_image(data, source=str(path), max_pixels=max_pixels, reduce_for=reduce_for)
 
@@ -73,32 +73,32 @@ def decode_image(
         ImageError: The bytes are empty, not an image, truncated, damaged, or larger than `max_pixels`.
     """
     if not data:
-        raise ImageError(f"cannot read {source}", got="0 bytes", expected=_FORMATS, do="copy the file again")
+        raise ImageError(f"cannot read {source}", got="0 bytes", expected=_FORMATS, hint="copy the file again")
     header = read_image_header(data)
     if header is None:
         raise ImageError(
-            f"cannot read {source}", got=_describe_bytes(data), expected=_FORMATS, do="replace or remove the file"
+            f"cannot read {source}", got=_describe_bytes(data), expected=_FORMATS, hint="replace or remove the file"
         )
     if header.width * header.height > max_pixels:
         raise ImageError(
             f"will not decode {source}",
             got=f"{header.width} x {header.height} pixels",
             expected=f"at most {max_pixels:,} pixels",
-            do="shrink the image first",
+            hint="shrink the image first",
         )
     if header.missing:
         raise ImageError(
             f"cannot read {source}",
             got=f"a truncated {header.format.upper()} file without {header.missing}",
             expected="a whole file",
-            do="copy the file again",
+            hint="copy the file again",
         )
     if header.unsupported:
         raise ImageError(
             f"cannot decode {source}",
             got=header.unsupported,
             expected="8 or 16 bits a channel, grey, colour or colour with transparency",
-            do="convert it to PNG",
+            hint="convert it to PNG",
         )
     reduction = 1 if reduce_for is None else jpeg_reduction(header, reduce_for)
     image_bgr = None if header.damage else decode_pixels(data, header, reduction)
@@ -107,7 +107,7 @@ def decode_image(
             f"cannot decode {source}",
             got=f"a damaged {header.format.upper()} file" + (f" with {header.damage}" if header.damage else ""),
             expected="pixels that can be decoded",
-            do="copy the file again",
+            hint="copy the file again",
         )
     return image_bgr if reduce_for is None or reduction == 1 else lay_on_input(image_bgr, header, reduction, reduce_for)
 
@@ -196,14 +196,14 @@ def check_image(image_bgr: UInt8Array) -> None:
             "cannot use this image",
             got=type(image_bgr).__name__,
             expected="a NumPy array (H, W, 3) uint8 in BGR order",
-            do="pass what cv2.imread or VideoCapture.read gives",
+            hint="pass what cv2.imread or VideoCapture.read gives",
         )
     if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.dtype != np.uint8 or image_bgr.size == 0:
         raise ImageError(
             "cannot use this image",
             got=f"shape {image_bgr.shape} {image_bgr.dtype}",
             expected="(H, W, 3) uint8 in BGR order with at least one pixel",
-            do="convert it first, for example with cv2.cvtColor",
+            hint="convert it first, for example with cv2.cvtColor",
         )
 
 

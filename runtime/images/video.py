@@ -118,7 +118,7 @@ def open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
         f"cannot read video {path}",
         got=got,
         expected="a video file that OpenCV can read",
-        do="check the file, or convert it to MP4",
+        hint="check the file, or convert it to MP4",
     )
 
 

@@ -91,7 +91,7 @@ class Camera:
                 f"cannot open camera {self.name}",
                 got=reason,
                 expected="a camera that delivers frames",
-                do="check that it is connected, free and permitted",
+                hint="check that it is connected, free and permitted",
             )
         self._delivers_since_s = clock.now_s()
 
@@ -220,7 +220,7 @@ class Camera:
             f"camera {self.name} went away",
             got=f"{reason}, and {self._attempts} attempts to open it anew" if self._attempts else reason,
             expected="a camera that keeps delivering",
-            do="check its cable, power and network",
+            hint="check its cable, power and network",
         )
 
     def _reason(self, silence: str) -> str:

@@ -31,14 +31,14 @@ class VideoRecorder:
                 f"cannot write video {shown_as}",
                 got=f"the suffix {path.suffix!r}",
                 expected=" or ".join(sorted(_CODECS)),
-                do="choose another file name",
+                hint="choose another file name",
             )
         if not is_utf8(str(path)):
             raise OutputError(
                 f"cannot write video {shown_as}",
                 got="a path that is not UTF-8",
                 expected="one that OpenCV can open",
-                do="choose another path",
+                hint="choose another path",
             )
         self._path = path
         self._shown_as = shown_as
@@ -65,7 +65,7 @@ class VideoRecorder:
                 f"cannot write video {self._shown_as}",
                 got="an encoder that does not open",
                 expected="a writable place and a frame size the codec takes",
-                do="choose another path, or .avi",
+                hint="choose another path, or .avi",
             )
         if (frame_bgr.shape[1], frame_bgr.shape[0]) != self._size_wh:
             frame_bgr = cv2.resize(frame_bgr, self._size_wh, interpolation=cv2.INTER_AREA)

@@ -81,10 +81,10 @@ def _opened(source: int | str | Path) -> int | str | Path:
         return Path(source)
     elif Path(source).suffix.lower() in VIDEO_SUFFIXES:
         raise SourceError(
-            f"cannot open camera {source}", got="no such file", expected="a video file", do="check the path"
+            f"cannot open camera {source}", got="no such file", expected="a video file", hint="check the path"
         )
     raise UsageError(
         f"cannot use {masked(str(source))!r} as a camera",
         expected="a number such as 0, a device such as /dev/video0, an http:// or rtsp:// URL, or a video file",
-        do="name one of these",
+        hint="name one of these",
     )

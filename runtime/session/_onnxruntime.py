@@ -11,7 +11,7 @@ except ImportError as error:
         "ONNX Runtime cannot be loaded",
         got=str(error),
         expected="exactly one of the packages onnxruntime and onnxruntime-gpu",
-        do='run pip install "edgeclf[headless]" (or "edgeclf[cpu]", "edgeclf[gpu]")',
+        hint='run pip install "edgeclf[headless]" (or "edgeclf[cpu]", "edgeclf[gpu]")',
     ) from error
 
 # onnxruntime carries no types.

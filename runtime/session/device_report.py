@@ -116,7 +116,7 @@ def probe_device(device: str, *, timeout_s: float = 60.0) -> DeviceState:
         UsageError: There is no such device.
     """
     if device not in DEVICE_FACTS:
-        raise UsageError(f"unknown device {device!r}", expected=" or ".join(DEVICE_FACTS), do="choose one of them")
+        raise UsageError(f"unknown device {device!r}", expected=" or ".join(DEVICE_FACTS), hint="choose one of them")
     facts = DEVICE_FACTS[device]
     command = [sys.executable, "-m", "edgeclf.runtime.session.device_report", device]
     # The process finds this package where this one did.
@@ -168,7 +168,7 @@ def _main() -> None:
     try:
         run_probe(sys.argv[1])
     except EdgeclfError as error:
-        answer = {"reason": error.got or error.what, "do": error.do or ""}
+        answer = {"reason": error.got or error.what, "do": error.hint or ""}
     else:
         answer = {"reason": "", "do": ""}
     sys.stdout.write(f"{_MARK}{json.dumps(answer)}\n")

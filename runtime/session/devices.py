@@ -114,17 +114,20 @@ class DeviceChoice:
 
     def __post_init__(self) -> None:
         if self.name not in DEVICES:
-            raise UsageError(f"unknown device {self.name!r}", expected=" or ".join(DEVICES), do="choose one of them")
+            raise UsageError(f"unknown device {self.name!r}", expected=" or ".join(DEVICES), hint="choose one of them")
         if self.options and self.name == "auto":
             raise UsageError(
                 "provider options need a device",
                 got=f"{', '.join(self.options)} for auto",
                 expected="the name of the device that they are for",
-                do="name it, such as --device openvino",
+                hint="name it, such as --device openvino",
             )
         if self.engine_cache is not None and self.name != "tensorrt":
             raise UsageError(
-                "an engine cache belongs to TensorRT", got=f"device {self.name}", expected="tensorrt", do="leave it out"
+                "an engine cache belongs to TensorRT",
+                got=f"device {self.name}",
+                expected="tensorrt",
+                hint="leave it out",
             )
 
 
@@ -213,7 +216,7 @@ def check_placement(device: DeviceChoice, nodes: Mapping[str, int] | None) -> No
         f"cannot run this model on device {name}",
         got=f"a provider that takes none of its nodes: {places}",
         expected="at least one",
-        do="use --device cpu for this model, or export another precision",
+        hint="use --device cpu for this model, or export another precision",
     )
 
 
@@ -247,7 +250,7 @@ def device_error(device: DeviceChoice, got: str) -> DeviceUnavailableError:
         f"cannot run on device {device.name}" + (f" with {settings}" if settings else ""),
         got=f"{got}, with {names} both installed" if overwritten else got,
         expected=facts.needs,
-        do=f"uninstall both packages and run {wheel}" if overwritten else f"{fix}, or use --device cpu",
+        hint=f"uninstall both packages and run {wheel}" if overwritten else f"{fix}, or use --device cpu",
     )
 
 

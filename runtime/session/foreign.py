@@ -117,7 +117,7 @@ def read_input_layout(inputs: Sequence[Any], path: Path) -> InputLayout:
             f"{path} is not an image classifier that edgeclf can run",
             got=f"inputs {[(i.name, i.type, i.shape) for i in inputs]}",
             expected="one uint8 or float32 input, (N, H, W, 3) or (N, 3, H, W), with fixed H and W",
-            do="export the model with a fixed image size",
+            hint="export the model with a fixed image size",
         )
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return InputLayout(inputs[0].name, kind == _FLOAT, is_nchw, (int(sides[0]), int(sides[1])), batch)
@@ -140,7 +140,7 @@ def check_outputs(outputs: Sequence[Any], classes: int, path: Path) -> None:
             f"{path} is not an image classifier that edgeclf can run",
             got=f"outputs {[(o.name, o.type, o.shape) for o in outputs]}",
             expected="one float32 output (N, classes)",
-            do="export the classifier without further outputs",
+            hint="export the classifier without further outputs",
         )
     if isinstance(shape[1], int) and shape[1] != classes:
         raise labels_mismatch(path, classes, shape[1])
@@ -152,7 +152,7 @@ def labels_mismatch(path: Path, labels: int, outputs: int) -> ModelFileError:
         f"the labels do not match {path}",
         got=f"{labels} labels",
         expected=f"{outputs}, one for each output",
-        do="pass the right labels",
+        hint="pass the right labels",
     )
 
 
@@ -170,18 +170,18 @@ def foreign_spec(foreign: ForeignModel | None, layout: InputLayout, path: Path) 
             f"{path} has no edgeclf spec",
             got="no labels",
             expected="class names in the order of its outputs",
-            do="pass foreign=ForeignModel(labels=[...]) (on the command line --labels FILE, one name a line)",
+            hint="pass foreign=ForeignModel(labels=[...]) (on the command line --labels FILE, one name a line)",
         )
     if layout.is_float and scaling is None:
         raise ModelFileError(
             f"{path} takes float pixels and does not say how they are scaled",
             got="no mean and std",
             expected="the training normalisation in 0..255 units, RGB",
-            do="pass foreign=ForeignModel(labels, PixelScaling(mean, std)) (--mean 123.675,116.28,103.53 "
+            hint="pass foreign=ForeignModel(labels, PixelScaling(mean, std)) (--mean 123.675,116.28,103.53 "
             "--std 58.395,57.12,57.375 for ImageNet models, --mean 0,0,0 --std 255,255,255 for a plain division by 255)",
         )
     if not layout.is_float and scaling is not None:
-        raise UsageError(f"{path} takes uint8 pixels", got="mean and std", expected="none", do="leave them out")
+        raise UsageError(f"{path} takes uint8 pixels", got="mean and std", expected="none", hint="leave them out")
     if len(set(labels)) != len(labels):
         raise ModelFileError(f"the labels for {path} clash", got="the same name twice", expected="different names")
     return ModelSpec(labels=labels, preprocess=Preprocess(layout.size_hw), architecture="foreign")

@@ -35,7 +35,7 @@ def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> Or
             f"cannot open model {path}",
             got="a folder" if path.is_dir() else "no such file",
             expected="an .onnx file",
-            do="check the path (a run folder becomes a file with edgeclf export)",
+            hint="check the path (a run folder becomes a file with edgeclf export)",
         )
     return _open(path, str(path), threads, device)
 
@@ -62,7 +62,7 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
             f"cannot open model {name}",
             got=str(error).split("\n", 1)[0][:300],
             expected="a valid ONNX model",
-            do="copy or export the file again",
+            hint="copy or export the file again",
         ) from error
 
 

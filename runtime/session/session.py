@@ -132,7 +132,7 @@ class ModelSession:
                 "cannot run this batch",
                 got=f"shape {images_rgb.shape} {images_rgb.dtype}",
                 expected=f"(N, {height}, {width}, 3) uint8 in RGB order",
-                do="use edgeclf.runtime.preprocess_bgr",
+                hint="use edgeclf.runtime.preprocess_bgr",
             )
         batch = self.fixed_batch or pad_to
         if batch is None:
@@ -166,7 +166,7 @@ class ModelSession:
             f"cannot run {self.path} on a batch of {count}",
             got=got,
             expected="one row of probabilities an image",
-            do="export it with a free batch size"
+            hint="export it with a free batch size"
             if count == 1
             else "pass --batch-size 1, or export it with a free one",
         )
@@ -177,7 +177,7 @@ class ModelSession:
                 f"{self.path} describes itself",
                 got="labels or pixel scaling",
                 expected="none for a file with an edgeclf spec",
-                do="leave them out",
+                hint="leave them out",
             )
         spec = spec_from_json(text, str(self.path))
         height, width = spec.preprocess.size_hw
@@ -186,7 +186,7 @@ class ModelSession:
                 f"{self.path} does not match its own spec",
                 got=f"an input of {'float32' if self._input.is_float else 'uint8'} {self._input.size_hw}",
                 expected=f"uint8 (N, {height}, {width}, 3)",
-                do="export it again",
+                hint="export it again",
             )
         check_outputs(self._session.get_outputs(), len(spec.labels), self.path)
         return spec

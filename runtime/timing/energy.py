@@ -44,7 +44,7 @@ class EnergyMeter:
                 "cannot measure energy",
                 got=f"no CPU package under {root}",
                 expected="Linux on an Intel or AMD machine that is not virtual, with the RAPL counters of its kernel",
-                do="measure there, or leave --energy out",
+                hint="measure there, or leave --energy out",
             )
 
     def read(self) -> Mapping[Path, int]:
@@ -72,5 +72,5 @@ def _text(path: Path) -> str:
             "cannot measure energy",
             got=f"{(error.strerror or 'an error').lower()} for {path}",
             expected="a readable counter (since Linux 5.10 for root alone)",
-            do="run as root, or chmod a+r the file",
+            hint="run as root, or chmod a+r the file",
         ) from error

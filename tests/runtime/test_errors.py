@@ -7,7 +7,7 @@ from edgeclf.runtime.errors import EdgeclfError, GateError, MissingPackageError,
 
 
 def test_a_sentence_says_what_got_expected_and_do():
-    error = EdgeclfError("cannot read x", got="0 bytes", expected="an image", do="copy it again")
+    error = EdgeclfError("cannot read x", got="0 bytes", expected="an image", hint="copy it again")
     assert str(error) == "cannot read x: got 0 bytes, expected an image; copy it again."
 
 
@@ -17,7 +17,7 @@ def test_a_sentence_says_what_got_expected_and_do():
         ({}, "it broke."),
         ({"got": "a"}, "it broke: got a."),
         ({"expected": "b"}, "it broke: expected b."),
-        ({"do": "c"}, "it broke; c."),
+        ({"hint": "c"}, "it broke; c."),
         ({"got": "two\nlines\tand tabs"}, "it broke: got two lines and tabs."),
     ],
 )

@@ -102,7 +102,7 @@ def compare(
     """
     if requires_energy:
         raise UsageError(
-            "energy cannot be told apart", got="several models in turns", expected="one model", do="bench each alone"
+            "energy cannot be told apart", got="several models in turns", expected="one model", hint="bench each alone"
         )
     cpu = cpu_info()
     _warn_of_many_threads(threads, cpu.usable_cpus)

@@ -50,7 +50,7 @@ def check_plot(path: Path) -> None:
             "matplotlib cannot be loaded",
             got=str(error),
             expected="the package matplotlib",
-            do='run pip install "edgeclf[bench]"',
+            hint='run pip install "edgeclf[bench]"',
         ) from error
 
 

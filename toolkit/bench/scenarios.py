@@ -96,7 +96,7 @@ def bench_scenarios(
             "the load generator's log and our own clock do not agree",
             got=f"other figures in {', '.join(disagreeing)}",
             expected="the same within 2 % or 0.25 ms (server 5 % or 1 ms)",
-            do="close other programs and run it again",
+            hint="close other programs and run it again",
         )
 
 
@@ -110,7 +110,9 @@ def _plans(options: ScenarioOptions) -> "list[ScenarioPlan]":
     chosen = [name for name in SCENARIOS if options.scenario in {name, "all"}]
     if not chosen:
         raise UsageError(
-            f"unknown scenario {options.scenario!r}", expected=" or ".join((*SCENARIOS, "all")), do="choose one of them"
+            f"unknown scenario {options.scenario!r}",
+            expected=" or ".join((*SCENARIOS, "all")),
+            hint="choose one of them",
         )
     if not (math.isfinite(options.latency_bound_ms) and options.latency_bound_ms > 0):
         raise UsageError("bad --latency-bound-ms", got=f"{options.latency_bound_ms:g}", expected="more than 0")
@@ -177,7 +179,7 @@ def _log_folder(kept: Path | None) -> Iterator[Path]:
         raise output_error(kept, error) from error
     if is_used:
         raise OutputError(
-            f"cannot keep logs in {kept}", got="a folder that is not empty", expected="a new one", do="name another"
+            f"cannot keep logs in {kept}", got="a folder that is not empty", expected="a new one", hint="name another"
         )
     yield kept
 
@@ -265,7 +267,7 @@ def _print(
             rows[-1].append("-" if energy is None else f"{energy:.3g}")
     print_table("", columns if no_energy else [*columns, "mJ/image"], rows)
     for result in results:
-        print_result(f"{result.plan.scenario}: {_claim(result)}{'. ' + result.remark if result.remark else ''}")
+        print_result(f"{result.plan.scenario}: {_claim(result)}{'. ' + result.note if result.note else ''}")
         for item in result.agreement:
             if not item.agrees:
                 print_result(f"  {item.name}: ours {item.ours}, the load generator's {item.generators}")

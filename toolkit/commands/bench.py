@@ -230,7 +230,7 @@ def _check_combination(
     from edgeclf.runtime.errors import UsageError
 
     if scenario is not None and models > 1:
-        raise UsageError("a scenario runs one model", got=f"{models} models", expected="one", do="run it for each")
+        raise UsageError("a scenario runs one model", got=f"{models} models", expected="one", hint="run it for each")
     idle = for_scenarios if scenario is None else not_for_scenarios
     for option, is_given in idle.items():
         if is_given:
@@ -238,7 +238,7 @@ def _check_combination(
                 f"{option} does nothing here",
                 got=f"{option} {'without' if scenario is None else 'with'} --scenario",
                 expected="--scenario beside it" if scenario is None else "a bench without --scenario",
-                do="leave one of them out" if scenario is not None else "add --scenario, or leave it out",
+                hint="leave one of them out" if scenario is not None else "add --scenario, or leave it out",
             )
 
 

@@ -84,7 +84,7 @@ def _prepare_folder(folder: Path) -> None:
                     f"cannot use {folder} for the demo",
                     got="a folder with other files",
                     expected="an empty or missing folder",
-                    do="pass --folder with another path",
+                    hint="pass --folder with another path",
                 )
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)

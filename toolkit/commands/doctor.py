@@ -57,7 +57,7 @@ def doctor(
     from edgeclf.runtime.errors import UsageError
 
     if subject is None:
-        raise UsageError("nothing to look at", expected="a data set or a run folder", do="run edgeclf doctor DATA")
+        raise UsageError("nothing to look at", expected="a data set or a run folder", hint="run edgeclf doctor DATA")
     from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.toolkit.doctor.examination import ExaminationOptions, examine_path, is_run
     from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES

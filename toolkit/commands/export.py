@@ -91,7 +91,7 @@ def export(
     from edgeclf.training import load_run
 
     if entrance not in _ENTRANCES:
-        raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), do="choose one of them")
+        raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), hint="choose one of them")
     options = ExportOptions(
         # Any text is accepted here: what is none of the choices is refused with a sentence.
         precision=cast("Any", precision),

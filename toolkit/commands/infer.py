@@ -197,13 +197,13 @@ def infer(
     chosen = formats.get("jsonl" if as_json else output_format)
     if chosen is None:
         raise UsageError(
-            f"unknown format {output_format!r}", expected=" or ".join(OUTPUT_FORMATS), do="choose one of them"
+            f"unknown format {output_format!r}", expected=" or ".join(OUTPUT_FORMATS), hint="choose one of them"
         )
     if bool(cameras) == bool(sources):
         raise UsageError(
             "both a camera and sources are named" if cameras else "nothing to classify",
             expected="either SOURCE... or --camera",
-            do="see edgeclf infer --help",
+            hint="see edgeclf infer --help",
         )
     only_for_cameras = {
         "--reconnects": reconnects, "--fps": fps, "--every": every, "--loop": loop or None, "--smooth": smooth,
@@ -269,7 +269,7 @@ def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str,
 
     for option, value in options.items():
         if value is not None and not is_kind:
-            raise UsageError(f"{option} is for {kind}", expected=wanted, do="leave it out")
+            raise UsageError(f"{option} is for {kind}", expected=wanted, hint="leave it out")
 
 
 @contextlib.contextmanager
@@ -292,5 +292,5 @@ def _end_with_errors(errors: int, *, ignore: bool) -> None:
     if errors and not ignore:
         raise InputError(
             f"{errors} of the images could not be read; each has a record that says why",
-            do="mend or remove them, or pass --ignore-unreadable",
+            hint="mend or remove them, or pass --ignore-unreadable",
         )

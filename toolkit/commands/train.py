@@ -133,11 +133,11 @@ def _check_places(data: Path | None, run: Path | None, find_lr: Path | None, sho
         raise UsageError(
             "nothing to train on" if data is None else "no run folder named",
             expected="edgeclf train DATA --run RUN",
-            do="see edgeclf train --help",
+            hint="see edgeclf train --help",
         )
     for option, path in (("--find-lr", find_lr), ("--show-augmentation", show_augmentation)):
         if path is not None and path.suffix.lower() != ".png":
-            raise UsageError(f"{option} draws a picture", got=str(path), expected="a .png file", do="name one")
+            raise UsageError(f"{option} draws a picture", got=str(path), expected="a .png file", hint="name one")
         if path is not None and run is not None:
             raise UsageError(f"{option} does not train", got=f"--run {run} as well", expected="one of the two")
 
@@ -153,7 +153,7 @@ def _refuse_options(context: typer.Context) -> None:
                 f"{parameter.opts[0]} does not go with --resume",
                 got="both",
                 expected="a training that goes on as it began",
-                do="leave it out, or train anew",
+                hint="leave it out, or train anew",
             )
 
 

@@ -85,7 +85,7 @@ def verify(
     from edgeclf.runtime.errors import UsageError
 
     if plot is not None and not layers:
-        raise UsageError("--plot without --layers", expected="both", do="add --layers")
+        raise UsageError("--plot without --layers", expected="both", hint="add --layers")
     limits = ParityLimits(min_agreement, max_accuracy_drop=max_accuracy_drop)
     if emulate is not None:
         if against is not None or layers:
@@ -160,7 +160,7 @@ def _verify_against(
         raise GateError(
             f"{model.path} does not match {against} on this machine",
             got="; ".join(report.failures),
-            do="do not ship it to this machine: export it again, or use the fp32 file",
+            hint="do not ship it to this machine: export it again, or use the fp32 file",
         )
     note("passed: the model does here what it was trained to do")
     end_with_unreadable(report.unreadable, ignore=ignore_unreadable)
@@ -218,7 +218,7 @@ def _verify_emulated(
 
     if architecture != "arm64":
         raise UsageError(
-            f"cannot emulate {architecture!r}", expected="arm64", do="leave the others to their own machines"
+            f"cannot emulate {architecture!r}", expected="arm64", hint="leave the others to their own machines"
         )
     cores = [get_core(name) for name in core_names]
     session = ModelSession(model, device="cpu", threads=1)
@@ -244,6 +244,6 @@ def _verify_emulated(
         raise GateError(
             f"{model} does something else on ARM",
             got="; ".join(failures),
-            do="export it again with --target any, or ship the fp32 file there",
+            hint="export it again with --target any, or ship the fp32 file there",
         )
     note("passed: the file does the same on these cores")

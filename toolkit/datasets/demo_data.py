@@ -38,7 +38,7 @@ def write_demo_data(folder: Path, seed: int = 0) -> dict[str, int]:
             "the demo's photographs are not installed",
             got=str(error),
             expected="the package scikit-image",
-            do='run pip install "edgeclf[all]"',
+            hint='run pip install "edgeclf[all]"',
         ) from error
     import numpy as np
 

@@ -52,7 +52,7 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
         DatasetError: The data set is unusable, has no such split, or has classes the model does not know.
     """
     if split not in SPLIT_CHOICES:
-        raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLIT_CHOICES), do="choose one of them")
+        raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLIT_CHOICES), hint="choose one of them")
     from edgeclf.training.data.dataset import discover_dataset
 
     try:
@@ -68,7 +68,7 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
                 f"the classes of {data} do not match the model",
                 got=f"class folders {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}",
                 expected=f"some of {', '.join(labels[:12])}{' …' if len(labels) > 12 else ''}",
-                do="rename the folders as the model names its classes",
+                hint="rename the folders as the model names its classes",
             )
         return _unlabelled(data)
     splits = {sample.split for sample in dataset.samples}
@@ -77,7 +77,7 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
     if not samples:
         there = ", ".join(sorted(name for name in splits if name)) or "no train, val or test part"
         raise DatasetError(
-            f"{data} has no {chosen} part", got=there, expected=f"images under {chosen}/", do="use --split all"
+            f"{data} has no {chosen} part", got=there, expected=f"images under {chosen}/", hint="use --split all"
         )
     names = {"train": "training", "val": "validation", "test": "test", "all": "given"}
     index = {label: position for position, label in enumerate(labels)}
@@ -122,5 +122,5 @@ def end_with_unreadable(unreadable: Sequence[tuple[Path, EdgeclfError]], *, igno
     if unreadable and not ignore:
         raise InputError(
             f"{len(unreadable)} image{'s' if len(unreadable) != 1 else ''} could not be read and had to be left out",
-            do="fix or remove them, or pass --ignore-unreadable",
+            hint="fix or remove them, or pass --ignore-unreadable",
         )

@@ -170,7 +170,7 @@ def _data_of_run(
         if (folder / HISTORY_FILE).is_file():
             return None, [_images_missing(f"the run does not say which they are ({got})")]
         raise RunFolderError(
-            f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", do="train again"
+            f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", hint="train again"
         ) from error
     if options.data is not None:
         given, root = options.data, (options.data if options.data.is_dir() else options.data.parent).resolve()

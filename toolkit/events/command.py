@@ -40,7 +40,10 @@ def command_sink(text: str, warn: Callable[[str], None]) -> BackgroundSink:
         raise UsageError("bad --on-event", got="nothing", expected="a command and its arguments")
     if shutil.which(words[0]) is None:
         raise SourceError(
-            f"cannot run {words[0]}", got="no such program", expected="one that can be executed", do="check --on-event"
+            f"cannot run {words[0]}",
+            got="no such program",
+            expected="one that can be executed",
+            hint="check --on-event",
         )
 
     def run(event: Mapping[str, Any], closing: threading.Event) -> None:

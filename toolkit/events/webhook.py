@@ -53,7 +53,9 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise UsageError(f"cannot post to {masked(url)!r}", expected="an http:// or https:// URL", do="check --webhook")
+        raise UsageError(
+            f"cannot post to {masked(url)!r}", expected="an http:// or https:// URL", hint="check --webhook"
+        )
     headers = {"Content-Type": "application/json", "User-Agent": "edgeclf"}
     if parts.username is not None:
         user = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"

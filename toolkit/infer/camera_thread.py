@@ -167,7 +167,7 @@ class CameraThread:
                 f"camera {self.name} was never there",
                 got=f"{error.got}, and {self._options.reconnects} more attempts",
                 expected=error.expected,
-                do=error.do,
+                hint=error.hint,
             ) from error
 
     def _on_event(self, event: LiveEvent) -> None:

@@ -295,6 +295,6 @@ class _Run:
             if len(self._cameras) > 1 and isinstance(error, SourceError):
                 raise SourceError(
                     f"{len(errors)} of {len(self._cameras)} cameras were lost",
-                    do="see the warnings above for each of them",
+                    hint="see the warnings above for each of them",
                 ) from error
             raise error

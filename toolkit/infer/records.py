@@ -69,7 +69,7 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
 
     def refuse(option: str, path: Path, other: str) -> UsageError:
         return UsageError(
-            f"{option} {path} would replace {other}", expected="a path of its own", do="choose another path"
+            f"{option} {path} would replace {other}", expected="a path of its own", hint="choose another path"
         )
 
     # A device such as /dev/null is never replaced.

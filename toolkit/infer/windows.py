@@ -99,7 +99,7 @@ def check_display() -> None:
             "cannot show a window",
             got="an OpenCV without windows (opencv-python-headless)",
             expected="opencv-python and a display",
-            do='use --save VIDEO, or install "edgeclf[cpu]" in a fresh environment',
+            hint='use --save VIDEO, or install "edgeclf[cpu]" in a fresh environment',
         )
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         got = "no display"
@@ -110,5 +110,5 @@ def check_display() -> None:
             return
         got = f"a display ({os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}) that opens no window"
     raise UnavailableError(
-        "cannot show a window", got=got, expected="a desktop session", do="use --save VIDEO instead of --show"
+        "cannot show a window", got=got, expected="a desktop session", hint="use --save VIDEO instead of --show"
     )

@@ -13,7 +13,7 @@ from edgeclf.runtime.errors import UnavailableError, UsageError
 TOKEN_VARIABLE = "EDGECLF_SERVE_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 _ADDRESS = re.compile(r"(?:(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^:\[\]/@\s]*)):)?(?P<port>[0-9]{1,5})")
 _LOOPBACK_NAMES = ("", "localhost")
-_DO = "use :8080, 127.0.0.1:8080 or 0.0.0.0:8080"
+_HINT = "use :8080, 127.0.0.1:8080 or 0.0.0.0:8080"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def parse_address(text: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     port = int(match["port"]) if match else -1
     if match is None or not 0 <= port <= 65535:
-        raise UsageError("bad --serve", got=repr(text), expected="HOST:PORT or :PORT, ports from 0 to 65535", do=_DO)
+        raise UsageError(
+            "bad --serve", got=repr(text), expected="HOST:PORT or :PORT, ports from 0 to 65535", hint=_HINT
+        )
     host = match["host"] or match["ipv6"] or ""
     if match["ipv6"] is None and host.lower() in _LOOPBACK_NAMES:
         return Address(
@@ -82,7 +84,10 @@ def parse_address(text: str) -> Address:
     # The codec for names of hosts raises UnicodeError, for one that is too long.
     except (OSError, UnicodeError) as error:
         raise UnavailableError(
-            f"cannot serve on {text}", got=f"host {host!r}, which is not known", expected="a name or address", do=_DO
+            f"cannot serve on {text}",
+            got=f"host {host!r}, which is not known",
+            expected="a name or address",
+            hint=_HINT,
         ) from error
     targets = [
         Target(int(family), place)
@@ -103,12 +108,12 @@ def listen(address: Address) -> list[socket.socket]:
     try:
         sockets = [_listen_at(first, int(first.place[1]))]
     except OSError as error:
-        got, do = {
+        got, hint = {
             errno.EADDRINUSE: ("a port that another program uses", "choose another port, or :0 for any free one"),
-            errno.EADDRNOTAVAIL: (f"{first.host}, which is no address of this machine", _DO),
+            errno.EADDRNOTAVAIL: (f"{first.host}, which is no address of this machine", _HINT),
             errno.EACCES: ("a port that this user may not take", "choose one above 1023"),
-        }.get(error.errno or 0, (error.strerror or str(error), _DO))
-        raise UnavailableError(f"cannot serve on {address.text}", got=got, do=do) from error
+        }.get(error.errno or 0, (error.strerror or str(error), _HINT))
+        raise UnavailableError(f"cannot serve on {address.text}", got=got, hint=hint) from error
     port = sockets[0].getsockname()[1]
     for target in others:
         # IPv6 may be switched off; the first address is enough.
@@ -161,7 +166,7 @@ def choose_token(option: str | None, environment: Mapping[str, str], address: Ad
             f"cannot serve on {address.text} without a token",
             got="an address that other machines reach",
             expected=f"--serve-token TOKEN or the environment variable {TOKEN_VARIABLE}",
-            do="pass --serve-token auto for a new one, or serve on a port alone for this machine only",
+            hint="pass --serve-token auto for a new one, or serve on a port alone for this machine only",
         )
     if value == "auto":
         return Token(secrets.token_urlsafe(24), is_generated=True)
@@ -170,7 +175,7 @@ def choose_token(option: str | None, environment: Mapping[str, str], address: Ad
             "bad serve token",
             got="an empty text" if not value else "spaces or signs outside ASCII",
             expected="letters, digits and ASCII punctuation",
-            do="pass --serve-token auto for a new one",
+            hint="pass --serve-token auto for a new one",
         )
     return Token(value)
 

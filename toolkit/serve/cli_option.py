@@ -51,7 +51,9 @@ def preview_of(
 
     if serve is None:
         if token is not None:
-            raise UsageError("--serve-token without --serve", expected="both", do="add --serve :8080, or leave it out")
+            raise UsageError(
+                "--serve-token without --serve", expected="both", hint="add --serve :8080, or leave it out"
+            )
         return contextlib.nullcontext()
     from edgeclf.toolkit.serve.server import preview_server
 

@@ -135,7 +135,7 @@ def _check_packages() -> None:
                 f"{name} cannot be loaded",
                 got=str(error),
                 expected="the packages of the extra [serve]",
-                do='run pip install "edgeclf[headless,serve]"',
+                hint='run pip install "edgeclf[headless,serve]"',
             ) from error
 
 

@@ -75,7 +75,7 @@ def cached_images(
         try:
             pixels = preprocess_bgr(load_image(path), preprocess)
             if file.digest is None or file_identity(path) != file.identity:
-                raise InputError(f"{path} changed while it was read", do="run the command again")
+                raise InputError(f"{path} changed while it was read", hint="run the command again")
         except EdgeclfError as error:
             errors[position] = error
             return None

@@ -236,7 +236,7 @@ class OpenRows:
                 f"a row of {self._path} is damaged",
                 got="an image that cannot be read any more",
                 expected="the image, to compute the row again",
-                do="run the command again",
+                hint="run the command again",
             )
         data = _bytes_of(row, self._configuration)
         with self._appending():

@@ -87,7 +87,7 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
     data = Path(data)
     try:
         if not data.exists():
-            raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, do="check the path")
+            raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, hint="check the path")
         samples = _from_folder(data) if data.is_dir() else _from_csv(data)
         root = (data if data.is_dir() else data.parent).resolve()
     except OSError as error:
@@ -95,11 +95,14 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
             f"cannot list data {data}",
             got=(error.strerror or type(error).__name__).lower(),
             expected="folders that can be read",
-            do="check the path and its permissions",
+            hint="check the path and its permissions",
         ) from error
     if not samples:
         raise DatasetError(
-            f"no labelled images in {data}", got=_describe_folder(data), expected=_LAYOUT, do="sort the images by class"
+            f"no labelled images in {data}",
+            got=_describe_folder(data),
+            expected=_LAYOUT,
+            hint="sort the images by class",
         )
     dataset = Dataset(root, tuple(sorted(samples, key=lambda sample: sample.path)), data.absolute())
     _check_names(dataset.labels, data)
@@ -136,7 +139,7 @@ def _from_folder(root: Path) -> list[Sample]:
                 f"{root} has two {clash[0]} folders",
                 got=", ".join(child.name for child in children),
                 expected="one of each",
-                do="merge them",
+                hint="merge them",
             )
         return [
             sample
@@ -159,7 +162,7 @@ def _check_parts_only(root: Path, others: Sequence[Path]) -> None:
             f"{root} mixes parts and other folders",
             got=f"{', '.join(repr(name) for name in with_images[:5])} beside its parts",
             expected="train/ with val/ or test/ and nothing else, or class folders only",
-            do="move the other folders elsewhere",
+            hint="move the other folders elsewhere",
         )
 
 
@@ -194,7 +197,7 @@ def _from_csv(path: Path) -> list[Sample]:
             f"cannot use {path} as a data set",
             got=f"columns {', '.join(columns) or 'none'}",
             expected="path,label[,split] in the first line",
-            do="name the columns so",
+            hint="name the columns so",
         )
     samples: dict[str, tuple[int, Sample]] = {}
     for line, row in rows:
@@ -204,7 +207,7 @@ def _from_csv(path: Path) -> list[Sample]:
                 f"{path} line {line} repeats an image",
                 got=f"{sample.path}, also in line {samples[sample.path][0]}",
                 expected="each image once",
-                do="remove one of the lines",
+                hint="remove one of the lines",
             )
         samples[sample.path] = (line, sample)
     return [sample for _, sample in samples.values()]
@@ -217,7 +220,7 @@ def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
             f"{path} line {line} is incomplete",
             got=f"path {name!r}, label {label!r}",
             expected="both",
-            do="fill them in",
+            hint="fill them in",
         )
     if "\0" in name:
         raise DatasetError(f"{path} line {line} has an impossible path", got=repr(name), expected="a file name")
@@ -238,7 +241,7 @@ def _check_names(labels: Sequence[str], data: Path) -> None:
                 f"a class of {data} has a name that cannot be shown",
                 got=ascii(label),
                 expected="Unicode text without control characters",
-                do="rename it",
+                hint="rename it",
             )
         alike[unicodedata.normalize("NFKC", label).casefold().strip()].append(label)
     for names in alike.values():
@@ -247,7 +250,7 @@ def _check_names(labels: Sequence[str], data: Path) -> None:
                 f"two classes of {data} have the same name",
                 got=" and ".join(repr(name) for name in names),
                 expected="names that differ by more than case, spaces or the spelling of accents",
-                do="merge or rename them",
+                hint="merge or rename them",
             )
 
 
@@ -258,7 +261,7 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
             f"{data} has one class only",
             got=repr(labels[0]),
             expected="two or more classes",
-            do="add another class folder",
+            hint="add another class folder",
         )
     by_split: defaultdict[Split | None, set[str]] = defaultdict(set)
     for sample in dataset.samples:
@@ -276,7 +279,7 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
                 f"train and {split} of {data} have different classes",
                 got=f"{', '.join(repr(label) for label in odd[:5])} in one of them only",
                 expected="the same classes in both",
-                do="rename or move the folders",
+                hint="rename or move the folders",
             )
 
 
@@ -295,13 +298,13 @@ def _check_no_class_is_empty(dataset: Dataset, data: Path) -> None:
             f"{data} has fewer images than classes",
             got=f"{len(dataset.samples)} images for {len(names)} class folders",
             expected="images of every class",
-            do="add images",
+            hint="add images",
         )
     raise DatasetError(
         f"a class folder of {data} has no image",
         got=", ".join(repr(name) for name in empty[:5]),
         expected="images in every class folder",
-        do="add images or remove the folder",
+        hint="add images or remove the folder",
     )
 
 

@@ -143,7 +143,7 @@ def check_every_class_is_readable(readable: Sequence[Sample], labels: Sequence[s
                     f"class {label!r} has no readable {split} image",
                     got=f"{unreadable} unreadable files",
                     expected="at least one",
-                    do="replace the unreadable files",
+                    hint="replace the unreadable files",
                 )
 
 
@@ -203,14 +203,14 @@ def _fractions(
             "a test fraction has no meaning here",
             got=f"--test-fraction {test_fraction:g} for data with parts of its own",
             expected="one or the other",
-            do="leave it out",
+            hint="leave it out",
         )
     if "val" in given and val_fraction is not None:
         raise UsageError(
             "a validation fraction has no meaning here",
             got=f"--val-fraction {val_fraction:g} for data with a validation part of its own",
             expected="one or the other",
-            do="leave it out",
+            hint="leave it out",
         )
     val = val_fraction if val_fraction is not None else CARVED_VAL_FRACTION if has_splits else DEFAULT_VAL_FRACTION
     test = 0.0 if has_splits else DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
@@ -231,7 +231,7 @@ def _assign_class(
             f"too few images of class {label!r}",
             got=str(len(positions)),
             expected=f"at least {splits}, one for each part",
-            do="add images",
+            hint="add images",
         )
     test_count = min(max(1, round(len(positions) * test)), len(positions) - 2) if test else 0
     val_count = min(max(1, round(len(positions) * val)), len(positions) - test_count - 1)
@@ -276,10 +276,10 @@ def read_split(path: Path) -> tuple[Sample, ...]:
             )
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise RunFolderError(
-            f"cannot read {path}", got=str(error), expected="path,label,split", do="train again"
+            f"cannot read {path}", got=str(error), expected="path,label,split", hint="train again"
         ) from error
     if not samples or any(sample.split not in SPLITS for sample in samples):
         raise RunFolderError(
-            f"cannot use {path}", got="rows without a split", expected="train, val or test", do="train again"
+            f"cannot use {path}", got="rows without a split", expected="train, val or test", hint="train again"
         )
     return samples

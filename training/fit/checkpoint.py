@@ -87,7 +87,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             return Checkpoint(facts["stage"], state, facts["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunFolderError(
-            f"cannot resume from {path}", got=str(error), expected="what edgeclf train wrote", do="train again"
+            f"cannot resume from {path}", got=str(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
 
 

@@ -53,7 +53,7 @@ class DivergedError(InputError):
             "training diverged in its first epoch",
             got=f"a loss that is not a number after {facts['steps']} of {facts['epoch_steps']} steps",
             expected="a finite loss",
-            do=f"use a --learning-rate below {learning_rate:g} (edgeclf train --find-lr suggests one){more}",
+            hint=f"use a --learning-rate below {learning_rate:g} (edgeclf train --find-lr suggests one){more}",
         )
 
     def with_run(self, folder: Path) -> "DivergedError":

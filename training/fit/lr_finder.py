@@ -145,7 +145,7 @@ def _no_rate(got: str) -> InputError:
         "the sweep finds no learning rate",
         got=got,
         expected="a loss that falls clearly before it rises",
-        do="look at the images and their labels, pass a larger --batch-size, or choose a --learning-rate by hand",
+        hint="look at the images and their labels, pass a larger --batch-size, or choose a --learning-rate by hand",
     )
 
 

@@ -114,7 +114,7 @@ def _weights(architecture: Architecture, options: TrainOptions) -> str | Path:
                 f"{architecture.name} has no pretrained weights",
                 got=f"--weights {given}",
                 expected="none: it is trained from scratch",
-                do="leave --weights out, or continue from a run with --from",
+                hint="leave --weights out, or continue from a run with --from",
             )
         return RANDOM
     if given is None or given == PRETRAINED:
@@ -125,26 +125,26 @@ def _weights(architecture: Architecture, options: TrainOptions) -> str | Path:
 def _check_stages(options: TrainOptions, *, freezes: bool) -> None:
     if options.qat and options.from_run is None:
         raise UsageError(
-            "--qat goes on from a trained network", got="no --from", expected="--from RUN", do="train one first"
+            "--qat goes on from a trained network", got="no --from", expected="--from RUN", hint="train one first"
         )
     if options.qat and options.fine_tune:
         raise UsageError(
             "--fine-tune does not go with --qat",
             got="both",
             expected="one of them: --qat trains the whole network",
-            do="fine-tune first, and go on from that run with --qat",
+            hint="fine-tune first, and go on from that run with --qat",
         )
     if options.fine_tune and not freezes:
         raise UsageError(
             "nothing to fine-tune",
             got=f"--fine-tune with {options.architecture} trained from scratch",
             expected="a pretrained backbone",
-            do="leave --fine-tune out: the whole network is trained",
+            hint="leave --fine-tune out: the whole network is trained",
         )
     for name in ("fine_tune_blocks", "fine_tune_epochs", "fine_tune_learning_rate"):
         if getattr(options, name) is not None and not options.fine_tune:
             flag = training_option(name).flag
-            raise UsageError(f"{flag} without --fine-tune", expected="both", do="add --fine-tune")
+            raise UsageError(f"{flag} without --fine-tune", expected="both", hint="add --fine-tune")
     asked = f"--augment {options.augment}" if options.augment not in {None, "none"} else ""
     asked = asked or (f"--mixup {options.mixup:g}" if options.mixup else "")
     if freezes and not options.fine_tune and asked:
@@ -152,7 +152,7 @@ def _check_stages(options: TrainOptions, *, freezes: bool) -> None:
             "nothing to augment",
             got=f"{asked} with a frozen backbone, which sees each image once",
             expected="a network that is trained on images",
-            do="add --fine-tune, or leave it out",
+            hint="add --fine-tune, or leave it out",
         )
     rate = options.false_rejection_rate
     if rate is not None and not 0.0 <= rate < 1.0:
@@ -166,14 +166,14 @@ def _check_network_options(options: TrainOptions, architecture: Architecture, *,
             f"--progressive does not go with {architecture.name}",
             got="a frozen backbone" if freezes else "--qat" if options.qat else "a network for one size of images",
             expected="a network without dense layers on its pixels, trained as a whole",
-            do="leave --progressive out",
+            hint="leave --progressive out",
         )
     if options.dropout_scale is not None and (options.qat or not architecture.has_dropout):
         raise UsageError(
             f"--dropout-scale does not go with {'--qat' if options.qat else architecture.name}",
             got="a trained network" if options.qat else "a network without dropout",
             expected="a network with dropout that is trained anew",
-            do="leave --dropout-scale out",
+            hint="leave --dropout-scale out",
         )
     goes_on = options.from_run is not None
     if options.batch_norm and (goes_on or not architecture.takes_batch_norm):
@@ -181,7 +181,7 @@ def _check_network_options(options: TrainOptions, architecture: Architecture, *,
             f"--batch-norm does not go with {'--from' if goes_on else architecture.name}",
             got="weights that were trained without" if goes_on else "a network that has its own",
             expected="a network without, trained from random weights",
-            do="leave --batch-norm out",
+            hint="leave --batch-norm out",
         )
 
 
@@ -202,7 +202,7 @@ def _fit_options(recipe: Recipe, options: TrainOptions, stage: Stage) -> FitOpti
             "the warm-up is longer than fine-tuning",
             got=f"--warmup-epochs {values['warmup_epochs']:g}",
             expected=f"below its {values['epochs']} epochs",
-            do="pass more --fine-tune-epochs, or fewer --warmup-epochs",
+            hint="pass more --fine-tune-epochs, or fewer --warmup-epochs",
         )
     return FitOptions(**values)
 
@@ -214,10 +214,10 @@ def _preprocess(architecture: Architecture, options: TrainOptions) -> Preprocess
             f"image size too small for {architecture.name}",
             got=f"{size} px",
             expected=f"at least {architecture.min_size} px",
-            do="pass a larger --image-size",
+            hint="pass a larger --image-size",
         )
     modes: dict[str, FitMode] = {mode: mode for mode in FIT_MODES}
     fit_mode = architecture.default_fit if options.fit is None else options.fit
     if fit_mode not in modes:
-        raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), do="choose one of them")
+        raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), hint="choose one of them")
     return Preprocess((size, size), modes[fit_mode])

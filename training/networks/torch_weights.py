@@ -21,7 +21,7 @@ from edgeclf.runtime.errors import InputError
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 _OTHER_FORMATS = {b"PK\x03\x04": "a zip archive, such as PyTorch 1.6 and later or Keras writes"}
-_DO = "save it with torch.save(state_dict, path, _use_new_zipfile_serialization=False), or leave --weights out"
+_HINT = "save it with torch.save(state_dict, path, _use_new_zipfile_serialization=False), or leave --weights out"
 
 
 class _StorageType(NamedTuple):
@@ -41,12 +41,12 @@ class _Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-def read_torch_weights(path: Path, *, do: str | None = None) -> dict[str, AnyArray]:
+def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyArray]:
     """Reads a state dict.
 
     Args:
         path: A legacy, non-zip `.pth` file.
-        do: What errors advise; None for what suits a file of the user's.
+        hint: What errors advise; None for what suits a file of the user's.
 
     Returns:
         Arrays by name, float32 or int64, contiguous, in PyTorch's layout - convolutions (O, I, kh, kw).
@@ -54,18 +54,18 @@ def read_torch_weights(path: Path, *, do: str | None = None) -> dict[str, AnyArr
     Raises:
         InputError: The file is missing, truncated, of another format, or asks for anything besides tensors.
     """
-    do = do or _DO
+    hint = hint or _HINT
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _weights_error(path, (error.strerror or "unreadable").lower(), do) from error
+        raise _weights_error(path, (error.strerror or "unreadable").lower(), hint) from error
     for beginning, what in _OTHER_FORMATS.items():
         if data.startswith(beginning):
-            raise _weights_error(path, what, do)
+            raise _weights_error(path, what, hint)
     stream = io.BytesIO(data)
     try:
         if _RestrictedUnpickler(stream).load() != _MAGIC:
-            raise _weights_error(path, "another format", do)
+            raise _weights_error(path, "another format", hint)
         for _ in range(2):  # protocol version, system facts
             _RestrictedUnpickler(stream).load()
         state = _RestrictedUnpickler(stream).load()
@@ -73,9 +73,9 @@ def read_torch_weights(path: Path, *, do: str | None = None) -> dict[str, AnyArr
         storages = _read_storages(stream, keys, {t.storage.key: t.storage for t in state.values()})
         return {name: _to_array(tensor, storages) for name, tensor in state.items()}
     except pickle.UnpicklingError as error:
-        raise _weights_error(path, str(error), do) from error
+        raise _weights_error(path, str(error), hint) from error
     except (EOFError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
-        raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})", do) from error
+        raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})", hint) from error
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -130,7 +130,10 @@ def _to_array(tensor: _Tensor, storages: dict[str, AnyArray]) -> AnyArray:
     return view.copy()
 
 
-def _weights_error(path: Path, got: str, do: str) -> InputError:
+def _weights_error(path: Path, got: str, hint: str) -> InputError:
     return InputError(
-        f"cannot read weights {path}", got=got, expected="a legacy PyTorch state dict (.pth) or Keras weights", do=do
+        f"cannot read weights {path}",
+        got=got,
+        expected="a legacy PyTorch state dict (.pth) or Keras weights",
+        hint=hint,
     )

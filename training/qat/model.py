@@ -175,7 +175,7 @@ def _checked_operations(network: KerasModel) -> dict[str, KerasLayer]:
                 "cannot train this network for 8 bits",
                 got=f"{operation.name}, a {type(operation).__name__}",
                 expected="convolutions, depthwise convolutions and dense layers, channels last",
-                do="train without --qat",
+                hint="train without --qat",
             )
     return operations
 
@@ -186,7 +186,7 @@ def _check_names(operations: Mapping[str, KerasLayer], names: list[str]) -> None
             "the 8-bit scales are not of this network",
             got=f"some of {', '.join(missing)}, which it does not have",
             expected="one for each of its layers that is in 8 bits",
-            do="train it for 8 bits again with edgeclf train --from RUN --qat",
+            hint="train it for 8 bits again with edgeclf train --from RUN --qat",
         )
 
 
@@ -198,7 +198,7 @@ def _batch_norm(layer: KerasLayer, *, behind: str) -> KerasLayer:
             "cannot train this network for 8 bits",
             got=f"{layer.name}, a {type(layer).__name__}, folded into {behind}",
             expected="batch normalisation, or an activation function, behind convolutions and dense layers",
-            do="train without --qat",
+            hint="train without --qat",
         )
     return layer
 
@@ -208,7 +208,7 @@ def _not_flat(layer: KerasLayer) -> InputError:
         "cannot train this network for 8 bits",
         got=f"{layer.name}, a network of its own or one that is used twice",
         expected="a flat network, each layer used once",
-        do="train without --qat",
+        hint="train without --qat",
     )
 
 

@@ -46,7 +46,7 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
                 f"{flag} does not go with --from",
                 got=str(given),
                 expected=f"{inherited}, as in {earlier.folder}" if inherited else "none: the run has its weights",
-                do=f"leave {flag} out",
+                hint=f"leave {flag} out",
             )
     # A run that was trained from random weights is trained on as a whole.
     weights = "none" if before.weights == "none" else None

@@ -136,7 +136,7 @@ class Run:
                 f"cannot find the images of {self.folder}",
                 got=f"no folder {root}",
                 expected="the folder it was trained on",
-                do="pass --data with its present place",
+                hint="pass --data with its present place",
             )
         images = export_images(self.split, root, self.spec, cache_folder=cache_folder, progress=progress)
         if not len(images.validation):
@@ -144,14 +144,14 @@ class Run:
                 f"no validation image of {self.folder} can be read",
                 got=f"{len(images.unreadable)} unreadable files",
                 expected="the images it was trained on",
-                do="pass --data with their present place",
+                hint="pass --data with their present place",
             )
         return images
 
 
 def _model_error(path: Path, got: str) -> RunFolderError:
     return RunFolderError(
-        f"cannot load {path}", got=got, expected="the Keras model that edgeclf train wrote", do="train again"
+        f"cannot load {path}", got=got, expected="the Keras model that edgeclf train wrote", hint="train again"
     )
 
 
@@ -186,7 +186,7 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, NotADirectoryError):
             raise OutputError(
-                f"cannot write run {folder}", got="a file", expected="a new folder", do="choose another --run"
+                f"cannot write run {folder}", got="a file", expected="a new folder", hint="choose another --run"
             ) from error
         raise output_error(folder, error if isinstance(error, OSError) else OSError(str(error))) from error
     if folder.is_mount() or folder == Path.cwd():
@@ -195,7 +195,7 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
             f"cannot write run {folder}",
             got="the current folder" if folder == Path.cwd() else "a mounted folder",
             expected="a new folder",
-            do="name a folder inside it",
+            hint="name a folder inside it",
         )
     # A killed process may leave a temporary file of `replacing`.
     others = sorted(name for name in names - set(RUN_FILES) if not fnmatch.fnmatch(name, ".*.part*"))
@@ -204,13 +204,13 @@ def check_run_target(folder: Path, *, overwrite: bool) -> None:
             f"will not write a run into {folder}",
             got=f"a folder with other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''})",
             expected="a new or empty folder",
-            do="choose another --run or move them away",
+            hint="choose another --run or move them away",
         )
     if names and not overwrite and not may_be_replaced(folder):
         raise RunFolderError(
             f"{folder} already holds a run",
             expected="a new or empty folder",
-            do="choose another --run, pass --overwrite, or --resume it where it is not finished",
+            hint="choose another --run, pass --overwrite, or --resume it where it is not finished",
         )
 
 
@@ -235,7 +235,7 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
             f"nothing to resume in {folder}",
             got="a finished run" if finished else "no checkpoint",
             expected="a training that was cut off after its first epoch",
-            do="train again, or go on from its network with --from" if finished else "train again",
+            hint="train again, or go on from its network with --from" if finished else "train again",
         )
     checkpoint = load_checkpoint(checkpoint_path)
     run_path = folder / RUN_FILE
@@ -245,7 +245,7 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
         root = data or Path(document["data_root"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+            f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     source = Path(document.get("data", root)) if data is None else data
     samples = tuple(replace(sample, digest=None) for sample in read_split(folder / SPLIT_FILE))
@@ -265,21 +265,21 @@ def load_run(folder: Path | str) -> Run:
             f"the training of {folder} is not finished",
             got=f"no {', '.join(missing)} yet",
             expected="a finished run",
-            do=f"run edgeclf train --resume {folder}",
+            hint=f"run edgeclf train --resume {folder}",
         )
     if missing and read_divergence(folder) is not None:
         raise RunFolderError(
             f"the training of {folder} diverged in its first epoch",
             got="no model",
             expected="a finished run",
-            do=f"train again with a lower --learning-rate; edgeclf doctor {folder} says more",
+            hint=f"train again with a lower --learning-rate; edgeclf doctor {folder} says more",
         )
     if missing:
         raise RunFolderError(
             f"{folder} is not a run folder",
             got=f"no {', '.join(missing)}" if folder.is_dir() else "no such folder",
             expected="what edgeclf train wrote",
-            do="check the path",
+            hint="check the path",
         )
     try:
         spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))
@@ -287,7 +287,7 @@ def load_run(folder: Path | str) -> Run:
         data_root, options = Path(facts["data_root"]), dict(facts["options"])
     except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
         raise RunFolderError(
-            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     split = read_split(folder / SPLIT_FILE)
     if {sample.label for sample in split} != set(spec.labels):
@@ -295,6 +295,6 @@ def load_run(folder: Path | str) -> Run:
             f"cannot read run {folder}",
             got=f"{SPLIT_FILE} and {SPEC_FILE} with different classes",
             expected="what edgeclf train wrote",
-            do="train again",
+            hint="train again",
         )
     return Run(folder, spec, split, data_root, options)

@@ -22,7 +22,7 @@ def check_tensorboard() -> None:
         raise MissingPackageError(
             "TensorBoard is not installed",
             expected="the package tensorboard, which writes and shows its logs",
-            do="run pip install tensorboard, or leave --tensorboard out",
+            hint="run pip install tensorboard, or leave --tensorboard out",
         ) from error
 
 

@@ -80,15 +80,15 @@ def test_a_file_of_events_grows_and_is_kept_from_run_to_run(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_costs_events_and_is_said_once():
-    troubles = []
-    events = FileSink(Path("/dev/full"), troubles.append)
+    errors = []
+    events = FileSink(Path("/dev/full"), errors.append)
     for number in range(5):
         events.on_event(numbered(number))
     events.close()
     assert (events.written, events.failed) == (0, 5)
     assert events.summary == "5 events not written"
-    (trouble,) = troubles
-    assert "no space left" in trouble
+    (error,) = errors
+    assert "no space left" in error
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
@@ -113,16 +113,16 @@ def test_a_webhook_gets_every_event_in_order_with_user_and_password():
 
 
 def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
-    troubles = []
+    errors = []
     with Receiver(codes=[503, 429, 200, 404, 302]) as receiver:
-        hook = webhook_sink(f"http://{receiver.address}/", troubles.append)
+        hook = webhook_sink(f"http://{receiver.address}/", errors.append)
         for number in range(4):
             hook.on_event(numbered(number))
         wait_until(lambda: hook.delivered + hook.failed == 4)
         hook.close()
     assert [body["frame"] for _, _, body in receiver.got] == [0, 0, 0, 1, 2, 3]
     assert (hook.delivered, hook.failed) == (2, 2)
-    assert troubles == ["webhook: HTTP 404 Not Found"]  # the second in a row is counted, not said
+    assert errors == ["webhook: HTTP 404 Not Found"]  # the second in a row is counted, not said
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/"])
@@ -133,31 +133,31 @@ def test_a_url_that_cannot_be_posted_to(url):
 
 def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted(monkeypatch):
     monkeypatch.setattr("edgeclf.toolkit.events.background_sink._CLOSING_S", 0.2)
-    troubles = []
+    errors = []
     # Hangs until the end: were events or the end to wait for a delivery, this test would never return.
-    hanging = BackgroundSink("hang", lambda _event, closing: closing.wait(), 2, troubles.append)
+    hanging = BackgroundSink("hang", lambda _event, closing: closing.wait(), 2, errors.append)
     for number in range(1000):
         hanging.on_event(numbered(number))
     assert hanging.delivered == 0
     assert 890 <= hanging.dropped <= 900
     hanging.close()
     assert hanging.delivered + hanging.failed + hanging.dropped == 1000
-    assert troubles == ["hang: 100 events wait already; further ones are dropped"]
+    assert errors == ["hang: 100 events wait already; further ones are dropped"]
 
 
 def test_trouble_is_said_again_after_a_success():
-    troubles = []
+    errors = []
     outcomes = iter(["x", "x", None, "x"])
 
     def deliver(_event, _closing):
-        if (trouble := next(outcomes)) is not None:
-            raise SinkError(trouble)
+        if (error := next(outcomes)) is not None:
+            raise SinkError(error)
 
-    delivery = BackgroundSink("d", deliver, 1, troubles.append)
+    delivery = BackgroundSink("d", deliver, 1, errors.append)
     for number in range(4):
         delivery.on_event(numbered(number))
     delivery.close()
-    assert troubles == ["d: x", "d: x"]
+    assert errors == ["d: x", "d: x"]
     assert (delivery.delivered, delivery.failed, delivery.dropped) == (1, 3, 0)
 
 
@@ -191,18 +191,18 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(script, tmp_pa
 
 def test_a_command_that_fails_hangs_or_does_not_read_is_counted(script, monkeypatch, tmp_path):
     monkeypatch.setattr("edgeclf.toolkit.events.command._TIMEOUT_S", 0.5)
-    troubles = []
+    errors = []
     path = script(
         "sys.exit(3) if sys.argv[1] == 'fail' else (open(sys.argv[2], 'w').write(str(os.getpid())), time.sleep(60))"
     )
-    failing = command_sink(f"'{path}' fail", troubles.append)
+    failing = command_sink(f"'{path}' fail", errors.append)
     failing.on_event(numbered(0))
-    hanging = command_sink(f"'{path}' hang '{tmp_path / 'pid'}'", troubles.append)
+    hanging = command_sink(f"'{path}' hang '{tmp_path / 'pid'}'", errors.append)
     hanging.on_event({**numbered(0), "note": ["x" * 200_000]})  # more than a pipe holds
     wait_until(lambda: failing.failed == hanging.failed == 1)
     failing.close()
     hanging.close()
-    assert sorted(troubles) == [f"command: {path} ended with 3", f"command: {path} killed: more than 0.5 s"]
+    assert sorted(errors) == [f"command: {path} ended with 3", f"command: {path} killed: more than 0.5 s"]
     if (tmp_path / "pid").exists():
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -210,4 +210,4 @@ def test_a_file_of_the_users_own_is_not_called_a_package(tmp_path):
         read_torch_weights(write(tmp_path, b"PK\x03\x04 and more"))
     assert "install" not in str(caught.value)
     with pytest.raises(InputError, match="install the package again"):
-        read_torch_weights(write(tmp_path, b""), do="install the package again")
+        read_torch_weights(write(tmp_path, b""), hint="install the package again")

@@ -140,8 +140,8 @@ class LoadgenProcess:
         if kind == "answer":
             return value
         if kind == "error":
-            error_class, what, got, expected, do = value
-            raise error_class(what, got=got, expected=expected, do=do)
+            error_class, what, got, expected, hint = value
+            raise error_class(what, got=got, expected=expected, hint=hint)
         raise RuntimeError(f"in the load generator's process:\n{value}")
 
     def _ended(self) -> DeviceUnavailableError:
@@ -150,7 +150,7 @@ class LoadgenProcess:
             "the process that runs the model ended",
             got=f"signal {-code}" if code is not None and code < 0 else f"exit code {code}",
             expected="an answer",
-            do="try --device cpu, or fewer images if memory ran out",
+            hint="try --device cpu, or fewer images if memory ran out",
         )
 
     def _end(self) -> None:
@@ -169,7 +169,7 @@ def check_installed() -> None:
             "the load generator cannot be loaded",
             got=str(error),
             expected="the package mlcommons-loadgen",
-            do='run pip install "edgeclf[bench]"',
+            hint='run pip install "edgeclf[bench]"',
         ) from error
 
 
@@ -241,7 +241,7 @@ def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
 
 def _as_message(error: BaseException) -> tuple[str, Any]:
     if isinstance(error, EdgeclfError):
-        return "error", (type(error), error.what, error.got, error.expected, error.do)
+        return "error", (type(error), error.what, error.got, error.expected, error.hint)
     return "bug", "".join(traceback.format_exception(error))
 
 

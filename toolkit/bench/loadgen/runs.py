@@ -68,7 +68,7 @@ class ScenarioResult:
         send_delay_ms: `server`: mean time from when a query was due until it was sent, part of its latency; None elsewhere,
             and where there are too many queries to trace.
         latencies_ms: (queries,) latencies of the run, in the order of the queries.
-        remark: Remark for the report; empty for none.
+        note: Note for the report; empty for none.
     """
 
     plan: ScenarioPlan
@@ -81,7 +81,7 @@ class ScenarioResult:
     energy_mj_per_image: float | None
     send_delay_ms: float | None
     latencies_ms: Float64Array
-    remark: str
+    note: str
 
     @property
     def agrees(self) -> bool:
@@ -108,7 +108,7 @@ class ScenarioResult:
             "search": [asdict(probe) for probe in self.probes],
             "energy_mj_per_image": self.energy_mj_per_image,
             "send_delay_ms": self.send_delay_ms,
-            "remark": self.remark,
+            "remark": self.note,
         }
 
 
@@ -187,8 +187,8 @@ class ScenarioRunner:
             run = self._once(plan, f"server-{number}", expected_per_s=rate)
             # Both must pass: the generator counts from when a query was due, so that its latencies are longer.
             if within_bound(run.figures) and run.log.early_stopping:
-                remark = f"{number - 1} higher rates did not pass the full run" if number > 1 else ""
-                return replace(_result(plan, run), rate_per_s=rate, probes=tuple(probes), remark=remark)
+                note = f"{number - 1} higher rates did not pass the full run" if number > 1 else ""
+                return replace(_result(plan, run), rate_per_s=rate, probes=tuple(probes), note=note)
             probes.append(Probe(rate, passed=False))
             # In growing steps, so that a search that ended far too high still finds a rate.
             rate /= 1 + plan.precision * 2 ** (number - 1)
@@ -256,7 +256,7 @@ def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
         energy_mj_per_image=run.energy_mj_per_image,
         send_delay_ms=run.send_delay_ms,
         latencies_ms=run.latencies_ms,
-        remark="",
+        note="",
     )
 
 
@@ -272,5 +272,5 @@ def _no_rate(plan: ScenarioPlan, why: str, probes: tuple[Probe, ...]) -> Scenari
         energy_mj_per_image=None,
         send_delay_ms=None,
         latencies_ms=np.empty(0),
-        remark=f"p99 stays above {plan.latency_bound_ms:g} ms: {why}",
+        note=f"p99 stays above {plan.latency_bound_ms:g} ms: {why}",
     )

@@ -174,7 +174,7 @@ def _missing(error: ImportError) -> MissingPackageError:
         "cannot look for wrong labels",
         got=str(error),
         expected="scikit-learn and cleanlab",
-        do='run pip install "edgeclf[doctor]"',
+        hint='run pip install "edgeclf[doctor]"',
     )
 
 

@@ -127,7 +127,7 @@ def open_run(
         samples = read_split(folder / run_folder.SPLIT_FILE) if run is None else run.split
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", do="train again"
+            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     if data is not None:
         root = (data if data.is_dir() else data.parent).resolve()
@@ -207,7 +207,7 @@ def _int8_probabilities(run: Run, path: Path, images: "UInt8Array") -> "FloatArr
             f"{path} is not a model of {run.folder}",
             got="no labels" if session.spec is None else ", ".join(session.spec.labels),
             expected=", ".join(run.spec.labels),
-            do="export the run to int8",
+            hint="export the run to int8",
         )
     return np.concatenate([session.run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
 

@@ -208,7 +208,7 @@ def test_a_missing_package_is_a_note_and_the_other_checks_run(write_folder, gath
 
     def missing(_facts):
         raise MissingPackageError(
-            "no statistics", expected="the extra [doctor]", do='run pip install "edgeclf[doctor]"'
+            "no statistics", expected="the extra [doctor]", hint='run pip install "edgeclf[doctor]"'
         )
 
     given_checks = all_checks()

@@ -1,4 +1,4 @@
-"""Half precision for GPUs: weights and arithmetic in float16, what needs more kept in float32."""
+"""Conversion to float16 for GPUs; pixel normalisation and softmax stay in float32."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _KEPT_OPS = frozenset({"Softmax"})
 
 @dataclass(frozen=True)
 class HalfPrecision:
-    """A float16 model and how it was made.
+    """A float16 model and the record of its conversion.
 
     Attributes:
         model: The graph; input and output as those of the float model.
@@ -65,7 +65,7 @@ def convert_fp16(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> Ha
 
 
 def _check_range(model: onnx.ModelProto, kept: Collection[str]) -> None:
-    """Raises InputError for a weight that would become infinite; the converter would cut it off in silence."""
+    """Raises InputError for a weight beyond float16, which the converter would clip without a word."""
     largest = float(np.finfo(np.float16).max)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

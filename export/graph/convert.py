@@ -1,4 +1,4 @@
-"""Keras to ONNX in float32."""
+"""Conversion of Keras models to float32 ONNX."""
 
 import warnings
 from pathlib import Path
@@ -50,7 +50,7 @@ def onnx_from_keras(model: KerasModel) -> onnx.ModelProto:
 
 
 def backbone_onnx_from_keras(model: KerasModel) -> onnx.ModelProto:
-    """Converts a network without its head, to compute features with.
+    """Converts a backbone: a network without its head, which computes features.
 
     Args:
         model: A Keras model with one uint8 input (None, H, W, 3), RGB, and one output (None, F).

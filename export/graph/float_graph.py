@@ -1,4 +1,4 @@
-"""A float ONNX graph prepared for quantization: batch normalisation folded, constants read, readers of every value known."""
+"""The float graph: an ONNX model with batch normalisation folded, its constants as arrays, and the readers of every value."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ from edgeclf.runtime.errors import MissingPackageError
 
 @dataclass(frozen=True, eq=False)
 class FloatGraph:
-    """A classifier's graph with one input and one output.
+    """An ONNX graph with one input and one output, indexed by values.
 
     Attributes:
         model: The model it was read from.
@@ -45,7 +45,7 @@ class FloatGraph:
 
 
 def read_graph(model: onnx.ModelProto) -> FloatGraph:
-    """Reads a model."""
+    """Reads a model as a float graph."""
     graph = model.graph
     readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
@@ -77,7 +77,7 @@ def scalar_of(graph: FloatGraph, name: str, default: float) -> float:
 
 
 def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with batch normalisation folded into the convolutions and its constants computed.
+    """Folds batch normalisation into convolutions and computes constants, by ONNX Runtime's pre-processing.
 
     Raises:
         MissingPackageError: A package of the extra [export] is not installed.

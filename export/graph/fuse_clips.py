@@ -1,4 +1,4 @@
-"""Chains of ReLU, Min and Max in an ONNX graph, as which Keras's `ReLU(max_value=...)` arrives, as one Clip each.
+"""Fuses chains of ReLU, Min and Max, as which Keras's `ReLU(max_value=...)` is converted, into one Clip each.
 
 Engines carry a Clip out within the layer ahead of it, and in 8 bits it costs nothing at all; a chain is run step by step.
 """
@@ -13,7 +13,7 @@ _CUTTING = frozenset({"Relu", "Clip", "Min", "Max"})
 
 
 def fuse_clips(model: onnx.ModelProto) -> int:
-    """Replaces each chain that only cuts values off at two ends by a node that gives the same, in place.
+    """Replaces each chain that only clips values by one equivalent node, in place.
 
     Returns:
         How many chains there were.
@@ -25,7 +25,7 @@ def fuse_clips(model: onnx.ModelProto) -> int:
     reads.update(item.name for item in graph.output)
     # Held on to: protobuf makes an object of each anew every time it is asked.
     before = list(graph.node)
-    interval_of = {id(node): _ends(node, constants, ranks) for node in before}
+    interval_of = {id(node): _bounds_of(node, constants, ranks) for node in before}
     by_input = {node.input[_operand(node, constants)]: node for node in before if interval_of[id(node)] is not None}
     fused: dict[int, onnx.NodeProto | None] = {}
     for node in before:
@@ -41,7 +41,7 @@ def fuse_clips(model: onnx.ModelProto) -> int:
             least, most = interval_of[id(item)] or (-np.inf, np.inf)
             low, high = min(max(low, least), most), min(max(high, least), most)
         fused.update(dict.fromkeys(map(id, chain), None))
-        fused[id(chain[-1])] = _cut(graph, chain, constants, low, high)
+        fused[id(chain[-1])] = _clip_node(graph, chain, constants, low, high)
     kept = [node for node in (fused.get(id(node), node) for node in before) if node is not None]
     count = sum(node is not None for node in fused.values())
     if count:
@@ -52,7 +52,7 @@ def fuse_clips(model: onnx.ModelProto) -> int:
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """How many axes each value has, as far as that is known."""
+    """Ranks of the values whose shape can be inferred."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     known = [
         item for item in (*graph.input, *graph.value_info, *graph.output) if item.type.tensor_type.HasField("shape")
@@ -60,12 +60,12 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     return {item.name: len(item.type.tensor_type.shape.dim) for item in known}
 
 
-def _ends(
+def _bounds_of(
     node: onnx.NodeProto,
     constants: dict[str, onnx.TensorProto],
     ranks: dict[str, int],
 ) -> tuple[float, float] | None:
-    """The least and the most that a node gives; None where that is not all it does, or is known only when it runs."""
+    """Bounds of a node that only clips; None for any other node, or bounds that are no constants."""
     if node.op_type not in _CUTTING or node.domain not in {"", "ai.onnx"}:
         return None
     if node.op_type == "Relu":
@@ -99,7 +99,7 @@ def _scalar(name: str, constants: dict[str, onnx.TensorProto], rank: int) -> flo
     return float(values.reshape(-1)[0]) if values.size == 1 else None
 
 
-def _cut(
+def _clip_node(
     graph: onnx.GraphProto, chain: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto], low: float, high: float
 ) -> onnx.NodeProto:
     first, last = chain[0], chain[-1]

@@ -1,4 +1,4 @@
-"""The part of a graph between the uint8 pixels and the first layer: its normalisation, read as `scale * pixel + offset`."""
+"""The pixel normalisation: the nodes between uint8 pixels and the first layer, read as `scale * pixel + offset`."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class PixelNormalisation:
 
     @property
     def zero_point(self) -> int | None:
-        """The uint8 zero point with which `scale * (pixel - zero_point)` is this stem exactly; None if there is none.
+        """The uint8 zero point with which `scale * (pixel - zero_point)` is the normalisation exactly; None without one.
 
         Exactly means: to within float32's rounding of the float expression, for each of the 256 pixel values.
         """
@@ -42,10 +42,10 @@ class PixelNormalisation:
 
 
 def find_pixel_normalisation(model: onnx.ModelProto) -> PixelNormalisation | None:
-    """Finds the stem of a contract model.
+    """Finds the pixel normalisation of a contract model.
 
     Returns:
-        The stem, or None when the graph does not begin with a uint8-to-float cast followed by scalar arithmetic.
+        The normalisation, or None when the graph does not begin with a uint8-to-float cast followed by scalar arithmetic.
     """
     graph = model.graph
     scalars = _scalars(graph)
@@ -89,7 +89,7 @@ def _scalars(graph: onnx.GraphProto) -> dict[str, float]:
 
 
 def _affine_step(node: onnx.NodeProto, value: str, scalars: dict[str, float]) -> tuple[float, float] | None:
-    """The factor and summand of a node `value op scalar`; None for any other node."""
+    """Factor and summand of a node that computes `value op scalar`; None for any other node."""
     first, second = [*node.input, "", ""][:2]
     constant = scalars.get(second if first == value else first)
     if constant is None:

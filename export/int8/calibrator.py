@@ -1,4 +1,4 @@
-"""Static int8 that gives the same results on every CPU: the passes that carry a recipe out, and the QDQ file they end in.
+"""Calibration of a static int8 network by a recipe, and the QDQ file written from it, whose results are alike on every CPU.
 
 Each layer's weights keep 8 bits under the pair constraint of `int8.weights`, activations get min-max or MSE ranges,
 weights are rounded by GPTQ and biases corrected layer by layer on the real outputs of the quantized layers before, and
@@ -30,7 +30,7 @@ from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.progress import Progress, no_progress
 
-# Images that rounding and biases are fitted to; from 64 to 128 the squared error of the logits falls by 6 %.
+# Images that GPTQ and bias correction are fitted to (benchmarks/README.md, Choices that were measured).
 SEQUENTIAL_IMAGES = 128
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
@@ -54,7 +54,7 @@ class Quantized:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedNetwork:
-    """A network with all that calibration has fitted, from which files with other layers in float can be written at once.
+    """A calibrated network; QDQ files with more layers in float are written from it without calibrating again.
 
     Attributes:
         graph: The float graph, equalized where that was asked for.
@@ -112,7 +112,7 @@ class QuantizedNetwork:
 
 
 def partition_network(graph: FloatGraph, recipe: QuantizationRecipe) -> Partition:
-    """What is done in 8 bits and what in float.
+    """The partition of a graph into 8-bit and float units under a recipe.
 
     Raises:
         UsageError: The recipe keeps a layer in float that does not exist.
@@ -171,13 +171,13 @@ def quantize_int8(
     recipe: QuantizationRecipe | None = None,
     progress: Progress = no_progress,
 ) -> Quantized:
-    """Quantizes a float32 contract model to int8: `calibrate_network`, written.
+    """Quantizes a float32 contract model to int8.
 
     Args:
         model: The float model.
         calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images.
         recipe: How; None takes the default.
-        progress: Told of each pass.
+        progress: Called with each pass.
 
     Raises:
         EdgeclfError: As `Calibrator`.
@@ -191,7 +191,7 @@ def calibrate_network(
     recipe: QuantizationRecipe | None = None,
     progress: Progress = no_progress,
 ) -> QuantizedNetwork:
-    """Fits ranges, weights and biases of a float32 contract model's int8 form: a `Calibrator`, used once.
+    """Calibrates a float32 contract model once, see `Calibrator`.
 
     Raises:
         EdgeclfError: As `Calibrator`.
@@ -200,14 +200,14 @@ def calibrate_network(
 
 
 class Calibrator:
-    """A float network and its calibration images, from which any number of recipes are made; what they share is done once.
+    """Quantizes one float network by any number of recipes; observed values and equalized weights are computed once.
 
     Args:
         model: The float model, input `image` uint8 (N, H, W, 3).
-        calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images that ranges, rounding and biases are fitted to;
+        calibration_rgb: (N, H, W, 3) uint8 RGB, preprocessed images that ranges, GPTQ and biases are fitted to;
             images the model was trained on will do, images it is judged by must not be among them.
-        progress: Told of each pass.
-        sequential_images: Of the images, how many rounding and biases are fitted to; ranges are to all.
+        progress: Called with each pass.
+        sequential_images: How many of the images GPTQ and bias correction are fitted to; ranges are fitted to all.
         trained: Scales from quantization-aware training, for recipes that ask for them; None where there was none.
 
     Raises:
@@ -247,7 +247,7 @@ class Calibrator:
 
     @property
     def has_uneven_channels(self) -> bool:
-        """Whether there are channels that equalization would change."""
+        """Whether equalization would change any channel."""
         return self._equalize()[1] > 0
 
     def network(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
@@ -278,7 +278,7 @@ class Calibrator:
 
         Args:
             recipe: What else stays in float.
-            measure_latency: Gives each model's latency in any unit, measured side by side.
+            measure_latency: Gives each model's latency in any unit, measured in turns.
         """
         # How long a file takes does not depend on its numbers, so what is quickest to fit will do.
         network = self.network(replace(recipe, gptq=False, correct_bias=False, equalize=False))
@@ -316,7 +316,7 @@ class Calibrator:
 def _choose_params(
     partition: Partition, seen: Observed, recipe: QuantizationRecipe, trained: Mapping[str, QuantParams]
 ) -> dict[str, QuantParams]:
-    """The parameters of every value in 8 bits: those it was trained with, or such as suit what was seen of it."""
+    """Scale and zero point of every 8-bit value: trained ones where there are any, else chosen from its histogram."""
     params = {
         name: trained.get(name) or histogram.params(recipe.ranges)
         for name, histogram in seen.histograms.items()

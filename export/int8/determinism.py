@@ -27,69 +27,69 @@ _TOLERANCE = 4e-7
 
 
 def align_residual_adds(units: Iterable[QuantUnit], params: Mapping[str, QuantParams]) -> dict[str, QuantParams]:
-    """Moves scales by a fraction of a percent so that no sum of codes lies halfway.
+    """Aligns the scales of residual adds, by a fraction of a percent, so that no representable sum is a rounding tie.
 
-    Each sum is settled by moving one scale of its own at a time: that of an input that nobody has tied yet, else that
-    of its output. Values that share a scale because a unit only moves them are tied together.
+    Each add is aligned by moving one of its scales at a time: that of an input that no earlier add has fixed, else that
+    of its output. Values that share a scale because a unit only moves them are moved together.
 
     Args:
         units: The quantized units, in order of execution.
         params: Of every value in 8 bits.
 
     Returns:
-        The parameters. Sums whose scales were all tied by others before stay as they were, see `adds_with_ties`.
+        The parameters. Adds whose scales were all fixed by others before stay as they were, see `adds_with_ties`.
     """
     units = [unit for unit in units if unit.quantized]
     aligned = dict(params)
-    groups = _shared_scales(units)
-    # Whatever a sum has used stays.
-    tied = _tied_by_others(units, groups)
+    groups = _values_by_scale(units)
+    # Scales that an add was aligned with stay.
+    fixed = _fixed_values(units, groups)
     for unit in units:
-        if not _is_sum(unit):
+        if not _is_add(unit):
             continue
         first, second = unit.inputs
         output = unit.output
-        if (first in tied) != (second in tied):
-            # The output follows the tied input, the free input follows the output.
-            fixed, free = (first, second) if first in tied else (second, first)
-            order = [(output, fixed, False), (free, output, True)]
+        if (first in fixed) != (second in fixed):
+            # The output follows the fixed input, the free input follows the output.
+            bound, free = (first, second) if first in fixed else (second, first)
+            order = [(output, bound, False), (free, output, True)]
         else:
             order = [(first, output, True), (second, output, True)]
         for moved, by, is_input in order:
-            if moved not in tied:
-                scale = _moved_scale(aligned[moved].scale, aligned[by].scale, is_input=is_input)
+            if moved not in fixed:
+                scale = _aligned_scale(aligned[moved].scale, aligned[by].scale, is_input=is_input)
                 for value in groups.get(moved, {moved}):
                     aligned[value] = replace(aligned[value], scale=scale)
         for value in (first, second, output):
-            tied.update(groups.get(value, {value}))
+            fixed.update(groups.get(value, {value}))
     return aligned
 
 
-def _tied_by_others(units: Sequence[QuantUnit], groups: Mapping[str, set[str]]) -> set[str]:
-    """Values whose scales mean something: the stem's makes pixels exact, and a factor says how far apart two are."""
-    tied = {unit.inputs[0] for unit in units[:1]}
+def _fixed_values(units: Sequence[QuantUnit], groups: Mapping[str, set[str]]) -> set[str]:
+    """Values whose scales must stay: the one that represents pixels exactly, and pairs that a constant factor sets apart."""
+    fixed = {unit.inputs[0] for unit in units[:1]}
     for unit in units:
         if unit.factor is not None:
             for value in (unit.inputs[0], unit.output):
-                tied.update(groups.get(value, {value}))
-    return tied
+                fixed.update(groups.get(value, {value}))
+    return fixed
 
 
 def adds_with_ties(units: Iterable[QuantUnit], params: Mapping[str, QuantParams]) -> tuple[str, ...]:
-    """Names of the quantized sums that may differ by a code between CPUs."""
+    """Names of the quantized residual adds that can meet a rounding tie, and so differ by a code between CPUs."""
     return tuple(
         unit.name
         for unit in units
-        if _is_sum(unit) and not never_ties(*(params[value].scale for value in (*unit.inputs, unit.output)))
+        if _is_add(unit) and not never_ties(*(params[value].scale for value in (*unit.inputs, unit.output)))
     )
 
 
-def _is_sum(unit: QuantUnit) -> bool:
+def _is_add(unit: QuantUnit) -> bool:
     return unit.quantized and unit.nodes[0].op_type == "Add" and len(unit.inputs) == 2
 
 
 def never_ties(scale_a: float, scale_b: float, scale_c: float) -> bool:
-    """Whether no sum of two codes with these scales comes near the middle between two codes of the result."""
+    """Whether no sum of two codes with these scales is a rounding tie, or near one, between two codes of the result."""
     for scale in (scale_a, scale_b):
         ratio = scale / scale_c
         nearest = round(ratio * _DENOMINATOR) / _DENOMINATOR
@@ -98,15 +98,15 @@ def never_ties(scale_a: float, scale_b: float, scale_c: float) -> bool:
     return True
 
 
-def _moved_scale(own: float, other: float, *, is_input: bool) -> float:
-    """The scale nearest to `own` with such a ratio: own / other for an input of the sum, other / own for its output."""
+def _aligned_scale(own: float, other: float, *, is_input: bool) -> float:
+    """The scale nearest to `own` whose ratio is a multiple of 1 / q: own / other for an input, other / own for the output."""
     ratio = own / other if is_input else other / own
     exact = max(1, round(min(ratio, _LARGEST_RATIO) * _DENOMINATOR)) / _DENOMINATOR
     return float(np.float32(exact * other if is_input else other / exact))
 
 
-def _shared_scales(units: Iterable[QuantUnit]) -> dict[str, set[str]]:
-    """The values that have one scale, by each of them: what a moving unit reads and gives."""
+def _values_by_scale(units: Iterable[QuantUnit]) -> dict[str, set[str]]:
+    """For each value, the set of values that have its scale: the inputs and outputs of units that only move values."""
     groups: dict[str, set[str]] = {}
     for unit in units:
         if unit.moves:
@@ -118,7 +118,7 @@ def _shared_scales(units: Iterable[QuantUnit]) -> dict[str, set[str]]:
 
 @dataclass(frozen=True)
 class SaturationProof:
-    """What was found of the weights of a QDQ file.
+    """Whether the weights of a QDQ file can saturate 16-bit sums.
 
     Attributes:
         layers: Layers whose kernels add neighbouring products in 16 bits.
@@ -145,7 +145,7 @@ class SaturationProof:
 
 
 def prove_no_saturation(model: onnx.ModelProto) -> SaturationProof:
-    """Examines every layer of a QDQ model that has 8-bit weights, as they stand in the file.
+    """Checks the pair constraint on the 8-bit weights of every layer, as they stand in a QDQ model.
 
     Weights are put into the order in which the kernels reduce: kernel height, kernel width, input channels innermost;
     of a dense layer, its inputs.

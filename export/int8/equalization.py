@@ -1,4 +1,4 @@
-"""Cross-layer equalization: channels of very different size made alike, without changing what the network computes.
+"""Cross-layer equalization (CLE): rescales channels of very different magnitude; the float network computes the same.
 
 A tensor has one scale in 8 bits; a channel a hundred times smaller than the largest is left with two or three of the 256
 steps. Where layers reach others through nothing but sums and positively homogeneous operations (ReLU, pooling), channel c
@@ -24,15 +24,14 @@ _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "Global
 _FLATTENING = frozenset({"Flatten", "Squeeze"})
 # Factors beyond are no difference of size any more, but dead channels.
 _LARGEST_FACTOR = 1e4
-# Channels whose factor is less are left alone: what they gain their readers' weights lose. Of EfficientNet-Lite0 the squared
-# error of the logits in 8 bits was 0.0168 with every channel evened out and 0.0122 with none; of the same with one channel
-# 1,000 times larger 0.0158 with every channel, 0.0159 from 2 on and 0.0143 from 4 or 10 on.
+# Channels whose factor is less are left alone: what they gain, their readers' weights lose (benchmarks/README.md, Choices
+# that were measured).
 _SMALLEST_FACTOR = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Values of a network whose channels can only be scaled together, and can be.
+    """Values whose channels share their equalization factors, between the layers that write and read them.
 
     Attributes:
         channels: How many there are.
@@ -70,7 +69,7 @@ def find_streams(graph: FloatGraph) -> list[Stream]:
 def equalize(
     model: onnx.ModelProto, graph: FloatGraph, peaks: Mapping[str, Float64Array]
 ) -> tuple[onnx.ModelProto, int]:
-    """The same network with equalized channels.
+    """Equalizes the channels of a model.
 
     Args:
         model: The float model.
@@ -109,7 +108,7 @@ def equalize(
 
 
 class _Linked:
-    """Values put together: which of them are scaled as one (a disjoint-set forest)."""
+    """A disjoint-set forest of values that are scaled as one."""
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
@@ -141,7 +140,7 @@ def _values_read(graph: FloatGraph, node: onnx.NodeProto) -> list[str]:
 
 
 def _as_stream(graph: FloatGraph, values: list[str], shared: set[str]) -> Stream | None:
-    """Linked values as a stream; None where something else than layers with weights of their own gives or reads one."""
+    """Linked values as a stream; None where anything but layers with weights of their own writes or reads one of them."""
     writers, readers, measured = [], [], []
     for value in values:
         if value == graph.output:
@@ -169,7 +168,7 @@ def _as_stream(graph: FloatGraph, values: list[str], shared: set[str]) -> Stream
 
 
 def _factors(peaks: Float64Array, columns: list[Float64Array | None]) -> Float64Array:
-    """(C,) what each channel is divided by: halfway, in logarithms, between making activations alike and weights."""
+    """(C,) divisors of the channels: the geometric mean of those that equalize activations and those that equalize weights."""
     alive = peaks > peaks.max() / _LARGEST_FACTOR
     if not alive.any():
         return np.ones(len(peaks))

@@ -1,4 +1,4 @@
-"""Rounding learned from calibration data: each weight's error is made up for by the weights that are rounded after it.
+"""GPTQ: rounds weights in order, each rounding error compensated by the weights that are rounded after it.
 
 For one output channel with weights w, codes q, scale s and inputs x, the squared error of the output is
 d^T H d with d = s q - w and H = E[x x^T]. Rounding to the nearest code minimises only its diagonal. Here the weights are
@@ -24,7 +24,7 @@ def gptq(
     *,
     paired: bool,
 ) -> Codes:
-    """Chooses codes for given scales so that outputs, not weights, are closest.
+    """Chooses codes for given scales by GPTQ, which minimises the error of the outputs rather than of the weights.
 
     Args:
         rows: (O, K) weights.
@@ -66,7 +66,7 @@ def output_errors(rows: Rows, codes: Codes, scales: Float64Array, second_moments
 
 
 def _allowed_codes(left: Rows, codes: Codes, k: int, *, paired: bool) -> Codes:
-    """(O,) the code nearest to each remaining weight k that its neighbour allows."""
+    """(O,) nearest codes of weight k that the pair constraint allows beside its neighbour."""
     wanted = np.clip(np.rint(left[:, k]), -MAX_CODE, MAX_CODE).astype(np.int64)
     if not paired:
         return wanted

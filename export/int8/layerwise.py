@@ -1,4 +1,4 @@
-"""Layers quantized one after the other, each on what the quantized layers before it really give.
+"""Layer-by-layer quantization: each layer is fitted to the real outputs of the quantized layers before it.
 
 A layer's rounding is fitted to the inputs it will meet; its bias takes back the mean of the errors that have gathered up
 to its activation function. The calibration images pass through the float network and the growing int8 network side by
@@ -37,7 +37,7 @@ Values = dict[str, AnyArray]
 
 
 class DualForward:
-    """The values of both networks that later units still read.
+    """The calibration images' values in the float network and in the growing int8 network, as far as later units read them.
 
     Args:
         graph: The float graph.
@@ -58,11 +58,11 @@ class DualForward:
             self._run_pixels(partition.pixels, images_rgb)
 
     def codes(self, value: str) -> UInt8Array:
-        """(N, ...) uint8: a value in the int8 network."""
+        """(N, ...) uint8 codes of a value in the int8 network."""
         return self._quantized[quantized_name(value)]
 
     def real(self, value: str, rows: slice) -> FloatArray:
-        """(n, ...) float32: what these codes stand for."""
+        """(n, ...) float32 dequantized codes of some rows."""
         given = self._params[value]
         codes = self._quantized[quantized_name(value)][rows]
         return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
@@ -81,7 +81,7 @@ class DualForward:
         return list(zip(wanted, got, strict=True))
 
     def advance(self, unit: QuantUnit, layers: Mapping[str, QuantizedLayer]) -> None:
-        """Runs a unit in both networks, and forgets what it was the last to read."""
+        """Runs a unit in both networks, and drops values that no later unit reads."""
         writer = QdqWriter(self._graph, self._params, layers)
         writer.write_unit(unit)
         key = quantized_name(unit.output) if unit.output in self._params else unit.output
@@ -142,11 +142,11 @@ class DualForward:
 
 @dataclass(frozen=True)
 class LayerMethods:
-    """How layers are quantized.
+    """Methods for the weights and biases of layers.
 
     Attributes:
         paired: Whether neighbouring weights respect the pair constraint.
-        gptq: Whether rounding is learned on the layer's inputs, rather than to the nearest code.
+        gptq: Whether weights are rounded by GPTQ on the layer's inputs, rather than to the nearest code.
         correct_bias: Whether the bias takes back the mean of the error.
     """
 
@@ -173,7 +173,7 @@ def quantize_layers(
         params: Of every value that exists in 8 bits.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
         methods: How.
-        progress: Told how many layers are done.
+        progress: Called with the number of layers done.
         weight_scales: (O,) scales from quantization-aware training, by unit name. The weights of these layers are multiples
             of them already, so nothing is left to GPTQ.
 
@@ -243,7 +243,7 @@ def _by_inputs(
 
 
 def _moments(layer: Layer, unit: QuantUnit, forward: DualForward, *, central: bool) -> Float64Array:
-    """(G, K, K) E[x x^T] of what the weights of each group meet in the int8 network, in real units; `central`: less its mean.
+    """(G, K, K) second moments of the im2col columns of each group in the int8 network, in real units; `central`: covariances.
 
     From output positions drawn at random, fewer where every channel is a group of its own.
     """
@@ -271,7 +271,7 @@ def _moments(layer: Layer, unit: QuantUnit, forward: DualForward, *, central: bo
 
 
 def _corrected(graph: FloatGraph, unit: QuantUnit, quantized: QuantizedLayer, forward: DualForward) -> QuantizedLayer:
-    """The layer with the bias that brings its outputs, behind the activation function, closest to the float network's."""
+    """The layer with its bias corrected: outputs behind the activation function closest to the float network's."""
     wanted: list[FloatArray] = []
     got: list[FloatArray] = []
     batches = forward.outputs_before_activation(unit, quantized)
@@ -289,7 +289,7 @@ def _corrected(graph: FloatGraph, unit: QuantUnit, quantized: QuantizedLayer, fo
 
 
 def bias_shift(wanted: FloatArray, got: FloatArray, low: float, high: float) -> Float64Array:
-    """What to add to each channel so that outputs clipped to low..high come closest in least squares.
+    """Bias correction: per channel, the shift with which outputs clipped to low..high are closest in least squares.
 
     Where both are clipped alike an error costs nothing, and taking it back would only disturb the rest: a channel that
     is nearly always negative ahead of a ReLU would be shifted by errors nobody sees. So the mean error is taken over the

@@ -1,4 +1,4 @@
-"""What a float network's values look like on calibration images: ranges, histograms and means per channel."""
+"""Histograms and channel peaks of a float network's values on calibration images."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _COUNTED = 1 << 17
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Figures of a float network on calibration images.
+    """Observed values of a float network on calibration images.
 
     Attributes:
         histograms: Of each tensor.
@@ -34,13 +34,13 @@ class Observed:
 
 
 def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, progress: Progress) -> Observed:
-    """Runs the float network twice: for the extremes, then for the histograms between them.
+    """Observes values in two passes of the float network: minima and maxima, then histograms between them.
 
     Args:
         graph: The float graph.
         tensors: Float values whose ranges are wanted.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
-        progress: Told how many images have passed.
+        progress: Called with the number of images done.
 
     Raises:
         InputError: A value is not finite.
@@ -54,11 +54,11 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
     def run(batch_rgb: UInt8Array) -> dict[str, FloatArray]:
         return dict(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
 
-    def look(name: str, values: FloatArray) -> None:
+    def on_values(name: str, values: FloatArray) -> None:
         peak = np.abs(values).max(axis=_other_axes(values)).astype(np.float64)
         peaks[name] = np.maximum(peaks.get(name, peak), peak)
 
-    return Observed(count_values(run, images_rgb, progress, look=look), peaks)
+    return Observed(count_values(run, images_rgb, progress, on_values=on_values), peaks)
 
 
 def count_values(
@@ -66,15 +66,15 @@ def count_values(
     images_rgb: UInt8Array,
     progress: Progress,
     *,
-    look: Callable[[str, FloatArray], None] = lambda *_: None,
+    on_values: Callable[[str, FloatArray], None] = lambda *_: None,
 ) -> dict[str, ValueHistogram]:
-    """Histograms of a network's values, from running it twice: for the extremes, then for what lies between them.
+    """Histograms of a network's values in two passes: minima and maxima, then counts between them.
 
     Args:
-        run: Gives the values of a batch of images by their names.
+        run: Returns the values of a batch of images by name.
         images_rgb: (N, H, W, 3) uint8 RGB images.
-        progress: Told how many images have passed.
-        look: Shown each batch's values once.
+        progress: Called with the number of images done.
+        on_values: Called once with each batch's values.
 
     Raises:
         InputError: A value is not finite.
@@ -100,7 +100,7 @@ def count_values(
                         hint="train it again with a smaller learning rate",
                     )
                 lows[name], highs[name] = min(low, lows.get(name, low)), max(high, highs.get(name, high))
-                look(name, values)
+                on_values(name, values)
             progress("observe", counting * len(images_rgb) + start + len(batch), total)
         if not counting:
             histograms = {name: ValueHistogram(lows[name], highs[name]) for name in lows}

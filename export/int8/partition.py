@@ -75,7 +75,7 @@ class Layer:
 
 
 def read_layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer | None:
-    """A node as a layer; None for one that is none, or not one whose int8 form is known.
+    """Reads a node as a layer; None for a node that is no layer, or a layer without a known int8 form.
 
     Convolutions in two dimensions with constant weights; Gemm with constant weights and plain factors; MatMul with a
     constant matrix on its right.
@@ -122,14 +122,14 @@ def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None
 
 
 def im2col(layer: Layer, node: onnx.NodeProto, inputs: FloatArray, positions: int, rng: np.random.Generator) -> Rows:
-    """What the weights of a layer meet, at output positions drawn at random.
+    """im2col columns of a layer's inputs at randomly sampled output positions.
 
     Args:
         layer: The layer.
         node: Its node, for the geometry of a convolution.
         inputs: (N, C, H, W) for a convolution, (N, ..., K) for a dense layer; float32.
-        positions: How many columns at most.
-        rng: What they are drawn from.
+        positions: Columns at most.
+        rng: Samples the positions.
 
     Returns:
         (G, P, K) float64: for each group, P columns in the order of `Layer.rows`.
@@ -188,7 +188,7 @@ def convolution_geometry(
 
 @dataclass(frozen=True, eq=False)
 class QuantUnit:
-    """An operator, with the activation function behind it where its int8 form absorbs that.
+    """An operator with the activation function that its int8 form absorbs: quantized as one, or left in float.
 
     Attributes:
         nodes: The operator's node, then that of the activation function.
@@ -224,7 +224,7 @@ class QuantUnit:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """All units of a graph.
+    """A graph cut into units, and the values that exist in 8 bits.
 
     Attributes:
         units: In order of execution; the pixels is not among them.
@@ -245,7 +245,7 @@ class Partition:
 
 
 def partition_graph(graph: FloatGraph, pixels: PixelNormalisation | None, excluded: Collection[str] = ()) -> Partition:
-    """Cuts a graph into units.
+    """Partitions a graph into units.
 
     Args:
         graph: The graph.
@@ -351,7 +351,7 @@ def _values_towards_layers(graph: FloatGraph) -> set[str]:
 
 
 def _drop_isolated(units: list[QuantUnit], pixels: PixelNormalisation | None) -> list[QuantUnit]:
-    """Leaves those units in float that would only convert to 8 bits and back: glue behind float, and nothing but it."""
+    """Leaves units without weights in float where none of their inputs is quantized: they would only convert to and fro."""
     quantized_values = {pixels.output} if pixels else set()
     kept = []
     for unit in units:

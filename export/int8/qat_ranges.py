@@ -187,6 +187,11 @@ def trained_scales(training: Mapping[str, Any]) -> TrainedScales | None:
         ) from error
 
 
+def lacks_weight_scales(training: Mapping[str, Any]) -> bool:
+    """Whether a network was trained for 8 bits by a version that recorded activation ranges alone."""
+    return bool(training.get(_RANGES)) and not training.get(_WEIGHTS)
+
+
 def without_weight_scales(training: Mapping[str, Any]) -> dict[str, Any]:
     """A training summary for an exported file, whose weights have their scales beside them."""
     return {key: value for key, value in training.items() if key != _WEIGHTS}

@@ -1,4 +1,4 @@
-"""Steps written as ONNX: each operator between DequantizeLinear and QuantizeLinear, as every engine reads it."""
+"""The QDQ writer: quantized units as ONNX operators between DequantizeLinear and QuantizeLinear."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
-    """A layer's weights in 8 bits.
+    """Quantized weights and the bias of a layer.
 
     Attributes:
         layer: The layer.
@@ -38,7 +38,7 @@ class QuantizedLayer:
 
     @property
     def weights(self) -> Float64Array:
-        """(O, K) what the codes stand for."""
+        """(O, K) dequantized weights."""
         return np.asarray(self.codes * self.scales[:, None])
 
 
@@ -52,7 +52,7 @@ def smallest_scales(bias: Float64Array, input_scale: float) -> Float64Array:
 
 @dataclass
 class QdqWriter:
-    """Collects the nodes and constants of units.
+    """Collects the ONNX nodes and constants of units.
 
     Attributes:
         graph: The float graph the units are of.
@@ -166,7 +166,7 @@ class QdqWriter:
         return f"{value}_scale", f"{value}_zero"
 
     def _constant(self, name: str, unit: QuantUnit | None, *, keep: bool = False) -> str:
-        """An operand: a float constant of quantized arithmetic becomes 8 bits, any other constant stays."""
+        """Name of an operand; float constants of quantized arithmetic are written in 8 bits, other constants as they are."""
         value = self.graph.constants.get(name)
         if value is None:
             return name
@@ -209,7 +209,7 @@ def quantized_name(value: str) -> str:
 def model_from_writer(
     writer: QdqWriter, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], like: onnx.ModelProto
 ) -> onnx.ModelProto:
-    """What an writer has collected as a model.
+    """The model of the nodes and constants that a writer has collected.
 
     Args:
         writer: Nodes and constants.

@@ -1,4 +1,4 @@
-"""Activation ranges: the scale and zero point of a tensor in 8 bits, chosen by the error they cause."""
+"""Activation ranges: scale and zero point of an 8-bit tensor, min-max or by mean squared error (MSE)."""
 
 import math
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ class QuantParams:
     zero_point: int
 
     def to_json(self) -> dict[str, float]:
-        """For a spec."""
+        """JSON values for a spec."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "QuantParams":
-        """What `to_json` gave."""
+        """Reads JSON values that `to_json` wrote."""
         return cls(float(document["scale"]), int(document["zero_point"]))
 
     @property
@@ -50,7 +50,7 @@ class QuantParams:
 
 
 def params_of_range(low: float, high: float) -> QuantParams:
-    """The parameters whose codes cover a range; zero is always represented exactly, as padding needs it.
+    """Min-max parameters of a range; zero is always represented exactly, as padding needs it.
 
     Args:
         low: Smallest value; raised to 0 where it is above.
@@ -71,11 +71,11 @@ def params_of_range(low: float, high: float) -> QuantParams:
 
 
 class ValueHistogram:
-    """The values of a tensor, counted in bins over its whole range as they pass.
+    """A histogram of a tensor's values between its minimum and maximum.
 
     Args:
-        low: Smallest value that will come.
-        high: Largest.
+        low: Minimum of the tensor.
+        high: Its maximum.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -91,16 +91,15 @@ class ValueHistogram:
         self.counts += np.bincount(np.clip(index, 0, _BINS - 1), minlength=_BINS)
 
     def params(self, method: RangeMethod) -> QuantParams:
-        """The parameters that suit the values.
+        """Chooses scale and zero point.
 
         Args:
-            method: `extremes` covers every value; `error` takes the range with the least mean squared error, of rounding
-                inside it and of clipping outside.
+            method: `extremes` is the min-max range; `error` the MSE range: least mean squared error of rounding inside it
+                and of clipping outside.
         """
         whole = params_of_range(self.low, self.high)
         if method == "extremes" or self.counts.sum() == 0:
             return whole
-        # Exact zeros, half of what a ReLU gives, cost nothing under any range.
         centres = self.low + (np.arange(_BINS) + 0.5) * (self.high - self.low) / _BINS
         lows = self.low * _SHARES if self.low < 0 else np.zeros(1)
         highs = self.high * _SHARES if self.high > 0 else np.zeros(1)

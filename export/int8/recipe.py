@@ -1,4 +1,4 @@
-"""How an int8 file is made, as plain values."""
+"""Quantization recipes: how an int8 file is made, as plain values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,18 +10,18 @@ from edgeclf.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class QuantizationRecipe:
-    """How an int8 model is made.
+    """A quantization recipe.
 
     Attributes:
         target: The CPUs it is for. Where one of them adds neighbouring products in 16 bits, weights are kept from
             overflowing; for the others they have all 8 bits.
-        ranges: How activation ranges follow from the calibration images: by `error` or by `extremes`.
-        equalize: Whether channels are equalized across layers before.
-        trained_ranges: Whether values have the ranges that quantization-aware training has learned, where it has.
-        gptq: Whether rounding is learned on the layers' inputs.
-        correct_bias: Whether biases take back the mean error.
+        ranges: Activation ranges from the calibration images: `error` for MSE ranges, `extremes` for min-max ranges.
+        equalize: Whether cross-layer equalization precedes.
+        trained_ranges: Whether activation ranges and weight scales are those of quantization-aware training.
+        gptq: Whether weights are rounded by GPTQ, rather than to the nearest code.
+        correct_bias: Whether biases are corrected for the mean error.
         keep_float: Names of layers that stay in float.
-        float_prefix: Names of the first layers where these stay in float because that is faster, see `find_float_prefix`.
+        float_prefix: Names of the first layers that stay in float because 8 bits make them no faster, see `float_prefix`.
     """
 
     target: Target = "any"

@@ -1,4 +1,4 @@
-"""Float weights to int8: per output channel, the scale and the rounding with the least error under the pair constraint.
+"""Weight quantization to int8 per output channel: the scale and codes of least error under the pair constraint.
 
 Kernels for x86 without VNNI multiply uint8 activations by int8 weights and add two neighbouring products in 16 bits
 (`vpmaddubsw`), which saturates silently. Neighbours are the elements 2i and 2i + 1 of the reduction axis, input channels
@@ -35,7 +35,7 @@ def quantize_rows(
     importance: Float64Array | None = None,
     smallest_scale: Float64Array | None = None,
 ) -> tuple[Codes, Float64Array]:
-    """Chooses scale and codes of every row.
+    """Chooses scales and codes of least error.
 
     Args:
         rows: (O, K) weights.

@@ -86,6 +86,7 @@ def export(
     """Write one .onnx file, verified against the trained network on held-out images; nothing if it differs."""
     from edgeclf.export import ExportOptions, ParityGateError, ParityLimits, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
+    from edgeclf.export.int8.qat_ranges import lacks_weight_scales
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
     from edgeclf.training import load_run
@@ -125,6 +126,11 @@ def export(
             warn(
                 f"int8 is fitted to {count} training images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
                 "not hold for others: check the figures on test images"
+            )
+        if precision == "int8" and lacks_weight_scales(opened.spec.training):
+            warn(
+                "this run was trained for 8 bits by a version that did not record its weight scales: they are chosen anew; "
+                "for those that were trained, train it again with --from RUN --qat"
             )
         try:
             report = export_classifier(

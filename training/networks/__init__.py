@@ -1,1 +1,1 @@
-"""The networks, each a small readable function, and the weights of those that are pretrained."""
+"""The networks that can be trained: one builder function each, and their pretrained weights."""

@@ -1,4 +1,4 @@
-"""Batch normalisation for the time of training: between the layers of a network that has none, folded into them at the end."""
+"""Batch normalisation for training only: inserted into a network that has none, folded into its layers at the end."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def with_batch_norm(network: KerasModel) -> KerasModel:
 
 
 def fold_batch_norm(trained: KerasModel, network: KerasModel) -> None:
-    """Gives a network, in place, the weights with which it computes what the other one computes in inference mode.
+    """Folds the batch normalisation of a trained network into the weights of the network it was made from, in place.
 
     Args:
         trained: What `with_batch_norm` made of the network.

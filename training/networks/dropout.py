@@ -1,4 +1,4 @@
-"""The dropout of a network, as the recipe that trains it wants it."""
+"""Scaling of the dropout rates of a network."""
 
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 

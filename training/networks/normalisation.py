@@ -3,7 +3,7 @@
 from edgeclf.export.keras_backend import KerasModel
 
 # Networks made for ImageNet average the statistics over a hundred or a thousand steps (momentum 0.99 to 0.999), where an
-# epoch has thousands. In one of eighty steps they lag behind, and what was learnt in training is not there in inference.
+# epoch has thousands. In one of eighty steps they lag behind, and inference normalises with statistics of older weights.
 BN_MOMENTUM = 0.9
 
 

@@ -1,4 +1,4 @@
-"""The networks that can be trained, and what suits each.
+"""The registry of networks: how each is built, its weights, and its default options.
 
 Every network takes uint8 (None, H, W, 3) RGB named `image`, normalises inside, and ends in a dense layer `logits` and a
 softmax `probabilities`, so that a saved model needs nothing but Keras and pixels.
@@ -38,10 +38,9 @@ class Architecture:
         description: One line.
         default_size: Input height and width in pixels where none is given.
         min_size: Smallest input height and width it accepts.
-        default_fit: How images become square where nothing is said. Features learnt on undistorted photographs suffer
-            from stretching: with the frozen EfficientNet-Lite0, 5-fold cross-validation on 2,000 photographs of cats
-            and dogs, three times over, gave 0.991 for crop, 0.987 for stretch and 0.985 for letterbox.
-        recipe: Options that suit it: of its head where it is frozen, else of all of it.
+        default_fit: Fit mode where none is given. Features trained on undistorted photographs suffer from stretching
+            (benchmarks/README.md, Choices that were measured).
+        recipe: Default options of its fit: of its head where it is frozen, else of all of it.
         dropout: Whether it has dropout layers of its own; the head of a backbone has one.
         takes_batch_norm: Whether batch normalisation can be put between its layers: it has none.
         any_size: Whether its weights serve images of any size.

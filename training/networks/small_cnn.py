@@ -1,4 +1,4 @@
-"""A network to train from scratch on few photographs: no more parameters than seed-cnn, two fifths of the work."""
+"""small-cnn, to be trained from scratch on few images: fewer parameters than seed-cnn, two fifths of the multiplications."""
 
 from edgeclf.export.keras_backend import KerasModel, KerasTensor, import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM

@@ -15,6 +15,7 @@ from edgeclf.export.int8.qat_ranges import (
     TrainedScales,
     TrainedWeights,
     cut_of,
+    lacks_weight_scales,
     layers_in_8_bits,
     trained_scales,
     without_weight_scales,
@@ -171,6 +172,9 @@ def test_scales_outlive_a_spec_to_the_last_bit():
         assert weights.norm == given.weights[name].norm
     assert trained_scales({"epochs": 3}) is None
     assert set(without_weight_scales(document)) == {"epochs", "ranges_8bit"}
+    assert lacks_weight_scales(without_weight_scales(document))
+    assert not lacks_weight_scales(document)
+    assert not lacks_weight_scales({"epochs": 3})
     with pytest.raises(InputError, match="cannot read the 8-bit scales"):
         trained_scales({"ranges_8bit": {"a": {"scale": 1.0}}})
 

@@ -1,4 +1,4 @@
-"""What every picture of a training is drawn with: matplotlib without a display, two colours, saving."""
+"""Drawing: matplotlib figures without a display, the colours of training and validation, saving as PNG."""
 
 import warnings
 from pathlib import Path
@@ -13,7 +13,7 @@ TRAINING_COLOUR, VALIDATION_COLOUR = "#7a8ba3", "#c2410c"
 
 
 def import_figure() -> Figure:
-    """Imports what the pictures are drawn with, so that a missing package is known before there is anything to draw.
+    """Imports matplotlib's `Figure`, so that a missing package is reported before there is anything to draw.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

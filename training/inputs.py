@@ -11,12 +11,12 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
 from edgeclf.training.data.dataset import Dataset
-from edgeclf.training.data.training_data import TrainingData, prepare_data
+from edgeclf.training.data.training_data import TrainingData, prepare_training_data
 from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
 from edgeclf.training.options import TrainOptions
-from edgeclf.training.prefetch import working_ahead
+from edgeclf.training.prefetch import run_in_background
 from edgeclf.training.run.folder import Run
 
 _FEATURES_IN_MEMORY_BYTES = 256 << 20
@@ -48,9 +48,9 @@ def prepare_inputs(
         whole network is fitted.
 
     Raises:
-        EdgeclfError: As `prepare_data`; the weights cannot be used, or the earlier network cannot be loaded.
+        EdgeclfError: As `prepare_training_data`; the weights cannot be used, or the earlier network cannot be loaded.
     """
-    data = prepare_data(
+    data = prepare_training_data(
         dataset,
         resolved.preprocess,
         options,
@@ -71,7 +71,7 @@ def prepare_inputs(
     def compute_features(report: Progress) -> ArrayFile | FloatArray:
         return _in_memory(backbone_features(session, data.cached, cache_folder=cache_folder, progress=report))
 
-    with working_ahead(compute_features, progress, name="edgeclf-ahead") as features:
+    with run_in_background(compute_features, progress, name="edgeclf-background") as features:
         # Seconds, where nothing has needed TensorFlow yet.
         _import_packages()
         backbone = _frozen(resolved, backbone)

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
+def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int, name: str
 ) -> Iterator[Result]:
     """The results of a function for each item, in order, computed while earlier ones are used.
@@ -46,7 +46,9 @@ class _StoppedError(Exception):
 
 
 @contextlib.contextmanager
-def working_ahead(function: Callable[[Progress], Result], progress: Progress, *, name: str) -> Iterator[Future[Result]]:
+def run_in_background(
+    function: Callable[[Progress], Result], progress: Progress, *, name: str
+) -> Iterator[Future[Result]]:
     """Runs a function in a thread while the block does other work; yields the future of its result.
 
     A block that is left early - by an exception, Ctrl-C among them - stops the function at its next report of progress.

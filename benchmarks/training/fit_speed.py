@@ -43,7 +43,7 @@ def fit_once(side: str, given: argparse.Namespace) -> float:
         network.fit(images, true, batch_size=given.batch_size, epochs=2, verbose=0, callbacks=[clock])
         return float(given.images / (ends[1] - ends[0]))
     from edgeclf.runtime.progress import no_progress
-    from edgeclf.training.data.loader import Subset, TrainingBatches
+    from edgeclf.training.data.loader import BatchLoader, Subset
     from edgeclf.training.fit.loop import fit_network
     from edgeclf.training.networks.registry import get_architecture
     from edgeclf.training.options import FitOptions
@@ -56,7 +56,7 @@ def fit_once(side: str, given: argparse.Namespace) -> float:
     validation = Subset(images, np.arange(1), true[:1])
     result = fit_network(
         _build(get_architecture(given.arch), given.size),
-        TrainingBatches(data, 2, options),
+        BatchLoader(data, 2, options),
         validation,
         options,
         progress=no_progress,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.training.prefetch import map_ahead, working_ahead
+from edgeclf.training.prefetch import prefetch_map, run_in_background
 
 
 def of_ours():
@@ -22,7 +22,7 @@ def test_results_come_in_order_and_no_more_are_computed_than_allowed(items, thre
         return 2 * item
 
     results = []
-    for result in map_ahead(double, items, threads=threads, ahead=ahead, name="ahead-test"):
+    for result in prefetch_map(double, items, threads=threads, ahead=ahead, name="ahead-test"):
         results.append(result)
         assert len(begun) <= len(results) - 1 + ahead
     assert results == [2 * item for item in items]
@@ -36,7 +36,7 @@ def test_an_error_comes_where_its_result_would_and_ends_the_rest():
         begun.append(item)
         return 6 / item
 
-    results = map_ahead(divide, [3, 2, 0, *range(1, 1000)], threads=2, ahead=4, name="ahead-test")
+    results = prefetch_map(divide, [3, 2, 0, *range(1, 1000)], threads=2, ahead=4, name="ahead-test")
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -46,7 +46,7 @@ def test_an_error_comes_where_its_result_would_and_ends_the_rest():
 
 def test_leaving_early_ends_the_rest():
     begun = []
-    results = map_ahead(begun.append, range(1000), threads=2, ahead=4, name="ahead-test")
+    results = prefetch_map(begun.append, range(1000), threads=2, ahead=4, name="ahead-test")
     next(results)
     results.close()
     assert len(begun) < 20
@@ -60,14 +60,17 @@ def test_the_result_of_work_beside_the_block_comes_with_its_reports():
         report("half", 1, 2)
         return 42
 
-    with working_ahead(work, lambda *call: calls.append(call), name="ahead-test") as result:
+    with run_in_background(work, lambda *call: calls.append(call), name="ahead-test") as result:
         assert result.result() == 42
     assert calls == [("half", 1, 2)]
     assert not of_ours()
 
 
 def test_an_error_beside_the_block_comes_with_the_result():
-    with working_ahead(lambda _: 1 / 0, lambda *_: None, name="ahead-test") as result, pytest.raises(ZeroDivisionError):
+    with (
+        run_in_background(lambda _: 1 / 0, lambda *_: None, name="ahead-test") as result,
+        pytest.raises(ZeroDivisionError),
+    ):
         result.result()
 
 
@@ -83,7 +86,7 @@ def test_leaving_the_block_early_ends_the_work_beside_it():
             cleaned.set()
 
     def leave():
-        with working_ahead(work, lambda *_: None, name="ahead-test"):
+        with run_in_background(work, lambda *_: None, name="ahead-test"):
             begun.wait(10)
             raise KeyboardInterrupt
 

@@ -22,7 +22,7 @@ from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.pixels import CachedImages
 from edgeclf.training.cache.store import Configuration, cached_rows
 from edgeclf.training.networks.weights import LayerWeights, WriteBackbone, weights_of
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 
 # Part of every key: a change of what features mean must make old rows miss.
 _FORMAT = "edgeclf-features-1"
@@ -196,5 +196,5 @@ def _compute(
         given: FloatArray = features
         return given
 
-    for rows in map_ahead(run, groups, threads=threads, ahead=4 * threads, name="edgeclf-features"):
+    for rows in prefetch_map(run, groups, threads=threads, ahead=4 * threads, name="edgeclf-features"):
         yield from rows

@@ -17,7 +17,7 @@ from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.file_digests import digest_files
 from edgeclf.training.cache.store import Configuration, cached_rows
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 
 # Part of every key: a change of what edgeclf's own preprocessing computes must make old rows miss.
 _FORMAT = "edgeclf-pixels-3"
@@ -84,7 +84,7 @@ def cached_images(
     def compute(positions: Sequence[int]) -> Generator[UInt8Array | None, None, None]:
         # Every CPU already has a decoding thread.
         with opencv_threads_at_most(1):
-            yield from map_ahead(load, positions, threads=threads, ahead=8 * threads, name="edgeclf-decode")
+            yield from prefetch_map(load, positions, threads=threads, ahead=8 * threads, name="edgeclf-decode")
 
     key = f"{_FORMAT} {preprocess.key} OpenCV {cv2.__version__}"
     configuration = Configuration("pixels", key, (*preprocess.size_hw, 3), "|u1")

@@ -15,10 +15,10 @@ from edgeclf.runtime.images._opencv import cv2
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are varied; every amount is drawn uniformly unless said otherwise.
+    """The amounts of an augmentation, each drawn uniformly unless stated otherwise.
 
     Attributes:
-        name: As it is typed.
+        name: One of `options.AUGMENTATIONS`.
         flip: Whether half of the images are mirrored left to right.
         shift: Largest shift along each axis, as a share of the side.
         zoom_out: Smallest magnification.
@@ -78,7 +78,7 @@ _ERASED_ASPECT = (0.4, 2.5)
 
 
 def get_augmentation(name: str) -> Augmentation:
-    """The augmentation of a name of `recipes.AUGMENTATIONS`."""
+    """The augmentation of a name of `options.AUGMENTATIONS`."""
     return _AUGMENTATIONS[name]
 
 

@@ -14,7 +14,7 @@ from edgeclf.runtime.images.preprocess import resize
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
 from edgeclf.training.options import FitOptions
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +96,10 @@ def training_side_px(epoch: int, epochs: int, side_px: int) -> int:
 Batch: TypeAlias = tuple[AnyArray, FloatArray, FloatArray]
 
 
-class TrainingBatches:
+class BatchLoader:
     """The training images in batches of (inputs, (n, C) float32 targets, (n,) float32 weights).
 
-    What a batch holds depends on the seed, the epoch and its place in the epoch, never on threads or on what was read
+    The content of a batch depends on the seed, the epoch and its place in the epoch, never on threads or on what was read
     before, so that a resumed or repeated training sees the same. Images are uint8 until the network's first layer.
 
     Args:
@@ -129,7 +129,7 @@ class TrainingBatches:
         """The batches of one epoch, from 0, made by threads while the network works on earlier ones."""
         order = epoch_order(self._data.true_indices, epoch, self._options, self._classes)
         threads = usable_cpus()
-        yield from map_ahead(
+        yield from prefetch_map(
             lambda index: self._batch(order, epoch, index),
             range(len(self)),
             threads=threads,

@@ -66,7 +66,7 @@ class TrainingData:
         return Subset(inputs, positions, self.true_indices[positions])
 
 
-def prepare_data(
+def prepare_training_data(
     dataset: Dataset,
     preprocess: Preprocess,
     options: TrainOptions,

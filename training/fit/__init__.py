@@ -1,1 +1,1 @@
-"""The training loop: gradient steps, schedules, early stopping, checkpoints, learning-rate finder."""
+"""Fitting: options resolved for a network, stages, the training loop, gradient steps, checkpoints, learning-rate sweep."""

@@ -22,7 +22,7 @@ from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.data.loader import Subset, TrainingBatches
+from edgeclf.training.data.loader import BatchLoader, Subset
 from edgeclf.training.fit.train_step import grouped, make_steps
 from edgeclf.training.options import MONITORS, FitOptions
 
@@ -122,7 +122,7 @@ class FitResult:
 
 def fit_network(
     model: KerasModel,
-    training: TrainingBatches,
+    training: BatchLoader,
     validation: Subset,
     options: FitOptions,
     *,
@@ -184,7 +184,7 @@ def fit_network(
 def _measure_training(
     model: KerasModel,
     optimizer: KerasOptimizer,
-    training: TrainingBatches,
+    training: BatchLoader,
     epoch: int,
 ) -> dict[str, Any] | None:
     """Loss and accuracy on training images in inference mode; the history has them with dropout and augmentation."""
@@ -205,7 +205,7 @@ def _run_epochs(
     model: KerasModel,
     optimizer: KerasOptimizer,
     *,
-    training: TrainingBatches,
+    training: BatchLoader,
     validation: Subset,
     options: FitOptions,
     stage: str,

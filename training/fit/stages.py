@@ -10,7 +10,7 @@ from edgeclf.export.keras_backend import Inference, KerasModel, inference_of
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.dataset import Split
-from edgeclf.training.data.loader import TrainingBatches
+from edgeclf.training.data.loader import BatchLoader
 from edgeclf.training.data.training_data import TrainingData
 from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import Best, FitResult, FitState, fit_network, predict, validate
@@ -68,7 +68,7 @@ def run_stages(
         training, validation = (data.subset(split, features=stage == HEAD) for split in ("train", "val"))
         return fit_network(
             network,
-            TrainingBatches(training, len(data.labels), options),
+            BatchLoader(training, len(data.labels), options),
             validation,
             options,
             stage=stage,

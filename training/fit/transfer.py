@@ -18,13 +18,13 @@ _RENAMED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class ClassChanges:
-    """How the classes of a data set differ from those of an earlier run.
+    """The differences between the classes of a data set and those of an earlier run.
 
     Attributes:
         kept: Classes of both.
         renamed: Pairs of old and new name.
-        added: Classes that are new.
-        gone: Classes of the earlier run that are no more.
+        added: Classes of the data set alone.
+        gone: Classes of the earlier run alone.
     """
 
     kept: tuple[str, ...]
@@ -34,7 +34,7 @@ class ClassChanges:
 
     @property
     def old_names(self) -> dict[str, str]:
-        """For each class that the earlier run knew, by its present name, the name it had."""
+        """The earlier name of each class of both, by its present name."""
         return {**{label: label for label in self.kept}, **{new: old for old, new in self.renamed}}
 
     def to_json(self) -> dict[str, Any]:
@@ -113,13 +113,13 @@ class Transfer:
         return Model(self.model.input, self.model.get_layer("head_dropout").input, name=self.model.name)
 
     def fill(self, network: KerasModel, labels: Sequence[str]) -> None:
-        """Gives a new network, or a new head, the earlier one's weights, in place.
+        """Copies the earlier network's weights into a new network or head, in place.
 
         Layers are matched by name; in `logits` the columns of classes that the earlier run knew are copied, those of
         new classes stay as they are.
 
         Args:
-            network: What is to be trained.
+            network: The network or head to be trained.
             labels: Its classes in output order.
 
         Raises:

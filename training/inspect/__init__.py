@@ -1,1 +1,1 @@
-"""Looks at a network or its training images without training: preview, activations, fast inference."""
+"""Inspection without training: previews of augmentation and learning rate, activations, fast inference of a run."""

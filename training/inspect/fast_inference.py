@@ -10,7 +10,7 @@ from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.features import FrozenBackbone, freeze_backbone
 from edgeclf.training.networks.registry import get_architecture
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 from edgeclf.training.run.folder import Run
 
 _TOGETHER = 4
@@ -77,7 +77,7 @@ def _with_head(frozen: FrozenBackbone, model: KerasModel) -> Inference:
     def run(images_rgb: AnyArray) -> FloatArray:
         groups = [images_rgb[start : start + _TOGETHER] for start in range(0, len(images_rgb), _TOGETHER)]
         threads = usable_cpus()
-        found = list(map_ahead(features, groups, threads=threads, ahead=4 * threads, name="edgeclf-infer"))
+        found = list(prefetch_map(features, groups, threads=threads, ahead=4 * threads, name="edgeclf-infer"))
         logits = (np.concatenate(found) @ kernel + bias) * scale
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

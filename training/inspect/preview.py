@@ -13,8 +13,8 @@ from edgeclf.runtime.files import replacing
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.data.augmentation import augment_batch, get_augmentation, mix_up
 from edgeclf.training.data.dataset import Dataset
-from edgeclf.training.data.loader import TrainingBatches
-from edgeclf.training.data.training_data import prepare_data
+from edgeclf.training.data.loader import BatchLoader
+from edgeclf.training.data.training_data import prepare_training_data
 from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.loop import make_optimizer
 from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
@@ -35,14 +35,14 @@ def draw_augmentation(
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Draws training images and what augmentation makes of them, one column an image.
+    """Draws training images above augmented variants of them, one column an image.
 
     Args:
         dataset: The labelled images.
-        options: How they would be trained on; the augmentation named there, else the one training would use.
+        options: Options of the training; their augmentation is drawn, else that of its recipe.
         picture: The PNG file to write.
         cache_folder: Where preprocessed images are kept; None takes the default.
-        progress: Told how many are decoded.
+        progress: Called with the number of images decoded.
 
     Raises:
         UsageError: There is no augmentation.
@@ -62,7 +62,9 @@ def draw_augmentation(
             hint="pass --augment light or --augment strong",
         )
     import_figure()
-    data = prepare_data(dataset, resolved.preprocess, options, earlier={}, cache_folder=cache_folder, progress=progress)
+    data = prepare_training_data(
+        dataset, resolved.preprocess, options, earlier={}, cache_folder=cache_folder, progress=progress
+    )
     training = data.subset("train")
     rng = np.random.default_rng(options.seed)
     chosen = np.sort(rng.permutation(len(training.positions))[:_SHOWN_IMAGES])
@@ -102,14 +104,14 @@ def sweep_learning_rate(
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> LrSweep:
-    """Sweeps the learning rate of what would be trained first - the head, or the whole network - and draws the losses.
+    """Sweeps the learning rate of the first fit of a training, that of a head or of the whole network, and draws the losses.
 
     Args:
         dataset: The labelled images.
-        options: How they would be trained on.
+        options: Options of the training.
         picture: The PNG file to write.
         cache_folder: Where preprocessed images and features are kept; None takes the default.
-        progress: Told of each stage.
+        progress: Called with each stage.
 
     Raises:
         EdgeclfError: The images cannot be used, the loss never falls, or the picture cannot be written.
@@ -128,7 +130,7 @@ def sweep_learning_rate(
     # Of the size the network ends with, also where training begins with smaller images.
     full_size = replace(resolved.first, progressive=False)
     training = data.subset("train", features=resolved.freezes_backbone)
-    batches = TrainingBatches(training, len(data.labels), full_size)
+    batches = BatchLoader(training, len(data.labels), full_size)
     constant = replace(resolved.first, schedule="constant", warmup_epochs=0.0)
     sweep = find_learning_rate(network, batches.endless(), make_optimizer(constant, len(batches)), progress=progress)
     with replacing(picture) as temporary:

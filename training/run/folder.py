@@ -54,10 +54,10 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        spec: What the model is.
-        split: Which images trained, validated and tested; paths relative to `data_root`.
-        data_root: Where the images were when the run was made.
-        options: How it was trained, as `TrainOptions.to_json` gives it.
+        spec: The model's description.
+        split: The images with their splits; paths relative to `data_root`.
+        data_root: Folder of the images when the run was made.
+        options: Its options, as `TrainOptions.to_json` gives them.
     """
 
     folder: Path
@@ -164,7 +164,7 @@ def may_be_replaced(folder: Path) -> bool:
 
 
 def read_divergence(folder: Path) -> dict[str, Any] | None:
-    """How a training ended that diverged in its first epoch; None where it did not."""
+    """`DivergedError.facts` of a training that diverged in its first epoch; None for any other."""
     try:
         document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.training.data.loader import Subset, TrainingBatches, class_weights, epoch_order, training_side_px
+from edgeclf.training.data.loader import BatchLoader, Subset, class_weights, epoch_order, training_side_px
 from edgeclf.training.options import FitOptions
 
 
@@ -25,7 +25,7 @@ def rows_of(count=10, classes=2, seed=0):
 
 def test_an_epoch_holds_every_image_once_with_its_target():
     data = rows_of()
-    batches = TrainingBatches(data, 2, options())
+    batches = BatchLoader(data, 2, options())
     seen = list(batches.epoch(0))
     assert [len(inputs) for inputs, _, _ in seen] == [4, 4, 2]
     assert len(batches) == 3
@@ -37,17 +37,17 @@ def test_an_epoch_holds_every_image_once_with_its_target():
 
 
 def test_epochs_differ_and_repeat_whatever_was_read_before():
-    batches = TrainingBatches(rows_of(), 2, options(augment="strong"))
+    batches = BatchLoader(rows_of(), 2, options(augment="strong"))
     first, second = (np.concatenate([batch[0] for batch in batches.epoch(epoch)]) for epoch in (0, 1))
     assert not np.array_equal(first, second)
-    again = TrainingBatches(rows_of(), 2, options(augment="strong"))
+    again = BatchLoader(rows_of(), 2, options(augment="strong"))
     assert np.array_equal(np.concatenate([batch[0] for batch in again.epoch(1)]), second)
-    other = TrainingBatches(rows_of(), 2, options(augment="strong", seed=1))
+    other = BatchLoader(rows_of(), 2, options(augment="strong", seed=1))
     assert not np.array_equal(np.concatenate([batch[0] for batch in other.epoch(1)]), second)
 
 
 def test_endless_goes_from_epoch_to_epoch():
-    batches = TrainingBatches(rows_of(), 2, options())
+    batches = BatchLoader(rows_of(), 2, options())
     endless = list(itertools.islice(batches.endless(), 6))
     expected = [*batches.epoch(0), *batches.epoch(1)]
     for got, wanted in zip(endless, expected, strict=True):
@@ -57,21 +57,21 @@ def test_endless_goes_from_epoch_to_epoch():
 def test_an_epoch_that_is_left_early_leaves_no_thread_behind():
     import threading
 
-    generator = TrainingBatches(rows_of(64), 2, options(batch_size=1)).epoch(0)
+    generator = BatchLoader(rows_of(64), 2, options(batch_size=1)).epoch(0)
     next(generator)
     generator.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeclf-batch")]
 
 
 def test_label_smoothing_spreads_its_share():
-    _, targets, _ = next(TrainingBatches(rows_of(), 4, options(label_smoothing=0.2)).epoch(0))
+    _, targets, _ = next(BatchLoader(rows_of(), 4, options(label_smoothing=0.2)).epoch(0))
     assert targets.sum(axis=1) == pytest.approx(np.ones(4))
     assert targets.max(axis=1) == pytest.approx(np.full(4, 0.85))
     assert targets.min(axis=1) == pytest.approx(np.full(4, 0.05))
 
 
 def test_mixup_blends_targets():
-    targets = np.concatenate([batch[1] for batch in TrainingBatches(rows_of(40), 2, options(mixup=1.0)).epoch(0)])
+    targets = np.concatenate([batch[1] for batch in BatchLoader(rows_of(40), 2, options(mixup=1.0)).epoch(0)])
     assert targets.sum(axis=1) == pytest.approx(np.ones(40))
     assert ((targets > 0.05) & (targets < 0.95)).any()
 
@@ -83,7 +83,7 @@ def test_weights_make_classes_count_alike():
     assert weights[true].mean() == pytest.approx(1.0)
     assert weights[2] == 0.0
     data = Subset(np.zeros((100, 2, 2, 3), np.uint8), np.arange(100), true)
-    batches = TrainingBatches(data, 3, options(balance="weights"))
+    batches = BatchLoader(data, 3, options(balance="weights"))
     for _, targets, counts in batches.epoch(0):
         assert counts == pytest.approx(weights[targets.argmax(axis=1)])
 
@@ -112,10 +112,10 @@ def test_without_balance_an_epoch_is_a_permutation(count, epoch, seed):
 def test_progressive_training_begins_with_smaller_images():
     images = np.random.default_rng(0).integers(0, 256, (8, 120, 120, 3), dtype=np.uint8)
     data = Subset(images, np.arange(8), np.arange(8) % 2)
-    batches = TrainingBatches(data, 2, options(epochs=20, progressive=True))
+    batches = BatchLoader(data, 2, options(epochs=20, progressive=True))
     sides = [next(batches.epoch(epoch))[0].shape[1:3] for epoch in range(20)]
     assert sides == [(64, 64)] * 8 + [(96, 96)] * 7 + [(120, 120)] * 5
-    plain = TrainingBatches(data, 2, options(epochs=20))
+    plain = BatchLoader(data, 2, options(epochs=20))
     assert next(plain.epoch(0))[0].shape[1:3] == (120, 120)
     whole, small = next(plain.epoch(0))[0], next(batches.epoch(0))[0]
     assert small.mean(axis=(1, 2, 3)) == pytest.approx(whole.mean(axis=(1, 2, 3)), abs=1.5)

@@ -6,7 +6,7 @@ from skimage import data as photographs
 
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
-from edgeclf.training.data.loader import Subset, TrainingBatches
+from edgeclf.training.data.loader import BatchLoader, Subset
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgeclf.training.fit.loop import Best, DivergedError, FitState, cross_entropy, fit_network, make_optimizer
 from edgeclf.training.options import OPTIMIZERS, FitOptions
@@ -40,7 +40,7 @@ def part(pixels, first):
 
 def run(pixels, fit_options, progress=no_progress, model=None, **more):
     model = model or network()
-    batches = TrainingBatches(part(pixels, 0), 2, fit_options)
+    batches = BatchLoader(part(pixels, 0), 2, fit_options)
     validation = part(pixels, 1)
     result = fit_network(model, batches, validation, fit_options, progress=progress, **more)
     probabilities = model.predict(validation.inputs[validation.positions], verbose=0)

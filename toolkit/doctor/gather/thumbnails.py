@@ -19,7 +19,7 @@ from edgeclf.runtime.images.preprocess import resize
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES, measure_properties
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def scan_images(paths: Sequence[Path], progress: Progress, scan_cache: ScanCache
     try:
         # On disk: a thumbnail takes 12 KB, and there may be a million. The file has no name and goes with its map.
         with tempfile.TemporaryFile(prefix="edgeclf-doctor-") as file, opencv_threads_at_most(1):
-            found = map_ahead(
+            found = prefetch_map(
                 lambda path: scan_image(path, scan_cache),
                 paths,
                 threads=threads,

@@ -19,7 +19,7 @@ from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_candidates, luma
 from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, prealign, square
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts
-from edgeclf.training.prefetch import map_ahead
+from edgeclf.training.prefetch import prefetch_map
 
 Kind: TypeAlias = Literal["exact", "re-encoded", "cropped", "mirrored", "turned"]
 
@@ -152,7 +152,7 @@ def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups)
         found = match(np.asarray(outer), np.asarray(inner), start, candidate.orientation)
         return found and _match_files(data, candidate, found)
 
-    matches = map_ahead(verify, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
+    matches = prefetch_map(verify, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
     for candidate, found in zip(candidates, matches, strict=True):
         if found is not None:
             rows = (min(candidate.outer, candidate.inner), max(candidate.outer, candidate.inner))

@@ -23,7 +23,7 @@ from edgeclf.runtime.live.source import CameraSource, parse_camera
 __all__ = ["Camera", "CameraFrame"]
 
 _RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-# A source that delivers for so long has recovered; one that drops again sooner goes on with the attempts it has left.
+# A source has recovered once it has delivered for this long; one that drops again sooner has only the attempts left over.
 _RECOVERED_AFTER_S = 10.0
 # Long enough for a working camera to finish its frame, too short to notice for one that hangs.
 _CLOSING_S = 0.5
@@ -39,7 +39,7 @@ class Camera:
         reconnects: How often a source that went away is reopened before it is given up; 0 for never. A source that
             has delivered for 10 s since is entitled to as many attempts again.
         max_fps: Frames handed out per second at most; None for no limit.
-        every: Hand out a frame only when so many have arrived since the one before.
+        every: Frames that arrive per frame handed out: 1 hands out all, 3 every third.
         loop: Whether a video file begins again at its end.
         on_event: Called with `Disconnected` and `Reconnected`, from the iterating thread.
         clock: Source of time.
@@ -166,17 +166,19 @@ class Camera:
             self._choose_next(frame)
             yield frame
 
-    def close(self) -> None:
+    def close(self, *, wait_s: float = _CLOSING_S) -> None:
         """Ends the iteration and stops grabbing, from any thread; the camera is not opened again.
 
-        A grab that blocks in the driver is left to end by itself.
+        Args:
+            wait_s: Longest wait for the present grab to end, in seconds. A grab that blocks longer in the driver is left
+                to end by itself.
         """
         self._closed.set()
-        self._grabber.stop(wait_s=_CLOSING_S)
+        self._grabber.stop(wait_s=wait_s)
 
     @property
     def _is_delivering(self) -> bool:
-        """Whether frames arrive, though none that is wanted."""
+        """Whether frames arrive, wanted or not."""
         return self._clock.now_s() - self.last_frame_s < self._timeout_s
 
     def _choose_next(self, frame: CameraFrame) -> None:

@@ -131,9 +131,13 @@ class LiveClassifier:
         """Yields a result a frame, see `results`."""
         return self.results()
 
-    def close(self) -> None:
-        """Ends the iteration and closes the camera, from any thread; nothing is opened again."""
-        self._camera.close()
+    def close(self, *, wait_s: float = 0.5) -> None:
+        """Ends the iteration and closes the camera, from any thread; nothing is opened again.
+
+        Args:
+            wait_s: As for `Camera.close`.
+        """
+        self._camera.close(wait_s=wait_s)
 
     def results(self, duration_s: float | None = None) -> Generator[LiveResult, None, None]:
         """Yields a result a frame, until a video file ends, the camera is gone for good, or after `close`.

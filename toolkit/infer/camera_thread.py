@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeclf.toolkit.infer.recording import LiveRecording
     from edgeclf.toolkit.infer.records import SinkOptions
 
-# Before each further attempt of a camera that was not there when others began; the last one again and again.
+# Before each further attempt of a camera that was not there when others began; the last one before all later attempts.
 _OPEN_PAUSES_S = (1.0, 2.0, 4.0)
 
 
@@ -42,7 +42,7 @@ class CameraSinks:
 
 
 class CameraThread:
-    """A camera's thread, and what it came to.
+    """A camera's thread, and the result of its run.
 
     Args:
         source: The camera.
@@ -55,8 +55,8 @@ class CameraThread:
         name: Name of the camera, see `CameraSource.name`.
         live: The live classifier, once the camera is open.
         was_tried: Set once the camera is open, or did not open.
-        opening_error: Why the camera did not open at once.
-        error: What ended the run too early.
+        opening_error: The error of the last attempt to open the camera that failed; None where none did.
+        error: The exception that ended the run too early.
         ended: The last event; None where the run did not begin, or did not end.
         recording: The recording, None where nothing is recorded.
     """
@@ -104,7 +104,8 @@ class CameraThread:
         self._stopped.set()
         self._may_start.set()
         if self.live is not None:
-            self.live.close()
+            # Without waiting: of several cameras that hang, each waits for itself, in its own thread.
+            self.live.close(wait_s=0.0)
 
     def join(self, timeout_s: float) -> None:
         """Waits for the end of the thread."""
@@ -152,16 +153,14 @@ class CameraThread:
 
     def _open_later(self) -> None:
         """Tries a camera that was not there at first as often as one that goes away later."""
-        error = self.opening_error
         for attempt in range(0 if self._is_only_camera else self._options.reconnects):
             if self._stopped.wait(_OPEN_PAUSES_S[min(attempt, len(_OPEN_PAUSES_S) - 1)]):
                 return
-            self.opening_error = None
             self._open()
             if self.live is not None:
                 self._is_late = True
                 return
-            error = self.opening_error or error
+        error = self.opening_error
         if error is not None and not self._is_only_camera:
             raise SourceError(
                 f"camera {self.name} was never there",

@@ -247,6 +247,38 @@ def test_close_ends_the_pause_before_a_camera_is_opened_again(scripted, clock):
     assert (events, scripted.opened) == ([Disconnected(camera.name, "the stream ended", 1, 5)], 1)
 
 
+def test_close_waits_for_a_grab_that_hangs_as_long_as_asked(clock, monkeypatch):
+    hangs, released = threading.Event(), threading.Event()
+
+    class HungCapture:
+        fps, is_behind = 0.0, False
+        grabs = 0
+
+        def grab(self):
+            self.grabs += 1
+            if self.grabs > 1:
+                hangs.set()
+                released.wait()
+            return clock.now_s()
+
+        def retrieve(self):
+            return image()
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("edgeclf.runtime.live.camera.open_capture", lambda *_, **__: HungCapture())
+    camera = Camera("http://hung/", clock=clock)
+    assert hangs.wait(60)
+    camera.close(wait_s=0)
+    assert edgeclf_threads()
+    closer = threading.Thread(target=camera.close, kwargs={"wait_s": 60})
+    closer.start()
+    released.set()
+    closer.join(60)
+    assert not edgeclf_threads()
+
+
 def test_a_duration_ends_also_while_waiting(scripted, clock):
     scripted.send(image())
     with Camera(scripted.url, clock=clock) as camera:

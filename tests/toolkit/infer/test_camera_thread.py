@@ -1,0 +1,40 @@
+"""The thread of one camera, as the command runs it beside those of others."""
+
+import threading
+
+from edgeclf.runtime import Camera, Classifier
+from edgeclf.runtime.live.source import parse_cameras
+from edgeclf.toolkit.infer.camera_thread import CameraSinks, CameraThread
+from edgeclf.toolkit.infer.options import LiveOptions
+from edgeclf.toolkit.infer.records import SinkOptions
+
+from ..colours import write_video
+
+
+def test_stopping_many_cameras_waits_for_none_of_them(colour_model, tmp_path, monkeypatch):
+    waits_s = []
+    close = Camera.close
+
+    def recorded_close(camera, *, wait_s=0.5):
+        if threading.current_thread() is threading.main_thread():
+            waits_s.append(wait_s)
+        close(camera, wait_s=wait_s)
+
+    monkeypatch.setattr(Camera, "close", recorded_close)
+    classifier, results = Classifier(colour_model, threads=1), threading.Semaphore(0)
+    limits = SinkOptions("jsonl", 1, None, False, None, None, None)
+    sinks = CameraSinks(lambda _: results.release(), lambda _: None, None, None, lambda: None)
+    cameras = [
+        CameraThread(source, classifier, limits, LiveOptions(loop=True), is_only_camera=False)
+        for source in parse_cameras([write_video(tmp_path / f"{name}.avi", ["red"] * 4) for name in "ab"])
+    ]
+    for camera in cameras:
+        camera.start(sinks)
+    assert all(results.acquire(timeout=60) for _ in range(8))
+    for camera in cameras:
+        camera.stop()
+    for camera in cameras:
+        camera.join(60)
+    assert waits_s == [0.0, 0.0]
+    assert not any(camera.is_alive for camera in cameras)
+    assert [(camera.error, camera.ended.error) for camera in cameras] == [(None, None)] * 2

@@ -10,16 +10,17 @@ import argparse
 import sys
 from functools import partial
 
-from edgeclf.runtime import Disconnected, EdgeclfError, Frozen, LiveClassifier, LiveEvent, Smoothing
+from edgeclf.runtime import Disconnected, EdgeclfError, Frozen, LiveClassifier, LiveEvent, Recovered, Smoothing
 
 
 class Door:
-    """Stands for what a real application would move."""
+    """Stands for what a real application would move; stays closed while the camera is frozen."""
 
-    is_open = False
+    is_open = is_frozen = False
 
     def move(self, *, open_it: bool) -> None:
         """Opens or closes the door, if it is not there already."""
+        open_it = open_it and not self.is_frozen
         if open_it != self.is_open:
             self.is_open = open_it
             print("open" if open_it else "closed", flush=True)
@@ -27,6 +28,8 @@ class Door:
 
 def on_event(door: Door, event: LiveEvent) -> None:
     """Closes the door when the camera is lost or frozen, and keeps a log."""
+    if isinstance(event, Frozen | Recovered):
+        door.is_frozen = isinstance(event, Frozen)
     if isinstance(event, Disconnected | Frozen):
         door.move(open_it=False)
     print(event, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """The example applications, run as a user runs them."""
 
+import runpy
 import shlex
 import shutil
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from edgeclf.runtime import Frozen, Recovered
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_INSTALLED = ("typer", "rich", "tensorflow", "keras", "onnx", "tf2onnx", "matplotlib")
@@ -131,6 +134,21 @@ def test_a_door_follows_a_camera_that_is_cut_and_comes_back(colour_model, stream
     assert kinds.count("Disconnected") == 2
     assert kinds.count("Reconnected") == 1
     assert "HTTP 503" in log
+
+
+def test_a_door_stays_closed_while_the_same_image_comes_again_and_again(capsys):
+    script = runpy.run_path(str(ROOT / "examples" / "live_door.py"))
+    door, on_event = script["Door"](), script["on_event"]
+    door.move(open_it=True)
+    on_event(door, Frozen("camera", "still", 10.0))
+    assert not door.is_open
+    # Results go on, and the image still shows the class.
+    door.move(open_it=True)
+    assert not door.is_open
+    on_event(door, Recovered("camera"))
+    door.move(open_it=True)
+    assert door.is_open
+    assert capsys.readouterr().out.split() == ["open", "closed", "open"]
 
 
 def test_a_door_without_a_camera_is_one_sentence(colour_model):

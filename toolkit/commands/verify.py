@@ -8,8 +8,6 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar
 from edgeclf.toolkit.options import (
-    CacheFolderOption,
-    CacheSizeOption,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -59,8 +57,14 @@ def verify(
     emulate_images: Annotated[
         int, typer.Option("--emulate-images", min=1, help="With --emulate: number of images, one to ten seconds each.")
     ] = 40,
-    cache_folder: CacheFolderOption = None,
-    cache_size: CacheSizeOption = None,
+    cache_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache-folder",
+            help="With --emulate: where the emulated system is kept (~/.cache/edgeclf).",
+            show_default=False,
+        ),
+    ] = None,
     split: SplitOption = "auto",
     layers: Annotated[
         bool, typer.Option("--layers", help="int8: compare layer by layer too, to see where precision is lost.")
@@ -80,9 +84,9 @@ def verify(
 ) -> None:
     """Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if it differs."""
     from edgeclf.export import ParityLimits
-    from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import UsageError
+    from edgeclf.runtime.files import default_cache_folder
 
     if plot is not None and not layers:
         raise UsageError("--plot without --layers", expected="both", hint="add --layers")
@@ -98,7 +102,7 @@ def verify(
             core_names=core or _DEFAULT_CORES,
             max_images=emulate_images,
             limits=limits,
-            cache_folder=chosen_cache_folder(cache_folder, cache_size).path,
+            cache_folder=cache_folder or default_cache_folder(),
             as_json=as_json,
         )
         return

@@ -22,7 +22,7 @@ def test_stopping_many_cameras_waits_for_none_of_them(colour_model, tmp_path, mo
 
     monkeypatch.setattr(Camera, "close", recorded_close)
     classifier, results = Classifier(colour_model, threads=1), threading.Semaphore(0)
-    limits = SinkOptions("jsonl", 1, None, False, None, None, None)
+    limits = SinkOptions("jsonl", 1, out=None, show=False, save=None, max_frames=None, duration_s=None)
     sinks = CameraSinks(lambda _: results.release(), lambda _: None, None, None, lambda: None)
     cameras = [
         CameraThread(source, classifier, limits, LiveOptions(loop=True), is_only_camera=False)

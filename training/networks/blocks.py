@@ -1,4 +1,4 @@
-"""A network cut into blocks, found on its graph of layers, for training the last few of them."""
+"""Blocks of a backbone, found on its graph of layers, so that the last few of them can be fine-tuned."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Batch normalisation in networks that are trained from random weights on little data."""
+"""The momentum of batch normalisation for networks trained from random weights on few images."""
 
 from edgeclf.export.keras_backend import KerasModel
 

@@ -1,4 +1,4 @@
-"""The network this project began with: a plain CNN from scratch."""
+"""seed-cnn, a plain CNN to be trained from scratch: the network this project began with."""
 
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.training.networks.weights import Size

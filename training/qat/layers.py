@@ -1,8 +1,9 @@
-"""8-bit arithmetic in a Keras graph that gradients pass through: what an exported layer computes, differentiable.
+"""Fake quantization in Keras: differentiable layers that compute what the exported 8-bit layers compute.
 
 Weights are rounded per output channel as `export.int8.weights` rounds them, the pair constraint included; activations as
-QuantizeLinear and DequantizeLinear do. Gradients pass behind both as if nothing had been rounded; those of activations
-stop where these were clipped, those of weights do not (Bengio et al. 2013, the straight-through estimator; Jacob et al. 2018, "Quantization and Training").
+QuantizeLinear and DequantizeLinear do. Gradients pass both as if nothing had been rounded (Bengio
+et al. 2013, the straight-through estimator; Jacob et al. 2018, "Quantization and Training"); those of activations stop
+where values were clipped, those of weights do not.
 
 Imports Keras, so import it late.
 """

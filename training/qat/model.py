@@ -1,8 +1,8 @@
-"""Quantization-aware training: a trained network whose fits run in the arithmetic of its later int8 file.
+"""The network of quantization-aware training: a trained network that computes in the arithmetic of its later int8 file.
 
 The network that is fitted rounds what the exported file rounds, by the cut that export makes of it: the weights of every
-layer with the batch normalisation folded in, and the values that the file holds in 8 bits; what lies inside one layer, such
-as the sigmoid of a swish, is left in float. Ranges begin as export chooses them, and are learned with the weights. At the end
+layer with the batch normalisation folded in, and the values that the file holds in 8 bits; values inside one layer, such as
+the sigmoid of a swish, stay in float. Ranges begin as MSE ranges, as export chooses them, and are learned with the weights. At the end
 the given network takes over weights that are multiples of their scales, and export is handed all scales by layer name.
 """
 
@@ -184,7 +184,7 @@ def _check_names(operations: Mapping[str, KerasLayer], names: list[str]) -> None
     if missing := sorted(set(names) - set(operations)):
         raise InputError(
             "the 8-bit scales are not of this network",
-            got=f"some of {', '.join(missing)}, which it does not have",
+            got=f"{', '.join(missing)}, which it does not have",
             expected="one for each of its layers that is in 8 bits",
             hint="train it for 8 bits again with edgeclf train --from RUN --qat",
         )

@@ -211,6 +211,26 @@ def test_operators_that_python_writes_are_part_of_the_network(images):
         assert np.abs(learned / p.scale - 1).min() < 2e-3 or p.scale == 1 / 128
 
 
+def spec_of(training):
+    return ModelSpec(("w", "x", "y", "z"), Preprocess((SIZE, SIZE), "stretch"), training=training)
+
+
+def test_a_run_of_a_version_that_recorded_ranges_alone_is_simulated_with_them(images):
+    model = network()
+    simulated = fake_quantized(model, images, paired=True, progress=no_progress)
+    wanted = np.log(np.asarray(simulated.model(images, training=False)))
+    recorded = {"ranges_8bit": simulated.scales().to_json()["ranges_8bit"]}
+    again = simulated_network(model, spec_of(recorded))
+    np.testing.assert_allclose(np.log(np.asarray(again(images, training=False))), wanted, atol=1e-5)
+
+
+def test_scales_of_another_network_are_refused_by_name(images):
+    scales = fake_quantized(network(), images[:8], paired=True, progress=no_progress).scales().to_json()
+    scales["ranges_8bit"]["e_relu"] = scales["ranges_8bit"].pop("a_relu")
+    with pytest.raises(InputError, match=r"not of this network: got e_relu, which it does not have"):
+        simulated_network(network(), spec_of(scales))
+
+
 def test_a_run_that_was_trained_in_float_has_nothing_to_simulate():
     assert simulated_network(network(), ModelSpec(("w", "x"), Preprocess((SIZE, SIZE), "stretch"))) is None
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import check_training_packages
-from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.calibration.report import calibrate
 from edgeclf.training.data.dataset import Dataset, discover_dataset
@@ -59,14 +58,7 @@ def train(
     folder, options = Path(folder), options or TrainOptions()
     dataset = discover_dataset(data)
     options, resolved, earlier = resolve_with_earlier(options)
-    if earlier is not None and earlier.folder.resolve() == folder.resolve():
-        raise UsageError(
-            "a run cannot be replaced while it is gone on from",
-            got=f"{folder} for --run and --from",
-            expected="two folders",
-            hint="choose another --run",
-        )
-    check_run_target(folder, overwrite=overwrite)
+    check_run_target(folder, overwrite=overwrite, earlier=earlier)
     return _train(
         dataset, folder, options, resolved, earlier, checkpoint=None, tensorboard=tensorboard, cache_folder=cache_folder,
         progress=progress,
@@ -136,13 +128,8 @@ def _train(
             progress=progress,
         )
         fingerprint = data.fingerprint
-        if checkpoint is not None and checkpoint.fingerprint != fingerprint:
-            raise RunFolderError(
-                f"cannot resume {folder}",
-                got="images that have changed since it began",
-                expected="the images it was training on",
-                hint="put them back, or train again with --overwrite",
-            )
+        if checkpoint is not None:
+            checkpoint.check_images(fingerprint, folder)
         write_start(writer, samples=data.samples, dataset=dataset, options=options)
         import keras
 

@@ -33,6 +33,24 @@ class Checkpoint:
     state: FitState
     fingerprint: str
 
+    def check_images(self, fingerprint: str, folder: Path) -> None:
+        """Checks that a training is resumed with the images that it began with.
+
+        Args:
+            fingerprint: Digest of the images now.
+            folder: The run folder, for the message.
+
+        Raises:
+            RunFolderError: They have changed.
+        """
+        if self.fingerprint != fingerprint:
+            raise RunFolderError(
+                f"cannot resume {folder}",
+                got="images that have changed since it began",
+                expected="the images it was training on",
+                hint="put them back, or train again with --overwrite",
+            )
+
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint atomically: `path` holds either the one before or this one.

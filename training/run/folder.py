@@ -11,7 +11,7 @@ from typing import Any
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
-from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError
+from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
@@ -173,13 +173,26 @@ def read_divergence(folder: Path) -> dict[str, Any] | None:
     return diverged if isinstance(diverged, dict) else None
 
 
-def check_run_target(folder: Path, *, overwrite: bool) -> None:
+def check_run_target(folder: Path, *, overwrite: bool, earlier: Run | None = None) -> None:
     """Refuses a folder that must not be replaced by a new run, before any work is done.
 
+    Args:
+        folder: The run folder to be written.
+        overwrite: Whether a run that stands there may be replaced.
+        earlier: The run that the training goes on from; None for none.
+
     Raises:
+        UsageError: It is the folder of the earlier run.
         RunFolderError: The folder holds a run and `overwrite` is off, or holds other files.
         OutputError: The path is a file, is the current folder, or cannot be looked into.
     """
+    if earlier is not None and earlier.folder.resolve() == folder.resolve():
+        raise UsageError(
+            "a run cannot be replaced while it is gone on from",
+            got=f"{folder} for --run and --from",
+            expected="two folders",
+            hint="choose another --run",
+        )
     try:
         folder = folder.resolve()
         names = {child.name for child in folder.iterdir()} if folder.exists() else set()

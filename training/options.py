@@ -35,7 +35,7 @@ MONITORS = {"val_loss": "lowest", "val_accuracy": "highest", "val_macro_f1": "hi
 
 @dataclass(frozen=True)
 class TrainingOption:
-    """A row of the table: an option of a training.
+    """An option of a training, a row of the table.
 
     Attributes:
         name: Field of `TrainOptions`.

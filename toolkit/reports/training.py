@@ -1,4 +1,4 @@
-"""What `edgeclf train` prints."""
+"""The output of `edgeclf train`: networks, results, learning-rate sweeps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_architectures(*, as_json: bool) -> None:
-    """Lists the networks."""
+    """Prints the table of networks."""
     from edgeclf.training.networks.registry import ARCHITECTURES
 
     rows: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ def print_architectures(*, as_json: bool) -> None:
 
 
 def print_training(result: "TrainResult") -> None:
-    """Shows what a training came to."""
+    """Prints the result of a training."""
     from edgeclf.toolkit.reports.classification import print_report
     from edgeclf.training.run.results import NO_TEST_PART
 
@@ -80,11 +80,11 @@ def _classes_text(result: "TrainResult") -> str:
 
 def _calibration_text(result: "TrainResult") -> str:
     facts = result.calibration
-    part, (before, after) = (
+    split, (before, after) = (
         ("test", facts.test_ece) if facts.test_ece is not None else ("validation", facts.validation_ece)
     )
     text = (
-        f"temperature {facts.temperature:.3f}: expected calibration error on {part} images "
+        f"temperature {facts.temperature:.3f}: expected calibration error on {split} images "
         f"{before:.4f} before, {after:.4f} after"
     )
     if facts.rejection_threshold is not None:
@@ -98,7 +98,7 @@ def _calibration_text(result: "TrainResult") -> str:
 
 
 def training_json(result: "TrainResult") -> dict[str, Any]:
-    """The same for machines."""
+    """The result of a training as plain JSON values."""
     return {
         "run": str(result.folder),
         "architecture": result.spec.architecture,
@@ -117,5 +117,5 @@ def training_json(result: "TrainResult") -> dict[str, Any]:
 
 
 def print_sweep(sweep: "LrSweep", picture: Path) -> None:
-    """Shows what a learning-rate sweep suggests."""
+    """Prints the suggestion of a learning-rate sweep."""
     print_result(f"suggested: --learning-rate {sweep.suggestion:.2g} (losses in {picture})")

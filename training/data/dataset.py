@@ -127,13 +127,13 @@ def fingerprint(labels_and_digests: Iterable[tuple[str, str]]) -> str:
 
 def _from_folder(root: Path) -> list[Sample]:
     children = _folders(root)
-    parts = {child: _SPLIT_FOLDERS.get(child.name.lower()) for child in children}
-    others = [child for child in children if parts[child] is None]
-    if {"train", "test"} <= set(parts.values()) or {"train", "val"} <= set(parts.values()):
+    splits = {child: _SPLIT_FOLDERS.get(child.name.lower()) for child in children}
+    others = [child for child in children if splits[child] is None]
+    if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
         _check_parts_only(root, others)
         children = [child for child in children if child not in others]
-    if children and all(parts[child] for child in children) and "train" in parts.values():
-        clash = [split for split, count in Counter(parts.values()).items() if count > 1]
+    if children and all(splits[child] for child in children) and "train" in splits.values():
+        clash = [split for split, count in Counter(splits.values()).items() if count > 1]
         if clash:
             raise DatasetError(
                 f"{root} has two {clash[0]} folders",
@@ -145,12 +145,12 @@ def _from_folder(root: Path) -> list[Sample]:
             sample
             for child in children
             for label_folder in _folders(child)
-            for sample in _class_samples(root, label_folder, parts[child])
+            for sample in _class_samples(root, label_folder, splits[child])
         ]
     # A lone test/ folder is evaluation data laid out like its training set.
-    if len(children) == 1 and parts[children[0]] is not None:
+    if len(children) == 1 and splits[children[0]] is not None:
         (child,) = children
-        return [s for folder in _folders(child) for s in _class_samples(root, folder, parts[child])]
+        return [s for folder in _folders(child) for s in _class_samples(root, folder, splits[child])]
     return [sample for folder in children for sample in _class_samples(root, folder, None)]
 
 
@@ -214,7 +214,7 @@ def _from_csv(path: Path) -> list[Sample]:
 
 
 def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
-    name, label, part = ((row.get(key) or "").strip() for key in ("path", "label", "split"))
+    name, label, split = ((row.get(key) or "").strip() for key in ("path", "label", "split"))
     if not name or not label:
         raise DatasetError(
             f"{path} line {line} is incomplete",
@@ -224,11 +224,11 @@ def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
         )
     if "\0" in name:
         raise DatasetError(f"{path} line {line} has an impossible path", got=repr(name), expected="a file name")
-    if part and part.lower() not in _SPLIT_FOLDERS:
+    if split and split.lower() not in _SPLIT_FOLDERS:
         raise DatasetError(
-            f"{path} line {line} names an unknown part", got=repr(part), expected="train, val, test or nothing"
+            f"{path} line {line} names an unknown part", got=repr(split), expected="train, val, test or nothing"
         )
-    return Sample(Path(name).as_posix(), label, _SPLIT_FOLDERS[part.lower()] if part else None)
+    return Sample(Path(name).as_posix(), label, _SPLIT_FOLDERS[split.lower()] if split else None)
 
 
 def _check_names(labels: Sequence[str], data: Path) -> None:
@@ -288,7 +288,12 @@ def _check_no_class_is_empty(dataset: Dataset, data: Path) -> None:
     used = {sample.path.rsplit("/", 1)[0] for sample in dataset.samples}
     folders = _folders(data)
     if dataset.samples[0].split is not None:
-        folders = [folder for part in folders if part.name.lower() in _SPLIT_FOLDERS for folder in _folders(part)]
+        folders = [
+            folder
+            for split_folder in folders
+            if split_folder.name.lower() in _SPLIT_FOLDERS
+            for folder in _folders(split_folder)
+        ]
     names = [folder.relative_to(data).as_posix() for folder in folders]
     empty = [name for name in names if not any(path == name or path.startswith(f"{name}/") for path in used)]
     if not empty:

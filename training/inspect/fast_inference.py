@@ -33,7 +33,7 @@ def quick_inference(
         model: Its Keras model.
         check_rgb: (N, H, W, 3) uint8 RGB, a few images on which both must agree; where they do not, Keras is taken.
         cache_folder: Where converted backbones are kept; None takes the default.
-        progress: Told when one is converted.
+        progress: Called when one is converted.
 
     Returns:
         Takes (N, H, W, 3) uint8 RGB, gives (N, C) float32 probabilities.

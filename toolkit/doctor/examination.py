@@ -100,7 +100,6 @@ def data_json(data: DataFacts) -> dict[str, Any]:
 
 def is_run(path: Path) -> bool:
     """Whether a path is the folder of a finished or an unfinished run."""
-    # os.path, because Path raises for some impossible names.
     return any(kind_of(path / name) == "file" for name in (RUN_FILE, SPEC_FILE)) and kind_of(path / "train") != "folder"
 
 

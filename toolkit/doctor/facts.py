@@ -16,6 +16,8 @@ from edgeclf.toolkit.doctor.findings import Finding
 # Side of the square thumbnails in pixels.
 THUMBNAIL = 64
 SPLITS = ("train", "val", "test")
+# Names of the splits in sentences.
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 NO_SPLIT = -1
 Result = TypeVar("Result")
 

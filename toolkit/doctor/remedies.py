@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
-from edgeclf.training.options import training_options
+from edgeclf.training.options import DEFAULT_ARCHITECTURE, training_options
 
 # A command inside a sentence: up to the end of its clause; quoted arguments may hold any punctuation.
 COMMAND = re.compile(
@@ -64,7 +64,7 @@ def train_again(run: RunFacts, **changes: object) -> str:
 
 def train_pretrained(run: RunFacts) -> str:
     """`edgeclf train` of the same data with the default recipe: a new head on a frozen, pretrained backbone."""
-    return command_line("train", run.data, "--arch", "efficientnet-lite0", "--run", f"{run.folder}-again")
+    return command_line("train", run.data, "--arch", DEFAULT_ARCHITECTURE, "--run", f"{run.folder}-again")
 
 
 def sweep_learning_rate(run: RunFacts) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
-from edgeclf.toolkit.doctor.facts import SPLITS, Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 
 # Nearest neighbours whose mean distance is the outlier score.
@@ -194,9 +194,6 @@ def _find(facts: Facts) -> list[Finding]:
     ]
 
 
-_SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-
-
 def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
     images = data.images
     paths = tuple(images.paths[row] for row in hidden.rows)
@@ -204,7 +201,7 @@ def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
     label, most = counts.most_common(1)[0]
     members = int(((images.labels == label) & (images.splits == SPLITS.index(hidden.split))).sum())
     share = most / members
-    split, other = _SPLIT_WORDS[hidden.split], _SPLIT_WORDS[hidden.other]
+    split, other = SPLIT_NAMES[hidden.split], SPLIT_NAMES[hidden.other]
     of_class = f", {most} of them {data.classes[label]!r}," if len(data.classes) > 1 else ""
     return Finding(
         cause="hidden-class",
@@ -256,7 +253,7 @@ def _missing_classes(data: DataFacts) -> list[Finding]:
                 Finding(
                     cause="hidden-class",
                     severity="problem",
-                    title=f"The {_SPLIT_WORDS[lacking]} part has no image of {shown}, the {_SPLIT_WORDS[having]} part has {len(rows)}",
+                    title=f"The {SPLIT_NAMES[lacking]} part has no image of {shown}, the {SPLIT_NAMES[having]} part has {len(rows)}",
                     fix="Put images of every class into every part, or take the class out",
                     evidence={"part": having, "other_part": lacking, "classes": names, "images": len(rows)},
                     items=tuple(data.images.paths[row] for row in rows[:24]),

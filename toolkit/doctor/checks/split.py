@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.metrics import Z_95, wilson_interval
-from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
+from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference
@@ -30,7 +30,7 @@ def find_prior_shift(facts: Facts) -> list[Finding]:
         return []
     train = _counts(data, "train")
     findings = []
-    for split, word in (("test", "test"), ("val", "validation")):
+    for split in ("test", "val"):
         other = _counts(data, split)
         # Classes that only one of them has are findings of `hidden_class`.
         both = (train > 0) & (other > 0)
@@ -48,7 +48,7 @@ def find_prior_shift(facts: Facts) -> list[Finding]:
                 cause="prior-shift",
                 severity=severity,
                 title=(
-                    f"The {word} part has another mix of classes than the training part: {data.classes[moved]!r} is "
+                    f"The {SPLIT_NAMES[split]} part has another mix of classes than the training part: {data.classes[moved]!r} is "
                     f"{shares[split][moved]:.0%} of it and {shares['train'][moved]:.0%} of the training images"
                 ),
                 fix=(

@@ -14,7 +14,7 @@ from edgeclf.toolkit.doctor.checks.separability import (
     measure_separability,
     principal_components,
 )
-from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts, ImageTable
+from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
 from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import cliffs_delta, van_elteren_z
@@ -210,9 +210,6 @@ def _property_separability(images: ImageTable, rows: IntArray, train: IntArray) 
     )
 
 
-_SPLIT_NAMES = {"val": "validation", "test": "test"}
-
-
 def _by_property(
     data: DataFacts,
     split: str,
@@ -240,7 +237,7 @@ def _by_property(
     return Finding(
         cause="split-shift",
         severity=severity,
-        title=f"The {_SPLIT_NAMES[split]} images are {words} than the training images ({figures})",
+        title=f"The {SPLIT_NAMES[split]} images are {words} than the training images ({figures})",
         fix=_fix(data, root.name),
         evidence={
             "part": split,
@@ -275,7 +272,7 @@ def _by_features(data: DataFacts, split: str, rows: IntArray, train: IntArray, s
         cause="split-shift",
         severity=shift.severity,
         title=(
-            f"The {_SPLIT_NAMES[split]} images show something else than the training images: a pretrained network tells them apart "
+            f"The {SPLIT_NAMES[split]} images show something else than the training images: a pretrained network tells them apart "
             f"(AUC {shift.separability.auc:.2f}, {shift.separability.chance_auc:.2f} by chance){loss}"
         ),
         fix=_fix(data, "content"),

@@ -98,7 +98,6 @@ def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
     Raises:
         DatasetError: `refusal` itself, where there are no images either.
     """
-    # os.path, because Path raises for some impossible names.
     if kind_of(data) == "folder":
         root = data.resolve()
         try:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray, UInt8Array
+from edgeclf.runtime.images._opencv import cv2
 
 # Ridge strength relative to the mean squared length of a feature vector: there are many more features than images here, so
 # that an unregularized head would fit any labels.

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray, UInt8Array
+from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.header import ImageHeader
 from edgeclf.runtime.images.preprocess import resize
 

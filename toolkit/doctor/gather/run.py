@@ -17,7 +17,7 @@ from edgeclf.export.keras_backend import Inference, KerasModel
 from edgeclf.runtime import ModelSession
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.toolkit.doctor.facts import SPLITS, ModelFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
@@ -189,7 +189,7 @@ def gather_model(
     images = cached.images[:]
     index = {label: position for position, label in enumerate(opened.run.spec.labels)}
     return ModelFacts(
-        split="test" if split == "test" else "validation",
+        split=SPLIT_NAMES[split],
         paths=tuple(sample.path for sample in samples),
         true=np.array([index[sample.label] for sample in samples], np.int64),
         probabilities=opened.predict(images, "held-out images"),
@@ -202,10 +202,10 @@ def gather_model(
 
 def _int8_probabilities(run: Run, path: Path, images: "UInt8Array") -> "FloatArray":
     session = ModelSession(path, device="cpu")
-    if session.spec is None or session.spec.labels != run.spec.labels:
+    if session.spec.labels != run.spec.labels:
         raise InputError(
             f"{path} is not a model of {run.folder}",
-            got="no labels" if session.spec is None else ", ".join(session.spec.labels),
+            got=", ".join(session.spec.labels),
             expected=", ".join(run.spec.labels),
             hint="export the run to int8",
         )

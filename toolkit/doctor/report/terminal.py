@@ -100,7 +100,7 @@ def _named(finding: Finding) -> list[str]:
 
 
 def scope_text(examination: "Examination") -> str:
-    """What was examined, as a sentence: run, images, classes, images shown to the network, checks."""
+    """Scope of an examination as a sentence: run, images, classes, images shown to the network, checks."""
     data = examination.facts.data
     if data is None:
         return "Looked at: the run, without its images"

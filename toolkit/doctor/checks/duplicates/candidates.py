@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
+from edgeclf.runtime.images._opencv import cv2
 from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, ORIENTATIONS
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import cv2
 import numpy as np
 
 from edgeclf.runtime import load_image
 from edgeclf.runtime.arrays import IntArray
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
+from edgeclf.runtime.images._opencv import cv2
 from edgeclf.toolkit.doctor.checks.duplicates.candidates import Candidate, crop_map, find_candidates, luma
 from edgeclf.toolkit.doctor.checks.duplicates.same_image import MIRRORED, Match, match, prealign, square
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
+from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.preprocess import resize
 
 # Orientations: quarter turns 0..3, then the same of the mirrored image.

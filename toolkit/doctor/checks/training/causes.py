@@ -136,7 +136,7 @@ def is_still_falling(curves: Curves) -> bool:
     tail = loss[-max(_LEAST_TREND, len(loss) // 5) :]
     later = tail[None, :] > tail[:, None]
     rises = int(np.triu(later, 1).sum())
-    # And by more than a twentieth of what is left.
+    # And by more than a twentieth of the last loss.
     return mann_tail(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
 
 

@@ -206,11 +206,22 @@ def infer(
             hint="see edgeclf infer --help",
         )
     only_for_cameras = {
-        "--reconnects": reconnects, "--fps": fps, "--every": every, "--loop": loop or None, "--smooth": smooth,
-        "--margin": margin, "--hold": hold, "--events": events, "--webhook": webhook, "--on-event": on_event,
-        "--freeze-after": freeze_after, "--watch": watch or None, "--log-every": log_every,
-        "--serve": serve, "--serve-token": serve_token,
-    }  # fmt: skip
+        "--reconnects": reconnects,
+        "--fps": fps,
+        "--every": every,
+        "--loop": loop or None,
+        "--smooth": smooth,
+        "--margin": margin,
+        "--hold": hold,
+        "--events": events,
+        "--webhook": webhook,
+        "--on-event": on_event,
+        "--freeze-after": freeze_after,
+        "--watch": watch or None,
+        "--log-every": log_every,
+        "--serve": serve,
+        "--serve-token": serve_token,
+    }
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
     only_for_files = {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None}
     _check_only_for("files", "SOURCE...", not cameras, only_for_files)
@@ -292,5 +303,5 @@ def _end_with_errors(errors: int, *, ignore: bool) -> None:
     if errors and not ignore:
         raise InputError(
             f"{errors} of the images could not be read; each has a record that says why",
-            hint="mend or remove them, or pass --ignore-unreadable",
+            hint="fix or remove them, or pass --ignore-unreadable",
         )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from edgeclf.runtime.files import kind_of
+from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.files import kind_of, output_error, replacing
 from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) ->
     Raises:
         UsageError: An output would replace another file of the run.
     """
-    from edgeclf.runtime.errors import UsageError
 
     def refuse(option: str, path: Path, other: str) -> UsageError:
         return UsageError(
@@ -204,7 +204,7 @@ class _Table:
 def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[str], object]]:
     """Yields the function that writes the text of records.
 
-    Names of files need not be UTF-8; what is not goes out as an escape, which JSON reads back.
+    Names of files need not be UTF-8; other bytes become escapes, which JSON reads back.
 
     Args:
         targets: Format, and the file to write, stdout where there is none.
@@ -214,14 +214,12 @@ def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[st
     Raises:
         OutputError: The file cannot be written.
     """
-    from edgeclf.runtime.files import output_error, replacing
-
     out = targets.out
     if out is None:
         with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
             # Machines read UTF-8 whatever the terminal's encoding is.
             encoding = None if targets.output_format == "table" else "utf-8"
-            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]  # AttributeError is suppressed
 
         def emit(text: str) -> None:
             sys.stdout.write(text)
@@ -252,7 +250,6 @@ def frame_view(targets: SinkOptions, fps: Callable[[], float]) -> Iterator[Calla
     if not targets.wants_frames:
         yield lambda *_: True
         return
-    from edgeclf.runtime.files import replacing
     from edgeclf.toolkit.infer.windows import FrameView
 
     with replacing(save) if save is not None else contextlib.nullcontext() as temporary:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import Executor
 from functools import partial
 from importlib.resources import files
@@ -111,7 +111,7 @@ class _Preview:
     async def figures(self, request: Request) -> Response:
         return self._stream(request, self._messages(), "text/event-stream")
 
-    async def _parts(self, camera: CameraState) -> AsyncIterator[bytes]:
+    async def _parts(self, camera: CameraState) -> AsyncGenerator[bytes, None]:
         shown = 0
         # A browser shows a part when the boundary behind it arrives, so that is sent along.
         yield f"--{_BOUNDARY}\r\n".encode()
@@ -123,7 +123,7 @@ class _Preview:
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n"
             yield head.encode() + picture.jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
 
-    async def _messages(self) -> AsyncIterator[bytes]:
+    async def _messages(self) -> AsyncGenerator[bytes, None]:
         state = self._state
         events = state.events()
         sent = events[-1]["id"] if events else 0
@@ -146,7 +146,7 @@ class _Preview:
         ]
         return {"now_s": round(now_s, 3), "cameras": cameras}
 
-    def _stream(self, request: Request, content: AsyncIterator[bytes], media_type: str) -> Response:
+    def _stream(self, request: Request, content: AsyncGenerator[bytes, None], media_type: str) -> Response:
         headers = {"Content-Type": media_type}
         if request.method == "HEAD":
             return Response(headers=headers)
@@ -156,7 +156,7 @@ class _Preview:
         async def counted() -> AsyncIterator[bytes]:
             self._streams += 1
             try:
-                async with contextlib.aclosing(content) as chunks:  # type: ignore[type-var]
+                async with contextlib.aclosing(content) as chunks:
                     async for chunk in chunks:
                         yield chunk
             finally:

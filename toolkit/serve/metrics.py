@@ -30,7 +30,7 @@ class PreviewMetrics:
 
     def __init__(self, state: PreviewState) -> None:
         # A time of creation beside every counter would double the document.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # of prometheus_client
         self._registry = CollectorRegistry()
         self._latency = self._histogram("edgeclf_latency_seconds", "Preprocessing and inference of one frame.")
         self._age = self._histogram("edgeclf_frame_age_seconds", "Age of a frame when its result was there.")

@@ -56,18 +56,19 @@ class CacheFolder:
             raise output_error(self.path, error) from error
 
     def make_room(self, new_bytes: int) -> int:
-        """Removes files until others of a given size fit, and what killed processes left unfinished.
+        """Removes the files used longest ago until new ones fit, and unfinished files of killed processes.
 
         Args:
-            new_bytes: Size of what is about to be written.
+            new_bytes: Size of the new files.
 
         Returns:
-            By how many bytes the limit will be exceeded all the same: the rest is in use, or larger by itself; 0 for none.
+            Bytes by which the limit will still be exceeded, because the other files are in use or the new ones alone are
+            larger; 0 for none.
         """
         total = new_bytes
         entries: dict[str, _Entry] = {}
         for path in self._list():
-            # Another process may remove it between the listing and the look.
+            # Another process may remove a file between the listing and `stat`.
             with contextlib.suppress(OSError):
                 status = path.stat()
                 old = _OF_EARLIER_VERSIONS.fullmatch(path.name)
@@ -95,7 +96,7 @@ class CacheFolder:
 
 
 class _Entry:
-    """Files that are of use only together."""
+    """Files that are useful only together, such as an array and its index."""
 
     def __init__(self, *, is_current: bool) -> None:
         self.size_bytes = 0
@@ -109,7 +110,7 @@ class _Entry:
         self._mtime_ns = max(self._mtime_ns, status.st_mtime_ns)
 
     def last_use(self) -> tuple[bool, int]:
-        """What an earlier version left is of no use to this one, and sorts before everything else."""
+        """Order of removal: files of earlier versions, which this one cannot use, before all others; then by last use."""
         return self._is_current, self._mtime_ns
 
     def remove(self) -> bool:

@@ -99,7 +99,7 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
     from rich.table import Column
     from rich.text import Text
 
-    class Remark(ProgressColumn):
+    class Note(ProgressColumn):
         # The only column that may shrink in a narrow terminal; its text is cut, never wrapped.
         def render(self, task: Task) -> Text:
             return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
@@ -113,7 +113,7 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         MofNCompleteColumn(table_column=fixed()),
         # Remaining time, and in the end the elapsed time.
         TimeRemainingColumn(elapsed_when_finished=True, table_column=fixed()),
-        Remark(),
+        Note(),
     )
     # A descriptor of its own: while TensorFlow loads, descriptor 2 is redirected.
     with (

@@ -45,11 +45,11 @@ class Reconnected(CameraEvent):
 
 @dataclass(frozen=True)
 class Frozen(CameraEvent):
-    """The camera has given no new image for some time.
+    """The camera has given no new image for the time of freeze detection.
 
     Attributes:
-        kind: `silent` without any frame, `still` where the same image comes again and again.
-        seconds: For how long.
+        kind: `silent` where no frame arrives, `still` where one image is repeated.
+        seconds: Time since the last frame (`silent`) or the last change of the image (`still`).
     """
 
     kind: Literal["silent", "still"]

@@ -1,4 +1,4 @@
-"""Freeze detection: a camera that sends nothing any more, or the same image again and again."""
+"""Freeze detection: a camera that sends no more frames, or repeats one image."""
 
 import threading
 

@@ -71,14 +71,14 @@ class Grabber:
     Args:
         open_capture: Opens the capture.
         timeout_s: Longest wait for the capture to open, and for a frame.
-        counts: Counts of the grabbers before, which go on.
+        counts: Counts of the camera so far, which this grabber continues.
         clock: Source of time for the waits and the ages of frames.
 
     Attributes:
         timeout_s: As given.
         counts: As given.
         fps: Frames per second as the capture reports them, once it is open; 0 where it reports none.
-        failure: The cause of the thread's end, as a phrase; None while it runs.
+        failure: The reason for the thread's end, as a phrase; None while it runs.
         is_finished: Whether the source came to its regular end.
     """
 

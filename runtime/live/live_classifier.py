@@ -31,7 +31,7 @@ class LiveClassifier:
     Args:
         model: The `.onnx` file, or a `Classifier`, which any number of cameras may share.
         camera: As for `Camera`.
-        smoothing: How much it takes to change the label; None takes each frame's own label.
+        smoothing: Conditions for a change of the label; None takes each frame's own label.
         freeze_after_s: Seconds without a new image that count as frozen; None for no detection.
         watch_model: Whether a replaced model file is taken while the camera runs. Of several live classifiers that
             share a `Classifier`, one watches for all.

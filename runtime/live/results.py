@@ -1,4 +1,4 @@
-"""What a live camera gives: one result a frame, counts of the camera, and figures of the run."""
+"""Results of a live camera: one per frame, counts of the camera, and figures of the run."""
 
 import threading
 from collections import deque

@@ -1,4 +1,4 @@
-"""What names a camera: the text given, what is opened, and the name shown, computed once where the text arrives."""
+"""A camera's identity - the text given, the source opened, the name shown - computed once, where the text arrives."""
 
 import re
 from collections.abc import Sequence

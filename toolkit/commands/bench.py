@@ -27,7 +27,7 @@ _DEFAULT_MIN_QUERIES = 100
 _DEFAULT_WARMUP = 10
 # As in MLPerf's server scenario of image classification (ResNet-50).
 _DEFAULT_LATENCY_BOUND_MS = 15.0
-# What a comparison begins with is two turns for each model.
+# Rounds of a comparison; in each, every model runs twice.
 _DEFAULT_MIN_ROUNDS = 30
 
 

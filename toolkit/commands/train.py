@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.training import TrainResult
 
-_GOING_ON = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
+# Options that a resumed training takes; it has the others from its run folder.
+_WITH_RESUME = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
 
 
 def _train(
@@ -148,7 +149,7 @@ def _refuse_options(context: typer.Context) -> None:
 
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _GOING_ON:
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_RESUME:
             raise UsageError(
                 f"{parameter.opts[0]} does not go with --resume",
                 got="both",

@@ -1,4 +1,4 @@
-"""The images that a model is evaluated or verified on, and what it is verified against."""
+"""Images that a model is evaluated or verified on, and the reference it is compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class ImageList:
     """Image files, with their classes where these are known.
 
     Attributes:
-        name: What to call them in reports: `validation`, `test`, `training`, or `given` for all there are.
+        name: Name of the images in reports: `validation`, `test`, `training`, or `given` for all there are.
         paths: The files.
         true_indices: Index of each file's class in the model's labels; None where the images have no labels.
     """

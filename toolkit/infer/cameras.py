@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeclf.toolkit.events.sink import Sink
     from edgeclf.toolkit.infer.options import LiveOptions
 
-# How long the present frame, or a camera that is being opened, may take in the end.
+# Longest wait at the end for the frames being classified, and for cameras being opened.
 _ENDING_S = 5.0
 _WINDOW_EVERY_S = 0.01
 
@@ -288,7 +288,7 @@ class _Run:
 
     def _raise_errors(self) -> None:
         errors = [camera.error for camera in self._cameras if camera.error is not None]
-        # A bug before what users can mend; among these, one that ended all cameras before a camera's own.
+        # A bug before errors that users can fix; among these, one that ended all cameras before one that ended its own.
         for error in sorted(
             errors, key=lambda error: (isinstance(error, EdgeclfError), isinstance(error, SourceError))
         ):

@@ -13,10 +13,10 @@ class LiveOptions:
     Attributes:
         reconnects: How often a lost camera is reopened.
         max_fps: Frames of each camera classified per second at most; None for no limit.
-        every: Only every so many frames is classified.
+        every: Frames that arrive per frame classified: 1 classifies all, 3 every third.
         loop: Whether video files begin again at their end.
-        smoothing: How much it takes to change a label.
-        freeze_after_s: Seconds without a new image that are an event; None for never.
+        smoothing: Conditions for a change of the label.
+        freeze_after_s: Seconds without a new image that count as frozen; None for no detection.
         log_every_s: Seconds between lines of figures on stderr; 0 for none.
         watch: Whether a replaced model file is taken while the cameras run.
         events: File that events are appended to, `-` for stdout; None for none.

@@ -34,7 +34,7 @@ def parity_cells(facts: "ParityFacts") -> list[str]:
 
 
 def print_export(report: "ExportReport", cpu_model: str) -> None:
-    """Prints what an export measured: parity, then size and latency, then which file to ship."""
+    """Prints the figures of an export: parity, then size and latency, then the recommended file."""
     rows = [
         [candidate.name if number == 0 else "", facts.split, *parity_cells(facts)]
         for candidate in report.candidates

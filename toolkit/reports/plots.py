@@ -1,4 +1,4 @@
-"""The pictures of `edgeclf export --plot` and `edgeclf verify --plot`: recipes compared, precision by layer."""
+"""Plots of `edgeclf export --plot` and `edgeclf verify --plot`: recipes compared, precision by layer."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from edgeclf.training.drawing import TRAINING_COLOUR, VALIDATION_COLOUR, new_fig
 
 
 def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement: float, path: Path) -> None:
-    """Draws what int8 recipes cost and what they keep.
+    """Draws the agreement of int8 recipes against their latency.
 
     Args:
-        points: Name, latency as a multiple of fp32, share of images with the same label as the reference, and whether no
-            other is better in both, of each model.
-        min_agreement: The share that was asked for.
+        points: Of each model the name, the latency as a multiple of fp32, the top-1 agreement with the reference, 0..1, and
+            whether it is on the Pareto front.
+        min_agreement: The lowest agreement allowed, 0..1.
         path: The PNG file to write.
     """
     figure = new_figure((7.5, 4.0))

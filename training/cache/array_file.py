@@ -22,7 +22,7 @@ class ArrayFile:
         dtype: Type of its elements.
         rows: (N,) int64, row numbers in the file, repeated or not.
         checksums: (M,) uint32, CRC-32 of each row of the file.
-        recompute: Gives the rows with the given numbers, in their order, in place of damaged ones.
+        recompute: Computes the rows with the given numbers, in their order, in place of damaged ones.
 
     Attributes:
         shape: (N, *row_shape).
@@ -124,7 +124,7 @@ class ArrayFile:
         return row
 
     def __array__(self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None) -> AnyArray:
-        """All of it in memory; NumPy's functions ask for this."""
+        """The whole array in memory, as NumPy's functions request it."""
         if copy is False:
             raise ValueError("the rows of a file cannot become an array without a copy")
         return np.asarray(self[:], dtype or self.dtype)

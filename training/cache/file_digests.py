@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeclf.runtime.files import FileIdentity, file_identity
 from edgeclf.runtime.progress import Progress
 
-# Some 150 bytes a file. The memo of a million files is started anew: those that are gone are never looked up again.
+# About 150 bytes per file. A memo of a million files is emptied, because entries of files that are gone stay in it.
 _MOST_BYTES = 150 * 10**6
 
 
@@ -22,7 +22,7 @@ class FileDigest:
 
     Attributes:
         digest: 32 hexadecimal digits; None where the file cannot be read.
-        identity: Of the file when it was looked at, before it was read; None where there is none.
+        identity: Identity of the file just before it was read; None where there is no file.
     """
 
     digest: str | None

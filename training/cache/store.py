@@ -28,7 +28,7 @@ from edgeclf.training.cache.array_file import ArrayFile
 
 _DIGEST_BYTES = 16
 _RECORD_BYTES = _DIGEST_BYTES + 4 + 4
-# Rows are appended some at a time: what a killed process loses.
+# Bytes of rows that are appended together; a killed process loses at most as much.
 _APPENDED_BYTES = 4 << 20
 
 Compute = Callable[[Sequence[int]], Generator[AnyArray | None, None, None]]
@@ -191,7 +191,7 @@ class OpenRows:
 
         Args:
             keys: (N,) digests of images; those without a row are left out.
-            compute: As for `cached_rows`; gives damaged rows again.
+            compute: As for `cached_rows`; called again for damaged rows.
         """
         positions = tuple(position for position, key in enumerate(keys) if key in self.rows)
 

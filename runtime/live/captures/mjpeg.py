@@ -22,7 +22,7 @@ from edgeclf.runtime.live.clock import MONOTONIC, Clock
 # Longer than any frame; bounds the memory that a stream without boundaries takes.
 MAX_PART_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 64 << 10
-# No camera has so many pixels; a damaged header may say so.
+# No camera has more pixels than this; a damaged header may claim them.
 _MAX_PIXELS = 100_000_000
 _READ_BYTES = 1 << 20
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,12})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Which capture opens which source."""
+"""The choice of the capture that opens a source."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -100,7 +100,7 @@ def _quantized(run: Path, data: Path) -> dict[str, float]:
     models = {
         "fp32": fp32,
         "int8": calibrator.network(QuantizationRecipe()).write().model,
-        "int8, channels evened out": calibrator.network(QuantizationRecipe(equalize=True)).write().model,
+        "int8, channels equalized": calibrator.network(QuantizationRecipe(equalize=True)).write().model,
     }
     accuracies = {}
     for name, model in models.items():

@@ -60,9 +60,9 @@ _ALL_INT8 = "edgeclf, first layers in 8 bits too"
 _VARIANTS = {
     _ALL_INT8: QuantizationRecipe(),
     "edgeclf, equalized": QuantizationRecipe(equalize=True),
-    "edgeclf, ranges by extremes": QuantizationRecipe(ranges="extremes"),
+    "edgeclf, min-max ranges": QuantizationRecipe(ranges="extremes"),
     "edgeclf, nearest rounding": QuantizationRecipe(gptq=False),
-    "edgeclf, biases as trained": QuantizationRecipe(correct_bias=False),
+    "edgeclf, no bias correction": QuantizationRecipe(correct_bias=False),
     "edgeclf, pair constraint alone": QuantizationRecipe(ranges="extremes", gptq=False, correct_bias=False),
     "edgeclf, full 8 bits (x86-vnni, arm64)": QuantizationRecipe(target="x86-vnni"),
 }

@@ -150,19 +150,26 @@ def test_a_frozen_camera_and_a_silent_one_are_said_to_be_and_to_move_again(colou
         yield from paced((picture("red") for _ in range(1000)), 0.02)
 
     path = tmp_path / "events.jsonl"
-    with stream_server(parts) as server, Running(
-        colour_model, "--camera", server.url, "--json", "--freeze-after", 0.5, "--events", path, "--out", os.devnull
-    ) as running:  # fmt: skip
-        wait_until(lambda: path.exists() and len(of_kind(records(path.read_text()), "moving")) == 2)
+
+    def kinds():
+        """What froze and moved, without what a machine too busy for half a second made of the stream before."""
+        events = [e for e in records(path.read_text() if path.exists() else "") if e["event"] in {"frozen", "moving"}]
+        found = [e["event"] if e["event"] == "moving" else e["reason"].rpartition(" for ")[0] for e in events]
+        return found[found.index("the same picture") :] if "the same picture" in found else []
+
+    with (
+        stream_server(parts) as server,
+        Running(
+            colour_model, "--camera", server.url, "--json", "--freeze-after", 0.5, "--events", path, "--out", os.devnull
+        ) as running,
+    ):
+        wait_until(lambda: "no new frame" in kinds() and kinds()[-1] == "moving")
         code, _, err = running.end()
     assert code == 0
-    reasons = [event["reason"] for event in of_kind(records(path.read_text()), "frozen")]
-    assert len(reasons) == 2
-    assert reasons[0].startswith("the same picture for ")
-    assert reasons[1].startswith("no new frame for ")
+    assert kinds()[:4] == ["the same picture", "moving", "no new frame", "moving"]
     assert "is frozen: the same picture" in err
     assert "moves again" in err
-    assert "2 freezes" in err
+    assert f"{len(of_kind(records(path.read_text()), 'frozen'))} freezes" in err
 
 
 def test_the_log_of_a_service_has_a_line_now_and_then(run_edgeclf, colour_model, tmp_path):
@@ -171,7 +178,8 @@ def test_the_log_of_a_service_has_a_line_now_and_then(run_edgeclf, colour_model,
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith(f"camera {video}: ")]
     assert len(lines) >= 2
-    assert all("frames/s); in all" in line and "frame age p50" in line for line in lines)
+    assert all("frames/s); in all" in line for line in lines)
+    assert "frame age p50" in lines[-1]
     quiet = run_edgeclf("infer", colour_model, "--camera", video, "--duration", 0.5)
     assert len(quiet.stderr.splitlines()) == 1
 

@@ -2,7 +2,7 @@
 
     python examples/live_door.py model.onnx rtsp://192.168.0.20/live cat
 
-The camera may go away and come back, and the model's file may be replaced: the door is closed while nothing is seen.
+The camera may go away and come back, and the model's file may be replaced: the door is closed while the camera is lost or frozen.
 Needs numpy, OpenCV and ONNX Runtime: `pip install "edgeclf[headless]"`.
 """
 

@@ -165,7 +165,7 @@ def parse_size(text: str, name: str) -> int:
 
     Args:
         text: The size.
-        name: Of the option, for the error.
+        name: Name of the option, for the error.
 
     Raises:
         UsageError: It is not a size.

@@ -45,7 +45,7 @@ class Camera:
         clock: Source of time.
 
     Attributes:
-        source: What is opened, and the camera's name.
+        source: The camera's identity.
 
     Raises:
         SourceError: There is no such camera, or it delivers no frame in time.

@@ -36,7 +36,7 @@ class Ticker(ABC):
     """A thread that calls `tick` periodically until it is closed.
 
     Args:
-        name: Of the thread, behind `edgeclf-`.
+        name: Name of the thread, after `edgeclf-`.
         every_s: Seconds between two calls.
         clock: Source of time.
     """

@@ -118,7 +118,7 @@ class ModelKept:
 
     Attributes:
         path: The file.
-        reason: What is wrong with the new one, as a phrase.
+        reason: The fault of the new file, as a phrase.
     """
 
     path: Path

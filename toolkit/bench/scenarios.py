@@ -162,26 +162,26 @@ def _setup(
 
 
 @contextlib.contextmanager
-def _log_folder(kept: Path | None) -> Iterator[Path]:
+def _log_folder(path: Path | None) -> Iterator[Path]:
     from edgeclf.runtime.errors import OutputError
     from edgeclf.runtime.files import output_error
 
-    if kept is None:
+    if path is None:
         with tempfile.TemporaryDirectory(prefix="edgeclf-bench-") as folder:
             yield Path(folder)
         return
     try:
-        kept.mkdir(parents=True, exist_ok=True)
-        is_used = any(kept.iterdir())
+        path.mkdir(parents=True, exist_ok=True)
+        is_used = any(path.iterdir())
     except FileExistsError as error:
-        raise OutputError(f"cannot keep logs in {kept}", got="a file", expected="a folder") from error
+        raise OutputError(f"cannot keep logs in {path}", got="a file", expected="a folder") from error
     except OSError as error:
-        raise output_error(kept, error) from error
+        raise output_error(path, error) from error
     if is_used:
         raise OutputError(
-            f"cannot keep logs in {kept}", got="a folder that is not empty", expected="a new one", hint="name another"
+            f"cannot keep logs in {path}", got="a folder that is not empty", expected="a new one", hint="name another"
         )
-    yield kept
+    yield path
 
 
 def _claim(result: "ScenarioResult") -> str:

@@ -98,7 +98,7 @@ def rate_text(value: float | None) -> str:
 
 
 def placement_text(provider: str, placement: Mapping[str, int] | None) -> str:
-    """How many nodes run where, for a device that shares a network with the CPU; nothing where the CPU does all."""
+    """Number of nodes by provider, as a phrase, for a device that shares a network with the CPU; empty for the CPU alone."""
     if provider == "CPUExecutionProvider":
         return ""
     if placement is None:

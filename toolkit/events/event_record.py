@@ -76,7 +76,7 @@ def _details(event: LiveEvent) -> dict[str, Any]:
 
 
 def event_phrase(event: NewsEvent) -> str:
-    """What happened, as a phrase to stand behind the name of the camera or model."""
+    """The event as a phrase, to stand behind the name of the camera or model."""
     match event:
         case Connected():
             phrase = "delivers now"
@@ -98,7 +98,7 @@ def event_phrase(event: NewsEvent) -> str:
 
 
 def event_sentence(event: NewsEvent) -> str:
-    """What happened to which camera or model, as a line for the terminal or a log."""
+    """The event as a line for the terminal or a log, with the name of the camera or model."""
     phrase = event_phrase(event)
     match event:
         case Frozen():

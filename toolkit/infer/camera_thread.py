@@ -24,7 +24,7 @@ _OPEN_PAUSES_S = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class CameraSinks:
-    """Where a camera's thread sends what it gets; each is called from the threads of all cameras at once.
+    """Receivers of a camera's results, events and frames; each is called from the threads of all cameras at once.
 
     Attributes:
         result: Receives every result.
@@ -48,7 +48,7 @@ class CameraThread:
         source: The camera.
         classifier: The model, shared with other cameras.
         limits: Limits of the run.
-        options: How the camera is read and watched.
+        options: Options of reading and watching the camera.
         is_only_camera: Whether no other camera runs; then a camera that does not open is not tried again.
 
     Attributes:

@@ -48,8 +48,8 @@ def infer_cameras(
     Args:
         classifier: The model.
         sources: The cameras, see `parse_cameras`.
-        targets: Where records and frames go; the limits hold for each camera.
-        options: How cameras are read and watched.
+        targets: Targets of records and frames; the limits hold for each camera.
+        options: Options of reading and watching the cameras.
         sinks: Further receivers of results and events, besides those that `options` names.
 
     Raises:

@@ -31,7 +31,7 @@ def infer_files(
     Args:
         session: The model.
         sources: Files, folders and patterns.
-        targets: Where records and frames go.
+        targets: Targets of records and frames.
         batch_size: As for `classify_jobs`.
         workers: As for `classify_jobs`.
         exact: Whether large JPEGs are decoded at their full size.

@@ -8,10 +8,10 @@ from edgeclf.runtime import Smoothing
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """How cameras are read and watched, and where their events go.
+    """Options of reading and watching cameras, and the receivers of their events.
 
     Attributes:
-        reconnects: How often a lost camera is reopened.
+        reconnects: Attempts to reopen a lost camera.
         max_fps: Frames of each camera classified per second at most; None for no limit.
         every: Frames that arrive per frame classified: 1 classifies all, 3 every third.
         loop: Whether video files begin again at their end.

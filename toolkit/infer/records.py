@@ -25,10 +25,10 @@ _MAX_SOURCE_COLUMNS = 60
 
 @dataclass(frozen=True)
 class SinkOptions:
-    """Where records and frames go, and the limits of a run.
+    """Targets of records and frames, and the limits of a run.
 
     Attributes:
-        output_format: How records are written.
+        output_format: Format of the records.
         top_k: Classes in a record.
         out: The file for the records, None for stdout.
         show: Whether frames go to a window.

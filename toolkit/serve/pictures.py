@@ -64,7 +64,7 @@ class Pictures:
             return None
         number, now_s = camera.number, asyncio.get_running_loop().time()
         newest = self._newest.get(number)
-        # An older image will do while the next one is not due, but not one from the last time somebody watched.
+        # An older image is good enough while the next one is not due; one from the time of an earlier client is not.
         is_fresh = newest is not None and (newest.sequence == camera.sequence or now_s < self._due_s[number])
         if newest is not None and is_fresh and newest.sequence > after:
             return newest

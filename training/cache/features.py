@@ -34,7 +34,7 @@ class FrozenBackbone:
     """A frozen backbone in ONNX Runtime.
 
     Attributes:
-        digest: Of architecture and weights; part of the features' key.
+        digest: Digest of architecture and weights; part of the features' key.
         session: On one thread, uint8 (N, H, W, 3) RGB in, float32 (N, F) out.
         feature_count: F.
     """

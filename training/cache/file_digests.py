@@ -95,8 +95,8 @@ class _Memo:
             return [None] * len(keys)
         return [found.get(key) for key in keys]
 
-    def remember(self, learnt: Sequence[tuple[_Key | None, str | None]]) -> None:
-        rows = [(*key, digest) for key, digest in learnt if key is not None and digest is not None]
+    def remember(self, digests: Sequence[tuple[_Key | None, str | None]]) -> None:
+        rows = [(*key, digest) for key, digest in digests if key is not None and digest is not None]
         if not rows:
             return
         try:

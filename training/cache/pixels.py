@@ -32,7 +32,7 @@ class CachedImages:
         rows: (N,) position in the given paths of each image.
         digests: (N,) digest of each image file's bytes.
         unreadable: The paths that are not among the images, and why.
-        key: What the pixels depend on besides the files: preprocessing and the version of OpenCV.
+        key: Text that differs whenever the pixels of a file would: preprocessing and the version of OpenCV.
     """
 
     images: ArrayFile

@@ -118,7 +118,7 @@ class OpenRows:
 
     Args:
         folder: The cache.
-        configuration: What its rows are.
+        configuration: The computation of its rows.
 
     Attributes:
         rows: Row number by digest.
@@ -274,15 +274,15 @@ class OpenRows:
 
     def _refresh(self) -> None:
         """Reads the records that were appended since the last time."""
-        known = len(self._checksums)
-        there = min(
+        first = len(self._checksums)
+        end = min(
             os.fstat(self._index).st_size // _RECORD_BYTES,
             os.fstat(self._array).st_size // self._configuration.row_bytes,
         )
-        if there < known:
+        if end < first:
             raise OSError(f"{self._path} became shorter while it was used")
-        records = os.pread(self._index, (there - known) * _RECORD_BYTES, known * _RECORD_BYTES)
-        for number, start in enumerate(range(0, len(records), _RECORD_BYTES), start=known):
+        records = os.pread(self._index, (end - first) * _RECORD_BYTES, first * _RECORD_BYTES)
+        for number, start in enumerate(range(0, len(records), _RECORD_BYTES), start=first):
             record = records[start : start + _RECORD_BYTES]
             key, checksum = record[:_DIGEST_BYTES], int.from_bytes(record[_DIGEST_BYTES:-4], "little")
             self._checksums.append(checksum)

@@ -44,7 +44,7 @@ RULES: Mapping[Scenario, ScenarioRules] = {
     "server": ScenarioRules(0.99, 1, 662, 662, 600.0),
     "offline": ScenarioRules(None, 1, 1, 24_576, 600.0),
 }
-# The fewest queries that give every figure, in the shortest time: for a look, not for a report.
+# The fewest queries that give every figure, in the shortest time: for a quick check, not for a report.
 QUICK_RULES: Mapping[Scenario, ScenarioRules] = {
     "single-stream": ScenarioRules(0.90, 1, 64, 64, 2.0),
     "multi-stream": ScenarioRules(0.99, 8, 662, 8 * 662, 2.0),

@@ -247,7 +247,7 @@ def _as_named(path: Path) -> str:
 
 
 def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
-    """How the run was trained: options resolved, the recipe's usual values (`suits`), ending and best epoch."""
+    """Record of the training: options resolved, the recipe's usual values (`suits`), ending and best epoch."""
     resolved = resolve_options(options)
     diverged = read_divergence(opened.folder)
     training: dict[str, Any] = dict(opened.run.spec.training or {}) if opened.run is not None else {}

@@ -1,4 +1,4 @@
-"""The onnx package, imported once, with a sentence in place of a traceback when it is not installed."""
+"""The import of the onnx package, in one place: where it fails, the error says which extra to install."""
 
 from edgeclf.runtime.errors import MissingPackageError
 

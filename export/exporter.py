@@ -11,7 +11,7 @@ from edgeclf.export.file_writer import spec_with_figures, write_model_file
 from edgeclf.export.fp16 import convert_fp16
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.inputs import ExportImages, TrainedClassifier
-from edgeclf.export.int8.qat_ranges import trained_scales
+from edgeclf.export.int8.qat_ranges import trained_scales, without_weight_scales
 from edgeclf.export.options import ExportOptions
 from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
@@ -28,7 +28,7 @@ from edgeclf.runtime.timing.comparison import ComparedModel
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export measured and did.
+    """The figures of an export, and whether its file was written.
 
     Attributes:
         out: The file asked for.
@@ -155,7 +155,10 @@ def _judge_precisions(
     progress("convert", 0, 1)
     model = onnx_from_keras(classifier.model)
     progress("convert", 1, 1)
-    fp32 = gate.judge(model, classifier.spec.with_changes(precision="fp32", quantization=None), FP32_LIMITS)
+    # A file is judged, and its size reported, with the spec it is written with, as far as that is known.
+    training = without_weight_scales(classifier.spec.training)
+    spec = classifier.spec.with_changes(precision="fp32", quantization=None, training=training)
+    fp32 = gate.judge(model, spec, FP32_LIMITS)
     if fp32.candidate.failures or options.precision == "fp32":
         return [fp32], _Search()
     if options.precision == "fp16":

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export.graph.contract import attach_spec, check_contract
-from edgeclf.export.int8.qat_ranges import without_weight_scales
 from edgeclf.export.verify.gate import JudgedModel
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits
 from edgeclf.export.verify.recommend import Candidate
@@ -33,7 +32,6 @@ def spec_with_figures(
     """
     latency = {item.name: item.latency.to_json() for item in candidates if item.latency is not None}
     return spec.with_changes(
-        training=without_weight_scales(spec.training),
         parity=_parity_record(candidates[-1].parity, limits, in_8_bits=in_8_bits),
         latency={"cpu": cpu_info().to_json(), **latency},
         package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},

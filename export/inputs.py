@@ -1,4 +1,4 @@
-"""What an export begins with: a trained classifier, and its images, preprocessed."""
+"""Inputs of an export: a trained classifier, and its images, preprocessed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -60,7 +60,7 @@ class ExportOptions:
 
     @property
     def recipe(self) -> QuantizationRecipe:
-        """What all int8 recipes of this export share."""
+        """The fields that all int8 recipes of this export share: target, and layers in float."""
         return QuantizationRecipe(target=resolve_target(self.target, cpu_info()), keep_float=self.keep_float)
 
     @property

@@ -144,7 +144,7 @@ def _write(
     writer = QdqWriter(graph, params, layers)
     pixels = partition.pixels
     if pixels is not None and pixels.output in params and folded:
-        # NHWC to NCHW (or whatever the pixels did), now on bytes instead of floats.
+        # The transposition of the normalisation, NHWC to NCHW, on bytes instead of floats.
         output = quantized_name(pixels.output)
         node = onnx.helper.make_node("Identity", [INPUT_NAME], [output], "pixels")
         if pixels.perm is not None:
@@ -324,7 +324,7 @@ def _choose_params(
     }
     pixels = partition.pixels
     if pixels is not None and pixels.output in params and pixels.zero_point is not None:
-        # The pixels are already 8-bit: with the pixels's own scale and zero point no pixel value is rounded.
+        # The pixels are bytes already: with the scale and zero point of their normalisation none is rounded.
         params[pixels.output] = QuantParams(float(np.float32(pixels.scale)), pixels.zero_point)
     for unit in partition.units:
         if unit.moves and unit.quantized:

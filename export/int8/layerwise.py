@@ -67,10 +67,6 @@ class DualForward:
         codes = self._quantized[quantized_name(value)][rows]
         return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
 
-    def float_of(self, value: str) -> FloatArray:
-        """(N, ...) float32: a value in the float network."""
-        return self._float[value]
-
     def outputs_before_activation(self, unit: QuantUnit, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
         """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
         cut = QuantUnit(unit.nodes[:1], unit.inputs, unit.before_activation, unit.layer, quantized=True)

@@ -227,7 +227,7 @@ class Partition:
     """A graph cut into units, and the values that exist in 8 bits.
 
     Attributes:
-        units: In order of execution; the pixels is not among them.
+        units: In order of execution, without the pixel normalisation.
         pixels: The normalisation of the pixels; None where none was recognised.
         quantized_values: The values that exist in 8 bits.
         left_in_float: Names and operators of the layers and arithmetic that have no int8 form here, or were excluded.
@@ -249,7 +249,7 @@ def partition_graph(graph: FloatGraph, pixels: PixelNormalisation | None, exclud
 
     Args:
         graph: The graph.
-        pixels: Its normalisation.
+        pixels: Its pixel normalisation; None for none.
         excluded: Names of units that must stay in float.
     """
     pixel_nodes = set(pixels.nodes) if pixels else set()

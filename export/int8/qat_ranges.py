@@ -112,7 +112,7 @@ class PlacedScales:
 
 @dataclass(frozen=True, eq=False)
 class TrainedScales:
-    """What quantization-aware training hands over.
+    """The scales of quantization-aware training, by Keras layer.
 
     Attributes:
         values: Scale and zero point by the Keras layer whose output has them.

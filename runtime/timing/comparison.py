@@ -56,7 +56,7 @@ class LatencyFigures:
 
     Attributes:
         median_ms: Median time of one inference (preprocessing not included).
-        p90_ms: 90th percentile of the same.
+        p90_ms: 90th percentile of the same; None with fewer than 10 inferences.
         ratio: Median, over the rounds, of this model's time divided by the first model's in the same round: below 1
             is faster.
         rounds: Inferences timed for each model.

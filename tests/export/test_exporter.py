@@ -73,6 +73,17 @@ def test_the_written_file_is_verified_described_and_decides_like_keras(trained, 
             np.testing.assert_allclose(np.concatenate(rows), got[:24], atol=1e-6)
 
 
+def test_the_size_reported_is_that_of_a_file_without_the_scales_of_its_training(trained, tmp_path):
+    weights = {"conv": {"scales": [0.1] * 5000, "norm": None}}
+    spec = SPEC.with_changes(training={"epochs": 3, "ranges_8bit": {}, "weights_8bit": weights})
+    images = ExportImages(LabelledImages(trained.held_out_rgb[::2], trained.held_out_indices[::2]))
+    out = tmp_path / "model.onnx"
+    report = export_classifier(TrainedClassifier(trained.model, spec), images, out)
+    assert Classifier(out).spec.training == {"epochs": 3, "ranges_8bit": {}}
+    # The figures are added at the end.
+    assert 0 < out.stat().st_size - report.candidates[0].file_bytes < 5000
+
+
 def swap_channels(model):
     """BGR for RGB: the first convolution's input channels reversed."""
     first = next(n for n in model.graph.node if n.op_type == "Conv")

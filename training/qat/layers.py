@@ -11,11 +11,12 @@ Imports Keras, so import it late.
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from keras import layers, ops
 
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, quantize_rows
-from edgeclf.export.keras_backend import KerasLayer, KerasTensor
+from edgeclf.export.keras_backend import KerasLayer, KerasTensor, KerasVariable
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
 
@@ -109,19 +110,19 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         if scales is None:
             _codes, scales = quantize_rows(rows, paired=self.paired)
         finest = np.abs(rows).max(axis=1) / MAX_CODE
-        self.shares = self._constant(np.where(finest > 0, scales / np.where(finest > 0, finest, 1.0), 1.0), "shares")
+        self.shares = _add_weight(self, np.where(finest > 0, scales / np.where(finest > 0, finest, 1.0), 1.0), "shares")
         sizes = self._sizes(kernel)
         relative = np.divide(kernel, sizes, out=np.zeros_like(kernel), where=sizes > 0)
         # As large as the kernel was ahead of the normalisation: learning rates mean what they mean elsewhere.
         spread = np.sqrt(np.square(relative).mean()) / size if size > 0 else 1.0
-        self.unit = self._constant(sizes * spread, "unit")
-        self.relative = self._constant(relative / spread, "kernel", trainable=True)
+        self.unit = _add_weight(self, sizes * spread, "unit")
+        self.relative = _add_weight(self, relative / spread, "kernel", trainable=True)
         self.bias = None
         if bias is not None:
-            self.bias_unit = self._constant(units, "bias_unit")
+            self.bias_unit = _add_weight(self, units, "bias_unit")
             start = np.divide(bias, units, out=np.zeros_like(bias), where=units > 0)
-            self.bias_rest = self._constant(bias - start * units, "bias_rest")
-            self.bias = self._constant(start, "bias", trainable=True)
+            self.bias_rest = _add_weight(self, bias - start * units, "bias_rest")
+            self.bias = _add_weight(self, start, "bias", trainable=True)
         self.built = True
 
     def call(self, inputs: KerasTensor) -> KerasTensor:
@@ -200,15 +201,18 @@ class FakeQuantizedLayer(layers.Layer):  # type: ignore[misc] # keras carries no
         even = np.divide(kernel, outputs, out=np.zeros_like(kernel), where=outputs > 0)
         return np.asarray(outputs * np.sqrt(np.square(even).mean(axis=(*others, -1), keepdims=True)))
 
-    def _constant(self, values: KerasTensor, name: str, *, trainable: bool = False) -> KerasTensor:
-        return self.add_weight(
-            shape=values.shape, initializer=lambda *_, **__: ops.convert_to_tensor(values, "float32"),
-            trainable=trainable, name=name,
-        )  # fmt: skip
-
     def _rows(self, kernel: KerasTensor) -> KerasTensor:
         rows = ops.transpose(ops.convert_to_tensor(kernel, "float32"), _TO_ROWS[self.kind or ""])
         return ops.reshape(rows, (rows.shape[0], -1))
+
+
+def _add_weight(layer: KerasLayer, values: npt.ArrayLike, name: str, *, trainable: bool = False) -> KerasVariable:
+    """Adds a float32 weight that begins with given values to a layer."""
+
+    def initial(*_: object, **__: object) -> KerasTensor:
+        return ops.convert_to_tensor(values, "float32")
+
+    return layer.add_weight(shape=np.shape(values), initializer=initial, trainable=trainable, name=name)
 
 
 def _affine(norm: KerasLayer) -> tuple[Float64Array, Float64Array]:
@@ -230,15 +234,9 @@ class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
     def __init__(self, params: QuantParams, name: str) -> None:
         super().__init__(name=name)
         # Weights, so that a checkpoint holds what the values were rounded with.
-        self.first_scale = self._number(params.scale, "first_scale")
-        self.zero_point = self._number(params.zero_point, "zero_point")
-        self.log_scale = self._number(0.0, "log_scale", trainable=True)
-
-    def _number(self, value: float, name: str, *, trainable: bool = False) -> KerasTensor:
-        return self.add_weight(
-            shape=(), initializer=lambda *_, **__: ops.convert_to_tensor(value, "float32"), trainable=trainable,
-            name=name,
-        )  # fmt: skip
+        self.first_scale = _add_weight(self, params.scale, "first_scale")
+        self.zero_point = _add_weight(self, params.zero_point, "zero_point")
+        self.log_scale = _add_weight(self, 0.0, "log_scale", trainable=True)
 
     def call(self, inputs: KerasTensor) -> KerasTensor:
         """The value that the nearest code stands for."""

@@ -70,7 +70,7 @@ def fake_quantized(
         images_or_scales: (N, H, W, 3) uint8 RGB training images, from which the ranges of its values are chosen, its weight
             scales being those of least error; or all scales, as `FakeQuantized.scales` gives them.
         paired: Whether weights respect the pair constraint, as for `--target any`.
-        progress: Told how many images are done.
+        progress: Called with the number of images done.
 
     Raises:
         InputError: The network is not flat, has convolutions of a kind that has no 8-bit form here, gives values that are

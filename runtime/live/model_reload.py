@@ -31,7 +31,9 @@ class ModelReload:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
         self._path = classifier.session.path
-        self._used = self._seen = file_identity(self._path)
+        # As the session was opened, which may have been long before: a file replaced since then is a new one.
+        self._used = classifier.session.identity
+        self._seen = file_identity(self._path)
         self.reloads = self.rejections = 0
 
     def check(self, frame_bgr: UInt8Array | None = None) -> ModelEvent | None:

@@ -41,6 +41,7 @@ class ModelSession:
 
     Attributes:
         path: The file.
+        identity: Identity of the file when it was opened; None where it could not be read.
         spec: Its spec; for a foreign file, one made of its labels and the input's size.
         is_foreign: Whether the file came without a spec.
         provider: ONNX Runtime provider that runs it, such as `CPUExecutionProvider`.
@@ -68,7 +69,7 @@ class ModelSession:
         self.path = Path(path)
         self.threads = threads or usable_cpus()
         self.threads_were_chosen = threads is not None
-        self._opened = file_identity(self.path)
+        self.identity = file_identity(self.path)
         choice = device if isinstance(device, DeviceChoice) else DeviceChoice(device)
         self._session = open_session(self.path, threads=self.threads, device=choice)
         self._alone: ModelSession | None = None
@@ -103,11 +104,11 @@ class ModelSession:
         if self.is_cpu and self.threads == 1:
             return self
         with self._alone_lock:
-            if self._alone is None and self._opened is not None and file_identity(self.path) == self._opened:
+            if self._alone is None and self.identity is not None and file_identity(self.path) == self.identity:
                 alone = copy.copy(self)
                 alone._session = open_session(self.path, threads=1)
                 alone.threads, alone.provider, alone._bound = 1, "CPUExecutionProvider", None
-                if file_identity(self.path) == self._opened:
+                if file_identity(self.path) == self.identity:
                     self._alone = alone
             return self._alone
 

@@ -44,6 +44,14 @@ def test_a_new_file_is_taken_once_it_has_been_the_same_twice(classifier, make_co
     assert (reload.reloads, reload.rejections) == (1, 0)
 
 
+def test_a_file_that_was_replaced_before_the_watch_began_is_taken(classifier, make_colour_model, tmp_path):
+    labels = classifier.spec.labels
+    replace_by(classifier, tmp_path, other_model(make_colour_model, tmp_path, spec_changes={"labels": ("a", "b", "c")}))
+    reload = ModelReload(classifier)
+    assert reload.check() == ModelReloaded(classifier.session.path, ("a", "b", "c"), labels)
+    assert reload.check() is None
+
+
 def test_a_classifier_goes_on_with_the_new_model_in_threads_that_used_the_old_one(
     classifier, make_colour_model, tmp_path
 ):

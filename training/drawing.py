@@ -46,10 +46,10 @@ def save_figure(figure: Figure, path: Path, *, crop: bool = True) -> None:
 
     Args:
         figure: The figure.
-        path: The file.
+        path: The file; PNG whatever its suffix.
         crop: Whether white margins are cut off, which draws the figure twice.
     """
     with warnings.catch_warnings():
         # A character that matplotlib's font lacks becomes a box, which is nothing to stop or to tell a user about.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(path, dpi=120, **({"bbox_inches": "tight", "pad_inches": 0.12} if crop else {}))
+        figure.savefig(path, dpi=120, format="png", **({"bbox_inches": "tight", "pad_inches": 0.12} if crop else {}))

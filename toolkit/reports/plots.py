@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeclf.runtime.files import replacing
 from edgeclf.training.drawing import TRAINING_COLOUR, VALIDATION_COLOUR, new_figure, save_figure
 
 
@@ -15,6 +16,10 @@ def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement
             whether it is on the Pareto front.
         min_agreement: The lowest agreement allowed, 0..1.
         path: The PNG file to write.
+
+    Raises:
+        OutputError: The file cannot be written.
+        MissingPackageError: matplotlib is not installed.
     """
     figure = new_figure((7.5, 4.0))
     axes = figure.subplots()
@@ -32,7 +37,8 @@ def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement
     axes.margins(0.12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16))
-    save_figure(figure, path)
+    with replacing(path) as temporary:
+        save_figure(figure, temporary)
 
 
 def plot_layers(layers: Sequence[tuple[int, float | None, float | None]], path: Path) -> None:
@@ -41,6 +47,10 @@ def plot_layers(layers: Sequence[tuple[int, float | None, float | None]], path: 
     Args:
         layers: Position from 1, ratio of the weights and of the outputs in decibels, None where there is none, of each.
         path: The PNG file to write.
+
+    Raises:
+        OutputError: The file cannot be written.
+        MissingPackageError: matplotlib is not installed.
     """
     figure = new_figure((9.0, 3.6))
     axes = figure.subplots()
@@ -54,4 +64,5 @@ def plot_layers(layers: Sequence[tuple[int, float | None, float | None]], path: 
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    save_figure(figure, path)
+    with replacing(path) as temporary:
+        save_figure(figure, temporary)

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.runtime.progress import Progress
 
 _QUIET_LEVELS = frozenset(("0", "OFF", "SILENT"))
@@ -27,6 +30,11 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
         # File names that are not Unicode, or a stdout that is not UTF-8: escapes can be encoded.
         text = json.dumps(document, indent=2, allow_nan=False)
     print_result(text)
+
+
+def unreadable_json(unreadable: "Sequence[tuple[Path, EdgeclfError]]") -> list[dict[str, str]]:
+    """Files that could not be read, each with its error, as plain JSON values."""
+    return [{"source": str(path), "error": str(error)} for path, error in unreadable]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeclf.toolkit.bench.plot import Curve, draw_curves
-from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME, energy_meter, ms_text, rate_text
+from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME, cpu_text, energy_meter, ms_text, rate_text
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _print(
 ) -> None:
     version = next((result.log.version for result in results if result.log), "?")
     print_result(f"{model}: MLPerf-style, load generator {version}")
-    print_result(f"{facts.provider} on {cpu.model} ({' '.join(cpu.isa_flags) or cpu.architecture})")
+    print_result(f"{facts.provider} on {cpu_text(cpu)}")
     source = SYNTHETIC_FRAME if options.images is None else f"{facts.samples} images of {options.images}"
     timed = "preprocessing, inference, postprocessing" if options.includes_preprocess else "inference, postprocessing"
     print_result(f"samples: {source}, in memory; timed: {timed}")

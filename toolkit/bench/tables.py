@@ -41,7 +41,7 @@ def print_measured(
     """Prints the figures of one model, a row for each configuration."""
     spec = session.spec
     print_result(f"{model}: {spec.architecture}, {'precision unknown' if session.is_foreign else spec.precision}")
-    print_result(f"{session.provider} on {_cpu(cpu)}{placement_text(session.provider, session.placement)}")
+    print_result(f"{session.provider} on {cpu_text(cpu)}{placement_text(session.provider, session.placement)}")
     decoded = "read and decoded for every query" if results[0].includes_decode else "nothing to decode"
     print_result(f"input: {results[0].source}, {decoded}; {spec.preprocess.key}")
     columns = _COLUMNS if no_energy else (*_COLUMNS, "mJ/image")
@@ -60,7 +60,7 @@ def print_compared(
     """Prints the comparison of several models, a row for each."""
     from edgeclf.runtime.timing.comparison import CONFIDENCE
 
-    print_result(f"{compared[0].provider} on {_cpu(cpu)}, batch {batch}, {threads} thread{'s' * (threads > 1)}")
+    print_result(f"{compared[0].provider} on {cpu_text(cpu)}, batch {batch}, {threads} thread{'s' * (threads > 1)}")
     print_result(f"input: {image or SYNTHETIC_FRAME}; {compared[0].query.samples // 2} rounds, models in turns")
     columns = ("model", "input", "query p50", "p90", "infer p50", "query ratio", "infer ratio", "verdict")
     rows = [
@@ -106,7 +106,8 @@ def placement_text(provider: str, placement: Mapping[str, int] | None) -> str:
     return "; nodes: " + ", ".join(f"{count} on {name}" for name, count in placement.items())
 
 
-def _cpu(cpu: "CpuInfo") -> str:
+def cpu_text(cpu: "CpuInfo") -> str:
+    """The CPU's model and, in brackets, its instruction sets or its architecture."""
     return f"{cpu.model} ({' '.join(cpu.isa_flags) or cpu.architecture})"
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeclf.toolkit.console import print_json, progress_bar
+from edgeclf.toolkit.console import print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
@@ -69,7 +69,7 @@ def evaluate(
     true = np.asarray(images.true_indices)[list(classified.rows)]
     report = classification_report(classified.probabilities, true, opened.spec.labels)
     if as_json:
-        unreadable = [{"source": str(path), "error": str(error)} for path, error in classified.unreadable]
+        unreadable = unreadable_json(classified.unreadable)
         print_json(
             {"model": str(model), "part": images.name, "ran_on": ran_on, **report.to_json(), "unreadable": unreadable}
         )

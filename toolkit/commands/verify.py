@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeclf.toolkit.console import note, print_json, progress_bar
+from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
@@ -192,7 +192,7 @@ def _show(report: "VerificationReport", model: "ModelSession", against: Path, *,
             **report.parity.to_json(),
             "differing": [str(path) for path in report.differing],
             "layers": [item.to_json() for item in report.layers],
-            "unreadable": [{"source": str(path), "error": str(error)} for path, error in report.unreadable],
+            "unreadable": unreadable_json(report.unreadable),
         }
     )
 

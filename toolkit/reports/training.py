@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.toolkit.console import note, print_json, print_result, print_table
+from edgeclf.toolkit.console import note, print_json, print_result, print_table, unreadable_json
 
 if TYPE_CHECKING:
     from edgeclf.training.fit.lr_finder import LrSweep
@@ -110,7 +110,7 @@ def training_json(result: "TrainResult") -> dict[str, Any]:
         "test": None if result.test is None else result.test.to_json(),
         "calibration": result.calibration.to_json(),
         "classes": None if result.transfer is None else result.transfer.changes.to_json(),
-        "unreadable": [{"source": str(path), "error": str(error)} for path, error in result.unreadable],
+        "unreadable": unreadable_json(result.unreadable),
         "epoch_seconds": list(result.fit.seconds),
         "seconds": result.seconds,
     }

@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,8 @@ from edgeclf.toolkit.events.command import command_sink
 from edgeclf.toolkit.events.event_record import make_record
 from edgeclf.toolkit.events.file_sink import FileSink
 from edgeclf.toolkit.events.webhook import webhook_sink
+
+from ...clocks import wait_until
 
 
 class Receiver:
@@ -52,13 +53,6 @@ class Receiver:
 
 def numbered(number):
     return make_record("label", "cam", label="réd", previous=None, frame=number)
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_event_says_what_when_and_where():

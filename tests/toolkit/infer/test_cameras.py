@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ...clocks import wait_until
 from ...randomness import fresh_rng
 from ..colours import paced, picture, records, write_video
 
@@ -39,13 +40,6 @@ class Running:
         out, err = self.process.communicate(timeout=30)
         assert "Traceback" not in err
         return self.process.returncode, out, err
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_several_cameras_share_a_model_and_the_end_of_one_is_not_that_of_others(

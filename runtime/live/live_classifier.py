@@ -41,7 +41,8 @@ class LiveClassifier:
         every: As for `Camera`.
         loop: As for `Camera`.
         on_event: Called with each event. Most come from the iterating thread, `Frozen`, `Recovered` and those of the
-            model from threads beside it, so that they come in time; it may call `close`.
+            model from threads beside it, so that they come in time; it may call `close`. An exception from it ends the
+            iteration, or the thread beside it.
         clock: Source of time.
 
     Attributes:

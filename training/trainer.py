@@ -12,11 +12,11 @@ from edgeclf.training.calibration.report import calibrate
 from edgeclf.training.data.dataset import Dataset, discover_dataset
 from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import DivergedError, FitState
-from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
+from edgeclf.training.fit.resolve import resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
 from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import FINE_TUNE, Stage, TrainOptions
-from edgeclf.training.run.earlier import resolve_with_earlier
+from edgeclf.training.run.earlier import open_earlier
 from edgeclf.training.run.folder import Run, check_run_target, load_run, open_unfinished
 from edgeclf.training.run.results import TrainResult, summarise, write_result, write_start
 from edgeclf.training.run.tensorboard import check_tensorboard, tensorboard_log
@@ -57,12 +57,11 @@ def train(
     """
     folder, options = Path(folder), options or TrainOptions()
     dataset = discover_dataset(data)
-    options, resolved, earlier = resolve_with_earlier(options)
+    options, earlier = open_earlier(options)
     check_run_target(folder, overwrite=overwrite, earlier=earlier)
     return _train(
-        dataset, folder, options, resolved, earlier, checkpoint=None, tensorboard=tensorboard, cache_folder=cache_folder,
-        progress=progress,
-    )  # fmt: skip
+        dataset, folder, options, earlier, None, tensorboard=tensorboard, cache_folder=cache_folder, progress=progress
+    )
 
 
 def resume(
@@ -93,24 +92,30 @@ def resume(
     checkpoint, options, dataset = open_unfinished(folder, root)
     earlier = None if options.from_run is None else load_run(options.from_run)
     return _train(
-        dataset, folder, options, resolve_options(options), earlier, checkpoint=checkpoint, tensorboard=tensorboard,
-        cache_folder=cache_folder, progress=progress,
-    )  # fmt: skip
+        dataset,
+        folder,
+        options,
+        earlier,
+        checkpoint,
+        tensorboard=tensorboard,
+        cache_folder=cache_folder,
+        progress=progress,
+    )
 
 
 def _train(
     dataset: Dataset,
     folder: Path,
     options: TrainOptions,
-    resolved: ResolvedOptions,
     earlier: Run | None,
-    *,
     checkpoint: Checkpoint | None,
+    *,
     tensorboard: bool,
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> TrainResult:
     started = time.perf_counter()
+    resolved = resolve_options(options)
     # A missing package is reported before any image is read.
     check_training_packages()
     if tensorboard:

@@ -19,10 +19,11 @@ from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.loop import make_optimizer
 from edgeclf.training.fit.lr_finder import LrSweep, find_learning_rate
 from edgeclf.training.fit.lr_plot import plot_find_lr
+from edgeclf.training.fit.resolve import resolve_options
 from edgeclf.training.fit.stages import build_first_network
 from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import TrainOptions, training_option
-from edgeclf.training.run.earlier import resolve_with_earlier
+from edgeclf.training.run.earlier import open_earlier
 
 _SHOWN_IMAGES, _SHOWN_VARIATIONS = 8, 5
 
@@ -49,7 +50,7 @@ def draw_augmentation(
         EdgeclfError: The images cannot be used, or the picture not written.
     """
     # Augmentation that is asked for is drawn also where only a head would be trained, which refuses it.
-    _, resolved, _ = resolve_with_earlier(replace(options, augment=None, mixup=None))
+    resolved = resolve_options(open_earlier(replace(options, augment=None, mixup=None))[0])
     fit = resolved.fine_tune or resolved.first
     name, mixup = options.augment or fit.augment, fit.mixup if options.mixup is None else options.mixup
     training_option("augment").check(name)
@@ -116,7 +117,8 @@ def sweep_learning_rate(
     Raises:
         EdgeclfError: The images cannot be used, the loss never falls, or the picture cannot be written.
     """
-    options, resolved, earlier = resolve_with_earlier(options)
+    options, earlier = open_earlier(options)
+    resolved = resolve_options(options)
     check_training_packages()
     if earlier is None:
         resolved.architecture.check_available(resolved.weights)

@@ -3,28 +3,27 @@
 from dataclasses import replace
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.folder import RUN_FILE, Run, load_run
 
 
-def resolve_with_earlier(options: TrainOptions) -> tuple[TrainOptions, ResolvedOptions, Run | None]:
-    """Resolves options against the run that they go on from.
+def open_earlier(options: TrainOptions) -> tuple[TrainOptions, Run | None]:
+    """Opens the run that options go on from.
 
     Args:
         options: As the user gives them.
 
     Returns:
-        The options with those that the earlier run decides; the same, resolved; and the run, None where there is none.
+        The options with those that the earlier run decides, and the run, None where there is none.
 
     Raises:
-        UsageError: An option is out of range, contradicts another or the earlier run.
+        UsageError: An option contradicts the earlier run.
         RunFolderError: The earlier run is missing, damaged, or of another version.
     """
     earlier = None if options.from_run is None else load_run(options.from_run)
     if earlier is not None:
         options = _inherit(options, earlier)
-    return options, resolve_options(options), earlier
+    return options, earlier
 
 
 def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:

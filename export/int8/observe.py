@@ -48,7 +48,7 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
     names = list(dict.fromkeys(tensors))
     if not names:
         return Observed({}, {})
-    session = session_with_outputs(graph, names)
+    session = session_with_outputs(graph.model, dict.fromkeys(names, onnx.TensorProto.FLOAT), threads=usable_cpus())
     peaks: dict[str, Float64Array] = {}
 
     def run(batch_rgb: UInt8Array) -> dict[str, FloatArray]:
@@ -113,10 +113,16 @@ def _other_axes(values: FloatArray) -> tuple[int, ...]:
     return tuple(axis for axis in range(values.ndim) if axis != channel)
 
 
-def session_with_outputs(graph: FloatGraph, names: list[str]) -> OrtSession:
-    """An onnxruntime session of a graph that gives the values of these names, float32, in their order."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    return open_session_from_bytes(model.SerializeToString(), threads=usable_cpus())
+def session_with_outputs(model: onnx.ModelProto, kinds: Mapping[str, int], *, threads: int) -> OrtSession:
+    """A session of a copy of a model that gives other values.
+
+    Args:
+        model: The model.
+        kinds: Element type of each value by name, in their order, such as `onnx.TensorProto.FLOAT`.
+        threads: Threads inside one inference.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
+    return open_session_from_bytes(copy.SerializeToString(), threads=threads)

@@ -9,12 +9,11 @@ import numpy.typing as npt
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
 from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
+from edgeclf.export.int8.observe import session_with_outputs
 from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, QuantUnit, partition_graph
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.progress import Progress, no_progress
-from edgeclf.runtime.session._onnxruntime import OrtSession
-from edgeclf.runtime.session.opening import open_session_from_bytes
 
 _BATCH = 8
 
@@ -198,11 +197,12 @@ def _output_ratios(
     """The ratio of each layer's outputs in decibels, over all images; None where they are equal."""
     float_names = [pair.unit.output for pair in pairs]
     int8_values = [_final_value(int8_graph, pair) for pair in pairs]
-    float_session = _session_with_outputs(float_graph.model, dict.fromkeys(float_names, onnx.TensorProto.FLOAT))
-    int8_session = _session_with_outputs(
-        int8_graph.model,
-        {name: onnx.TensorProto.UINT8 if in_8_bits else onnx.TensorProto.FLOAT for name, in_8_bits in int8_values},
-    )
+    float_kinds = dict.fromkeys(float_names, onnx.TensorProto.FLOAT)
+    int8_kinds = {
+        name: onnx.TensorProto.UINT8 if in_8_bits else onnx.TensorProto.FLOAT for name, in_8_bits in int8_values
+    }
+    float_session = session_with_outputs(float_graph.model, float_kinds, threads=1)
+    int8_session = session_with_outputs(int8_graph.model, int8_kinds, threads=1)
     signal, noise = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, len(images_rgb), _BATCH):
         batch = np.ascontiguousarray(images_rgb[start : start + _BATCH])
@@ -247,15 +247,6 @@ def _rescaled_by_channel(reference: FloatArray, values: FloatArray) -> FloatArra
     own: Float64Array = np.square(values, dtype=np.float64).sum(axis=axes, keepdims=True)
     factor = (values.astype(np.float64) * reference).sum(axis=axes, keepdims=True) / np.where(own > 0, own, 1)
     return np.asarray(values * factor, np.float32)
-
-
-def _session_with_outputs(model: onnx.ModelProto, outputs: dict[str, int]) -> OrtSession:
-    """A session of a copy of a model that gives other values, named with their element types."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items())
-    return open_session_from_bytes(copy.SerializeToString(), threads=1)
 
 
 def _weights(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None:

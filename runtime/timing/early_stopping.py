@@ -12,7 +12,6 @@ few there is none. (MLPerf Inference rules, "Early stopping"; the load generator
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -67,27 +66,6 @@ def most_failures(queries: int, percentile: float, *, confidence: float = CONFID
     # Shares too small for a float become 0, which is what they add.
     at_most = np.cumsum(np.exp(log_shares))
     return int(np.searchsorted(at_most, 1 - confidence, side="left")) - 1
-
-
-@lru_cache(maxsize=64)
-def smallest_count(percentile: float, *, confidence: float = CONFIDENCE, tolerance: float = 0.0) -> int:
-    """The smallest number of queries that gives an estimate at all: 64 for p90, 130 for p95, 662 for p99.
-
-    Args:
-        percentile: Between 0 and 1.
-        confidence: See `estimate_rank`.
-        tolerance: See `estimate_rank`.
-    """
-    low, high = 0, 1
-    while estimate_rank(high, percentile, confidence=confidence, tolerance=tolerance) == 0:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if estimate_rank(middle, percentile, confidence=confidence, tolerance=tolerance):
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def percentile_estimate(

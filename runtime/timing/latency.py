@@ -68,7 +68,7 @@ def benchmark(
     warmup_queries: int = 10,
     meter: EnergyMeter | None = None,
     progress: Progress = no_progress,
-) -> BenchResult:
+) -> tuple[BenchResult, QueryTimes]:
     """Latency and throughput of a model, from a decoded frame, or a file, to predictions.
 
     Args:
@@ -82,34 +82,13 @@ def benchmark(
         meter: Reads the energy used; None measures none.
         progress: Called with the queries that are done, of how many at least.
 
+    Returns:
+        The figures, and the durations of the single queries.
+
     Raises:
         UsageError: A count or the duration is out of range.
         ImageError: The image cannot be used.
     """
-    return measure(
-        session,
-        image,
-        batch_size=batch_size,
-        duration_s=duration_s,
-        min_queries=min_queries,
-        warmup_queries=warmup_queries,
-        meter=meter,
-        progress=progress,
-    )[0]
-
-
-def measure(
-    session: ModelSession,
-    image: UInt8Array | Path | str | None = None,
-    *,
-    batch_size: int = 1,
-    duration_s: float = 3.0,
-    min_queries: int = 100,
-    warmup_queries: int = 10,
-    meter: EnergyMeter | None = None,
-    progress: Progress = no_progress,
-) -> tuple[BenchResult, QueryTimes]:
-    """As `benchmark`, with the durations of the single queries beside."""
     check_at_least("batch size", batch_size, 1)
     check_at_least("number of queries", min_queries, 1)
     check_at_least("warm-up queries", warmup_queries, 0)

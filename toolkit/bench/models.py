@@ -6,7 +6,7 @@ from edgeclf.runtime import DeviceChoice, ForeignModel, ModelSession
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.timing.comparison import CONFIDENCE, compare_models
-from edgeclf.runtime.timing.latency import BenchResult, measure
+from edgeclf.runtime.timing.latency import BenchResult, benchmark
 from edgeclf.toolkit.bench.plot import Curve
 from edgeclf.toolkit.bench.tables import energy_meter, print_compared, print_measured
 from edgeclf.toolkit.console import print_json, progress_bar, warn
@@ -49,7 +49,7 @@ def measure_one(
                 session = ModelSession(model, threads=count, device=device, foreign=foreign)
             for batch in batches:
                 _warn_of_padding(session, batch)
-                result, times = measure(
+                result, times = benchmark(
                     session,
                     image,
                     batch_size=batch,

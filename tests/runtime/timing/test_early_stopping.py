@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.timing.early_stopping import estimate_rank, most_failures, percentile_estimate, smallest_count
+from edgeclf.runtime.timing.early_stopping import estimate_rank, most_failures, percentile_estimate
 
 from ...randomness import fresh_rng
 
@@ -15,7 +15,6 @@ PERCENTILES = st.sampled_from([0.5, 0.9, 0.95, 0.99])
 
 @pytest.mark.parametrize(("percentile", "count"), [(0.90, 64), (0.95, 130), (0.99, 662)])
 def test_the_smallest_counts_of_the_rules(percentile, count):
-    assert smallest_count(percentile) == count
     assert estimate_rank(count, percentile) == 1
     assert estimate_rank(count - 1, percentile) == 0
     assert percentile_estimate(np.arange(count - 1), percentile) is None

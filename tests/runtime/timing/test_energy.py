@@ -41,7 +41,7 @@ def test_energy_per_image_is_reported(tmp_path, colour_model):
     session = ModelSession(colour_model, device="cpu", threads=1)
     meter = EnergyMeter(tmp_path)
     # The counter moves on by 3 J between the first reading and the end.
-    result = benchmark(
+    result, _ = benchmark(
         session,
         batch_size=2,
         duration_s=0.3,
@@ -51,7 +51,7 @@ def test_energy_per_image_is_reported(tmp_path, colour_model):
     )
     images = 2 * result.query.samples
     assert result.energy_mj_per_image == pytest.approx(3000 / images)
-    assert benchmark(session, duration_s=0, min_queries=1).energy_mj_per_image is None
+    assert benchmark(session, duration_s=0, min_queries=1)[0].energy_mj_per_image is None
 
 
 def test_a_machine_without_counters_says_so(tmp_path):

@@ -51,7 +51,7 @@ def test_nothing_measured_is_no_distribution(values):
 
 
 def test_the_stages_add_up_to_the_query(session):
-    result = benchmark(session, batch_size=3, duration_s=0, min_queries=12, warmup_queries=1)
+    result, _ = benchmark(session, batch_size=3, duration_s=0, min_queries=12, warmup_queries=1)
     stages_ms = result.preprocess.mean_ms + result.infer.mean_ms + result.postprocess.mean_ms
     assert result.query.samples == 12
     assert 3 * stages_ms == pytest.approx(result.query.mean_ms)
@@ -97,20 +97,20 @@ def test_a_measurement_is_repeated_until_number_and_duration_are_both_reached(mo
 
 
 def test_at_least_one_query_is_measured(session):
-    assert benchmark(session, duration_s=0, min_queries=1, warmup_queries=0).query.samples == 1
+    assert benchmark(session, duration_s=0, min_queries=1, warmup_queries=0)[0].query.samples == 1
 
 
 def test_a_file_is_decoded_for_every_image(session, tmp_path):
     path = tmp_path / "red.png"
     cv2.imwrite(str(path), np.full((300, 400, 3), (0, 0, 255), np.uint8))
-    result = benchmark(session, path, duration_s=0, min_queries=2)
+    result, _ = benchmark(session, path, duration_s=0, min_queries=2)
     assert (result.source, result.includes_decode) == (str(path), True)
     with pytest.raises(ImageError, match="no such file"):
         benchmark(session, tmp_path / "missing.png", duration_s=0, min_queries=1)
 
 
 def test_a_frame_is_described(session):
-    result = benchmark(session, np.zeros((20, 30, 3), np.uint8), duration_s=0, min_queries=1)
+    result, _ = benchmark(session, np.zeros((20, 30, 3), np.uint8), duration_s=0, min_queries=1)
     assert (result.source, result.includes_decode) == ("30x20 frame in memory", False)
     with pytest.raises(ImageError):
         benchmark(session, np.zeros((20, 30), np.uint8), duration_s=0, min_queries=1)

@@ -280,11 +280,11 @@ class Calibrator:
             recipe: What else stays in float.
             measure_latency: Gives each model's latency in any unit, measured in turns.
         """
-        # How long a file takes does not depend on its numbers, so what is quickest to fit will do.
+        # Latency does not depend on the values of weights, so the methods that take least time will do.
         network = self.network(replace(recipe, gptq=False, correct_bias=False, equalize=False))
-        entrances = float_prefixes(network.write().layers)
-        models = [network.write(entrance).model for entrance in entrances]
-        return choose_float_prefix(entrances, models, measure_latency)
+        prefixes = float_prefixes(network.write().layers)
+        models = [network.write(prefix).model for prefix in prefixes]
+        return choose_float_prefix(prefixes, models, measure_latency)
 
     def _equalize(self) -> tuple[FloatGraph, int]:
         if self._equalized is None:

@@ -77,7 +77,7 @@ class QdqWriter:
         """
         main = unit.nodes[0]
         if unit.factor is not None and {unit.inputs[0], unit.output} <= self.params.keys() and quantize_output:
-            # Its scale says it all.
+            # The same codes with another scale: nothing is computed.
             source, target = quantized_name(unit.inputs[0]), quantized_name(unit.output)
             self.nodes.append(onnx.helper.make_node("Identity", [source], [target], f"{unit.name}_codes"))
             return

@@ -180,8 +180,7 @@ def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
     if asked_for and not glob.has_magic(asked_for):
         suffixes |= {asked_for}
     found: list[Path] = []
-    # Path.glob takes no absolute patterns.
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207 - Path.glob takes no absolute patterns
         if kind_of(match) == "folder" and not looks_like_image(match):
             # With `**` the files in a folder that matches come as matches of their own.
             found.extend([] if "**" in pattern else _in_folder(match, suffixes))

@@ -82,7 +82,7 @@ def _open_on(choice: DeviceChoice, model: str | bytes, options: OrtOptions) -> O
     options.add_session_config_entry(*RECORD_PLACEMENT)
     if requests == [CPU_PROVIDER]:
         return onnxruntime.InferenceSession(model, options, providers=requests)
-    # What a provider library says on its own about drivers it misses goes past the session's log level.
+    # Provider libraries report missing drivers whatever the session's log level is.
     onnxruntime.set_default_logger_severity(4)
     _load_nvidia_wheels(requests)
     names = {request if isinstance(request, str) else request[0] for request in requests}

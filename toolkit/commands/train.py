@@ -122,7 +122,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         function(**arguments)
 
     command.__doc__ = function.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     command.__annotations__ = {item.name: item.annotation for item in parameters}
     return command
 

@@ -271,7 +271,7 @@ def read_split(path: Path) -> tuple[Sample, ...]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             samples = tuple(
-                Sample(row["path"], row["label"], row["split"], row.get("digest") or None)  # type: ignore[arg-type]
+                Sample(row["path"], row["label"], row["split"], row.get("digest") or None)  # type: ignore[arg-type] # checked below
                 for row in csv.DictReader(file)
             )
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:

@@ -20,9 +20,9 @@ _SMOOTHING = 0.9
 # The first learning rates are too small to change anything: this share of the steps, and no fewer than so many, show
 # where the loss begins and how much it varies from batch to batch.
 _IDLE_SHARE, _LEAST_IDLE = 0.1, 5
-# For the sweep to say anything the loss must fall by this share of its beginning, and by more than it varies. Of 24 sweeps
-# over shuffled labels that stops all but two, which began far above chance and came down to it; of 24 over true ones it
-# stops 4, all with batches of 8.
+# A sweep suggests a rate only where the loss falls by this share of its beginning, and by more than it varies. Of 24 sweeps
+# over shuffled labels that refuses all but two, which began far above chance and came down to it; of 24 over true ones it
+# refuses 4, all with batches of 8.
 _LEAST_FALL = 0.03
 # Slopes are taken over this many steps to either side.
 _SLOPE_STEPS = 5

@@ -86,8 +86,8 @@ def probe_network(model: KerasModel, images_rgb: UInt8Array, progress: Progress 
     inside = Model(model.input, watched)
 
     # Sums and largest values only: all activations of a large network do not fit into memory.
-    @tensorflow.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator, unused-ignore]
-    def look(batch: KerasTensor) -> tuple[list[KerasTensor], list[KerasTensor]]:
+    @tensorflow.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator, unused-ignore] # no types
+    def measure(batch: KerasTensor) -> tuple[list[KerasTensor], list[KerasTensor]]:
         values = [tensorflow.cast(tensor, "float32") for tensor in inside(batch, training=False)]
         found = [_moments(tensorflow, values[0], keep=False)]
         at = 1
@@ -99,7 +99,7 @@ def probe_network(model: KerasModel, images_rgb: UInt8Array, progress: Progress 
     moments: list[list[Any]] = []
     highest: list[FloatArray] | None = None
     for start in range(0, len(images_rgb), _BATCH):
-        found, tops = look(tensorflow.constant(images_rgb[start : start + _BATCH]))
+        found, tops = measure(tensorflow.constant(images_rgb[start : start + _BATCH]))
         moments.append([[np.asarray(part, np.float64) for part in item] for item in found])
         tops = [np.asarray(top) for top in tops]
         highest = tops if highest is None else [np.maximum(a, b) for a, b in zip(highest, tops, strict=True)]

@@ -221,7 +221,7 @@ def _affine(norm: KerasLayer) -> tuple[Float64Array, Float64Array]:
     return batch_norm_affine(gamma, beta, norm.moving_mean, norm.moving_variance, epsilon=norm.epsilon)
 
 
-class FakeQuantizedValue(layers.Layer):  # type: ignore[misc]
+class FakeQuantizedValue(layers.Layer):  # type: ignore[misc] # keras carries no types
     """Activations quantized to 8 bits and back with a learned step size (LSQ), so that the loss decides what is clipped.
 
     The gradient of the scale is that of Esser et al. 2020, "Learned Step Size Quantization"; the trainable variable is the

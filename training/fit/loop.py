@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ from edgeclf.export.keras_backend import (
     inference_of,
 )
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
-from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.errors import InputError, RunFolderError
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.loader import BatchLoader, Subset
@@ -145,6 +145,7 @@ def fit_network(
         progress: Called with the step; its text has loss, accuracy and images/s.
 
     Raises:
+        RunFolderError: The state is that of another network or optimizer.
         DivergedError: The loss stopped being a number in the first epoch of the training.
         KeyboardInterrupt: Ctrl-C in the first epoch; later, Ctrl-C ends the fit and the best weights are kept.
     """
@@ -153,8 +154,7 @@ def fit_network(
     optimizer = make_optimizer(options, len(training))
     optimizer.build(model.trainable_variables)
     if state.variables:
-        for variable, value in zip(_variables(model, optimizer), state.variables, strict=True):
-            variable.assign(value)
+        _restore(_variables(model, optimizer), state.variables)
     ending: Ending = "finished"
     measured = None
     try:
@@ -337,6 +337,19 @@ def _variables(model: KerasModel, optimizer: KerasOptimizer) -> list[KerasVariab
     # Dropout draws from generators whose states Keras does not count among the weights.
     generators = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
     return [*model.weights, *generators, *optimizer.variables]
+
+
+def _restore(variables: Sequence[KerasVariable], values: Sequence[AnyArray]) -> None:
+    # Another version may build another network, or give a fit other options than the one that began it.
+    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+        raise RunFolderError(
+            "cannot resume this training",
+            got="the state of another network or optimizer",
+            expected="that of the same version of edgeclf",
+            hint="train again",
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def make_optimizer(options: FitOptions, steps: int) -> KerasOptimizer:

@@ -5,6 +5,7 @@ import pytest
 from skimage import data as photographs
 
 from edgeclf.export.keras_backend import import_tensorflow
+from edgeclf.runtime.errors import RunFolderError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.data.loader import BatchLoader, Subset
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -210,6 +211,15 @@ def test_a_resumed_fit_ends_as_if_nothing_had_happened(pixels, tmp_path, stop_af
     assert resumed.best_epoch == whole.best_epoch
     for mine, theirs in zip(resumed_model.get_weights(), whole_model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("other", [{"hidden": 32}, {"optimizer": "sgd"}])
+def test_the_state_of_another_network_or_optimizer_is_refused(pixels, other):
+    states = []
+    run(pixels, options(epochs=1), model=network(hidden=16), on_epoch=states.append)
+    model = network(hidden=other.pop("hidden", 16))
+    with pytest.raises(RunFolderError, match="cannot resume this training: got the state of another network"):
+        run(pixels, options(**other), model=model, state=states[0])
 
 
 def test_the_training_figures_are_means_over_the_epoch(pixels):

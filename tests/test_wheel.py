@@ -90,6 +90,16 @@ def test_the_wheel_needs_only_the_base_packages_without_extras(wheel):
     assert base == ["numpy", "rich", "typer"]
 
 
+def test_training_for_8_bits_finds_what_an_export_finds(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    needs = re.findall(r"^Requires-Dist: (\S+); extra == .(\w+).$", archive.read(name).decode(), re.MULTILINE)
+    of_extra = {extra: {need for need, other in needs if other == extra} for extra in ("train", "export")}
+    # A network is converted and cut into 8-bit values as export does it, where only [train] is installed.
+    assert of_extra["export"]
+    assert of_extra["export"] <= of_extra["train"]
+
+
 def run_installed(installed, *arguments):
     """Runs Python with the wheel's folder in place of the checkout, far away from the checkout."""
     # An editable install puts a finder behind the path, so what is on the path wins; the test below makes sure.

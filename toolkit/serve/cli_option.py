@@ -26,8 +26,8 @@ ServeTokenOption = Annotated[
     str | None,
     typer.Option(
         "--serve-token",
-        help="What a browser must know; needed for a host that others reach. auto makes one and prints it. A list of "
-        "processes shows it; the variable EDGECLF_SERVE_TOKEN does not.",
+        help="The token that every request must carry; needed for a host that others reach. auto makes one and prints it. "
+        "A list of processes shows the option; the variable EDGECLF_SERVE_TOKEN stays hidden.",
         show_default=False,
     ),
 ]

@@ -23,13 +23,11 @@ class Core:
         name: Its name, the one QEMU uses.
         part: Its part number in /proc/cpuinfo.
         features: Its features in /proc/cpuinfo, by which ONNX Runtime chooses kernels.
-        example: Boards that have it.
     """
 
     name: str
     part: str
     features: str
-    example: str
 
     @property
     def has_dot_products(self) -> bool:
@@ -42,10 +40,14 @@ _NEWER = f"{_BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 CORES = {
     core.name: core
     for core in (
-        Core("cortex-a53", "0xd03", _BASE, "Raspberry Pi 3, many industrial boards"),
-        Core("cortex-a72", "0xd08", _BASE, "Raspberry Pi 4"),
-        Core("cortex-a76", "0xd0b", _NEWER, "Raspberry Pi 5, RK3588"),
-        Core("max", "0xd0b", _NEWER, "everything that QEMU knows"),
+        # Raspberry Pi 3, many industrial boards.
+        Core("cortex-a53", "0xd03", _BASE),
+        # Raspberry Pi 4.
+        Core("cortex-a72", "0xd08", _BASE),
+        # Raspberry Pi 5, RK3588.
+        Core("cortex-a76", "0xd0b", _NEWER),
+        # Every feature that QEMU knows.
+        Core("max", "0xd0b", _NEWER),
     )
 }
 

@@ -94,12 +94,13 @@ class ArrayFile:
             raise IndexError(f"rows {positions.min()}..{positions.max()} of {len(self)}")
         rows = self._rows[positions]
         taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        # Decided before the rows are read: another thread may repair one, and mark it, between its reading and its check.
+        unchecked = np.flatnonzero(~self._checked[rows])
         # Neighbours in the file that are neighbours in the result come in one read.
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         ends = np.append(starts, len(rows))[1:]
         for start, end in zip(starts, ends[: len(starts)], strict=True):
             self._read_into(taken[start:end].data.cast("B"), int(rows[start]) * self._row_bytes)
-        unchecked = np.flatnonzero(~self._checked[rows])
         if len(unchecked):
             self._check(taken, rows, unchecked)
         return taken

@@ -13,6 +13,8 @@ from edgeclf.runtime.errors import InputError, UsageError
 
 from .networks import Builder, kinds_run, plain, relative_error, residual_depthwise, run
 
+pytestmark = pytest.mark.slow
+
 
 def squeeze_and_excite_with_silu():
     b = Builder(2)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlperf_loadgen")
 BOUND = ("--latency-bound-ms", "300")
 

@@ -14,6 +14,8 @@ import pytest
 
 from edgeclf.toolkit.doctor.findings import CAUSES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def doctor(call_edgeclf):

@@ -16,6 +16,8 @@ from ...clocks import wait_until
 from ...randomness import fresh_rng
 from ..colours import paced, picture, records, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def of_kind(events, kind, source=None):
     return [event for event in events if event["event"] == kind and source in {None, event["source"]}]

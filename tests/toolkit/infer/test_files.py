@@ -16,6 +16,8 @@ from edgeclf.runtime import Classifier
 
 from ..colours import COLOURS_BGR, colour_image, records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def images(tmp_path):

@@ -14,6 +14,8 @@ import pytest
 
 from ..colours import COLOURS_BGR, paced, picture, records, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def in_turns(frames):
     return [tuple(COLOURS_BGR)[number // 10 % 3] for number in range(frames)]

@@ -17,6 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "http://127.0.0.1:9/no-camera"
 BLOCKER = """
 import sys

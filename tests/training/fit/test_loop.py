@@ -12,6 +12,8 @@ from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint, save_ch
 from edgeclf.training.fit.loop import Best, DivergedError, FitState, cross_entropy, fit_network, make_optimizer
 from edgeclf.training.options import OPTIMIZERS, FitOptions
 
+pytestmark = pytest.mark.slow
+
 import_tensorflow()
 import keras  # noqa: E402 - after the settings that TensorFlow reads when it loads
 

@@ -16,6 +16,8 @@ from edgeclf.training.networks.keras_applications import (
     get_application,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pixels():

@@ -16,6 +16,8 @@ from edgeclf.training.networks.seed_cnn import build_seed_cnn
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD
 
+pytestmark = pytest.mark.slow
+
 
 def outputs(model, pixels):
     """Run once, without the tracing that predict begins with."""

@@ -28,6 +28,8 @@ from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
 from edgeclf.toolkit.doctor.registry import all_checks
 
+pytestmark = pytest.mark.slow
+
 TILE = 128
 SOURCES = ("astronaut", "coffee", "brick", "grass", "gravel", "camera")
 

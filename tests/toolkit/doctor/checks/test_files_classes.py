@@ -15,6 +15,8 @@ from edgeclf.toolkit.doctor.facts import Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.registry import all_checks, checks_for, examine
 
+pytestmark = pytest.mark.slow
+
 
 def by_cause(facts):
     return {finding.cause: finding for finding in examine(facts)}

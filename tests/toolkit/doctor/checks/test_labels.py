@@ -14,6 +14,8 @@ from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts, Facts, Features, 
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.registry import all_checks
 
+pytestmark = pytest.mark.slow
+
 Features2D = np.ndarray
 
 

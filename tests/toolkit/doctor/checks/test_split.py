@@ -13,6 +13,8 @@ from edgeclf.toolkit.doctor.facts import DataFacts, Facts, Features, ModelFacts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[np.ndarray], np.ndarray]
 SPLIT_CHECKS = (*hidden_class.CHECKS, *split_shift.CHECKS, *split.CHECKS)
 COUNTS = {"train": 50, "test": 30}

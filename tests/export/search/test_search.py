@@ -19,6 +19,8 @@ from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
+pytestmark = pytest.mark.slow
+
 
 def run(model, images):
     return open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": images})[0]

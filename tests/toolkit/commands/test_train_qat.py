@@ -13,6 +13,8 @@ from edgeclf.training.run.folder import load_run
 
 from ...randomness import fresh_rng
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_is_trained_for_8_bits_and_exported(call_edgeclf, trained_run, photographs, tmp_path):
     run, out = tmp_path / "run", tmp_path / "int8.onnx"

@@ -14,9 +14,6 @@ ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
-    "camera/frame_age.py",
-    "camera/serve.py",
-    "runtime/pipeline.py",
     "runtime/predict.py",
     "runtime/reduced_jpeg.py",
     "runtime/startup.py",

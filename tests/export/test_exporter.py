@@ -23,6 +23,8 @@ from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 from .conftest import LABELS, SIZE_HW
 
+pytestmark = pytest.mark.slow
+
 SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW), architecture="tiny", package_versions={"keras": "3"})
 
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("red", "green", "blue")
 TOKEN = "a-token-of-this-test"
 PAGE = Path(__file__).parents[3] / "toolkit" / "serve" / "page"

@@ -16,6 +16,8 @@ from edgeclf.toolkit.serve import pictures
 
 from .clients import LABELS, get, messages, send_request
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def encoded(monkeypatch):

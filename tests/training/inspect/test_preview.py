@@ -10,6 +10,8 @@ from edgeclf.training.data.dataset import discover_dataset
 from edgeclf.training.inspect.preview import sweep_learning_rate
 from edgeclf.training.options import TrainOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def textures(tmp_path_factory):

@@ -29,6 +29,8 @@ from edgeclf.training.networks.weights import weights_of
 
 from ...randomness import fresh_rng
 
+pytestmark = pytest.mark.slow
+
 
 def photograph(size_hw):
     image_bgr = cv2.cvtColor(photographs.chelsea(), cv2.COLOR_RGB2BGR)

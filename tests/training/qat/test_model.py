@@ -17,6 +17,8 @@ from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.qat.model import fake_quantized, simulated_network
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 NEAREST = QuantizationRecipe(gptq=False, correct_bias=False)
 AS_TRAINED = replace(NEAREST, trained_ranges=True)

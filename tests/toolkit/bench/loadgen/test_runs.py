@@ -15,6 +15,8 @@ from edgeclf.toolkit.bench.loadgen.process import LoadgenProcess, SystemSetup
 from edgeclf.toolkit.bench.loadgen.scenario_rules import RULES, SCENARIOS, scenario_figures
 from edgeclf.toolkit.bench.loadgen.sut import RunRequest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlperf_loadgen")
 BOUND_MS = 200.0
 

@@ -6,6 +6,8 @@ import pytest
 from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors
 from edgeclf.toolkit.doctor.facts import Facts, ModelFacts
 
+pytestmark = pytest.mark.slow
+
 COUNT = 400
 
 

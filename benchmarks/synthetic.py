@@ -1,5 +1,11 @@
-"""Inputs that benchmarks make themselves: photographs, labelled folders, model files, a small network."""
+"""Inputs that benchmarks make themselves: photographs, labelled folders, model files, a small network.
 
+    python benchmarks/synthetic.py OUT [--seed 0]
+
+writes the data set of ten classes, see `write_ten_classes`.
+"""
+
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,10 +13,14 @@ import numpy as np
 
 if TYPE_CHECKING:
     from edgeclf.export.keras_backend import KerasModel
+    from edgeclf.runtime.arrays import UInt8Array
 
 # Classes of `write_labelled_folder`: textures that scikit-image ships in its package.
 TEXTURES = ("brick", "grass", "gravel")
 _PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+# Classes of `write_ten_classes`: grass is in two of them, faces, skies, round things and fine grain in several.
+TEN_CLASSES = (*_PHOTOGRAPHS, *TEXTURES, "camera", "coins", "moon")
+_CELL_PX, _SMALLEST_CROP_PX, _TEN_CLASSES_PX = 64, 32, 96
 
 
 def write_photographs(folder: Path, count: int, size_px: int = 240) -> Path:
@@ -46,6 +56,61 @@ def write_labelled_folder(folder: Path, *, train: int = 24, test: int = 8, class
                 crop = cv2.cvtColor(half[top : top + 64, left : left + 64], cv2.COLOR_GRAY2BGR)
                 cv2.imwrite(str(folder / split / label / f"{number:03d}.jpg"), crop)
     return folder
+
+
+def write_ten_classes(folder: Path, *, train: int = 70, val: int = 20, test: int = 30, seed: int = 0) -> Path:
+    """Writes `folder/{train,val,test}/LABEL/*.jpg`, ten photographs of scikit-image in small crops, and gives the folder.
+
+    A photograph is a class. It is divided into cells of 64 px, each in one split, so that no pixel is in two. Crops of
+    32 to 64 px are mirrored, lose most of their colour, are enlarged to 96 px, blurred, lit and compressed at random.
+
+    Args:
+        folder: The folder to write into.
+        train: Images of each class, and so for the other splits.
+        val: Images of each class.
+        test: Images of each class.
+        seed: Of every choice: the same seed writes the same bytes.
+    """
+    import cv2
+    from skimage import data
+
+    for number, label in enumerate(TEN_CLASSES):
+        rng = np.random.default_rng((seed, number))
+        image = getattr(data, label)()
+        image_bgr = image[..., ::-1] if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        rows, columns = (side // _CELL_PX for side in image_bgr.shape[:2])
+        cells = rng.permutation(rows * columns)
+        first, second = len(cells) // 5, 2 * len(cells) // 5
+        for split, count, own in (
+            ("test", test, cells[:first]),
+            ("val", val, cells[first:second]),
+            ("train", train, cells[second:]),
+        ):
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                top, left = (_CELL_PX * place for place in divmod(int(own[index % len(own)]), columns))
+                crop_bgr = _varied_crop(image_bgr[top : top + _CELL_PX, left : left + _CELL_PX], rng)
+                quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
+                cv2.imwrite(str(folder / split / label / f"{index:03d}.jpg"), crop_bgr, quality)
+    return folder
+
+
+def _varied_crop(cell_bgr: "UInt8Array", rng: np.random.Generator) -> "UInt8Array":
+    """A random square of a cell: mirrored, paler, enlarged, blurred, lighter or darker."""
+    import cv2
+
+    side = int(rng.integers(_SMALLEST_CROP_PX, _CELL_PX + 1))
+    top, left = rng.integers(0, _CELL_PX - side + 1, size=2)
+    crop = cell_bgr[top : top + side, left : left + side].astype(np.float32)
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    gray = (crop @ np.array([0.114, 0.587, 0.299], np.float32))[..., None]
+    # Full colour would tell most of these photographs apart.
+    crop = gray + np.float32(rng.uniform(0, 0.5)) * (crop - gray)
+    crop = cv2.resize(crop, (_TEN_CLASSES_PX, _TEN_CLASSES_PX), interpolation=cv2.INTER_LINEAR)
+    crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.3, 1.5))
+    lit = crop * rng.uniform(0.6, 1.4) + rng.uniform(-30, 30)
+    return np.clip(lit, 0, 255).astype(np.uint8)
 
 
 def write_model(path: Path, layers: int = 2, *, size_px: int = 112) -> Path:
@@ -122,3 +187,20 @@ def build_small_mobile_network(size_px: int, classes: int) -> "KerasModel":
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dense(classes, name="logits")(x)
     return keras.Model(image, layers.Softmax(name="probabilities")(x))
+
+
+def main() -> None:
+    """Writes the data set of ten classes."""
+    arguments = argparse.ArgumentParser(
+        description="Writes a data set of ten classes, 1,200 images, from scikit-image."
+    )
+    arguments.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    arguments.add_argument("--seed", type=int, default=0, help="the same seed writes the same images (default: 0)")
+    given = arguments.parse_args()
+    if given.out.exists():
+        arguments.error(f"{given.out} exists")
+    print(write_ten_classes(given.out, seed=given.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -252,6 +252,7 @@ def test_the_paired_interval_covers_the_true_drop_as_often_as_it_says(rng, loss,
     true = loss - gain
     above = times[ends[:, 1] < true].sum() / repetitions
     below = times[ends[:, 0] > true].sum() / repetitions
-    # 2.5 % on each side, up to what counts in whole numbers allow and four standard errors of the simulation.
+    # 2.5 % on each side, but counts are whole numbers: with 4 harmful flips expected and no beneficial ones, 8 or more come
+    # in 5.1 % of repetitions, and then the lower end is above the true drop.
     assert above < 0.035
-    assert below < 0.05
+    assert below < 0.07

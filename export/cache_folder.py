@@ -44,6 +44,11 @@ class CacheFolder:
     path: Path
     limit_bytes: int = DEFAULT_LIMIT_BYTES
 
+    @property
+    def digests_path(self) -> Path:
+        """The file in which digests of images are remembered."""
+        return self.path / "file-digests.sqlite3"
+
     def make(self) -> None:
         """Makes the folder where it is missing.
 

@@ -78,6 +78,8 @@ class ModelSpec:
         quantization: The recipe that made an int8 file, None for floats.
         training: Summary of the training run: options, epochs, metrics.
         dataset_fingerprint: Digest of the labelled images the model was trained and selected on.
+        seen_images: Which images these are: of those that trained (`train`) and those that chose (`val`) the first four bytes
+            of each file's BLAKE2b-128 digest, sorted, one after the other in base64. None where it is not recorded.
         package_versions: Versions of the packages that made the model.
         parity: Figures of the parity gate this file passed.
         latency: Measured latencies, with the processor they were measured on.
@@ -93,6 +95,7 @@ class ModelSpec:
     quantization: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     dataset_fingerprint: str | None = None
+    seen_images: Mapping[str, str] | None = None
     package_versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None

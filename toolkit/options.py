@@ -76,7 +76,9 @@ CacheSizeOption = Annotated[
 SplitOption = Annotated[
     str,
     typer.Option(
-        "--split", help="The split of the images: auto (test where there is one, else all), train, val, test or all."
+        "--split",
+        help="Which of the images: auto (without those that trained or validated the model, told by their content; of "
+        "train/ and test/ folders, test), train, val, test or all.",
     ),
 ]
 MinAgreementOption = Annotated[

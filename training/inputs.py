@@ -88,7 +88,8 @@ def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) 
             hint="train with --from first, and go on from that run with --qat",
         )
     changes = class_changes(labels, earlier.split, data.labels, data.samples)
-    return Transfer(earlier.folder, labels, earlier.load_model(), changes, count_leaked(earlier.split, data.samples))
+    leaked = count_leaked(earlier.split, data.samples)
+    return Transfer(earlier.folder, labels, earlier.load_model(), changes, leaked, earlier.recorded_spec.seen_images)
 
 
 def _in_memory(features: ArrayFile) -> ArrayFile | FloatArray:

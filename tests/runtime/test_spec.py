@@ -35,6 +35,7 @@ specs = st.builds(
     quantization=st.none() | facts,
     training=facts,
     dataset_fingerprint=st.none() | st.text(),
+    seen_images=st.none() | st.dictionaries(st.sampled_from(["train", "val"]), st.text()),
     package_versions=st.dictionaries(st.text(), st.text(), max_size=3),
     parity=st.none() | facts,
     latency=st.none() | facts,

@@ -45,7 +45,8 @@ def evaluate(
     from edgeclf.export.verify.probabilities import classify_files
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.metrics import classification_report
-    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection
+    from edgeclf.toolkit.datasets.selection import seen_images_of
     from edgeclf.toolkit.reports.classification import print_report
 
     opened: ProbabilityModel
@@ -61,9 +62,11 @@ def evaluate(
             foreign=foreign_model(labels, mean, std),
         )
         opened, ran_on = session, session.provider
-    images = list_images(data, opened.spec.labels, split, need_labels=True)
+    seen = seen_images_of(model, opened.spec)
     with progress_bar(enabled=not as_json) as progress:
+        images = list_images(data, opened.spec.labels, split, need_labels=True, models=[seen], progress=progress)
         classified = classify_files(opened, images.paths, f"evaluate on {images.name}", progress)
+    note_selection(images.selection, model, opened.spec, seen)
     if images.true_indices is None:  # need_labels=True
         raise AssertionError(images)
     true = np.asarray(images.true_indices)[list(classified.rows)]
@@ -71,7 +74,14 @@ def evaluate(
     if as_json:
         unreadable = unreadable_json(classified.unreadable)
         print_json(
-            {"model": str(model), "part": images.name, "ran_on": ran_on, **report.to_json(), "unreadable": unreadable}
+            {
+                "model": str(model),
+                "part": images.name,
+                "ran_on": ran_on,
+                **report.to_json(),
+                "unreadable": unreadable,
+                "selection": images.selection.to_json(),
+            }
         )
     else:
         print_report(f"{model} on {report.count} {images.name} images ({ran_on})", report)

@@ -23,6 +23,7 @@ from edgeclf.toolkit.options import (
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
     from edgeclf.runtime import ModelSession
+    from edgeclf.toolkit.datasets.selection import Selection
 
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
@@ -136,15 +137,19 @@ def _verify_against(
 ) -> None:
     from edgeclf.export import check_same_labels, verify_classifier
     from edgeclf.runtime.errors import GateError
-    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection, open_reference
+    from edgeclf.toolkit.datasets.selection import seen_images_of
 
     reference = open_reference(against)
     # Before the images: other classes than the folders' would be reported as a fault of the data.
     check_same_labels(model.path, model.spec.labels, against, reference.spec.labels)
-    images = list_images(data, model.spec.labels, split, need_labels=False)
-    if images.true_indices is None:
-        note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
+    # A run knows its images exactly, a file by their content alone.
+    seen = seen_images_of(against, reference.spec) or seen_images_of(model.path, model.spec)
     with progress_bar(enabled=not as_json) as progress:
+        images = list_images(data, model.spec.labels, split, need_labels=False, models=[seen], progress=progress)
+        note_selection(images.selection, against, reference.spec, seen)
+        if images.true_indices is None:
+            note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
         report = verify_classifier(
             model,
             reference,
@@ -155,7 +160,7 @@ def _verify_against(
             with_layers=with_layers,
             progress=progress,
         )
-    _show(report, model, against, as_json=as_json)
+    _show(report, model, against, images.selection, as_json=as_json)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_layers
 
@@ -170,7 +175,9 @@ def _verify_against(
     end_with_unreadable(report.unreadable, ignore=ignore_unreadable)
 
 
-def _show(report: "VerificationReport", model: "ModelSession", against: Path, *, as_json: bool) -> None:
+def _show(
+    report: "VerificationReport", model: "ModelSession", against: Path, selection: "Selection", *, as_json: bool
+) -> None:
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.toolkit.reports.parity import print_layers, print_parity
 
@@ -192,6 +199,7 @@ def _show(report: "VerificationReport", model: "ModelSession", against: Path, *,
             **report.parity.to_json(),
             "differing": [str(path) for path in report.differing],
             "layers": [item.to_json() for item in report.layers],
+            "selection": selection.to_json(),
             "unreadable": unreadable_json(report.unreadable),
         }
     )
@@ -217,7 +225,8 @@ def _verify_emulated(
     from edgeclf.runtime import ModelSession, load_image, preprocess_bgr
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError, UsageError
-    from edgeclf.toolkit.datasets.evaluation_set import list_images
+    from edgeclf.toolkit.datasets.evaluation_set import list_images, note_selection
+    from edgeclf.toolkit.datasets.selection import seen_images_of
     from edgeclf.toolkit.reports.emulation import print_emulation
 
     if architecture != "arm64":
@@ -226,8 +235,11 @@ def _verify_emulated(
         )
     cores = [get_core(name) for name in core_names]
     session = ModelSession(model, device="cpu", threads=1)
-    images = list_images(data, session.spec.labels, split, need_labels=False).spread(max_images)
+    seen = seen_images_of(model, session.spec)
     with progress_bar(enabled=not as_json) as progress:
+        images = list_images(data, session.spec.labels, split, need_labels=False, models=[seen], progress=progress)
+        note_selection(images.selection, model, session.spec, seen)
+        images = images.spread(max_images)
         facts = compare_cores(
             session,
             np.stack([preprocess_bgr(load_image(path), session.spec.preprocess) for path in images.paths]),

@@ -1,15 +1,19 @@
 """Images that a model is evaluated or verified on, and the reference it is compared with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, UsageError
+from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.toolkit.datasets.selection import Selection, select_images, splits_in_training
 
 if TYPE_CHECKING:
     from edgeclf.export import TrainedClassifier
-    from edgeclf.runtime import ModelSession
+    from edgeclf.runtime import ModelSession, ModelSpec
+    from edgeclf.training.data.dataset import Split
+    from edgeclf.training.data.seen_images import SeenImages
 
 SPLIT_CHOICES = ("auto", "train", "val", "test", "all")
 
@@ -19,14 +23,19 @@ class ImageList:
     """Image files, with their classes where these are known.
 
     Attributes:
-        name: Name of the images in reports: `validation`, `test`, `training`, or `given` for all there are.
+        selection: Which of the given images they are.
         paths: The files.
         true_indices: Index of each file's class in the model's labels; None where the images have no labels.
     """
 
-    name: str
+    selection: Selection
     paths: tuple[Path, ...]
     true_indices: tuple[int, ...] | None
+
+    @property
+    def name(self) -> str:
+        """Name of the images in reports."""
+        return self.selection.name
 
     def spread(self, count: int) -> "ImageList":
         """At most `count` of the images, evenly spread over the list."""
@@ -34,18 +43,29 @@ class ImageList:
 
         rows = np.unique(np.linspace(0, len(self.paths) - 1, min(count, len(self.paths))).astype(int))
         true = None if self.true_indices is None else tuple(self.true_indices[row] for row in rows)
-        return ImageList(self.name, tuple(self.paths[row] for row in rows), true)
+        return replace(self, paths=tuple(self.paths[row] for row in rows), true_indices=true)
 
 
-def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: bool) -> ImageList:
-    """Lists the images of a data set with the indices of their classes in a model's labels.
+def list_images(
+    data: Path,
+    labels: Sequence[str],
+    split: str,
+    *,
+    need_labels: bool,
+    models: "Sequence[SeenImages | None]" = (),
+    progress: Progress = no_progress,
+) -> ImageList:
+    """Lists the images of a data set that a model is evaluated on, with the indices of their classes in its labels.
 
     Args:
         data: A folder of class folders, with or without `train/`, `val/` and `test/`; a CSV; or - unless labels are
             needed - any folder with images in it.
         labels: The model's labels.
-        split: `auto` (the test split where there is one, else all), `train`, `val`, `test` or `all`.
+        split: `auto` (those that neither trained nor validated the models; else the test split where there is one, else
+            all), `train`, `val`, `test` or `all`.
         need_labels: Whether images without labels are an error.
+        models: The images that each model's training used; None for one of which that is not known.
+        progress: Called with the number of files read.
 
     Raises:
         UsageError: There is no such split name.
@@ -60,7 +80,7 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
     except DatasetError:
         if need_labels or not data.is_dir():
             raise
-        return _unlabelled(data)
+        return _unlabelled(data, split, models, progress)
     unknown = sorted({sample.label for sample in dataset.samples} - set(labels))
     if unknown:
         if need_labels or len(unknown) < len(dataset.labels):
@@ -70,28 +90,41 @@ def list_images(data: Path, labels: Sequence[str], split: str, *, need_labels: b
                 expected=f"some of {', '.join(labels[:12])}{' …' if len(labels) > 12 else ''}",
                 hint="rename the folders as the model names its classes",
             )
-        return _unlabelled(data)
-    splits = {sample.split for sample in dataset.samples}
-    chosen = ("test" if "test" in splits else "all") if split == "auto" else split
-    samples = [sample for sample in dataset.samples if chosen in {"all", sample.split}]
-    if not samples:
-        there = ", ".join(sorted(name for name in splits if name)) or "no train, val or test part"
-        raise DatasetError(
-            f"{data} has no {chosen} part", got=there, expected=f"images under {chosen}/", hint="use --split all"
-        )
-    names = {"train": "training", "val": "validation", "test": "test", "all": "given"}
+        return _unlabelled(data, split, models, progress)
+    paths = [dataset.root / sample.path for sample in dataset.samples]
+    selection = _select(data, paths, [sample.split for sample in dataset.samples], split, models, progress)
     index = {label: position for position, label in enumerate(labels)}
     return ImageList(
-        names[chosen],
-        tuple(dataset.root / sample.path for sample in samples),
-        tuple(index[sample.label] for sample in samples),
+        selection,
+        tuple(paths[row] for row in selection.rows),
+        tuple(index[dataset.samples[row].label] for row in selection.rows),
     )
 
 
-def _unlabelled(folder: Path) -> ImageList:
+def _unlabelled(folder: Path, split: str, models: "Sequence[SeenImages | None]", progress: Progress) -> ImageList:
     from edgeclf.runtime import image_paths
 
-    return ImageList("given", tuple(image_paths([folder])), None)
+    paths = image_paths([folder])
+    selection = _select(folder, paths, [None] * len(paths), split, models, progress)
+    return ImageList(selection, tuple(paths[row] for row in selection.rows), None)
+
+
+def _select(
+    data: Path,
+    paths: Sequence[Path],
+    named: "Sequence[Split | None]",
+    split: str,
+    models: "Sequence[SeenImages | None]",
+    progress: Progress,
+) -> Selection:
+    known = splits_in_training(paths, models, progress)
+    selection = select_images(known, named, split)
+    if not selection.rows:
+        there = ", ".join(sorted({its for its in (*known, *named) if its})) or "no train, val or test part"
+        raise DatasetError(
+            f"{data} has no {split} part", got=there, expected=f"images under {split}/", hint="use --split all"
+        )
+    return selection
 
 
 def open_reference(path: Path) -> "TrainedClassifier | ModelSession":
@@ -103,6 +136,27 @@ def open_reference(path: Path) -> "TrainedClassifier | ModelSession":
     from edgeclf.runtime import ModelSession
 
     return ModelSession(path, device="cpu")
+
+
+def note_selection(selection: Selection, model: Path, spec: "ModelSpec", seen: "SeenImages | None") -> None:
+    """Says on stderr how many of the given images a model has seen in its training, or that this is not known.
+
+    Args:
+        selection: The images.
+        model: The run folder or file.
+        spec: Its spec.
+        seen: What its training used; None where that is not known.
+    """
+    from edgeclf.toolkit.console import note
+
+    sentence = selection.sentence()
+    if seen is None and spec.training:
+        sentence = (
+            f"{model} does not say which images trained it: if some of these did, its accuracy is too good; its run "
+            "folder knows them"
+        )
+    if sentence is not None:
+        note(sentence)
 
 
 def end_with_unreadable(unreadable: Sequence[tuple[Path, EdgeclfError]], *, ignore: bool) -> None:

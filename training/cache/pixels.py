@@ -67,7 +67,7 @@ def cached_images(
     folder = cache_folder or chosen_cache_folder()
     folder.make()
     threads = workers or usable_cpus()
-    files = digest_files(paths, folder.path / "file-digests.sqlite3", threads, progress)
+    files = digest_files(paths, folder.digests_path, threads, progress)
     errors: dict[int, EdgeclfError] = {}
 
     def load(position: int) -> UInt8Array | None:

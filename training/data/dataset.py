@@ -5,6 +5,7 @@ Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` 
 
 import csv
 import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+# Of a run folder: the images with their splits, and where they lie.
+SPLIT_NAME, FACTS_NAME = "split.csv", "run.json"
 _LAYOUT = "a folder of class folders, train/ and test/ folders of class folders, or a CSV with path,label[,split]"
 
 
@@ -89,7 +92,7 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
         if not data.exists():
             raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, hint="check the path")
         samples = _from_folder(data) if data.is_dir() else _from_csv(data)
-        root = (data if data.is_dir() else data.parent).resolve()
+        root = (data if data.is_dir() else _csv_root(data)).resolve()
     except OSError as error:
         raise DatasetError(
             f"cannot list data {data}",
@@ -211,6 +214,24 @@ def _from_csv(path: Path) -> list[Sample]:
             )
         samples[sample.path] = (line, sample)
     return [sample for _, sample in samples.values()]
+
+
+def _csv_root(path: Path) -> Path:
+    """The folder that a CSV's paths are relative to: its own, or of a run's split that of the images it was made from."""
+    if path.name != SPLIT_NAME or not (path.parent / FACTS_NAME).is_file():
+        return path.parent
+    try:
+        root = Path(json.loads((path.parent / FACTS_NAME).read_text(encoding="utf-8"))["data_root"])
+    except (ValueError, KeyError, TypeError):
+        return path.parent
+    if not root.is_dir():
+        raise DatasetError(
+            f"cannot find the images of {path}",
+            got=f"no folder {root}",
+            expected="the folder that the run was trained on",
+            hint=f"copy {path.name} into the folder where they are now, and name that copy",
+        )
+    return root
 
 
 def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:

@@ -1,7 +1,7 @@
 """Transfer from an earlier run to other classes: renamed classes matched, weights copied by layer name."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class Transfer:
         model: Its Keras model.
         changes: How the classes differ.
         leaked: Number of its training and validation images that are now test images.
+        seen_images: Its training and validation images, as `ModelSpec.seen_images`; None where they are not recorded.
     """
 
     folder: Path
@@ -105,6 +106,7 @@ class Transfer:
     model: KerasModel
     changes: ClassChanges
     leaked: int
+    seen_images: Mapping[str, str] | None = None
 
     def backbone(self) -> KerasModel:
         """The earlier network up to its pooled features."""

@@ -15,21 +15,22 @@ from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, Ru
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
-from edgeclf.training.data.dataset import Dataset, Sample
+from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample
+from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.export_inputs import RunImages, export_images
 
 MODEL_FILE = "model.keras"
+SPLIT_FILE = SPLIT_NAME
+RUN_FILE = FACTS_NAME
 SPEC_FILE = "spec.json"
-SPLIT_FILE = "split.csv"
 HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion.png"
 RELIABILITY_FILE = "reliability.png"
-RUN_FILE = "run.json"
 # There while a training is not finished, or was interrupted.
 CHECKPOINT_FILE = "checkpoint.npz"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -65,6 +66,18 @@ class Run:
     split: tuple[Sample, ...]
     data_root: Path
     options: dict[str, Any]
+
+    @property
+    def recorded_spec(self) -> ModelSpec:
+        """The spec with the images that trained and validated the network, also where an earlier version left them out."""
+        if self.spec.seen_images is not None:
+            return self.spec
+        return self.spec.with_changes(seen_images=record_images(self.split))
+
+    @property
+    def seen_images(self) -> SeenImages:
+        """The images that the training used, and for what."""
+        return images_of_split(self.split, self.spec.seen_images)
 
     def load_model(self) -> KerasModel:
         """Loads the Keras model with the best weights.
@@ -113,7 +126,7 @@ class Run:
         model = self.load_model()
         in_8_bits = bool(self.spec.training.get("ranges_8bit"))
         simulate = (lambda: simulated_network(model, self.spec)) if in_8_bits else None
-        return TrainedClassifier(model, self.spec, simulate)
+        return TrainedClassifier(model, self.recorded_spec, simulate)
 
     def load_images(
         self, data: Path | None = None, *, cache_folder: CacheFolder | None = None, progress: Progress = no_progress

@@ -15,6 +15,7 @@ from edgeclf.runtime.spec import ModelSpec
 from edgeclf.training.calibration.plot import plot_reliability
 from edgeclf.training.calibration.report import CalibrationResult
 from edgeclf.training.data.dataset import Dataset, Sample, Split
+from edgeclf.training.data.seen_images import record_images
 from edgeclf.training.data.training_data import TrainingData, split_to_csv
 from edgeclf.training.fit.loop import FitResult
 from edgeclf.training.fit.resolve import ResolvedOptions
@@ -115,6 +116,7 @@ def summarise(
         architecture=resolved.architecture.name,
         training=training,
         dataset_fingerprint=data.fingerprint,
+        seen_images=record_images(data.samples, None if transfer is None else transfer.seen_images),
         package_versions=_package_versions(),
     )
     unreadable = data.cached.unreadable

@@ -1,15 +1,18 @@
 """`edgeclf evaluate` and `edgeclf verify`: figures, the gate on the target machine, and what does not match."""
 
+import json
 import shutil
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from edgeclf.runtime.spec import SPEC_KEY
+from edgeclf.training.run.folder import load_run
 
-from ..conftest import CLASSES, IMAGES_PER_CLASS, add_unreadable, write_photographs
+from ..conftest import CLASSES, add_unreadable, write_photographs
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +29,23 @@ def tampered(exported, tmp_path_factory):
     return path
 
 
-def test_the_run_and_the_file_made_from_it_are_worth_the_same(call_edgeclf, trained_run, exported, photographs):
+@pytest.mark.parametrize(
+    ("split", "parts", "count"), [("auto", ("test", "unseen"), 9), ("all", ("given", "given"), 60)]
+)
+def test_the_run_and_the_file_made_from_it_are_worth_the_same(
+    call_edgeclf, trained_run, exported, photographs, split, parts, count
+):
     documents = []
     for model in (trained_run.folder, exported):
-        done = call_edgeclf("evaluate", model, photographs, "--json")
+        done = call_edgeclf("evaluate", model, photographs, "--split", split, "--json")
         assert done.code == 0, done.err
         documents.append(done.json())
     keras, file = documents
     assert (keras["ran_on"], file["ran_on"]) == ("Keras", "CPUExecutionProvider")
-    assert keras["part"] == file["part"] == "given"
-    assert keras["count"] == len(CLASSES) * IMAGES_PER_CLASS
+    assert (keras["part"], file["part"]) == parts
+    assert keras["count"] == count
+    assert keras["selection"] == file["selection"]
+    assert keras["selection"] == {"given": 60, "trained": 42, "validated": 9, "left_out": split == "auto"}
     assert keras["confusion"] == file["confusion"]
     assert keras["accuracy"] == file["accuracy"] == np.trace(keras["confusion"]) / keras["count"]
     assert [entry["label"] for entry in file["per_class"]] == list(CLASSES)
@@ -46,17 +56,88 @@ def test_the_run_and_the_file_made_from_it_are_worth_the_same(call_edgeclf, trai
 def test_the_table_has_every_class(run_edgeclf, exported, photographs):
     done = run_edgeclf("evaluate", exported, photographs)
     assert done.returncode == 0, done.stderr
-    for words in (*CLASSES, "accuracy", "calibration error", f"{len(CLASSES) * IMAGES_PER_CLASS} given images"):
+    for words in (*CLASSES, "accuracy", "calibration error", "9 unseen images"):
         assert words in done.stdout
-    assert done.stderr == ""
+    assert done.stderr == (
+        "42 of the 60 given images trained this network and 9 validated it: left out (--split all takes all of them)\n"
+    )
 
 
-def test_the_part_that_is_asked_for_is_measured(call_edgeclf, exported, photographs, tmp_path):
+def test_the_figures_of_a_run_on_its_own_photographs_are_its_test_figures(
+    call_edgeclf, trained_run, photographs, tmp_path
+):
+    for data in (photographs, trained_run.folder / "split.csv"):
+        done = call_edgeclf("evaluate", trained_run.folder, data, "--json")
+        assert done.code == 0, done.err
+        assert "42 of the 60 given images trained this network" in done.err
+        document, test = done.json(), trained_run.document["test"]
+        # Sums of another batch size are rounded otherwise.
+        error = pytest.approx(test["expected_calibration_error"], rel=1e-5)
+        assert {key: document[key] for key in test} == test | {"expected_calibration_error": error}
+    # Told by content: names and places do not matter, a photograph that was compressed again is another one.
+    for label in CLASSES:
+        (tmp_path / label).mkdir()
+        for path in (photographs / label).iterdir():
+            shutil.copy(path, tmp_path / label / f"copy-{path.name}")
+    (train,) = [its for its in load_run(trained_run.folder).split if its.split == "train"][:1]
+    image = cv2.imread(str(photographs / train.path))
+    cv2.imwrite(str(tmp_path / train.label / "again.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    moved = call_edgeclf("evaluate", trained_run.folder, tmp_path, "--json").json()
+    assert (moved["part"], moved["count"]) == ("unseen", 10)
+    assert moved["selection"] == {"given": 61, "trained": 42, "validated": 9, "left_out": True}
+    # Without an image that it has not seen, all are evaluated, and that is said.
+    for sample in load_run(trained_run.folder).split:
+        if sample.split == "test":
+            (tmp_path / sample.label / f"copy-{sample.path.rsplit('/', 1)[1]}").unlink()
+    (tmp_path / train.label / "again.jpg").unlink()
+    seen = call_edgeclf("evaluate", trained_run.folder, tmp_path, "--json")
+    assert (seen.json()["part"], seen.json()["count"], seen.json()["selection"]["left_out"]) == ("given", 51, False)
+    assert "no other can be evaluated: these figures are too good" in seen.err
+
+
+def test_the_split_of_a_run_is_taken_where_folders_name_none(call_edgeclf, trained_run, photographs):
+    for split, part, count in (("train", "training", 42), ("val", "validation", 9), ("test", "test", 9)):
+        document = call_edgeclf("evaluate", trained_run.folder, photographs, "--split", split, "--json").json()
+        assert (document["part"], document["count"]) == (part, count)
+
+
+def test_a_split_whose_images_have_moved_is_an_error(call_edgeclf, trained_run, photographs, tmp_path):
+    shutil.copytree(trained_run.folder, tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"data_root": str(tmp_path / "gone")}))
+    done = call_edgeclf("evaluate", tmp_path / "run", tmp_path / "run" / "split.csv")
+    assert (done.code, done.out) == (3, "")
+    assert f"got no folder {tmp_path / 'gone'}" in done.err
+    # As the hint says.
+    shutil.copytree(photographs, tmp_path / "now")
+    shutil.copy(tmp_path / "run" / "split.csv", tmp_path / "now" / "split.csv")
+    assert call_edgeclf("evaluate", tmp_path / "run", tmp_path / "now" / "split.csv", "--json").json()["count"] == 9
+
+
+def test_a_file_of_an_earlier_version_says_that_it_does_not_know(call_edgeclf, exported, photographs, tmp_path):
+    model = onnx.load(exported)
+    (entry,) = [entry for entry in model.metadata_props if entry.key == SPEC_KEY]
+    spec = json.loads(entry.value)
+    assert spec.pop("seen_images")
+    entry.value = json.dumps(spec)
+    onnx.save(model, tmp_path / "old.onnx")
+    done = call_edgeclf("evaluate", tmp_path / "old.onnx", photographs, "--json")
+    assert (done.code, done.json()["count"]) == (0, 60)
+    assert "does not say which images trained it" in done.err
+
+
+@pytest.fixture(scope="module")
+def other_photographs(tmp_path_factory):
+    """Three images of each class that no training has seen."""
+    return write_photographs(tmp_path_factory.mktemp("other") / "data", seed=1, per_class=3)
+
+
+def test_the_part_that_is_asked_for_is_measured(call_edgeclf, exported, other_photographs, tmp_path):
     for part, names in (("train", ("00.png", "01.jpg")), ("test", ("02.png",))):
         for label in CLASSES:
             (tmp_path / part / label).mkdir(parents=True)
             for name in names:
-                (tmp_path / part / label / name).symlink_to(photographs / label / name)
+                (tmp_path / part / label / name).symlink_to(other_photographs / label / name)
     for split, part, count in (("auto", "test", 3), ("train", "training", 6), ("all", "given", 9)):
         document = call_edgeclf("evaluate", exported, tmp_path, "--split", split, "--json").json()
         assert (document["part"], document["count"]) == (part, count)
@@ -82,8 +163,8 @@ def test_labels_that_do_not_match_are_refused(call_edgeclf, exported, photograph
         assert "do not match the model: got class folders tea, expected some of astronaut, chelsea, coffee" in done.err
 
 
-def test_a_csv_names_the_images(call_edgeclf, exported, photographs, tmp_path):
-    rows = [f"{photographs / label / '00.png'},{label}" for label in CLASSES]
+def test_a_csv_names_the_images(call_edgeclf, exported, other_photographs, tmp_path):
+    rows = [f"{other_photographs / label / '00.png'},{label}" for label in CLASSES]
     (tmp_path / "data.csv").write_text("\n".join(["path,label", *rows]))
     assert call_edgeclf("evaluate", exported, tmp_path / "data.csv", "--json").json()["count"] == 3
     (tmp_path / "data.csv").write_text("\n".join(["path,class", *rows]))
@@ -93,7 +174,7 @@ def test_a_csv_names_the_images(call_edgeclf, exported, photographs, tmp_path):
 
 
 def test_unreadable_images_are_left_out_counted_and_listed(call_edgeclf, exported, tmp_path):
-    data = write_photographs(tmp_path / "data", per_class=3)
+    data = write_photographs(tmp_path / "data", seed=1, per_class=3)
     count = add_unreadable(data / "chelsea")
     for command in (("evaluate", exported, data), ("verify", exported, data, "--against", exported)):
         done = call_edgeclf(*command, "--json")
@@ -146,10 +227,10 @@ def test_a_tampered_file_fails_against_its_run(call_edgeclf, run_edgeclf, tamper
     assert "do not ship it" in apart.stderr
 
 
-def test_images_without_labels_are_enough(call_edgeclf, exported, tampered, photographs, tmp_path):
+def test_images_without_labels_are_enough(call_edgeclf, exported, tampered, other_photographs, tmp_path):
     (tmp_path / "monday").mkdir()
     for number, label in enumerate(CLASSES):
-        (tmp_path / "monday" / f"{number}.png").symlink_to(photographs / label / "00.png")
+        (tmp_path / "monday" / f"{number}.png").symlink_to(other_photographs / label / "00.png")
     for folder in (tmp_path, tmp_path / "monday"):
         done = call_edgeclf("verify", exported, folder, "--against", exported, "--json")
         assert done.code == 0, done.err

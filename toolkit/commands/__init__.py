@@ -7,6 +7,7 @@ of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors belo
 from collections.abc import Callable
 
 from edgeclf.toolkit.commands.bench import bench
+from edgeclf.toolkit.commands.compare import compare
 from edgeclf.toolkit.commands.demo import demo
 from edgeclf.toolkit.commands.doctor import doctor
 from edgeclf.toolkit.commands.evaluate import evaluate
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "export": export,
     "verify": verify,
     "infer": infer,

@@ -149,14 +149,25 @@ def note_selection(selection: Selection, model: Path, spec: "ModelSpec", seen: "
     """
     from edgeclf.toolkit.console import note
 
-    sentence = selection.sentence()
-    if seen is None and spec.training:
-        sentence = (
-            f"{model} does not say which images trained it: if some of these did, its accuracy is too good; its run "
-            "folder knows them"
-        )
+    sentence = unknown_training_note(model, spec, seen) or selection.sentence()
     if sentence is not None:
         note(sentence)
+
+
+def unknown_training_note(model: Path, spec: "ModelSpec", seen: "SeenImages | None") -> str | None:
+    """What a user has to know of a model whose training images are not known; None of any other.
+
+    Args:
+        model: The run folder or file.
+        spec: Its spec.
+        seen: What its training used; None where that is not known.
+    """
+    if seen is not None or not spec.training:
+        return None
+    return (
+        f"{model} does not say which images trained it: if some of these did, its accuracy is too good; its run folder "
+        "knows them"
+    )
 
 
 def end_with_unreadable(unreadable: Sequence[tuple[Path, EdgeclfError]], *, ignore: bool) -> None:

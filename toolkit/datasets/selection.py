@@ -41,15 +41,18 @@ class Selection:
     kept: int = 0
     split: str = "auto"
 
-    def sentence(self, model: str = "this network") -> str | None:
+    def sentence(self, model: str = "this network", pronoun: str = "it") -> str | None:
         """What a user has to know of the selection, in one sentence; None for nothing.
 
         Args:
             model: What the images trained.
+            pronoun: Word for that in the same sentence.
         """
         if not self.trained + self.validated or self.split in {"train", "val"}:
             return None
-        counts = f"{self.trained} of the {self.given} given images trained {model} and {self.validated} validated it"
+        counts = (
+            f"{self.trained} of the {self.given} given images trained {model} and {self.validated} validated {pronoun}"
+        )
         if not self.kept:
             return f"{counts}: left out (--split all takes all of them)"
         if self.split == "auto":

@@ -1,0 +1,139 @@
+"""`edgeclf compare`: two classifiers on the same images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.options import (
+    DeviceOption,
+    EngineCacheOption,
+    IgnoreUnreadableOption,
+    JsonOption,
+    LabelsOption,
+    MeanOption,
+    ProviderOptionOption,
+    SplitOption,
+    StdOption,
+    ThreadsOption,
+    chosen_device,
+    foreign_model,
+)
+
+
+def compare(
+    first: Annotated[
+        Path, typer.Argument(metavar="A", help="A run folder or an .onnx file, the one before.", show_default=False)
+    ],
+    second: Annotated[
+        Path, typer.Argument(metavar="B", help="A run folder or an .onnx file, the one after.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The images: a folder of class folders, or a CSV. Default: the test images of the runs.",
+            show_default=False,
+        ),
+    ] = None,
+    split: SplitOption = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A CSV of the images that get another label.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="A PNG of the images that get another label.", show_default=False),
+    ] = None,
+    device: DeviceOption = "auto",
+    provider_option: ProviderOptionOption = None,
+    engine_cache: EngineCacheOption = None,
+    threads: ThreadsOption = None,
+    labels: LabelsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    ignore_unreadable: IgnoreUnreadableOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images that changed."""
+    from edgeclf.toolkit.compare.comparison import compare_answers
+    from edgeclf.toolkit.compare.images import answer_images, images_to_compare, shared_names
+    from edgeclf.toolkit.compare.sides import open_sides
+    from edgeclf.toolkit.compare.tables import print_comparison, write_changed
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, unknown_training_note
+
+    _check_outputs(first, second, data, out, plot)
+    sides = open_sides(
+        (first, second),
+        device=chosen_device(device, provider_option, engine_cache),
+        threads=threads,
+        foreign=foreign_model(labels, mean, std),
+    )
+    with progress_bar(enabled=not as_json) as progress:
+        images = images_to_compare(sides, data, split, progress)
+        for text in (
+            images.selection.sentence("A or B", "one of them"),
+            *(unknown_training_note(side.path, side.spec, side.seen) for side in sides),
+        ):
+            if text is not None:
+                note(text)
+        answers = answer_images(sides, images.paths, progress)
+    facts = compare_answers(
+        [images.paths[row] for row in answers.rows],
+        [images.labels[row] for row in answers.rows],
+        answers.answers,
+        shared_names(sides),
+    )
+    if out is not None:
+        write_changed(facts.changed, out)
+        note(f"wrote {out}")
+    if plot is not None:
+        from edgeclf.toolkit.compare.contact_sheet import draw_contact_sheet
+
+        draw_contact_sheet(facts.changed, f"A: {_tail(first)}   B: {_tail(second)}", plot)
+        note(f"wrote {plot}")
+    if as_json:
+        print_json(
+            {
+                **{
+                    side.letter.lower(): {
+                        "model": str(side.path),
+                        "architecture": side.spec.architecture,
+                        "precision": side.spec.precision,
+                        "ran_on": side.ran_on,
+                    }
+                    for side in sides
+                },
+                "data": images.data,
+                "part": images.selection.name,
+                "selection": images.selection.to_json(),
+                **facts.to_json(),
+                "unreadable": unreadable_json(answers.unreadable),
+            }
+        )
+    else:
+        print_comparison(sides, facts, images.selection.name, images.data)
+    end_with_unreadable(answers.unreadable, ignore=ignore_unreadable)
+
+
+def _tail(path: Path, most: int = 48) -> str:
+    text = str(path)
+    return text if len(text) <= most else f"…{text[-most:]}"
+
+
+def _check_outputs(first: Path, second: Path, data: Path | None, out: Path | None, plot: Path | None) -> None:
+    """Refuses outputs that would replace an input or each other, or cannot be drawn, before there is any work to lose."""
+    from edgeclf.runtime.errors import UsageError
+
+    if plot is not None:
+        from edgeclf.training.drawing import import_figure
+
+        if plot.suffix.lower() != ".png":
+            raise UsageError("bad --plot", got=str(plot), expected="a file name that ends in .png")
+        import_figure()
+    taken = {path.resolve() for path in (first, second, data) if path is not None}
+    for option, path in (("--out", out), ("--plot", plot)):
+        if path is not None and path.resolve() in taken:
+            raise UsageError(f"bad {option}", got=f"{path} once more", expected="a file of its own")
+        if path is not None:
+            taken.add(path.resolve())

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from edgeclf.export.verify.layer_report import LayerFacts, worst_first
     from edgeclf.export.verify.parity import FP32_LIMITS, INT8_LIMITS, ParityFacts, ParityLimits
     from edgeclf.export.verify.recommend import Candidate, Recommendation, pareto_front
+    from edgeclf.export.verify.verdict import DEFAULT_RULE, GateRule, Verdict
     from edgeclf.export.verify.verification import VerificationReport, check_same_labels, verify_classifier
 
 __all__ = [
+    "DEFAULT_RULE",
     "FP32_LIMITS",
     "INT8_LIMITS",
     "PRECISIONS",
@@ -34,6 +36,7 @@ __all__ = [
     "ExportImages",
     "ExportOptions",
     "ExportReport",
+    "GateRule",
     "LabelledImages",
     "LayerFacts",
     "ParityFacts",
@@ -41,6 +44,7 @@ __all__ = [
     "ParityLimits",
     "Recommendation",
     "TrainedClassifier",
+    "Verdict",
     "VerificationReport",
     "check_same_labels",
     "export_classifier",
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DEFAULT_RULE": "verify.verdict",
     "FP32_LIMITS": "verify.parity",
     "INT8_LIMITS": "verify.parity",
     "PRECISIONS": "options",
@@ -59,6 +64,7 @@ _HOMES = {
     "ExportImages": "inputs",
     "ExportOptions": "options",
     "ExportReport": "exporter",
+    "GateRule": "verify.verdict",
     "LabelledImages": "inputs",
     "LayerFacts": "verify.layer_report",
     "ParityFacts": "verify.parity",
@@ -66,6 +72,7 @@ _HOMES = {
     "ParityLimits": "verify.parity",
     "Recommendation": "verify.recommend",
     "TrainedClassifier": "inputs",
+    "Verdict": "verify.verdict",
     "VerificationReport": "verify.verification",
     "check_same_labels": "verify.verification",
     "export_classifier": "exporter",

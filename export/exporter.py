@@ -20,6 +20,7 @@ from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate, JudgedModel
 from edgeclf.export.verify.parity import FP32_LIMITS
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.verify.timing import latency_ratios, time_models
+from edgeclf.export.verify.verdict import Limits
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
 from edgeclf.runtime.progress import Progress, no_progress
@@ -34,6 +35,7 @@ class ExportReport:
         out: The file asked for.
         written: Whether it was written.
         precision: Precision asked for.
+        limits: What the file had to keep.
         candidates: The measured precisions, fp32 first.
         recommendation: Which of them to ship, by the latencies of this machine.
         recipes: The int8 recipes that were tried, the best first, with their comparisons on validation images.
@@ -44,6 +46,7 @@ class ExportReport:
     out: Path
     written: bool
     precision: str
+    limits: Limits
     candidates: tuple[Candidate, ...]
     recommendation: Recommendation
     recipes: tuple[Candidate, ...] = ()
@@ -112,17 +115,18 @@ def export_classifier(
         )
         candidates = [item.candidate for item in judged]
         recipes = [_as_candidate(trial) for trial in found.trials]
+        limits = FP32_LIMITS if options.precision == "fp32" else options.limits
         written = not candidates[-1].failures
         if written:
             candidates = _time_candidates(judged, progress)
             recipes = _time_recipes(found.trials, candidates, judged[0], progress)
-            limits = FP32_LIMITS if options.precision == "fp32" else options.limits
             spec = spec_with_figures(judged[-1].spec, candidates, limits, in_8_bits=gate.has_int8_reference)
             write_model_file(judged[-1], spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
     report = ExportReport(
         out,
         written,
         options.precision,
+        limits,
         tuple(candidates),
         recommend(candidates),
         tuple(recipes),
@@ -219,7 +223,7 @@ def _with_latency(candidate: Candidate, timed: ComparedModel) -> Candidate:
 
 
 def _as_candidate(trial: Trial) -> Candidate:
-    return Candidate(trial.name, len(trial.quantized.model.SerializeToString()), trial.parity, trial.failures)
+    return Candidate(trial.name, len(trial.quantized.model.SerializeToString()), trial.parity, trial.verdict)
 
 
 def _time_recipes(

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.verify.gate import JudgedModel
-from edgeclf.export.verify.parity import ParityFacts, ParityLimits
 from edgeclf.export.verify.recommend import Candidate
+from edgeclf.export.verify.verdict import Limits, limits_record
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.files import replacing
@@ -20,7 +19,7 @@ from edgeclf.runtime.spec import ModelSpec
 
 
 def spec_with_figures(
-    spec: ModelSpec, candidates: Sequence[Candidate], limits: ParityLimits, *, in_8_bits: bool
+    spec: ModelSpec, candidates: Sequence[Candidate], limits: Limits, *, in_8_bits: bool
 ) -> ModelSpec:
     """The spec of a file, with its parity, the latencies, and the versions of the packages that made it.
 
@@ -32,7 +31,7 @@ def spec_with_figures(
     """
     latency = {item.name: item.latency.to_json() for item in candidates if item.latency is not None}
     return spec.with_changes(
-        parity=_parity_record(candidates[-1].parity, limits, in_8_bits=in_8_bits),
+        parity=_parity_record(candidates[-1], limits, in_8_bits=in_8_bits),
         latency={"cpu": cpu_info().to_json(), **latency},
         package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
     )
@@ -60,12 +59,13 @@ def write_model_file(judged: JudgedModel, spec: ModelSpec, out: Path, images_rgb
             raise RuntimeError(f"{temporary} does not give back what was judged")
 
 
-def _parity_record(facts: Sequence[ParityFacts], limits: ParityLimits, *, in_8_bits: bool) -> dict[str, Any]:
+def _parity_record(candidate: Candidate, limits: Limits, *, in_8_bits: bool) -> dict[str, Any]:
     version = importlib.metadata.version("keras")
     return {
         "reference": f"keras {version}, in the 8-bit arithmetic it was trained in" if in_8_bits else f"keras {version}",
-        "limits": asdict(limits),
-        "parts": [item.to_json() for item in facts],
+        "limits": limits_record(limits),
+        "verdict": candidate.verdict.to_json(),
+        "parts": [item.to_json() for item in candidate.parity],
         "cpu": cpu_info().to_json(),
     }
 

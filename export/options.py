@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.recipes import EFFORTS, Effort
 from edgeclf.export.targets import resolve_target, target_of
-from edgeclf.export.verify.parity import INT8_LIMITS, ParityLimits
+from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import UsageError
 
@@ -23,7 +23,8 @@ class ExportOptions:
 
     Attributes:
         precision: `fp32`, `int8`, or `fp16` for GPUs.
-        limits: What an int8 or fp16 file must keep; an fp32 file must keep `FP32_LIMITS`.
+        limits: What an int8 or fp16 file must keep: `ParityLimits` are compared with the figures as they are, `GateRule` asks
+            what the figures prove. An fp32 file must keep `FP32_LIMITS`.
         effort: int8: how many recipes are tried, see `candidate_recipes`; `quick` also compares and calibrates on fewer
             images.
         target: int8: the CPUs that the file is for, one of `TARGETS`, or `this` for the kind of this machine's CPU.
@@ -39,7 +40,7 @@ class ExportOptions:
     """
 
     precision: Precision = "fp32"
-    limits: ParityLimits = INT8_LIMITS
+    limits: Limits = DEFAULT_RULE
     effort: Effort = "normal"
     target: str = "any"
     calibration_images: int = 256

@@ -173,6 +173,30 @@ def wilson_interval(hits: float, count: int, *, z: float) -> tuple[float, float]
     return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < count else 1.0)
 
 
+def binomial_tail(hits: int, count: int, share: float) -> float:
+    """Probability of at least so many hits in trials that each hit with the given probability.
+
+    Args:
+        hits: Successes; 0 or less gives 1.
+        count: Trials.
+        share: Probability of a success, between 0 and 1.
+    """
+    if hits <= 0:
+        return 1.0
+    if not 0.0 < share < 1.0:
+        return 1.0 if share >= 1.0 and hits <= count else 0.0
+    log_share, log_rest = math.log(share), math.log1p(-share)
+
+    def density(k: int) -> float:
+        ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        return math.exp(ways + k * log_share + (count - k) * log_rest)
+
+    # The shorter tail is summed, from its largest term on.
+    if hits > count * share:
+        return min(1.0, math.fsum(map(density, range(hits, count + 1))))
+    return max(0.0, 1.0 - math.fsum(map(density, range(hits))))
+
+
 def paired_accuracy_interval(harmful: int, beneficial: int, images: int, *, z: float = Z_95) -> tuple[float, float]:
     """Score interval of an accuracy drop between two classifiers of the same images, as its lower and upper end.
 

@@ -8,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeclf.export import ParityLimits
     from edgeclf.runtime import DeviceChoice, ForeignModel
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -82,17 +83,42 @@ SplitOption = Annotated[
     ),
 ]
 MinAgreementOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--min-agreement",
         min=0.0,
         max=1.0,
-        help="int8, fp16: lowest top-1 agreement, the fraction of images with the same label.",
+        help="int8, fp16: lowest top-1 agreement, the fraction of images with the same label. Given, it takes the place of the "
+        "default rule, which judges by what the images prove, with 0.01 for --max-accuracy-drop.",
+        show_default=False,
     ),
 ]
 MaxAccuracyDropOption = Annotated[
-    float, typer.Option("--max-accuracy-drop", min=0.0, max=1.0, help="int8, fp16: highest loss of top-1 accuracy.")
+    float | None,
+    typer.Option(
+        "--max-accuracy-drop",
+        min=0.0,
+        max=1.0,
+        help="int8, fp16: highest loss of top-1 accuracy, as measured. Given, it takes the place of the default rule, with 0.99 "
+        "for --min-agreement.",
+        show_default=False,
+    ),
 ]
+
+
+def given_limits(min_agreement: float | None, max_accuracy_drop: float | None) -> "ParityLimits | None":
+    """The limits that were asked for; None where neither was given.
+
+    One alone brings the other's old default with it, so that no file passes that did not.
+    """
+    from edgeclf.export import INT8_LIMITS, ParityLimits
+
+    if min_agreement is None and max_accuracy_drop is None:
+        return None
+    return ParityLimits(
+        INT8_LIMITS.min_agreement if min_agreement is None else min_agreement,
+        max_accuracy_drop=INT8_LIMITS.max_accuracy_drop if max_accuracy_drop is None else max_accuracy_drop,
+    )
 
 
 def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_cache: Path | None) -> "DeviceChoice":

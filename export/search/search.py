@@ -17,7 +17,8 @@ from edgeclf.export.search.recipes import Effort, candidate_recipes
 from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.export.search.trial_cache import TrialCache
 from edgeclf.export.search.trials import Trial, best_first
-from edgeclf.export.verify.parity import ParityFacts, ParityLimits, parity_failures
+from edgeclf.export.verify.parity import ParityFacts
+from edgeclf.export.verify.verdict import Limits, judge_parity
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.progress import Progress
 
@@ -36,7 +37,7 @@ def search(
     calibration_rgb: UInt8Array,
     judge: Judge,
     *,
-    limits: ParityLimits,
+    limits: Limits,
     effort: Effort,
     base: QuantizationRecipe,
     budget_s: float,
@@ -134,7 +135,7 @@ class _TrialRunner:
     """
 
     judge: Judge
-    limits: ParityLimits
+    limits: Limits
     cache: TrialCache | None
     fitted_to: str
 
@@ -148,8 +149,8 @@ class _TrialRunner:
 
         kind = f"{name}, {self.fitted_to}"
         quantized, parity = measure() if self.cache is None else self.cache.trial(kind, recipe, measure)
-        failures = tuple(parity_failures(parity[0], self.limits))
-        return Trial(name, recipe, quantized, parity, failures, time.perf_counter() - started)
+        verdict = judge_parity(parity[0], self.limits)
+        return Trial(name, recipe, quantized, parity, verdict, time.perf_counter() - started)
 
     def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
         """Some names that `find` gives, such as those of layers."""

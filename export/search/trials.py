@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
+from edgeclf.export.verify.verdict import OUTCOMES, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Trial:
         recipe: The recipe that calibrated the network; layers that were put back into float later are in `quantized.recipe`.
         quantized: The int8 model.
         parity: Its comparisons with the reference, one for each split that decides; the first is the one that counts.
-        failures: The limits that it misses, a phrase each.
+        verdict: Whether it keeps the limits.
         seconds: Duration of quantization and comparison; of reading, where an earlier export had stored them.
     """
 
@@ -26,14 +27,20 @@ class Trial:
     recipe: QuantizationRecipe
     quantized: Quantized
     parity: tuple[ParityFacts, ...]
-    failures: tuple[str, ...]
+    verdict: Verdict
     seconds: float
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The limits that it misses, a phrase each."""
+        return self.verdict.failures
 
 
 def best_first(trials: Sequence[Trial]) -> list[Trial]:
     """Sorts trials by preference.
 
-    Trials within the limits come first, and of these the ones with the fewest layers in float. Among equals, and among
+    Trials that passed come first, then the undecided ones, then those that failed; of the first two kinds, the ones with the
+    fewest layers in float. Among equals, and among
     those that fail, agreement decides where it differs by more than chance - a handful of images on the border between
     two classes falls one way or the other - and where it does not, the mean error of the probabilities, to which every
     image contributes.
@@ -51,9 +58,9 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
     return ordered
 
 
-def _class_of(trial: Trial) -> tuple[bool, int]:
-    return bool(trial.failures), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
+def _class_of(trial: Trial) -> tuple[int, int]:
+    return OUTCOMES.index(trial.verdict.outcome), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
 
 
 def _disagreements(trial: Trial) -> int:
-    return round((1 - trial.parity[0].agreement) * trial.parity[0].images)
+    return trial.parity[0].flips

@@ -10,9 +10,10 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
 from edgeclf.export.inputs import LabelledImages, TrainedClassifier
-from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities, parity_failures
+from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
+from edgeclf.export.verify.verdict import Limits, Verdict, judge_parity
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.session import ModelSession
@@ -64,6 +65,7 @@ class Gate:
         self._held_out = held_out
         self._folder = folder
         self._progress = progress
+        self._rejection_threshold = classifier.spec.rejection_threshold
         self._references = {"fp32": self._reference(classifier, "fp32")}
         self.has_int8_reference = precision == "int8" and classifier.simulate is not None
         if self.has_int8_reference:
@@ -71,7 +73,7 @@ class Gate:
 
     def int8_digest(self) -> str:
         """Hexadecimal digest of the images and reference probabilities that int8 models are compared with."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.blake2b(f"{self._rejection_threshold}".encode(), digest_size=16)
         references = self._references_for("int8")
         for split, images in self._held_out.items():
             digest.update(f"{split} {len(images)}".encode())
@@ -82,7 +84,7 @@ class Gate:
         return digest.hexdigest()
 
     def judge(
-        self, model: onnx.ModelProto, spec: ModelSpec, limits: ParityLimits, known: Sequence[ParityFacts] = ()
+        self, model: onnx.ModelProto, spec: ModelSpec, limits: Limits, known: Sequence[ParityFacts] = ()
     ) -> JudgedModel:
         """Compares a model on all splits.
 
@@ -96,13 +98,17 @@ class Gate:
         # A batch of another size may run other kernels, so the check of the written file uses a batch of this size too.
         first = session.run(np.asarray(next(iter(self._held_out.values())).images_rgb[:CHECKED_IMAGES]))
         known_by_split = {facts.split: facts for facts in known}
-        parity, failures = [], []
+        parity, verdicts = [], []
         for split in self._held_out:
             parity.append(known_by_split.get(split) or self._compare(session, split))
             if split == _DECIDING_SPLIT or spec.precision == "fp32":
-                failures.extend(parity_failures(parity[-1], limits))
+                verdicts.append(judge_parity(parity[-1], limits))
         size = self._path(spec.precision).stat().st_size
-        return JudgedModel(model, spec, Candidate(spec.precision, size, tuple(parity), tuple(failures)), first)
+        verdict = Verdict(
+            tuple(phrase for item in verdicts for phrase in item.failures),
+            tuple(phrase for item in verdicts for phrase in item.doubts),
+        )
+        return JudgedModel(model, spec, Candidate(spec.precision, size, tuple(parity), verdict), first)
 
     def judge_trial(self, model: onnx.ModelProto, spec: ModelSpec) -> tuple[ParityFacts, ...]:
         """Compares the int8 model of a trial on the split that decides."""
@@ -122,7 +128,13 @@ class Gate:
         images, precision = self._held_out[split], session.spec.precision
         stage = f"{precision} on {split}"
         probabilities = probabilities_of(session, images.images_rgb, stage, self._progress)
-        return compare_probabilities(self._references_for(precision)[split], probabilities, split, images.true_indices)
+        return compare_probabilities(
+            self._references_for(precision)[split],
+            probabilities,
+            split,
+            images.true_indices,
+            rejection_thresholds=(self._rejection_threshold, session.spec.rejection_threshold),
+        )
 
     def _open(self, name: str, model: onnx.ModelProto, spec: ModelSpec) -> ModelSession:
         attach_spec(model, spec)

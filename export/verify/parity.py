@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf.runtime.arrays import AnyArray, IntArray
+from edgeclf.export.verify.expected_flips import expected_flips
+from edgeclf.runtime.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.metrics import paired_accuracy_interval
+
+# Of an image whose two largest probabilities differ by more the reference is sure: no rounding error may change its label.
+SURE_MARGIN = 0.3
+# Two probabilities that differ by less are equal: float32 sums in another order differ by as much.
+TIE_MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,19 @@ class ParityFacts:
         reference_accuracy: Top-1 accuracy of the reference, None without labels.
         candidate_accuracy: Top-1 accuracy of the candidate, None without labels.
         disagreements: Positions (at most 20) of the images on which the most probable class differs.
+        tied_flips: Disagreements on classes that the reference gives probabilities less than `TIE_MARGIN` apart.
+        sure_images: Images of which the reference is sure: its two largest probabilities differ by more than `SURE_MARGIN`.
+            None, like the figures below, in figures of an earlier edgeclf.
+        sure_flips: Disagreements among these.
+        harmful_flips: Images that the reference classifies correctly and the candidate does not; None without labels.
+        beneficial_flips: Images that the candidate classifies correctly and the reference does not; None without labels.
+        expected_flips: Disagreements that chance errors of the measured size explain, see `expected_flips.py`.
+        expected_flips_low: Lower end of the interval that holds their number in 99.9 % of repetitions.
+        expected_flips_high: Its upper end.
+        decision_agreement: Fraction of images with the same label and on the same side of the rejection threshold; None
+            without a threshold.
+        reference_rejected: Fraction of images that the reference rejects; None without a threshold.
+        candidate_rejected: The same of the candidate.
     """
 
     split: str
@@ -37,6 +57,43 @@ class ParityFacts:
     reference_accuracy: float | None
     candidate_accuracy: float | None
     disagreements: tuple[int, ...] = ()
+    tied_flips: int = 0
+    sure_images: int | None = None
+    sure_flips: int | None = None
+    harmful_flips: int | None = None
+    beneficial_flips: int | None = None
+    expected_flips: float | None = None
+    expected_flips_low: int | None = None
+    expected_flips_high: int | None = None
+    decision_agreement: float | None = None
+    reference_rejected: float | None = None
+    candidate_rejected: float | None = None
+
+    @property
+    def flips(self) -> int:
+        """Number of images on which the most probable class differs."""
+        return round((1 - self.agreement) * self.images)
+
+    @property
+    def sure_agreement(self) -> float | None:
+        """Top-1 agreement on the images of which the reference is sure; None where there are none."""
+        return None if not self.sure_images or self.sure_flips is None else 1 - self.sure_flips / self.sure_images
+
+    @property
+    def accuracy_drop_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the accuracy drop from the two kinds of flips; None where they are not known."""
+        if self.harmful_flips is None or self.beneficial_flips is None:
+            return None
+        return paired_accuracy_interval(self.harmful_flips, self.beneficial_flips, self.images)
+
+    @property
+    def expected_agreement(self) -> tuple[float, float, float] | None:
+        """Agreement that errors of the measured size let expect, and its 99.9 % interval; None where it is not known."""
+        if self.expected_flips is None or self.expected_flips_low is None or self.expected_flips_high is None:
+            return None
+        flips = (self.expected_flips, self.expected_flips_high, self.expected_flips_low)
+        mean, low, high = (1 - count / self.images for count in flips)
+        return mean, low, high
 
     @property
     def accuracy_drop(self) -> float | None:
@@ -49,7 +106,16 @@ class ParityFacts:
         """The figures as plain JSON values, without the positions; a NaN error is null."""
         document = asdict(self)
         del document["disagreements"]
-        document = {"part": document.pop("split"), **document}
+        expected = self.expected_agreement
+        document = {
+            "part": document.pop("split"),
+            **document,
+            "sure_agreement": self.sure_agreement,
+            "accuracy_drop": self.accuracy_drop,
+            "accuracy_drop_interval": None if self.accuracy_drop_interval is None else [*self.accuracy_drop_interval],
+            "expected_agreement": None if expected is None else expected[0],
+            "expected_agreement_interval": None if expected is None else [*expected[1:]],
+        }
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in document.items()}
 
 
@@ -61,6 +127,7 @@ class ParityLimits:
         min_agreement: Lowest top-1 agreement, 0..1.
         max_error: Highest absolute probability error, None for any.
         max_accuracy_drop: Highest loss of top-1 accuracy, 0..1; None for any.
+        ignores_ties: Whether a disagreement on two equal probabilities, less than `TIE_MARGIN` apart, counts as none.
 
     Raises:
         ValueError: The lowest agreement is not between 0 and 1.
@@ -69,20 +136,16 @@ class ParityLimits:
     min_agreement: float
     max_error: float | None = None
     max_accuracy_drop: float | None = None
+    ignores_ties: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_agreement <= 1.0:
             raise ValueError(f"min_agreement must lie in 0..1, got {self.min_agreement!r}")
 
 
-FP32_LIMITS = ParityLimits(min_agreement=1.0, max_error=1e-4)
-# Rounding moves probabilities, so only decisions count.
+FP32_LIMITS = ParityLimits(min_agreement=1.0, max_error=TIE_MARGIN, ignores_ties=True)
+# Rounding moves probabilities, so only decisions count. What asks for no other limits is judged by `verdict.GateRule`.
 INT8_LIMITS = ParityLimits(min_agreement=0.99, max_accuracy_drop=0.01)
-
-
-def limits_between(precision: str, reference_precision: str, rounded: ParityLimits) -> ParityLimits:
-    """The limits between two models: `FP32_LIMITS` where both are fp32, else those given for rounded models."""
-    return FP32_LIMITS if precision == reference_precision == "fp32" else rounded
 
 
 def compare_probabilities(
@@ -90,6 +153,8 @@ def compare_probabilities(
     candidate: AnyArray,
     split: str,
     true_indices: Sequence[int] | IntArray | None = None,
+    *,
+    rejection_thresholds: tuple[float | None, float | None] = (None, None),
 ) -> ParityFacts:
     """Compares two models' probabilities on the same images.
 
@@ -98,6 +163,8 @@ def compare_probabilities(
         candidate: (N, C) float probabilities of the model under test, the same images in the same order.
         split: What to call these images.
         true_indices: (N,) index of each image's class, for the accuracies; None leaves them out.
+        rejection_thresholds: Confidence below which the reference, and the candidate, calls an image unknown; None where it
+            accepts everything.
 
     Returns:
         The figures. A NaN anywhere makes the errors NaN and its image a disagreement.
@@ -115,24 +182,72 @@ def compare_probabilities(
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     error = np.abs(a - b)
     damaged = np.isnan(error).any(axis=1)
-    same = (a.argmax(axis=1) == b.argmax(axis=1)) & ~damaged
+    before, after = a.argmax(axis=1), b.argmax(axis=1)
+    same = (before == after) & ~damaged
+    rows = np.arange(len(a))
+    flipped_by = a[rows, before] - a[rows, after]
+    sure = _margins(a) > SURE_MARGIN
+    expected = expected_flips(a[~damaged], b[~damaged])
     true = None if true_indices is None else np.asarray(true_indices)
+    right_before, right_after = (None, None) if true is None else (before == true, (after == true) & ~damaged)
     return ParityFacts(
         split=split,
         images=len(a),
         agreement=float(same.mean()),
         max_error=float(error.max()),
         mean_error=float(error.mean()),
-        reference_accuracy=None if true is None else float((a.argmax(axis=1) == true).mean()),
-        candidate_accuracy=None if true is None else float(((b.argmax(axis=1) == true) & ~damaged).mean()),
+        reference_accuracy=None if right_before is None else float(right_before.mean()),
+        candidate_accuracy=None if right_after is None else float(right_after.mean()),
         disagreements=tuple(np.flatnonzero(~same)[:20].tolist()),
+        tied_flips=int((~same & ~damaged & (flipped_by < TIE_MARGIN)).sum()),
+        sure_images=int(sure.sum()),
+        sure_flips=int((sure & ~same).sum()),
+        harmful_flips=_count_only_first(right_before, right_after),
+        beneficial_flips=_count_only_first(right_after, right_before),
+        expected_flips=expected.mean,
+        expected_flips_low=expected.low,
+        expected_flips_high=expected.high,
+        **_decisions(a, b, same, rejection_thresholds),
     )
+
+
+def _margins(probabilities: Float64Array) -> Float64Array:
+    """(N,) difference of the two largest probabilities of each image; 1 for a single class."""
+    if probabilities.shape[1] < 2:
+        return np.ones(len(probabilities))
+    largest = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return np.asarray(largest[:, 1] - largest[:, 0])
+
+
+def _count_only_first(one: BoolArray | None, other: BoolArray | None) -> int | None:
+    return None if one is None or other is None else int((one & ~other).sum())
+
+
+def _decisions(
+    reference: Float64Array, candidate: Float64Array, same: BoolArray, thresholds: tuple[float | None, float | None]
+) -> dict[str, float]:
+    """Decision agreement and rejected fractions; empty where neither model rejects."""
+    if thresholds == (None, None):
+        return {}
+    before, after = (
+        values.max(axis=1) < (-1.0 if threshold is None else threshold)
+        for values, threshold in zip((reference, candidate), thresholds, strict=True)
+    )
+    # Two images that are both called unknown get the same answer, whatever their most probable classes are.
+    agree = (before & after) | (same & (before == after))
+    return {
+        "decision_agreement": float(agree.mean()),
+        "reference_rejected": float(before.mean()),
+        "candidate_rejected": float(after.mean()),
+    }
 
 
 def parity_failures(facts: ParityFacts, limits: ParityLimits) -> list[str]:
     """The limits that a model misses, a phrase each; empty when it passes."""
     failures = []
-    if facts.agreement < limits.min_agreement:
+    forgiven = facts.tied_flips / facts.images if limits.ignores_ties else 0.0
+    # The tolerance only absorbs the rounding of the sum of two quotients.
+    if facts.agreement + (forgiven + 1e-12 if forgiven else 0.0) < limits.min_agreement:
         failures.append(
             f"top-1 agreement {facts.agreement:.4f} on {facts.images} {facts.split} images, "
             f"at least {limits.min_agreement:g} required"

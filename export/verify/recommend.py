@@ -1,9 +1,10 @@
 """The recommendation which of the measured files to ship, and why: a pure function of the figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeclf.export.verify.parity import ParityFacts
+from edgeclf.export.verify.verdict import Verdict
 from edgeclf.runtime.timing.comparison import LatencyFigures, Ratio
 
 # A smaller gain is within the noise between two machines of one kind, and does not pay for rounding.
@@ -20,7 +21,7 @@ class Candidate:
         name: Its precision: `fp32`, `int8` or `fp16`; among int8 recipes, what sets the recipe apart.
         file_bytes: Size of the file.
         parity: Its comparisons with the Keras model, one for each split of the held-out images.
-        failures: The limits that it misses; empty when it passed the gate.
+        verdict: Whether it passed the gate, and by what it failed.
         latency: Its latency for one image on one thread; None where the gate failed and nothing was timed.
         latency_ratio: The ratio of its latency to that of fp32, with its interval; None where nothing was timed.
     """
@@ -28,9 +29,14 @@ class Candidate:
     name: str
     file_bytes: int
     parity: tuple[ParityFacts, ...]
-    failures: tuple[str, ...] = ()
+    verdict: Verdict = field(default_factory=Verdict)
     latency: LatencyFigures | None = None
     latency_ratio: Ratio | None = None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What it failed the gate by, a phrase each; empty where it is written."""
+        return self.verdict.failures
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,12 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
         return Recommendation(
             "fp32", f"int8 {_time_of(int8)} on this CPU, so rounding buys only the smaller file ({size:.2f}x)"
         )
-    agreement = int8.parity[0].agreement
+    # The recipe was chosen by the first split; the last, the test images where there are any, was only measured.
+    facts = int8.parity[-1]
     return Recommendation(
         "int8",
         f"{_median_ratio(int8):.2f}x the time and {size:.2f}x the size of fp32, "
-        f"with the same label on {agreement:.2%} of the {int8.parity[0].split} images",
+        f"with the same label on {facts.agreement:.2%} of the {facts.split} images",
     )
 
 

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeclf.export.inputs import TrainedClassifier
-from edgeclf.export.verify.parity import (
-    INT8_LIMITS,
-    ParityFacts,
-    ParityLimits,
-    compare_probabilities,
-    limits_between,
-    parity_failures,
-)
+from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import classify_files
+from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, Verdict, judge_parity, limits_between, recorded_limits
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
@@ -35,21 +29,30 @@ class VerificationReport:
 
     Attributes:
         parity: The figures.
-        failures: The limits that the file misses, a phrase each; empty when it passes.
+        limits: What it was judged by.
+        recorded_limits: What the file says it was written with; None where it does not say.
+        verdict: Whether the file keeps the limits.
         differing: Image files (at most 20) that get another label from the file than from the reference.
         unreadable: Image files that could not be read and were left out, each with its error.
         layers: The layers of an int8 file next to the reference's, in order of execution; empty unless asked for.
     """
 
     parity: ParityFacts
-    failures: tuple[str, ...]
+    limits: Limits
+    recorded_limits: Limits | None
+    verdict: Verdict
     differing: tuple[Path, ...]
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
     layers: "tuple[LayerFacts, ...]" = ()
 
     @property
+    def failures(self) -> tuple[str, ...]:
+        """The limits that the file misses, a phrase each; empty when it passes."""
+        return self.verdict.failures
+
+    @property
     def passed(self) -> bool:
-        """Whether the file keeps its limits."""
+        """Whether the file is not refused: it keeps its limits, or the images are too few to tell."""
         return not self.failures
 
 
@@ -59,7 +62,7 @@ def verify_classifier(
     image_paths: Sequence[Path],
     true_indices: Sequence[int] | None = None,
     *,
-    limits: ParityLimits = INT8_LIMITS,
+    limits: Limits | None = None,
     split: str = "given",
     with_layers: bool = False,
     progress: Progress = no_progress,
@@ -71,7 +74,8 @@ def verify_classifier(
         reference: The trained network that the file was made from, or another file of it.
         image_paths: The image files.
         true_indices: (N,) index of each image's class in the labels, for the accuracies; None leaves them out.
-        limits: What an int8 or fp16 file must keep; two fp32 models must keep `FP32_LIMITS`.
+        limits: What an int8 or fp16 file must keep; None for the limits recorded in the file, or the default rule where there
+            are none. Two fp32 models must keep `FP32_LIMITS`.
         split: Name of the images, for reports.
         with_layers: Whether the layers of an int8 file are compared too; needs the extra [export].
         progress: Called with the number of images done.
@@ -92,11 +96,22 @@ def verify_classifier(
     paths = [image_paths[row] for row in got.rows]
     layers = _compare_layers(model, reference, paths, progress) if with_layers else ()
     true = None if true_indices is None else np.asarray(true_indices)[list(got.rows)]
-    parity = compare_probabilities(expected.probabilities, got.probabilities, split, true)
-    allowed = limits_between(precision, reference.spec.precision, limits)
+    parity = compare_probabilities(
+        expected.probabilities,
+        got.probabilities,
+        split,
+        true,
+        rejection_thresholds=(reference.spec.rejection_threshold, model.spec.rejection_threshold),
+    )
+    recorded = recorded_limits(model.spec.parity)
+    # What an fp32 file was written with is no rule for rounded ones.
+    asked = limits or (recorded if precision != "fp32" else None) or DEFAULT_RULE
+    judged_by = limits_between(precision, reference.spec.precision, asked)
     return VerificationReport(
         parity,
-        tuple(parity_failures(parity, allowed)),
+        judged_by,
+        recorded,
+        judge_parity(parity, judged_by),
         tuple(paths[row] for row in parity.disagreements),
         got.unreadable,
         layers,

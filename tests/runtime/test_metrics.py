@@ -12,6 +12,7 @@ from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import (
     CALIBRATION_BINS,
     Z_95,
+    binomial_tail,
     calibration_bins,
     classification_report,
     expected_calibration_error,
@@ -256,3 +257,17 @@ def test_the_paired_interval_covers_the_true_drop_as_often_as_it_says(rng, loss,
     # in 5.1 % of repetitions, and then the lower end is above the true drop.
     assert above < 0.035
     assert below < 0.07
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.001, 0.999))
+def test_the_binomial_tail_is_the_sum_of_its_definition(hits, more, share):
+    count = hits + more
+    expected = sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(hits, count + 1))
+    assert binomial_tail(hits, count, share) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_the_binomial_tail_of_many_trials_and_of_certain_ones():
+    assert binomial_tail(5000, 1_000_000, 0.005) == pytest.approx(0.5, abs=0.01)
+    assert binomial_tail(1000, 10_000, 0.005) < 1e-100
+    assert (binomial_tail(0, 5, 0.0), binomial_tail(1, 5, 0.0)) == (1.0, 0.0)
+    assert (binomial_tail(5, 5, 1.0), binomial_tail(6, 5, 1.0)) == (1.0, 0.0)

@@ -14,6 +14,7 @@ from edgeclf.toolkit.options import (
     JsonOption,
     MaxAccuracyDropOption,
     MinAgreementOption,
+    given_limits,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def export(
         Path | None,
         typer.Option("--data", help="The data set of the run, if it has moved since.", show_default=False),
     ] = None,
-    min_agreement: MinAgreementOption = 0.99,
-    max_accuracy_drop: MaxAccuracyDropOption = 0.01,
+    min_agreement: MinAgreementOption = None,
+    max_accuracy_drop: MaxAccuracyDropOption = None,
     calibration_images: Annotated[
         int,
         typer.Option("--calibration-images", min=1, help="int8: training images that activation ranges are fitted to."),
@@ -84,7 +85,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write one .onnx file, verified against the trained network on held-out images; nothing if it differs."""
-    from edgeclf.export import ExportOptions, ParityGateError, ParityLimits, export_classifier
+    from edgeclf.export import DEFAULT_RULE, ExportOptions, ParityGateError, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.export.int8.qat_ranges import lacks_weight_scales
     from edgeclf.runtime.errors import UsageError
@@ -96,7 +97,7 @@ def export(
     options = ExportOptions(
         # Any text is accepted here: what is none of the choices is refused with a sentence.
         precision=cast("Any", precision),
-        limits=ParityLimits(min_agreement, max_accuracy_drop=max_accuracy_drop),
+        limits=given_limits(min_agreement, max_accuracy_drop) or DEFAULT_RULE,
         effort=cast("Any", effort),
         target=target,
         calibration_images=calibration_images,
@@ -150,6 +151,8 @@ def export(
     _show(report, as_json=as_json)
     if failure is not None:
         raise failure
+    if doubts := report.candidates[-1].verdict.doubts:
+        note(f"undecided: {'; '.join(doubts)}")
     note(f"wrote {out}; next: edgeclf infer {out} IMAGES, or edgeclf bench {out}")
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
 
@@ -172,6 +175,7 @@ def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
 
 
 def _show(report: "ExportReport", *, as_json: bool) -> None:
+    from edgeclf.export.verify.verdict import limits_record
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.toolkit.reports.parity import print_export
 
@@ -183,6 +187,7 @@ def _show(report: "ExportReport", *, as_json: bool) -> None:
             "out": str(report.out),
             "written": report.written,
             "precision": report.precision,
+            "limits": limits_record(report.limits),
             "candidates": [{"precision": item.name, **_figures(item)} for item in report.candidates],
             "reused_recipes": report.reused_recipes,
             "recipes": [{"name": item.name, **_figures(item)} for item in report.recipes],
@@ -197,6 +202,7 @@ def _figures(candidate: "Candidate") -> dict[str, Any]:
         "file_bytes": candidate.file_bytes,
         "parity": [facts.to_json() for facts in candidate.parity],
         "failures": list(candidate.failures),
+        "verdict": candidate.verdict.to_json(),
         "latency": None if candidate.latency is None else candidate.latency.to_json(),
     }
 

@@ -18,10 +18,12 @@ from edgeclf.toolkit.options import (
     SplitOption,
     ThreadsOption,
     chosen_device,
+    given_limits,
 )
 
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
+    from edgeclf.export.verify.verdict import Limits
     from edgeclf.runtime import ModelSession
     from edgeclf.toolkit.datasets.selection import Selection
 
@@ -74,8 +76,8 @@ def verify(
         Path | None,
         typer.Option("--plot", help="With --layers: a PNG of the layers' signal-to-noise ratios.", show_default=False),
     ] = None,
-    min_agreement: MinAgreementOption = 0.99,
-    max_accuracy_drop: MaxAccuracyDropOption = 0.01,
+    min_agreement: MinAgreementOption = None,
+    max_accuracy_drop: MaxAccuracyDropOption = None,
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
@@ -84,14 +86,13 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if it differs."""
-    from edgeclf.export import ParityLimits
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.files import default_cache_folder
 
     if plot is not None and not layers:
         raise UsageError("--plot without --layers", expected="both", hint="add --layers")
-    limits = ParityLimits(min_agreement, max_accuracy_drop=max_accuracy_drop)
+    limits = given_limits(min_agreement, max_accuracy_drop)
     if emulate is not None:
         if against is not None or layers:
             raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
@@ -129,7 +130,7 @@ def _verify_against(
     data: Path,
     split: str,
     *,
-    limits: "ParityLimits",
+    limits: "ParityLimits | None",
     with_layers: bool,
     plot: Path | None,
     ignore_unreadable: bool,
@@ -160,6 +161,7 @@ def _verify_against(
             with_layers=with_layers,
             progress=progress,
         )
+    note(_limits_sentence(report.limits, report.recorded_limits))
     _show(report, model, against, images.selection, as_json=as_json)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_layers
@@ -171,19 +173,36 @@ def _verify_against(
             got="; ".join(report.failures),
             hint="do not ship it to this machine: export it again, or use the fp32 file",
         )
-    note("passed: the model does here what it was trained to do")
+    if report.verdict.doubts:
+        note(f"undecided: {'; '.join(report.verdict.doubts)}")
+    else:
+        note("passed: the model does here what it was trained to do")
     end_with_unreadable(report.unreadable, ignore=ignore_unreadable)
+
+
+def _limits_sentence(limits: "Limits", recorded: "Limits | None") -> str:
+    """Which limits apply, and whether the file was written with others."""
+    from edgeclf.export.verify.verdict import describe_limits
+
+    applied = describe_limits(limits)
+    if recorded is None:
+        return f"judged by {applied}; the file records no limits"
+    if recorded == limits:
+        return f"judged by the limits recorded in the file: {applied}"
+    return f"judged by {applied}; the file was written with other limits: {describe_limits(recorded)}"
 
 
 def _show(
     report: "VerificationReport", model: "ModelSession", against: Path, selection: "Selection", *, as_json: bool
 ) -> None:
+    from edgeclf.export.verify.verdict import limits_record
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.toolkit.reports.parity import print_layers, print_parity
 
     cpu = cpu_info()
     if not as_json:
-        print_parity(f"{model.path} against {against} ({model.provider}, {cpu.model})", report.parity, report.differing)
+        title = f"{model.path} against {against} ({model.provider}, {cpu.model})"
+        print_parity(title, report.parity, report.verdict.outcome, report.differing)
         if report.layers:
             print_layers(report.layers)
         return
@@ -196,6 +215,9 @@ def _show(
             "cpu": cpu.to_json(),
             "passed": report.passed,
             "failures": list(report.failures),
+            "verdict": report.verdict.to_json(),
+            "limits": limits_record(report.limits),
+            "recorded_limits": None if report.recorded_limits is None else limits_record(report.recorded_limits),
             **report.parity.to_json(),
             "differing": [str(path) for path in report.differing],
             "layers": [item.to_json() for item in report.layers],
@@ -213,7 +235,7 @@ def _verify_emulated(
     architecture: str,
     core_names: Sequence[str],
     max_images: int,
-    limits: "ParityLimits",
+    limits: "ParityLimits | None",
     cache_folder: Path,
     as_json: bool,
 ) -> None:
@@ -221,7 +243,7 @@ def _verify_emulated(
 
     from edgeclf.export.emulation.arm64 import get_core
     from edgeclf.export.emulation.comparison import compare_cores
-    from edgeclf.export.verify.parity import limits_between, parity_failures
+    from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity, limits_between, limits_record, recorded_limits
     from edgeclf.runtime import ModelSession, load_image, preprocess_bgr
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import GateError, UsageError
@@ -248,18 +270,27 @@ def _verify_emulated(
             cache_folder=cache_folder,
             progress=progress,
         )
-    allowed = limits_between(session.spec.precision, session.spec.precision, limits)
-    failures = [failure for item in facts for failure in parity_failures(item.parity, allowed)]
+    recorded = recorded_limits(session.spec.parity)
+    allowed = limits_between(session.spec.precision, session.spec.precision, limits or recorded or DEFAULT_RULE)
+    note(_limits_sentence(allowed, recorded))
+    verdicts = [judge_parity(item.parity, allowed) for item in facts]
+    failures = [failure for verdict in verdicts for failure in verdict.failures]
+    doubts = [doubt for verdict in verdicts for doubt in verdict.doubts]
     cpu = cpu_info()
     if as_json:
         document = {"model": str(model), "cpu": cpu.to_json(), "passed": not failures, "failures": failures}
-        print_json({**document, "cores": [item.to_json() for item in facts]})
+        cores_json = [
+            {**item.to_json(), "verdict": verdict.to_json()} for item, verdict in zip(facts, verdicts, strict=True)
+        ]
+        print_json({**document, "doubts": doubts, "limits": limits_record(allowed), "cores": cores_json})
     else:
-        print_emulation(f"{model} on emulated ARM cores, next to {cpu.model}", facts)
+        print_emulation(
+            f"{model} on emulated ARM cores, next to {cpu.model}", facts, [item.outcome for item in verdicts]
+        )
     if failures:
         raise GateError(
             f"{model} does something else on ARM",
             got="; ".join(failures),
             hint="export it again with --target any, or ship the fp32 file there",
         )
-    note("passed: the file does the same on these cores")
+    note(f"undecided: {'; '.join(doubts)}" if doubts else "passed: the file does the same on these cores")

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from edgeclf.export.emulation.comparison import EmulationFacts
 
 
-def print_emulation(title: str, facts: "Sequence[EmulationFacts]") -> None:
-    """Prints the comparisons of emulated cores with this machine, a row for each core."""
+def print_emulation(title: str, facts: "Sequence[EmulationFacts]", outcomes: "Sequence[str]") -> None:
+    """Prints the comparisons of emulated cores with this machine, a row for each core with its verdict."""
     rows = [
         [
             item.core.name,
             "yes" if item.core.has_dot_products else "no",
             "all" if item.identical else "not all",
-            *parity_cells(item.parity),
+            *parity_cells(item.parity, outcome),
         ]
-        for item in facts
+        for item, outcome in zip(facts, outcomes, strict=True)
     ]
     print_table(title, ["", "dot products", "same bits", *PARITY_COLUMNS], rows)

@@ -11,36 +11,75 @@ if TYPE_CHECKING:
     from edgeclf.export import ExportReport, LayerFacts, ParityFacts
 
 
-def print_parity(title: str, facts: "ParityFacts", differing: "Sequence[Path]") -> None:
+def print_parity(title: str, facts: "ParityFacts", outcome: str, differing: "Sequence[Path]") -> None:
     """Prints one comparison as a table, and on stderr the images that get another label."""
-    print_table(title, ["", *PARITY_COLUMNS], [[facts.split, *parity_cells(facts)]])
+    print_table(title, ["", *PARITY_COLUMNS], [[facts.split, *parity_cells(facts, outcome)]])
+    for line in parity_notes(facts):
+        print_result(line)
     for path in differing:
         note(f"different label: {path}")
 
 
-PARITY_COLUMNS = ("images", "same label", "max error", "mean error", "accuracy before", "after")
+PARITY_COLUMNS = (
+    "images",
+    "same label",
+    "where sure",
+    "max error",
+    "accuracy before",
+    "after",
+    "drop, 95 % interval",
+    "verdict",
+)
 
 
-def parity_cells(facts: "ParityFacts") -> list[str]:
-    """One comparison as cells of a table."""
+def parity_cells(facts: "ParityFacts", outcome: str) -> list[str]:
+    """One comparison, and its verdict, as cells of a table."""
+    drop, interval = facts.accuracy_drop, facts.accuracy_drop_interval
     return [
         str(facts.images),
         f"{facts.agreement:.4f}",
+        "-" if facts.sure_agreement is None else f"{facts.sure_agreement:.4f}",
         f"{facts.max_error:.2e}",
-        f"{facts.mean_error:.2e}",
         "-" if facts.reference_accuracy is None else f"{facts.reference_accuracy:.4f}",
         "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
+        "-" if drop is None or interval is None else f"{drop:.4f} ({interval[0]:.4f} to {interval[1]:.4f})",
+        outcome,
     ]
+
+
+def parity_notes(facts: "ParityFacts") -> list[str]:
+    """What a comparison says beyond its row: the agreement that its errors let expect, and the decisions."""
+    lines = []
+    if expected := facts.expected_agreement:
+        mean, low, high = expected
+        lines.append(
+            f"On {facts.split} images the same label for {facts.agreement:.4f}; errors of the measured size let expect "
+            f"{mean:.4f} ({low:.4f} to {high:.4f})."
+        )
+    if facts.decision_agreement is not None:
+        lines.append(
+            f"On {facts.split} images the same decision, label or unknown, for {facts.decision_agreement:.4f}; unknown were "
+            f"{facts.reference_rejected:.4f} before, {facts.candidate_rejected:.4f} after."
+        )
+    return lines
 
 
 def print_export(report: "ExportReport", cpu_model: str) -> None:
     """Prints the figures of an export: parity, then size and latency, then the recommended file."""
     rows = [
-        [candidate.name if number == 0 else "", facts.split, *parity_cells(facts)]
+        [
+            candidate.name if number == 0 else "",
+            facts.split,
+            *parity_cells(facts, candidate.verdict.outcome if number == 0 or candidate.name == "fp32" else "-"),
+        ]
         for candidate in report.candidates
         for number, facts in enumerate(candidate.parity)
     ]
     print_table("Parity with the Keras model", ["", "part", *PARITY_COLUMNS], rows)
+    if report.precision != "fp32":
+        for facts in report.candidates[-1].parity:
+            for line in parity_notes(facts):
+                print_result(line)
     if report.trained_in_8_bits:
         print_result("int8 is compared with the network in the 8-bit arithmetic that it was trained in.")
     first = report.candidates[0]
@@ -55,7 +94,7 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
                 "-" if latency is None else f"{latency.median_ms:.2f} ms",
                 "-" if latency is None else f"{latency.p90_ms:.2f} ms",
                 "-" if latency is None else f"{latency.ratio:.2f}x",
-                "failed" if candidate.failures else "passed",
+                candidate.verdict.outcome,
                 "ship this" if candidate.name == report.recommendation.precision else "",
             ]
         )
@@ -82,14 +121,21 @@ def print_recipes(report: "ExportReport") -> None:
                 "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
                 f"{item.file_bytes / 1e6:.2f} MB",
                 "-" if item.latency is None else f"{item.latency.ratio:.2f}x",
-                "failed" if item.failures else "passed",
-                "none better" if position in front else "",
+                item.verdict.outcome,
+                _remark(position, on_front=position in front and item.latency is not None),
             ]
         )
     first = report.recipes[0].parity[0]
     columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
     reused = f", {report.reused_recipes} of them tried by an earlier export" if report.reused_recipes else ""
     print_table(f"int8 recipes on {first.images} {first.split} images{reused}", columns, rows)
+
+
+def _remark(position: int, *, on_front: bool) -> str:
+    """The first recipe is the one whose figures the other tables and the error quote; others may be as good in their way."""
+    if position == 0:
+        return "chosen"
+    return "none better" if on_front else ""
 
 
 def print_layers(layers: "Sequence[LayerFacts]") -> None:

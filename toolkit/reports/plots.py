@@ -8,13 +8,13 @@ from edgeclf.runtime.files import replacing
 from edgeclf.training.drawing import TRAINING_COLOUR, VALIDATION_COLOUR, new_figure, save_figure
 
 
-def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement: float, path: Path) -> None:
+def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement: float | None, path: Path) -> None:
     """Draws the agreement of int8 recipes against their latency.
 
     Args:
         points: Of each model the name, the latency as a multiple of fp32, the top-1 agreement with the reference, 0..1, and
             whether it is on the Pareto front.
-        min_agreement: The lowest agreement allowed, 0..1.
+        min_agreement: The lowest agreement asked for, 0..1; None draws no line.
         path: The PNG file to write.
 
     Raises:
@@ -23,7 +23,8 @@ def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement
     """
     figure = new_figure((7.5, 4.0))
     axes = figure.subplots()
-    axes.axhline(min_agreement, color="#94a3b8", linestyle="--", linewidth=1)
+    if min_agreement is not None:
+        axes.axhline(min_agreement, color="#94a3b8", linestyle="--", linewidth=1)
     for number, (name, ratio, agreement, best) in enumerate(points, start=1):
         colour = VALIDATION_COLOUR if best else TRAINING_COLOUR
         # Names of layers are not formulas, whatever dollar signs they have.
@@ -32,7 +33,7 @@ def plot_recipes(points: Sequence[tuple[str, float, float, bool]], min_agreement
         axes.annotate(str(number), (ratio, agreement), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("latency, fp32 = 1")
     axes.set_ylabel("same label as the reference")
-    axes.set_title(f"int8 recipes (dashed: {min_agreement:g}, asked for)")
+    axes.set_title("int8 recipes" + ("" if min_agreement is None else f" (dashed: {min_agreement:g}, asked for)"))
     axes.grid(alpha=0.25)
     axes.margins(0.12)
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.export.search.trials import Trial, best_first
 from edgeclf.export.targets import TARGETS, needs_pair_constraint, resolve_target
 from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities
+from edgeclf.export.verify.verdict import Verdict
 from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import no_progress
@@ -170,11 +171,11 @@ def test_only_the_best_network_is_held_and_none_is_calibrated_twice(fp32, traine
     assert alive == [1, *[2] * (len(recipes) - 1), 1, 1]
 
 
-def trial(name, wrong, mean_error, kept=0, *, fails=False, fp32, trained):
+def trial(name, wrong, mean_error, kept=0, *, verdict=None, fp32, trained):
     network = calibrate_network(fp32, trained.train_rgb[:4], QuantizationRecipe(gptq=False, correct_bias=False))
     facts = ParityFacts("validation", 640, 1 - wrong / 640, 0.1, mean_error, None, None)
     quantized = network.write(network.write().layers[:kept])
-    return Trial(name, network.recipe, quantized, (facts,), ("missed",) if fails else (), 1.0)
+    return Trial(name, network.recipe, quantized, (facts,), verdict or Verdict(), 1.0)
 
 
 def test_chance_is_left_to_the_mean_error_and_more_than_chance_to_agreement(fp32, trained):
@@ -182,9 +183,14 @@ def test_chance_is_left_to_the_mean_error_and_more_than_chance_to_agreement(fp32
         return trial(*arguments, **more, fp32=fp32, trained=trained)
 
     lucky, steady = make("lucky", 0, 2e-3), make("steady", 2, 1e-3)
-    poor, mixed, failed = make("poor", 9, 5e-4), make("mixed", 0, 1e-4, 1), make("failed", 0, 1e-9, fails=True)
-    order = [item.name for item in best_first([failed, mixed, poor, lucky, steady])]
-    assert order == ["steady", "lucky", "poor", "mixed", "failed"]
+    poor, mixed, failed = (
+        make("poor", 9, 5e-4),
+        make("mixed", 0, 1e-4, 1),
+        make("failed", 0, 1e-9, verdict=Verdict(("missed",), ("few",))),
+    )
+    unsure = make("unsure", 0, 1e-9, verdict=Verdict((), ("few",)))
+    order = [item.name for item in best_first([failed, unsure, mixed, poor, lucky, steady])]
+    assert order == ["steady", "lucky", "poor", "mixed", "unsure", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,62 @@ def test_a_candidate_better_than_the_reference_has_a_negative_drop_and_passes():
 def test_limits_outside_their_range_are_refused():
     with pytest.raises(ValueError, match="min_agreement"):
         ParityLimits(min_agreement=99)
+
+
+def test_flips_are_told_apart_by_what_they_do_to_the_accuracy_and_by_how_sure_the_reference_is():
+    reference = np.array([[0.9, 0.1], [0.4, 0.6], [0.55, 0.45], [0.2, 0.8], [0.7, 0.3]])
+    candidate = np.array([[0.4, 0.6], [0.6, 0.4], [0.45, 0.55], [0.1, 0.9], [0.8, 0.2]])
+    facts = compare_probabilities(reference, candidate, "validation", [0, 0, 0, 0, 0])
+    assert (facts.flips, facts.harmful_flips, facts.beneficial_flips) == (3, 2, 1)
+    assert (facts.sure_images, facts.sure_flips) == (3, 1)
+    assert facts.sure_agreement == pytest.approx(2 / 3)
+    low, high = facts.accuracy_drop_interval
+    assert low < facts.accuracy_drop < high
+    document = facts.to_json()
+    assert document["accuracy_drop_interval"] == [low, high]
+    assert document["sure_agreement"] == facts.sure_agreement
+    assert document["expected_agreement_interval"][0] <= document["expected_agreement"]
+    unlabelled = compare_probabilities(reference, candidate, "validation")
+    assert (unlabelled.harmful_flips, unlabelled.accuracy_drop_interval) == (None, None)
+
+
+def test_a_damaged_image_is_a_sure_and_harmful_flip():
+    reference, candidate = np.array([[0.9, 0.1]] * 3), np.array([[0.9, 0.1], [np.nan, 0.1], [0.9, 0.1]])
+    facts = compare_probabilities(reference, candidate, "validation", [0, 0, 0])
+    assert (facts.flips, facts.sure_flips, facts.harmful_flips, facts.tied_flips) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize(("difference", "passes"), [(0.0, True), (0.9e-4, True), (1.5e-4, False)])
+def test_two_equal_classes_do_not_keep_an_fp32_file_back(difference, passes):
+    reference = np.array([[0.5 + difference / 2, 0.5 - difference / 2], [0.9, 0.1]])
+    # The label turns, by less than the error that is allowed.
+    candidate = np.array([[0.5 + difference / 2 - 0.9e-4, 0.5 - difference / 2 + 0.9e-4], [0.9, 0.1]])
+    facts = compare_probabilities(reference, candidate, "validation")
+    assert facts.agreement == 0.5
+    assert (parity_failures(facts, FP32_LIMITS) == []) == passes
+    # Limits of the user's own know no such exception.
+    assert parity_failures(facts, ParityLimits(1.0, max_error=1e-4))
+
+
+def test_decisions_are_compared_with_each_models_own_threshold():
+    reference = np.array([[0.9, 0.1], [0.55, 0.45], [0.6, 0.4], [0.3, 0.7]])
+    candidate = np.array([[0.9, 0.1], [0.45, 0.55], [0.66, 0.34], [0.3, 0.7]])
+    facts = compare_probabilities(reference, candidate, "test", rejection_thresholds=(0.65, 0.65))
+    # The second gets another label and is unknown to both; the third is unknown to the reference alone.
+    assert (facts.agreement, facts.decision_agreement) == (0.75, 0.75)
+    assert (facts.reference_rejected, facts.candidate_rejected) == (0.5, 0.25)
+    own = compare_probabilities(reference, candidate, "test", rejection_thresholds=(0.65, 0.68))
+    assert own.decision_agreement == 1.0
+    none = compare_probabilities(reference, candidate, "test")
+    assert (none.decision_agreement, none.reference_rejected, none.candidate_rejected) == (None, None, None)
+    one = compare_probabilities(reference, candidate, "test", rejection_thresholds=(None, 0.65))
+    assert (one.reference_rejected, one.candidate_rejected) == (0.0, 0.25)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_figures_of_an_earlier_version_have_no_intervals(seed):
+    probabilities = random_probabilities(seed)
+    now = compare_probabilities(probabilities, probabilities, "validation", probabilities.argmax(axis=1))
+    earlier = ParityFacts("validation", 20, 1.0, 0.0, 0.0, 1.0, 1.0)
+    assert earlier.to_json().keys() == now.to_json().keys()
+    assert (earlier.sure_agreement, earlier.accuracy_drop_interval, earlier.expected_agreement) == (None, None, None)

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from edgeclf.export.verify.parity import ParityFacts
 from edgeclf.export.verify.recommend import Candidate, pareto_front, recommend
+from edgeclf.export.verify.verdict import Verdict
 from edgeclf.runtime.timing.comparison import LatencyFigures, Ratio
 
 
@@ -9,7 +12,7 @@ def candidate(name, ratio=1.0, *, low=None, high=None, agreement=1.0, file_bytes
     facts = ParityFacts("validation", 100, agreement, 0.1, 0.01, None, None)
     latency = LatencyFigures(ratio, ratio, ratio, rounds=60, batch_size=1, threads=1, provider="CPUExecutionProvider")
     interval = Ratio(ratio, ratio if low is None else low, ratio if high is None else high)
-    return Candidate(name, file_bytes, (facts,), failures, latency, interval)
+    return Candidate(name, file_bytes, (facts,), Verdict(failures), latency, interval)
 
 
 @pytest.mark.parametrize("name", ["int8", "fp16"])
@@ -40,6 +43,14 @@ def test_what_was_not_timed_is_not_recommended():
     for name in ("int8", "fp16"):
         chosen = recommend([Candidate("fp32", 1000, (facts,)), Candidate(name, 300, (facts,))])
         assert (chosen.precision, "was not timed" in chosen.reason) == ("fp32", True)
+
+
+def test_the_agreement_that_is_quoted_is_that_of_images_by_which_no_recipe_was_chosen():
+    chosen_on = ParityFacts("validation", 100, 1.0, 0.1, 0.01, None, None)
+    only_measured = ParityFacts("test", 100, 0.98, 0.1, 0.01, None, None)
+    small = replace(candidate("int8", 0.5), parity=(chosen_on, only_measured))
+    assert "98.00% of the test images" in recommend([candidate("fp32"), small]).reason
+    assert "100.00% of the validation images" in recommend([candidate("fp32"), candidate("int8", 0.5)]).reason
 
 
 def test_fp32_alone_is_recommended_with_a_hint():

@@ -261,6 +261,27 @@ def int8_file(run_edgeclf, trained_run, tmp_path_factory):
     return out
 
 
+def test_the_limits_recorded_in_the_file_apply_until_others_are_asked_for(
+    call_edgeclf, int8_file, trained_run, photographs
+):
+    verify = ("verify", int8_file, photographs, "--against", trained_run.folder)
+    done = call_edgeclf(*verify, "--json")
+    assert done.code == 0, done.err
+    recorded = "agreement at least 0, accuracy drop at most 1"
+    assert f"judged by the limits recorded in the file: {recorded}" in " ".join(done.err.split())
+    document = done.json()
+    assert document["limits"] == document["recorded_limits"]
+    assert document["verdict"]["outcome"] == "passed"
+    others = call_edgeclf(*verify, "--min-agreement", 0, "--json")
+    said = " ".join(others.err.split())
+    assert "judged by agreement at least 0, accuracy drop at most 0.01" in said
+    assert f"the file was written with other limits: {recorded}" in said
+    assert others.json()["limits"]["max_accuracy_drop"] == 0.01
+    # The same limits as those of the file are no others.
+    same = call_edgeclf(*verify, "--min-agreement", 0, "--max-accuracy-drop", 1)
+    assert "other limits" not in same.err
+
+
 def test_layers_are_compared_with_those_of_the_run(call_edgeclf, int8_file, trained_run, photographs, tmp_path):
     plot = tmp_path / "layers.png"
     done = call_edgeclf(

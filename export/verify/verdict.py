@@ -1,0 +1,244 @@
+"""The verdict of the parity gate: passed, undecided or failed, a pure function of figures and limits.
+
+A user's limits are compared with the figures as they are. The default rule asks what the figures prove: by how much
+accuracy falls, given the number of images; whether images flip of which the reference is sure; and whether labels change
+more often than errors of the measured size explain.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from edgeclf.export.verify.parity import (
+    FP32_LIMITS,
+    INT8_LIMITS,
+    SURE_MARGIN,
+    TIE_MARGIN,
+    ParityFacts,
+    ParityLimits,
+    parity_failures,
+)
+from edgeclf.runtime.metrics import Z_95, binomial_tail, paired_accuracy_interval, wilson_interval
+
+Outcome: TypeAlias = Literal["passed", "undecided", "failed"]
+# The better outcome first.
+OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed")
+
+# One-sided probability below which a number of sure flips is no chance.
+_NO_CHANCE = 0.05
+# No advice names more images.
+_MOST_IMAGES = 10_000_000
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """The default rule for int8 and fp16 files: what the figures prove decides, and too few images leave it undecided.
+
+    Attributes:
+        max_accuracy_drop: Highest loss of top-1 accuracy, 0..1. A file fails where the measured loss is higher and not by
+            chance; it passes where the whole 95 % interval of the loss is below.
+        min_sure_agreement: Lowest top-1 agreement on the images of which the reference is sure, 0..1. A file fails where
+            the number of flips among them is above that and not by chance.
+    """
+
+    max_accuracy_drop: float = 0.01
+    min_sure_agreement: float = 0.995
+
+
+Limits: TypeAlias = ParityLimits | GateRule
+DEFAULT_RULE = GateRule()
+_RULE_NAME = "evidence"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison comes to.
+
+    Attributes:
+        failures: What the model fails by, a phrase each.
+        doubts: What the images cannot tell, or tell against the model without failing it, a phrase each.
+    """
+
+    failures: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """`failed` with a failure, `undecided` with a doubt, else `passed`."""
+        return "failed" if self.failures else "undecided" if self.doubts else "passed"
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain JSON values."""
+        return {"outcome": self.outcome, "failures": list(self.failures), "doubts": list(self.doubts)}
+
+
+def limits_between(precision: str, reference_precision: str, rounded: Limits) -> Limits:
+    """The limits between two models: `FP32_LIMITS` where both are fp32, else those given for rounded models."""
+    return FP32_LIMITS if precision == reference_precision == "fp32" else rounded
+
+
+def judge_parity(facts: ParityFacts, limits: Limits) -> Verdict:
+    """Judges one comparison.
+
+    What keeps `INT8_LIMITS`, the limits before there was the default rule, is never failed by that rule: what it would be
+    failed by becomes a doubt.
+
+    Args:
+        facts: The figures.
+        limits: Limits that are compared with the figures as they are, or the default rule.
+    """
+    if isinstance(limits, ParityLimits):
+        return Verdict(tuple(parity_failures(facts, limits)))
+    if math.isnan(facts.max_error):
+        return Verdict(tuple(parity_failures(facts, ParityLimits(0.0))))
+    if facts.max_error <= TIE_MARGIN:
+        # The same arithmetic as the reference: no number of images could say more.
+        return Verdict()
+    findings = (_judge_accuracy(facts, limits), _judge_sure(facts, limits), _judge_expected(facts))
+    failures = tuple(phrase for is_proven, phrase in findings if is_proven and phrase)
+    doubts = tuple(phrase for is_proven, phrase in findings if not is_proven and phrase)
+    if failures and not parity_failures(facts, INT8_LIMITS):
+        kept = f"written all the same, because agreement {facts.agreement:.4f} and the accuracy are within the older limits"
+        return Verdict((), (*failures, *doubts, kept))
+    return Verdict(failures, doubts)
+
+
+_Finding: TypeAlias = tuple[bool, str]
+_NOTHING: _Finding = (False, "")
+
+
+def _judge_accuracy(facts: ParityFacts, rule: GateRule) -> _Finding:
+    """Whether the accuracy drop is proven too high, and the phrase; an empty phrase where it is proven low enough."""
+    limit, images = rule.max_accuracy_drop, facts.images
+    if facts.harmful_flips is None or facts.beneficial_flips is None:
+        return _judge_unlabelled(facts, limit)
+    harmful, beneficial = facts.harmful_flips, facts.beneficial_flips
+    low, high = paired_accuracy_interval(harmful, beneficial, images)
+    drop = (harmful - beneficial) / images
+    measured = (
+        f"{_points(drop)} points (95 % interval {_points(low)} to {_points(high)}) on {images} {facts.split} images"
+    )
+    if drop > limit + 1e-9 and low > 0:
+        return True, f"accuracy falls by {measured}, at most {_points(limit)} allowed"
+    if high <= limit:
+        return _NOTHING
+
+    def can_tell(factor: float) -> bool:
+        low, high = paired_accuracy_interval(
+            round(harmful * factor), round(beneficial * factor), round(images * factor)
+        )
+        return high <= limit or (drop > limit and low > 0)
+
+    return False, (
+        f"whether accuracy falls by more than {_points(limit)} cannot be told: it falls by {measured}"
+        f"{_needed(images, can_tell)}"
+    )
+
+
+def _judge_unlabelled(facts: ParityFacts, limit: float) -> _Finding:
+    """Without labels every flip may be a loss, so that only few flips prove the accuracy."""
+    flips, images = facts.flips, facts.images
+    high = wilson_interval(flips, images, z=Z_95)[1]
+    if high <= limit:
+        return _NOTHING
+
+    def can_tell(factor: float) -> bool:
+        return wilson_interval(round(flips * factor), round(images * factor), z=Z_95)[1] <= limit
+
+    needed = _needed(images, can_tell) if flips <= limit * images else "; images with labels would tell"
+    return False, (
+        f"whether accuracy falls by more than {_points(limit)} points cannot be told without labels: {flips} of {images} "
+        f"{facts.split} images get another label (95 % interval up to {high:.2%}){needed}"
+    )
+
+
+def _judge_sure(facts: ParityFacts, rule: GateRule) -> _Finding:
+    """Whether flips of sure images are proven too many, and the phrase; a phrase without proof where they only look so."""
+    images, flips, allowed = facts.sure_images or 0, facts.sure_flips or 0, 1 - rule.min_sure_agreement
+    if flips <= allowed * images:
+        return _NOTHING
+    low, high = wilson_interval(flips, images, z=Z_95)
+    measured = (
+        f"{flips} of {images} {facts.split} images of which the float network is sure (margin above {SURE_MARGIN:g}) get "
+        f"another label ({flips / images:.2%}, 95 % interval {low:.2%} to {high:.2%})"
+    )
+    if binomial_tail(flips, images, allowed) < _NO_CHANCE:
+        return True, f"{measured}, at most {allowed:.2%} allowed"
+
+    def can_tell(factor: float) -> bool:
+        return binomial_tail(round(flips * factor), round(images * factor), allowed) < _NO_CHANCE
+
+    return False, f"{measured}: too few to tell whether it is more than {allowed:.2%}{_needed(facts.images, can_tell)}"
+
+
+def _judge_expected(facts: ParityFacts) -> _Finding:
+    """Whether labels change more often than errors of the measured size explain, and the phrase."""
+    if facts.expected_flips is None or facts.expected_flips_high is None or facts.flips <= facts.expected_flips_high:
+        return _NOTHING
+    return True, (
+        f"{facts.flips} of {facts.images} {facts.split} images get another label, where probability errors of the measured "
+        f"size explain {facts.expected_flips:.1f} (99.9 % interval up to {facts.expected_flips_high}): a systematic fault"
+    )
+
+
+def _needed(images: int, can_tell: Callable[[float], bool]) -> str:
+    """The advice how many images would tell, if the shares stay as measured; empty where none would."""
+    low, high = 1.0, 2.0
+    while not can_tell(high):
+        low, high = high, 2 * high
+        if images * high > _MOST_IMAGES:
+            return ""
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if can_tell(middle) else (middle, high)
+    count = math.ceil(images * high)
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"; about {math.ceil(count / step) * step:,} images would tell"
+
+
+def _points(share: float) -> str:
+    """A share as points of a percent: 0.0125 is `1.25`."""
+    text = f"{100 * share:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def limits_record(limits: Limits) -> dict[str, Any]:
+    """The limits as they stand in the spec of a file."""
+    if isinstance(limits, ParityLimits):
+        return asdict(limits)
+    return {"rule": _RULE_NAME, **asdict(limits), "sure_margin": SURE_MARGIN}
+
+
+def recorded_limits(parity: Mapping[str, Any] | None) -> Limits | None:
+    """The limits that the spec of a file says it was written with; None where it does not say, or not in a known form.
+
+    Args:
+        parity: The field `parity` of the spec.
+    """
+    record = (parity or {}).get("limits")
+    if not isinstance(record, Mapping):
+        return None
+    try:
+        if "rule" not in record:
+            return ParityLimits(**record)
+        if record["rule"] != _RULE_NAME:
+            return None
+        return GateRule(float(record["max_accuracy_drop"]), float(record["min_sure_agreement"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def describe_limits(limits: Limits) -> str:
+    """The limits in words."""
+    if isinstance(limits, GateRule):
+        return (
+            f"the default rule (an accuracy drop above {_points(limits.max_accuracy_drop)} points that is no chance, "
+            f"sure agreement below {limits.min_sure_agreement:g}, or unexplained flips fail)"
+        )
+    parts = [f"agreement at least {limits.min_agreement:g}"]
+    if limits.max_error is not None:
+        parts.append(f"probability error at most {limits.max_error:g}")
+    if limits.max_accuracy_drop is not None:
+        parts.append(f"accuracy drop at most {limits.max_accuracy_drop:g}")
+    return ", ".join(parts)

@@ -1,0 +1,213 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeclf.export.verify.parity import (
+    FP32_LIMITS,
+    INT8_LIMITS,
+    ParityFacts,
+    ParityLimits,
+    compare_probabilities,
+    parity_failures,
+)
+from edgeclf.export.verify.verdict import (
+    DEFAULT_RULE,
+    GateRule,
+    Verdict,
+    describe_limits,
+    judge_parity,
+    limits_between,
+    limits_record,
+    recorded_limits,
+)
+
+
+def facts_of(images=400, harmful=0, beneficial=0, other=0, *, sure=None, sure_flips=0, expected_high=None, **changes):
+    """Figures of a comparison with so many flips of each kind; `other` flips are wrong before and after."""
+    flips = harmful + beneficial + other
+    right = images // 2 + harmful
+    facts = ParityFacts(
+        "validation",
+        images,
+        1 - flips / images,
+        0.2,
+        0.01,
+        right / images,
+        (right - harmful + beneficial) / images,
+        sure_images=images if sure is None else sure,
+        sure_flips=sure_flips,
+        harmful_flips=harmful,
+        beneficial_flips=beneficial,
+        expected_flips=1.0,
+        expected_flips_low=0,
+        expected_flips_high=images if expected_high is None else expected_high,
+    )
+    return replace(facts, **changes)
+
+
+@st.composite
+def comparisons(draw):
+    harmful, beneficial, other = (draw(st.integers(0, 60)) for _ in range(3))
+    flips = harmful + beneficial + other
+    images = flips + draw(st.integers(1, 5000))
+    sure_flips = draw(st.integers(0, flips))
+    sure = sure_flips + draw(st.integers(0, images - flips))
+    return facts_of(
+        images, harmful, beneficial, other, sure=sure, sure_flips=sure_flips, expected_high=draw(st.integers(0, images))
+    )
+
+
+@given(comparisons())
+def test_what_kept_the_older_limits_is_never_failed_by_the_default_rule(facts):
+    verdict = judge_parity(facts, DEFAULT_RULE)
+    if not parity_failures(facts, INT8_LIMITS):
+        assert verdict.outcome != "failed"
+    # And nothing passes whose accuracy could have fallen by more than a point.
+    if verdict.outcome == "passed":
+        assert facts.accuracy_drop_interval[1] <= 0.01
+
+
+@given(comparisons(), st.floats(0, 1), st.none() | st.floats(0, 1), st.none() | st.floats(0, 1))
+def test_limits_that_are_given_are_compared_with_the_figures_as_they_are(facts, agreement, error, drop):
+    limits = ParityLimits(agreement, error, drop)
+    verdict = judge_parity(facts, limits)
+    kept = (
+        facts.agreement >= agreement
+        and (error is None or facts.max_error <= error)
+        and (drop is None or facts.accuracy_drop <= drop + 1e-9)
+    )
+    assert verdict.outcome == ("passed" if kept else "failed")
+    assert verdict.failures == tuple(parity_failures(facts, limits))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 8))
+def test_a_file_compared_with_itself_passes_on_however_few_images(seed, images, classes):
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.full(classes, 0.3), images).astype(np.float32)
+    for true in (None, random.integers(0, classes, images)):
+        facts = compare_probabilities(probabilities, probabilities, "validation", true)
+        for limits in (DEFAULT_RULE, FP32_LIMITS, INT8_LIMITS):
+            assert judge_parity(facts, limits) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome", "phrase"),
+    [
+        # The loss is real, and more than a point.
+        (facts_of(400, 12), "failed", "accuracy falls by 3 points (95 % interval 1.7"),
+        (facts_of(4000, 60, 5), "failed", "accuracy falls by 1.38 points"),
+        # Chance could have made it.
+        (facts_of(400, 8, 3), "undecided", "falls by 1.25 points"),
+        # Too few images to exclude a point.
+        (facts_of(100), "undecided", "about 390 images would tell"),
+        (facts_of(379), "undecided", "about 390 images would tell"),
+        (facts_of(400), "passed", ""),
+        # Many flips of unsure images that even out.
+        (facts_of(4000, 40, 40, 40, sure=2000), "passed", ""),
+        (facts_of(4000, 0, 120, sure=2000), "passed", ""),
+        # Sure images flip.
+        (facts_of(4000, 20, 20, 20, sure=3000, sure_flips=15), "passed", ""),
+        (facts_of(4000, 20, 20, 20, sure=3000, sure_flips=18), "undecided", "18 of 3000 validation images of which"),
+        (facts_of(4000, 20, 20, 20, sure=3000, sure_flips=40), "failed", "at most 0.50% allowed"),
+        (facts_of(400, 0, 5, sure=330, sure_flips=0), "passed", ""),
+        # More flips than the errors explain.
+        (facts_of(4000, 20, 20, 20, expected_high=60), "passed", ""),
+        (facts_of(4000, 20, 20, 20, expected_high=59), "failed", "a systematic fault"),
+        # NaN fails, whatever else.
+        (facts_of(400, max_error=math.nan), "failed", "nan"),
+    ],
+)
+def test_the_default_rule(facts, outcome, phrase):
+    verdict = judge_parity(facts, DEFAULT_RULE)
+    assert verdict.outcome == outcome
+    assert phrase in "; ".join(verdict.failures + verdict.doubts)
+    assert verdict.to_json()["outcome"] == outcome
+
+
+def test_a_fault_within_the_older_limits_is_named_and_not_refused():
+    facts = facts_of(4000, 18, 18, sure=3900, sure_flips=36)
+    assert not parity_failures(facts, INT8_LIMITS)
+    verdict = judge_parity(facts, DEFAULT_RULE)
+    assert verdict.outcome == "undecided"
+    assert "36 of 3900" in verdict.doubts[0]
+    assert "within the older limits" in verdict.doubts[-1]
+
+
+def test_without_labels_few_flips_prove_the_accuracy_and_many_leave_it_open():
+    def unlabelled(images, flips):
+        nothing = {"reference_accuracy": None, "candidate_accuracy": None, "harmful_flips": None}
+        return facts_of(images, 0, 0, flips, sure=0, beneficial_flips=None, **nothing)
+
+    assert judge_parity(unlabelled(4000, 20), DEFAULT_RULE).outcome == "passed"
+    few = judge_parity(unlabelled(50, 0), DEFAULT_RULE)
+    assert few.outcome == "undecided"
+    assert "about 390 images would tell" in few.doubts[0]
+    many = judge_parity(unlabelled(4000, 120), DEFAULT_RULE)
+    assert many.outcome == "undecided"
+    assert "images with labels would tell" in many.doubts[0]
+
+
+def test_the_number_of_images_that_would_tell_tells():
+    for harmful, beneficial in ((3, 2), (0, 0), (9, 4), (1, 1)):
+        facts = facts_of(300, harmful, beneficial)
+        (doubt,) = judge_parity(facts, DEFAULT_RULE).doubts
+        needed = int(doubt.split("about ")[1].split(" images")[0].replace(",", ""))
+        scaled = facts_of(needed, round(harmful * needed / 300), round(beneficial * needed / 300))
+        assert judge_parity(scaled, DEFAULT_RULE).outcome != "undecided"
+        assert needed > 300
+
+
+def test_a_rule_of_other_numbers_judges_by_them():
+    facts = facts_of(400, 12)
+    assert judge_parity(facts, GateRule(max_accuracy_drop=0.06)).outcome == "passed"
+    assert judge_parity(facts_of(400, 0, 4, sure_flips=4), GateRule(min_sure_agreement=0.99)).outcome == "passed"
+
+
+@pytest.mark.parametrize("limits", [DEFAULT_RULE, GateRule(0.02, 0.99), INT8_LIMITS, FP32_LIMITS, ParityLimits(0.5)])
+def test_limits_come_back_from_their_record(limits):
+    assert recorded_limits({"limits": limits_record(limits)}) == limits
+    assert describe_limits(limits)
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [
+        None,
+        {},
+        {"limits": 5},
+        {"limits": {"rule": "of a later version"}},
+        {"limits": {"rule": "evidence"}},
+        {"limits": {"min_agreement": 7}},
+        {"limits": {"strange": 1}},
+    ],
+)
+def test_a_record_in_no_known_form_is_no_limit(parity):
+    assert recorded_limits(parity) is None
+
+
+def test_the_record_of_an_earlier_version_is_read():
+    old = {"limits": {"min_agreement": 0.99, "max_error": None, "max_accuracy_drop": 0.01}}
+    assert recorded_limits(old) == INT8_LIMITS
+
+
+def test_two_fp32_models_keep_the_limits_of_fp32():
+    assert limits_between("fp32", "fp32", DEFAULT_RULE) == FP32_LIMITS
+    assert limits_between("int8", "fp32", DEFAULT_RULE) == DEFAULT_RULE
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.01, 0.0), (0.015, 0.005), (0.03, 0.02), (0.06, 0.05)])
+def test_a_point_less_accuracy_at_400_images_is_refused_or_undecided(rng, lost, won):
+    repetitions = 2000
+    flips = rng.multinomial(400, [lost, won, 1 - lost - won], size=repetitions)
+    counts, times = np.unique(flips[:, :2], axis=0, return_counts=True)
+    passed = sum(
+        int(often)
+        for (harmful, beneficial), often in zip(counts.tolist(), times, strict=True)
+        if judge_parity(facts_of(400, harmful, beneficial), DEFAULT_RULE).outcome == "passed"
+    )
+    # 5 % at most, and four standard errors of the simulation; the interval leaves 2.5 %.
+    assert passed / repetitions <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / repetitions)

@@ -12,6 +12,7 @@ from edgeclf.training.calibration.report import calibrate
 from edgeclf.training.data.dataset import Dataset, discover_dataset
 from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import DivergedError, FitState
+from edgeclf.training.fit.old_classes import answer_with_earlier, compare_old_classes
 from edgeclf.training.fit.resolve import resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
 from edgeclf.training.inputs import prepare_inputs
@@ -136,6 +137,10 @@ def _train(
         if checkpoint is not None:
             checkpoint.check_images(fingerprint, folder)
         write_start(writer, samples=data.samples, dataset=dataset, options=options)
+        # Before the fits, which change the earlier network's weights.
+        earlier_answers = None
+        if transfer is not None and earlier is not None:
+            earlier_answers = answer_with_earlier(transfer, earlier.seen_images, data, progress)
         import keras
 
         keras.utils.set_random_seed(options.seed)
@@ -158,5 +163,8 @@ def _train(
         calibration = calibrate(scored, options.false_rejection_rate)
         model = with_temperature_layer(network, calibration.temperature)
         result = summarise(folder, options, resolved, data, transfer, model=model, fit=fit, calibration=calibration)
+        if earlier_answers is not None:
+            old_classes = compare_old_classes(earlier_answers, calibration.probabilities["test"], data)
+            result = replace(result, old_classes=old_classes)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)

@@ -200,7 +200,7 @@ def _preview(
 
 def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> None:
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
-    from edgeclf.toolkit.reports.training import print_training, training_json
+    from edgeclf.toolkit.reports.training import old_classes_warning, print_training, training_json
 
     if as_json:
         print_json(training_json(result))
@@ -211,6 +211,10 @@ def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> No
             f"{result.transfer.leaked} test images were training or validation images of {result.transfer.folder}: "
             "the test figures are too good"
         )
+    if result.transfer is not None and result.old_classes is not None:
+        text = old_classes_warning(result.old_classes, result.transfer.folder, result.folder)
+        if text is not None:
+            warn(text)
     if result.fit.ending == "diverged":
         warn(
             f"the loss stopped being a number in epoch {len(result.fit.history) + 1}; the weights of epoch "

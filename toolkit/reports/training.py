@@ -7,6 +7,7 @@ from edgeclf.toolkit.console import note, print_json, print_result, print_table,
 
 if TYPE_CHECKING:
     from edgeclf.training.fit.lr_finder import LrSweep
+    from edgeclf.training.fit.old_classes import OldClasses
     from edgeclf.training.run.results import TrainResult
 
 
@@ -60,6 +61,8 @@ def print_training(result: "TrainResult") -> None:
         print_result(NO_TEST_PART)
     else:
         print_report("Test images (they chose nothing)", result.test)
+    if result.transfer is not None and result.old_classes is not None:
+        _print_old_classes(result.transfer.folder, result.old_classes)
     print_result(_calibration_text(result))
     print_result(f"run folder: {result.folder}")
     note(f"next: edgeclf export {result.folder} --out model.onnx")
@@ -76,6 +79,43 @@ def _classes_text(result: "TrainResult") -> str:
         *([f"gone {', '.join(changes.gone)}"] if changes.gone else []),
     ]
     return f"classes, against {result.transfer.folder}: {'; '.join(parts)}"
+
+
+def _print_old_classes(folder: Path, old: "OldClasses") -> None:
+    rows = [
+        [
+            label,
+            str(its.images),
+            *("-" if recall is None else f"{recall:.4f}" for recall in (its.first_accuracy, its.second_accuracy)),
+            f"{its.difference * 100:+.1f}" if its.images else "-",
+            str(its.lost),
+            str(its.won),
+        ]
+        for label, its in (*old.classes, ("all", old.images))
+    ]
+    columns = ["class", "images", "recall before", "now", "change", "lost", "won"]
+    print_result(f"Old classes before and after, on the test images that neither trained nor validated {folder}:")
+    print_table("", columns, rows)
+
+
+def old_classes_warning(old: "OldClasses", earlier: Path, run: Path) -> str | None:
+    """Warning of old classes that a training lost, beyond what chance explains; None where it lost none.
+
+    Args:
+        old: The classes before and after.
+        earlier: The run folder that the training went on from.
+        run: Its own.
+    """
+    fallen = [
+        f"{label} {its.first_accuracy:.4f} -> {its.second_accuracy:.4f}"
+        for label, its in (*old.worse, *([("all together", old.images)] if old.all_worse else []))
+    ]
+    if not fallen:
+        return None
+    return (
+        f"old classes were lost, by more than chance explains: {'; '.join(fallen)}; "
+        f"edgeclf compare {earlier} {run} --plot changed.png shows the images"
+    )
 
 
 def _calibration_text(result: "TrainResult") -> str:
@@ -110,6 +150,7 @@ def training_json(result: "TrainResult") -> dict[str, Any]:
         "test": None if result.test is None else result.test.to_json(),
         "calibration": result.calibration.to_json(),
         "classes": None if result.transfer is None else result.transfer.changes.to_json(),
+        "old_classes": None if result.old_classes is None else result.old_classes.to_json(),
         "unreadable": unreadable_json(result.unreadable),
         "epoch_seconds": list(result.fit.seconds),
         "seconds": result.seconds,

@@ -18,6 +18,7 @@ from edgeclf.training.data.dataset import Dataset, Sample, Split
 from edgeclf.training.data.seen_images import record_images
 from edgeclf.training.data.training_data import TrainingData, split_to_csv
 from edgeclf.training.fit.loop import FitResult
+from edgeclf.training.fit.old_classes import OldClasses
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer
 from edgeclf.training.options import TrainOptions
@@ -43,6 +44,8 @@ class TrainResult:
         transfer: The earlier run's network and classes; None for a training that began anew.
         unreadable: Images that were left out, and why.
         seconds: Time of the whole training in this process.
+        old_classes: The classes of the earlier run before and after, on test images that it has not seen; None where there
+            are none.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class TrainResult:
     transfer: Transfer | None
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
     seconds: float
+    old_classes: OldClasses | None = None
 
 
 def summarise(
@@ -206,6 +210,7 @@ def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> N
         "training_after_last_epoch": result.fit.training,
         "calibration": result.calibration.to_json(),
         "parameters": result.parameters,
+        **({} if result.old_classes is None else {"old_classes": result.old_classes.to_json()}),
         "unreadable": [{"source": str(path), "error": str(error)} for path, error in result.unreadable],
     }
     writer.write_json(run_folder.METRICS_FILE, metrics)

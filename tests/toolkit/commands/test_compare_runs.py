@@ -1,6 +1,7 @@
 """`edgeclf compare` of runs: their test images by default, without those that trained or validated either."""
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -59,6 +60,11 @@ def test_before_and_after_from(call_edgeclf, runs):
     assert document["only_b"][0]["images"] == len(new) - len(old) > 0
     assert [item["label"] for item in document["classes"]] == list(CLASSES[:2])
     assert document["only_a"] == []
+    # The training has said the same of them.
+    told = json.loads((after / "metrics.json").read_text())["old_classes"]
+    assert [told[key] for key in ("images", "both", "lost", "won")] == [
+        document[key] for key in ("images", "both", "lost", "won")
+    ]
     # With all photographs named, the same are compared.
     named = call_edgeclf("compare", before, after, data, "--json").json()
     for key in ("images", "lost", "won", "only_b"):

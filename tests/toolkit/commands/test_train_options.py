@@ -97,6 +97,16 @@ def test_new_gone_and_renamed_classes_are_told_and_old_rows_kept(call_edgeclf, f
     }
     assert document["labels"] == ["chelsea", "espresso", "noise"]
     assert document["test"]["accuracy"] >= 0.8
+    # Three test images of each class, as the earlier run had them; the new class is not among the old ones.
+    old = document["old_classes"]
+    assert [(item["label"], item["images"]) for item in old["classes"]] == [("chelsea", 3), ("espresso", 3)]
+    assert (old["images"], old["worse"]) == (6, False)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["old_classes"] == old
+    assert "old classes were lost" not in done.err
+    compared = call_edgeclf("compare", frozen_run, tmp_path / "run", data, "--json").json()
+    assert [compared[key] for key in ("images", "both", "lost", "won")] == [
+        old[key] for key in ("images", "both", "lost", "won")
+    ]
     # Images keep their part: what the first run trained on is not tested on.
     before = {sample.digest: sample.split for sample in load_run(frozen_run).split}
     after = [sample for sample in load_run(tmp_path / "run").split if sample.digest in before]
@@ -104,6 +114,7 @@ def test_new_gone_and_renamed_classes_are_told_and_old_rows_kept(call_edgeclf, f
     assert all(before[sample.digest] == sample.split for sample in after)
     shown = call_edgeclf("train", data, "--run", tmp_path / "run", "--from", frozen_run, "--epochs", 1, "--overwrite")
     assert "kept chelsea; new noise; coffee is now espresso; gone astronaut" in shown.out
+    assert f"neither trained nor validated {frozen_run}" in shown.out
 
 
 def test_going_on_from_a_network_trained_from_scratch(call_edgeclf, trained_run, photographs, tmp_path):

@@ -1,5 +1,6 @@
-"""Files: atomic writing, identity, and where caches are kept."""
+"""Files: what they are, reading text, atomic writing, identity, and where caches are kept."""
 
+import codecs
 import contextlib
 import os
 import stat
@@ -7,7 +8,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.errors import InputError, OutputError
+
+_HEAD_BYTES = 4096
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "an image"),
+    (b"\x89PNG", "an image"),
+    (b"GIF8", "an image"),
+    (b"II*\0", "an image"),
+    (b"MM\0*", "an image"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"\0\0\1\xba", "a video"),
+    (b"FLV\1", "a video"),
+    (b"OggS", "a video"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"\x80\x04", "a Python pickle"),
+    (b"%PDF", "a PDF document"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+)
+_ZIP_SUFFIXES = {".keras": "a Keras model", ".npz": "NumPy arrays", ".xlsx": "a spreadsheet", ".ods": "a spreadsheet"}
+# Of ISO base media files that hold one image, no video.
+STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+# Bytes of text, in UTF-8 as in the older encodings: no control character but white space and escape.
+_NOT_IN_TEXT = frozenset(range(0x20)) - {0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x1B} | {0x7F}
 
 
 @contextlib.contextmanager
@@ -90,6 +119,104 @@ def kind_of(path: Path | str) -> Literal["file", "folder", "other"] | None:
     except (OSError, ValueError):
         return None
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def content_kind(path: Path | str) -> str:
+    """What is at a path, as the noun of an error's `got`: by a file's first bytes, and its suffix where these say little.
+
+    Pipes and devices are not opened.
+    """
+    kind = kind_of(path)
+    if kind == "folder":
+        return "a folder"
+    if kind == "other":
+        return "a device or a pipe"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - text that is no path is one of the cases
+            head = file.read(_HEAD_BYTES)
+    except ValueError:
+        return "an impossible name"
+    except FileNotFoundError:
+        return "a dangling link" if os.path.islink(path) else "no such file or folder"  # noqa: PTH114 - as above
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()
+    return kind_of_bytes(head, Path(path).suffix.lower())
+
+
+def kind_of_bytes(head: bytes, suffix: str = "") -> str:
+    """What a file with these first bytes (1,024 or more, where it has as many) is, as the noun of an error's `got`."""
+    if not head:
+        return "an empty file"
+    kind = _known_format(head)
+    if kind == "a zip archive":
+        return _ZIP_SUFFIXES.get(suffix, kind)
+    if kind is not None:
+        return kind
+    if _NOT_IN_TEXT.isdisjoint(head):
+        return _kind_of_text(head)
+    # Protocol buffers have no beginning of their own; ONNX's first field is the version, tag 8.
+    return "an ONNX model" if suffix == ".onnx" and head[0] == 8 else "binary data"
+
+
+def _known_format(head: bytes) -> str | None:
+    for beginning, kind in _BEGINNINGS:
+        if head.startswith(beginning):
+            return kind
+    if head[4:8] == b"ftyp":
+        return "a HEIF or AVIF image" if head[8:12] in STILL_BRANDS else "a video"
+    inside = {
+        "an image": head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+        "a video": head[:4] == b"RIFF" and head[8:12] == b"AVI ",
+        "a TensorFlow Lite model": head[4:8] == b"TFL3",
+        "a tar archive": head[257:262] == b"ustar",
+    }
+    return next((kind for kind, is_so in inside.items() if is_so), None)
+
+
+def _kind_of_text(head: bytes) -> str:
+    try:
+        # The last character may be cut.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        # The older encodings give every byte a meaning; a file of names or a table is mostly ASCII in all of them.
+        return "text that is not UTF-8" if sum(byte < 0x80 for byte in head) > len(head) // 3 else "binary data"
+    beginning = head.removeprefix(codecs.BOM_UTF8).lstrip()[:14].lower()
+    if beginning.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    return "an XML or SVG document" if beginning.startswith((b"<?xml", b"<svg")) else "text"
+
+
+def read_text(
+    path: Path, *, what: str, expected: str, hint: str | None = None, error_class: type[InputError] = InputError
+) -> str:
+    """Reads a file of UTF-8 text, with or without a byte-order mark.
+
+    Args:
+        path: The file; a pipe is read too.
+        what: What the error says could not be done.
+        expected: What the error says would have been accepted.
+        hint: What the error advises where the file is no text at all.
+        error_class: Class of the error.
+
+    Raises:
+        InputError: There is no such file, it cannot be read, or it is not UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            # A video given by mistake is not read to its end.
+            head = file.read(_HEAD_BYTES)
+            kind = kind_of_bytes(head, path.suffix.lower())
+            if kind.startswith(("text", "an empty", "an HTML", "an XML")):
+                data = head + file.read()
+                return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise error_class(
+            what, got=f"text that is not UTF-8, in line {line}", expected=expected, hint="save it as UTF-8"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise error_class(what, got=content_kind(path), expected=expected, hint=hint or "check the path") from error
+    raise error_class(what, got=kind, expected=expected, hint="save it as UTF-8" if kind == "UTF-16 text" else hint)
 
 
 class FileIdentity(NamedTuple):

@@ -148,18 +148,19 @@ def foreign_model(labels: Path | None, mean: str | None, std: str | None) -> "Fo
     """
     from edgeclf.runtime import ForeignModel, PixelScaling
     from edgeclf.runtime.errors import InputError, UsageError
+    from edgeclf.runtime.files import read_text
 
     if labels is None and mean is None and std is None:
         return None
     names: list[str] = []
     if labels is not None:
-        try:
-            names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"cannot read labels {labels}", got=str(error), expected="a UTF-8 text file with one class name a line"
-            ) from error
-        names = [name for name in names if name]
+        text = read_text(
+            labels,
+            what=f"cannot read labels {labels}",
+            expected="a UTF-8 text file with one class name a line",
+            hint="name such a file",
+        )
+        names = [line.strip() for line in text.splitlines() if line.strip()]
         if not names:
             raise InputError(f"cannot use labels {labels}", got="no names", expected="one class name a line")
     if (mean is None) != (std is None):

@@ -89,8 +89,7 @@ def resume(
         EdgeclfError: As `train`.
     """
     folder, data = Path(folder), None if data is None else Path(data)
-    root = data if data is None or data.is_dir() else data.parent
-    checkpoint, options, dataset = open_unfinished(folder, root)
+    checkpoint, options, dataset = open_unfinished(folder, data)
     earlier = None if options.from_run is None else load_run(options.from_run)
     return _train(
         dataset,

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.files import kind_of_bytes
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.decode import decode_pixels
 from edgeclf.runtime.images.fit_modes import filled_size, kept_region
@@ -208,21 +209,11 @@ def check_image(image_bgr: UInt8Array) -> None:
 
 
 def _describe_bytes(data: bytes) -> str:
-    head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page"
-    if head.startswith((b"<?xml", b"<svg")):
-        return "an XML or SVG document"
-    if data[4:8] == b"ftyp":
-        return "a HEIF, AVIF or video file"
-    if begins_like_image(data):
+    kind = kind_of_bytes(data[:4096])
+    if kind == "an image" or (kind == "binary data" and begins_like_image(data)):
         return "an image file that ends inside its header, or whose header is damaged"
-    try:
-        data[:512].decode("utf-8")
-    except UnicodeDecodeError:
-        return f"{len(data):,} bytes of an unknown format"
-    return "text"
+    return f"{len(data):,} bytes of an unknown format" if kind == "binary data" else kind
 
 
 def _os_words(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+    return "a folder" if isinstance(error, IsADirectoryError) else (error.strerror or type(error).__name__).lower()

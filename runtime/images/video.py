@@ -7,6 +7,7 @@ from types import TracebackType
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.files import STILL_BRANDS, content_kind, kind_of
 from edgeclf.runtime.images._opencv import cv2
 
 # Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
@@ -15,8 +16,6 @@ VIDEO_SUFFIXES = frozenset((
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv",
 ))  # fmt: skip
 _DEFAULT_FPS = 25.0
-# ISO base media files that hold still pictures: HEIF and AVIF.
-_STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
 _TRANSPORT_PACKETS = (188, 192)
 
 
@@ -26,7 +25,7 @@ def begins_like_video(head: bytes) -> bool:
     MP4 and QuickTime, Matroska and WebM, AVI, MPEG program and transport streams, Flash, Windows Media, Ogg.
     """
     if head[4:8] == b"ftyp":
-        return head[8:12] not in _STILL_BRANDS
+        return head[8:12] not in STILL_BRANDS
     if head.startswith(b"RIFF"):
         return head[8:12] == b"AVI "
     if head.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1", b"0&\xb2u\x8ef\xcf\x11", b"OggS")):
@@ -95,11 +94,11 @@ def open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
     Raises:
         SourceError: The file is not a video that OpenCV can decode, or has no frame.
     """
-    got = "no frame that can be decoded"
+    # A pipe's content would be gone once it is looked at.
+    kind = content_kind(path) if kind_of(path) == "file" else "a video"
+    got = "no frame that can be decoded" if kind in {"a video", "binary data"} else kind
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                got = "0 bytes"
             # FFmpeg would take the part before a colon for a protocol, unless the path begins with a slash.
             name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
             if not is_utf8(name):
@@ -113,7 +112,7 @@ def open_video(path: Path) -> tuple["cv2.VideoCapture", UInt8Array]:
                     return capture, first
                 capture.release()
     except OSError as error:
-        got = "a dangling link" if path.is_symlink() else (error.strerror or type(error).__name__).lower()
+        got = (error.strerror or type(error).__name__).lower() if kind_of(path) == "file" else content_kind(path)
     raise SourceError(
         f"cannot read video {path}",
         got=got,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError
+from edgeclf.runtime.files import content_kind, kind_of
 from edgeclf.runtime.session._onnxruntime import OrtOptions, OrtSession, onnxruntime
 from edgeclf.runtime.session.devices import (
     CPU_PROVIDER,
@@ -30,14 +31,18 @@ def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> Or
         ModelFileError: The file is missing or is not a valid model.
         DeviceUnavailableError: The device is not there.
     """
-    if not path.is_file():
-        raise ModelFileError(
-            f"cannot open model {path}",
-            got="a folder" if path.is_dir() else "no such file",
-            expected="an .onnx file",
-            hint="check the path (a run folder becomes a file with edgeclf export)",
-        )
+    if kind_of(path) != "file":
+        raise _no_model(path)
     return _open(path, str(path), threads, device)
+
+
+def _no_model(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"cannot open model {path}",
+        got=content_kind(path),
+        expected="an .onnx file",
+        hint="check the path (a run folder becomes a file with edgeclf export)",
+    )
 
 
 def open_session_from_bytes(model: bytes, *, threads: int, device: DeviceChoice = _CPU) -> OrtSession:
@@ -57,13 +62,20 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
     except EdgeclfError:
         raise
     except Exception as error:
+        if isinstance(name, Path) and content_kind(name) not in {"an ONNX model", "binary data"}:
+            raise _no_model(name) from error
         # ONNX Runtime's exceptions share no base class but Exception; whatever it raises here is about this file.
         raise ModelFileError(
             f"cannot open model {name}",
-            got=str(error).split("\n", 1)[0][:300],
+            got="damaged or other binary data" if _is_unparsable(error) else str(error).split("\n", 1)[0][:300],
             expected="a valid ONNX model",
             hint="copy or export the file again",
         ) from error
+
+
+def _is_unparsable(error: Exception) -> bool:
+    """Whether ONNX Runtime says that the bytes are no ONNX model, in words of the parser's."""
+    return any(words in str(error) for words in ("Protobuf parsing failed", "No graph was found in the protobuf"))
 
 
 def _open_on(choice: DeviceChoice, model: str | bytes, options: OrtOptions) -> OrtSession:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeclf.runtime.errors import OutputError
-from edgeclf.runtime.files import file_identity, kind_of, replacing, write_bytes, write_text
+from edgeclf.runtime.errors import InputError, ModelFileError, OutputError
+from edgeclf.runtime.files import content_kind, file_identity, kind_of, read_text, replacing, write_bytes, write_text
 
 
 def names_in(folder):
@@ -170,3 +170,72 @@ def test_the_kind_of_a_path_is_known_without_an_exception(tmp_path):
     assert kind_of(tmp_path) == kind_of(str(tmp_path)) == "folder"
     assert kind_of("/dev/null") == "other"
     assert kind_of("x" * 5000) is kind_of("nul\0") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a", b"", "an empty file"),
+        ("a.csv", b"path,label\n", "text"),
+        ("a.csv", "größe\n".encode(), "text"),
+        ("a.csv", "\ufeffgröße\n".encode(), "text"),
+        ("a.csv", "größe und länge\n".encode("latin-1"), "text that is not UTF-8"),
+        ("a.csv", "path,label\n".encode("utf-16"), "UTF-16 text"),
+        ("a.csv", ("ä" * 5000).encode(), "text"),
+        ("a.jpg", b"\xff\xd8\xff\xe0" + bytes(20), "an image"),
+        ("a.webp", b"RIFF\1\0\0\0WEBPVP8 ", "an image"),
+        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(20), "a HEIF or AVIF image"),
+        ("a.avi", b"RIFF\1\0\0\0AVI LIST", "a video"),
+        ("a.mp4", b"\0\0\0\x18ftypisom" + bytes(20), "a video"),
+        ("a.zip", b"PK\3\4" + bytes(20), "a zip archive"),
+        ("a.keras", b"PK\3\4" + bytes(20), "a Keras model"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(20), "an HDF5 file"),
+        ("a.tflite", b"\x1c\0\0\0TFL3" + bytes(20), "a TensorFlow Lite model"),
+        ("a.onnx", b"\x08\x08\x12\x07edgeclf\0", "an ONNX model"),
+        ("a.onnx", b"hello", "text"),
+        ("a.bin", b"\x08\x08\x12\x07edgeclf\0", "binary data"),
+        ("a.bin", bytes(range(128, 256)), "binary data"),
+        ("a.html", b"\n <!DOCTYPE HTML><html>", "an HTML page"),
+    ],
+)
+def test_a_file_is_called_by_what_is_in_it(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    assert content_kind(tmp_path / name) == kind
+
+
+def test_what_is_no_file_is_called_by_its_name_too(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert content_kind(tmp_path) == "a folder"
+    assert content_kind(tmp_path / "pipe") == "a device or a pipe"
+    assert content_kind(tmp_path / "link") == "a dangling link"
+    assert content_kind(tmp_path / "nowhere") == "no such file or folder"
+    assert content_kind("a\0b") == "an impossible name"
+    assert content_kind("x" * 300) == "file name too long"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("length", [0, 10, 4095, 4096, 20_000])
+def test_text_is_read_whole(tmp_path, encoding, length):
+    text = ("aé" * length)[:length]
+    (tmp_path / "a.txt").write_text(text, encoding=encoding)
+    assert read_text(tmp_path / "a.txt", what="w", expected="e") == text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\n" * 3000 + b"caf\xe9\n", "w: got text that is not UTF-8, in line 3001, expected e; save it as UTF-8."),
+        ("café".encode("utf-16"), "w: got UTF-16 text, expected e; save it as UTF-8."),
+        (b"\x89PNG\r\n\x1a\n", "w: got an image, expected e; h."),
+    ],
+)
+def test_what_is_no_text_is_an_error_of_the_class_asked_for(tmp_path, content, words):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(ModelFileError) as caught:
+        read_text(tmp_path / "a.txt", what="w", expected="e", hint="h", error_class=ModelFileError)
+    assert str(caught.value) == words
+    with pytest.raises(InputError, match="got no such file or folder"):
+        read_text(tmp_path / "b.txt", what="w", expected="e")
+    with pytest.raises(InputError, match="got a folder"):
+        read_text(tmp_path, what="w", expected="e")

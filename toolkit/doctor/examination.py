@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.runtime.errors import EdgeclfError, MissingPackageError, RunFolderError
+from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError, RunFolderError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import SPLITS, DataFacts, Facts, ModelFacts, RunFacts
@@ -15,7 +15,7 @@ from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split
 from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 from edgeclf.toolkit.doctor.registry import checks_for, examine
-from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.dataset import Sample, check_place, folder_of
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE
 
@@ -172,8 +172,16 @@ def _data_of_run(
             f"cannot read run {folder}", got=got, expected="what edgeclf train wrote", hint="train again"
         ) from error
     if options.data is not None:
-        given, root = options.data, (options.data if options.data.is_dir() else options.data.parent).resolve()
+        check_place(options.data)
+        given, root = options.data, folder_of(options.data).resolve()
     if not any((root / sample.path).exists() for sample in samples):
+        if options.data is not None:
+            raise DatasetError(
+                f"none of the images of {folder} is in {root}",
+                got=f"no {samples[0].path} there",
+                expected="the images it was trained on",
+                hint="check --data",
+            )
         return None, [_images_missing(f"they are no longer in {root}")]
     return _gather(given, options, progress, scan_cache, samples, root), []
 

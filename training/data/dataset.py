@@ -5,6 +5,7 @@ Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` 
 
 import csv
 import hashlib
+import io
 import json
 import unicodedata
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from typing import Literal, get_args
 
 from edgeclf.runtime.batch.sources import looks_like_image, walk
 from edgeclf.runtime.errors import DatasetError
+from edgeclf.runtime.files import read_text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -30,6 +32,8 @@ _SPLIT_FOLDERS: dict[str, Split] = {
 # Of a run folder: the images with their splits, and where they lie.
 SPLIT_NAME, FACTS_NAME = "split.csv", "run.json"
 _LAYOUT = "a folder of class folders, train/ and test/ folders of class folders, or a CSV with path,label[,split]"
+_NAME_ONE = "name the folder of the images, or a CSV that lists them"
+_MAX_WORDS = 80
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
         if not data.exists():
             raise DatasetError(f"cannot find data {data}", got="no such path", expected=_LAYOUT, hint="check the path")
         samples = _from_folder(data) if data.is_dir() else _from_csv(data)
-        root = (data if data.is_dir() else _csv_root(data)).resolve()
+        root = folder_of(data).resolve()
     except OSError as error:
         raise DatasetError(
             f"cannot list data {data}",
@@ -114,6 +118,25 @@ def discover_dataset(data: Path | str, *, for_training: bool = True) -> Dataset:
         if data.is_dir():
             _check_no_class_is_empty(dataset, data)
     return dataset
+
+
+def folder_of(data: Path) -> Path:
+    """Folder that the paths of a data set are relative to: its own, that of its CSV, or that of a run's images.
+
+    Raises:
+        DatasetError: It is the split of a run whose images are not there.
+    """
+    return data if data.is_dir() else _csv_root(data)
+
+
+def check_place(data: Path) -> None:
+    """Refuses what cannot be the place of a data set, without listing it.
+
+    Raises:
+        DatasetError: It is neither a folder nor a file of text.
+    """
+    if not data.is_dir():
+        _csv_text(data)
 
 
 def fingerprint(labels_and_digests: Iterable[tuple[str, str]]) -> str:
@@ -187,20 +210,22 @@ def _class_samples(root: Path, folder: Path, split: Split | None) -> list[Sample
 
 
 def _from_csv(path: Path) -> list[Sample]:
+    text = _csv_text(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"cannot read {path}", got=str(error), expected=_LAYOUT) from error
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"cannot read {path}", got=str(error), expected=_LAYOUT, hint=_NAME_ONE) from error
     if not {"path", "label"} <= set(columns):
+        first = text.split("\n", 1)[0].strip()
+        separator = next((mark for mark in (";", "\t", "|") if {"path", "label"} <= set(first.split(mark))), None)
         raise DatasetError(
             f"cannot use {path} as a data set",
-            got=f"columns {', '.join(columns) or 'none'}",
+            got=f"the first line {first[:_MAX_WORDS]!r}" if text.strip() else "an empty file",
             expected="path,label[,split] in the first line",
-            hint="name the columns so",
+            hint="name the columns so" if separator is None else f"separate them by commas, not by {separator!r}",
         )
     samples: dict[str, tuple[int, Sample]] = {}
     for line, row in rows:
@@ -232,6 +257,12 @@ def _csv_root(path: Path) -> Path:
             hint=f"copy {path.name} into the folder where they are now, and name that copy",
         )
     return root
+
+
+def _csv_text(path: Path) -> str:
+    return read_text(
+        path, what=f"cannot use {path} as a data set", expected=_LAYOUT, hint=_NAME_ONE, error_class=DatasetError
+    )
 
 
 def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:

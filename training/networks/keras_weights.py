@@ -7,6 +7,7 @@ import numpy as np
 
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.files import content_kind
 
 SUFFIXES = (".h5", ".hdf5")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -41,7 +42,7 @@ def load_keras_weights(model: KerasModel, path: Path) -> None:
         InputError: The file is missing, truncated, damaged, of another format, or of another network.
     """
     if not is_hdf5(path):
-        raise _weights_error(path, "another format" if path.stat().st_size else "0 bytes")
+        raise _weights_error(path, content_kind(path))
     if path.suffix not in SUFFIXES:
         # Keras tells its two layouts apart by the name.
         raise _weights_error(path, f"an HDF5 file whose name ends in {path.suffix or path.name}")

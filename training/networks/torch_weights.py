@@ -17,9 +17,11 @@ import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.files import content_kind, kind_of_bytes
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_PICKLE = b"\x80"
 _OTHER_FORMATS = {b"PK\x03\x04": "a zip archive, such as PyTorch 1.6 and later or Keras writes"}
 _HINT = "save it with torch.save(state_dict, path, _use_new_zipfile_serialization=False), or leave --weights out"
 
@@ -58,10 +60,12 @@ def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyA
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _weights_error(path, (error.strerror or "unreadable").lower(), hint) from error
+        raise _weights_error(path, content_kind(path), hint) from error
     for beginning, what in _OTHER_FORMATS.items():
         if data.startswith(beginning):
             raise _weights_error(path, what, hint)
+    if not data.startswith(_PICKLE):
+        raise _weights_error(path, kind_of_bytes(data[:4096], path.suffix.lower()), hint)
     stream = io.BytesIO(data)
     try:
         if _RestrictedUnpickler(stream).load() != _MAGIC:

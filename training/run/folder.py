@@ -12,10 +12,10 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError
-from edgeclf.runtime.files import output_error
+from edgeclf.runtime.files import content_kind, output_error
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample
+from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample, check_place, folder_of
 from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
@@ -143,8 +143,10 @@ class Run:
             InputError: None of the files is a readable image.
             OutputError: The cache cannot be written.
         """
-        root = self.data_root if data is None else (data if data.is_dir() else data.parent)
-        if not root.is_dir() or (data is not None and not data.exists()):
+        if data is not None:
+            check_place(data)
+        root = self.data_root if data is None else folder_of(data)
+        if not root.is_dir():
             raise DatasetError(
                 f"cannot find the images of {self.folder}",
                 got=f"no folder {root}",
@@ -245,7 +247,7 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
 
     Args:
         folder: The run folder.
-        data: Folder of the images now; None where they were.
+        data: Folder of the images now, or CSV that lists them; None where they were.
 
     Returns:
         The last finished epoch, the options, and the images with the splits of the beginning, whatever has been added
@@ -253,22 +255,26 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
 
     Raises:
         RunFolderError: There is nothing to resume, or a file is damaged.
+        DatasetError: `data` is neither a folder nor a CSV.
     """
     checkpoint_path = folder / CHECKPOINT_FILE
     if not checkpoint_path.is_file():
         finished = (folder / SPEC_FILE).is_file()
+        got = "a finished run" if finished else "no checkpoint"
         raise RunFolderError(
             f"nothing to resume in {folder}",
-            got="a finished run" if finished else "no checkpoint",
-            expected="a training that was cut off after its first epoch",
-            hint="train again, or go on from its network with --from" if finished else "train again",
+            got=got if folder.is_dir() else content_kind(folder),
+            expected="the run folder of a training that was cut off after its first epoch",
+            hint="train again, or go on from its network with --from" if finished else "check the path, or train again",
         )
+    if data is not None:
+        check_place(data)
     checkpoint = load_checkpoint(checkpoint_path)
     run_path = folder / RUN_FILE
     try:
         document = json.loads(run_path.read_text(encoding="utf-8"))
         options = options_from_json(document["options"], run_path)
-        root = data or Path(document["data_root"])
+        root = Path(document["data_root"]) if data is None else folder_of(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
@@ -303,9 +309,9 @@ def load_run(folder: Path | str) -> Run:
     if missing:
         raise RunFolderError(
             f"{folder} is not a run folder",
-            got=f"no {', '.join(missing)}" if folder.is_dir() else "no such folder",
-            expected="what edgeclf train wrote",
-            hint="check the path",
+            got=f"no {', '.join(missing)}" if folder.is_dir() else content_kind(folder),
+            expected="a folder that edgeclf train wrote",
+            hint="name the run folder" if folder.exists() else "check the path",
         )
     try:
         spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))

@@ -235,7 +235,7 @@ def test_what_cannot_be_read_is_called_by_its_name(tmp_path):
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     for name, words in {
-        "folder.jpg": "is a directory",
+        "folder.jpg": "a folder",
         "dangling.jpg": "a dangling link",
         "loop.jpg": "link",
         "missing.jpg": "no such file",

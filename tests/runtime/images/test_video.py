@@ -38,7 +38,13 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "0 bytes"), (b"no video", "no frame that can be decoded"), (None, "no such file")]
+    ("content", "words"),
+    [
+        (b"", "an empty file"),
+        (b"no video", "got text"),
+        (b"no video\0", "no frame that can be decoded"),
+        (None, "no such file"),
+    ],
 )
 def test_what_is_no_video_says_why(tmp_path, content, words):
     path = tmp_path / "v.mp4"

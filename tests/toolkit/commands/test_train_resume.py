@@ -94,7 +94,10 @@ def test_what_cannot_be_resumed_is_said(call_edgeclf, trained_run, tmp_path):
     assert "a finished run" in done.err
     done = call_edgeclf("train", "--resume", tmp_path / "nowhere")
     assert done.code == 3
-    assert "no checkpoint" in done.err
+    assert "got no such file or folder" in done.err
+    done = call_edgeclf("train", "--resume", tmp_path)
+    assert done.code == 3
+    assert "got no checkpoint" in done.err
     done = call_edgeclf("train", "--resume", trained_run.folder, "--epochs", "9")
     assert done.code == 2
     assert "--epochs does not go with --resume" in done.err

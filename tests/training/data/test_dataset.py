@@ -166,10 +166,10 @@ def test_a_csv_with_parts_quotes_and_other_columns(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "got columns none"),
+        ("", "got an empty file"),
         ("path,label\n", "no labelled images in .*: got no rows"),
-        ("file,class\n1.jpg,cat\n", "got columns file, class"),
-        ("path;label\n1.jpg;cat\n", "got columns path;label"),
+        ("file,class\n1.jpg,cat\n", "got the first line 'file,class'"),
+        ("path;label\n1.jpg;cat\n", "separate them by commas"),
         ("path,label\n1.jpg,cat\n2.jpg,\n", "line 3 is incomplete: got path '2.jpg', label ''"),
         ("path,label\n1.jpg,cat\n\n\n2.jpg\n", "line 5 is incomplete"),
         ("path,label\n,cat\n", "line 2 is incomplete"),
@@ -188,10 +188,17 @@ def test_csvs_that_cannot_be_used(tmp_path, text, words):
 def test_a_file_that_is_no_csv(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(os.urandom(4096) + b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"model\.onnx"):
+    with pytest.raises(DatasetError, match=r"model\.onnx .*got (binary data|an ONNX model|UTF-16 text)"):
         discover_dataset(path)
     path.write_bytes(b"path,label\n1\0.jpg,cat\n2.jpg,dog\n")
+    with pytest.raises(DatasetError, match="got binary data"):
+        discover_dataset(path)
+    rows = b"".join(b"%d.jpg,dog\n" % number for number in range(1000))
+    path.write_bytes(b"path,label\n" + rows + b"1\0.jpg,cat\n")
     with pytest.raises(DatasetError, match=r"impossible path|NUL"):
+        discover_dataset(path)
+    path.write_bytes(b"path,label\n" + rows + "x.jpg,köter\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"not UTF-8, in line 1002,.*; save it as UTF-8"):
         discover_dataset(path)
 
 

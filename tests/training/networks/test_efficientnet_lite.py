@@ -117,7 +117,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     files = {
         "cut.pth": (lite_weights_path(LITE0).read_bytes()[:100_000], "truncated or damaged"),
         "call.pth": (pickle.dumps(print), "a pickle that asks for builtins.print|__builtin__.print"),
-        "empty.weights.h5": (b"", "0 bytes"),
+        "empty.weights.h5": (b"", "an empty file"),
         "text.txt": (b"weights\n", "cannot read weights"),
     }
     for name, (content, words) in files.items():

@@ -41,8 +41,8 @@ def test_either_layout_is_read(tmp_path, original, name):
         ("renamed.bin", lambda data: data, r"an HDF5 file whose name ends in \.bin"),
         ("renamed", lambda data: data, "an HDF5 file whose name ends in renamed"),
         ("renamed.h5", lambda data: data, "Layer count mismatch"),
-        ("text.weights.h5", lambda _: b"no weights", "another format"),
-        ("empty.weights.h5", lambda _: b"", "0 bytes"),
+        ("text.weights.h5", lambda _: b"no weights", "got text"),
+        ("empty.weights.h5", lambda _: b"", "an empty file"),
     ],
 )
 def test_files_that_are_not_what_they_seem_are_refused(tmp_path, whole, name, content, words):

@@ -177,7 +177,7 @@ def test_other_formats_and_storages_are_refused(tmp_path, torch_names):
             read_torch_weights(write(tmp_path, legacy_file(torch_names, state, [])))
     with pytest.raises(InputError, match="no such file"):
         read_torch_weights(tmp_path / "nowhere.pth")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="got a folder"):
         read_torch_weights(tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
 
 
 def test_nothing_there_is_said(tmp_path):
-    with pytest.raises(RunFolderError, match="no such folder"):
+    with pytest.raises(RunFolderError, match="no such file or folder"):
         load_run(tmp_path / "nowhere")
 
 

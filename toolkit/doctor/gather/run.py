@@ -21,7 +21,7 @@ from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, ModelFacts, RunFac
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
-from edgeclf.training.data.dataset import Sample, discover_dataset
+from edgeclf.training.data.dataset import Sample, discover_dataset, folder_of
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.resolve import resolve_options
 from edgeclf.training.options import DEFAULT_ARCHITECTURE, TrainOptions, options_from_json
@@ -130,7 +130,7 @@ def open_run(
             f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     if data is not None:
-        root = (data if data.is_dir() else data.parent).resolve()
+        root = folder_of(data).resolve()
     return OpenedRun(folder, document, samples, root, run, cache_folder, progress)
 
 

@@ -48,7 +48,7 @@ def test_files_that_cannot_be_read_are_listed_with_the_reason(write_folder, gath
     assert reasons["cat/empty.jpg"] == "0 bytes"
     assert reasons["cat/short.jpg"].startswith("a truncated JPEG")
     assert reasons["dog/text.jpg"] == "text"
-    assert reasons["dog/folder.jpg"] == "is a directory"
+    assert reasons["dog/folder.jpg"] == "a folder"
     assert reasons["dog/dangling.jpg"] == "a dangling link"
     assert len(reasons) == 5
     assert len(data.images) == len(data.images.thumbnails) == len(data.images.digests) == 12

@@ -103,6 +103,11 @@ def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str
         rows.extend([f"{name} {key}", _text(value)] for key, value in (facts or {}).items())
     if spec.dataset_fingerprint:
         rows.append(["data set", spec.dataset_fingerprint])
+    if spec.seen_images is not None:
+        from edgeclf.training.data.seen_images import images_of_record
+
+        splits = list(images_of_record(spec.seen_images).short.values())
+        rows.append(["knows again", f"{splits.count('train')} training and {splits.count('val')} validation images"])
     print_table("", ["", ""], rows, numeric=False)
 
 

@@ -68,3 +68,16 @@ def test_options_of_the_device_are_read(run_edgeclf, colour_model):
     assert run_edgeclf(*quick, "--device", "cpu", "--provider-option", "nonsense").returncode == 2
     assert run_edgeclf(*quick, "--provider-option", "a=b").returncode == 2
     assert run_edgeclf(*quick, "--device", "cpu", "--engine-cache", "x").returncode == 2
+
+
+def test_a_file_knows_how_many_images_it_has_seen(run_edgeclf, make_colour_model, tmp_path):
+    from edgeclf.training.data.dataset import Sample
+    from edgeclf.training.data.seen_images import record_images
+
+    splits = ("train", "val", "train", "test")
+    recorded = record_images([Sample(f"{n}.png", "red", its, f"{n:032x}"[::-1]) for n, its in enumerate(splits)])
+    model = make_colour_model(tmp_path / "model.onnx", spec_changes={"seen_images": recorded})
+    done = run_edgeclf("info", model)
+    assert done.returncode == 0, done.stderr
+    assert "2 training and 1 validation images" in done.stdout
+    assert json.loads(run_edgeclf("info", model, "--json").stdout)["spec"]["seen_images"] == recorded

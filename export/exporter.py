@@ -23,6 +23,7 @@ from edgeclf.export.verify.timing import latency_ratios, time_models
 from edgeclf.export.verify.verdict import Limits
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
+from edgeclf.runtime.files import file_to_write
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.timing.comparison import ComparedModel
 
@@ -102,7 +103,7 @@ def export_classifier(
         OutputError: `out` cannot be written.
         MissingPackageError: A package of the extras [train] or [export] is not installed.
     """
-    options, out = options or ExportOptions(), Path(out)
+    options, out = options or ExportOptions(), file_to_write(out)
     if not len(images.validation):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
     held_out = images.held_out()

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,29 @@ STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
 _NOT_IN_TEXT = frozenset(range(0x20)) - {0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x1B} | {0x7F}
 
 
+def file_to_write(name: Path | str, example: str | None = None) -> Path:
+    """The path of a file that is going to be written, checked before there is any work to lose.
+
+    Args:
+        name: The name as given; a `Path` has lost a slash at its end.
+        example: Name of a file that the error suggests; None for none.
+
+    Raises:
+        OutputError: The name is that of a folder: one is there, or it ends in a slash.
+    """
+    text = os.fspath(name)
+    is_folder = kind_of(text) == "folder"
+    if is_folder or text.endswith(("/", os.sep)):
+        inside = "" if example is None else f", such as {shlex.quote(os.path.join(text, example))}"  # noqa: PTH118 - text
+        raise OutputError(
+            f"cannot write {text}",
+            got="an existing folder" if is_folder else "the name of a folder",
+            expected="a file path",
+            hint=f"name a file inside it{inside}",
+        )
+    return Path(text)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its place when the block ends without an exception.
@@ -56,10 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be made or written, the disk is full, or `path` is a folder, a device or a pipe.
     """
-    if kind_of(path) == "folder":
-        raise OutputError(
-            f"cannot write {path}", got="an existing folder", expected="a file path", hint="name a file inside it"
-        )
+    file_to_write(path)
     if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises for some impossible names
         # What the link points to is replaced, the link stays.
         path = path.resolve()
@@ -261,6 +282,9 @@ def default_cache_folder() -> Path:
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """The error that says `path` cannot be written, from the operating system's own words."""
+    if isinstance(error, (FileExistsError, IsADirectoryError, NotADirectoryError)):
+        got = "an existing folder" if kind_of(path) == "folder" else "a file where a folder has to be"
+        return OutputError(f"cannot write {path}", got=got, expected="a free name", hint="choose another path")
     return OutputError(
         f"cannot write {path}",
         got=(error.strerror or type(error).__name__).lower(),

@@ -6,11 +6,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgeclf.export import ParityLimits
     from edgeclf.runtime import DeviceChoice, ForeignModel
 
+
+def output_file(example: str) -> "Callable[[str], Path]":
+    """Parser of an option that names a file to be written; `example` is the name that its error suggests."""
+
+    def path(text: str) -> Path:
+        from edgeclf.runtime.files import file_to_write
+
+        return file_to_write(text, example)
+
+    return path
+
+
+def output_png(flag: str, example: str) -> "Callable[[str], Path]":
+    """Parser of an option that names a PNG file to be drawn."""
+    parse = output_file(example)
+
+    def path(text: str) -> Path:
+        from edgeclf.runtime.errors import UsageError
+
+        png = parse(text)
+        if png.suffix.lower() != ".png":
+            raise UsageError(
+                f"bad {flag}", got=text, expected="a file name that ends in .png", hint=f"name one, such as {example}"
+            )
+        return png
+
+    return path
+
+
+# What --help shows for a file, whatever parses it.
+FILE_METAVAR = "<path>"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
     str,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array
-from edgeclf.runtime.errors import MissingPackageError, UsageError
+from edgeclf.runtime.errors import MissingPackageError
 from edgeclf.runtime.files import replacing
 
 # Distinguishable for every kind of colour vision (Okabe and Ito).
@@ -34,15 +34,12 @@ class Curve:
     bound_ms: float | None = None
 
 
-def check_plot(path: Path) -> None:
+def check_plot() -> None:
     """Checks, before anything is measured, that a plot can be drawn.
 
     Raises:
-        UsageError: The file's name does not end in .png.
         MissingPackageError: matplotlib is not installed.
     """
-    if path.suffix.lower() != ".png":
-        raise UsageError("bad --plot", got=str(path), expected="a file name that ends in .png")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

@@ -174,7 +174,9 @@ def _log_folder(path: Path | None) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         is_used = any(path.iterdir())
     except FileExistsError as error:
-        raise OutputError(f"cannot keep logs in {path}", got="a file", expected="a folder") from error
+        raise OutputError(
+            f"cannot keep logs in {path}", got="a file", expected="a folder", hint="choose another path"
+        ) from error
     except OSError as error:
         raise output_error(path, error) from error
     if is_used:

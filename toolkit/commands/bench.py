@@ -8,6 +8,7 @@ import typer
 from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME
 from edgeclf.toolkit.console import note
 from edgeclf.toolkit.options import (
+    FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     JsonOption,
@@ -17,6 +18,7 @@ from edgeclf.toolkit.options import (
     StdOption,
     chosen_device,
     foreign_model,
+    output_png,
 )
 
 if TYPE_CHECKING:
@@ -134,7 +136,13 @@ def bench(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw the distribution of the latencies into this .png file.", show_default=False),
+        typer.Option(
+            "--plot",
+            help="Draw the distribution of the latencies into this .png file.",
+            parser=output_png("--plot", "latency.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,
@@ -167,7 +175,7 @@ def bench(
         },
     )
     if plot is not None:
-        check_plot(plot)
+        check_plot()
     choice = chosen_device(device, provider_option, engine_cache)
     foreign = foreign_model(labels, mean, std)
     batches = _counts("--batch-sizes", batch_sizes) if batch_sizes is not None else None

@@ -7,6 +7,7 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.options import (
+    FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -19,6 +20,8 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     chosen_device,
     foreign_model,
+    output_file,
+    output_png,
 )
 
 
@@ -39,11 +42,24 @@ def compare(
     split: SplitOption = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A CSV of the images that get another label.", show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A CSV of the images that get another label.",
+            parser=output_file("changed.csv"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="A PNG of the images that get another label.", show_default=False),
+        typer.Option(
+            "--plot",
+            help="A PNG of the images that get another label.",
+            parser=output_png("--plot", "changed.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,
@@ -128,8 +144,6 @@ def _check_outputs(first: Path, second: Path, data: Path | None, out: Path | Non
     if plot is not None:
         from edgeclf.training.drawing import import_figure
 
-        if plot.suffix.lower() != ".png":
-            raise UsageError("bad --plot", got=str(plot), expected="a file name that ends in .png")
         import_figure()
     taken = {path.resolve() for path in (first, second, data) if path is not None}
     for option, path in (("--out", out), ("--plot", plot)):

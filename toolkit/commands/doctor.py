@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar
-from edgeclf.toolkit.options import CacheFolderOption, CacheSizeOption, JsonOption
+from edgeclf.toolkit.options import FILE_METAVAR, CacheFolderOption, CacheSizeOption, JsonOption, output_file
 
 
 def doctor(
@@ -20,7 +20,13 @@ def doctor(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Write a page with the pictures into this file.", show_default=False),
+        typer.Option(
+            "--html",
+            help="Write a page with the pictures into this file.",
+            parser=output_file("report.html"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     list_checks: Annotated[bool, typer.Option("--list", help="List the checks and when each finds something.")] = False,
     max_images: Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
 from edgeclf.toolkit.options import (
+    FILE_METAVAR,
     CacheFolderOption,
     CacheSizeOption,
     IgnoreUnreadableOption,
@@ -15,6 +16,8 @@ from edgeclf.toolkit.options import (
     MaxAccuracyDropOption,
     MinAgreementOption,
     given_limits,
+    output_file,
+    output_png,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +30,17 @@ _FEW_IMAGES = 100
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder that edgeclf train wrote.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The .onnx file to write.",
+            parser=output_file("model.onnx"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
+    ],
     precision: Annotated[str, typer.Option("--precision", help="fp32, int8, or fp16 for GPUs.")] = "fp32",
     data: Annotated[
         Path | None,
@@ -73,7 +86,13 @@ def export(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="int8: a PNG of the recipes' latency and agreement.", show_default=False),
+        typer.Option(
+            "--plot",
+            help="int8: a PNG of the recipes' latency and agreement.",
+            parser=output_png("--plot", "recipes.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     fresh: Annotated[
         bool,

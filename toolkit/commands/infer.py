@@ -12,6 +12,7 @@ import typer
 
 from edgeclf.toolkit.infer.records import OUTPUT_FORMATS, OutputFormat, SinkOptions
 from edgeclf.toolkit.options import (
+    FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -22,6 +23,7 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     chosen_device,
     foreign_model,
+    output_file,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 from edgeclf.toolkit.serve.cli_option import ServeOption, ServeTokenOption, preview_of
@@ -54,6 +56,8 @@ def infer(
             "--out",
             "-o",
             help="Write the records to a file; it appears when complete, a camera's grows line by line.",
+            parser=output_file("records.jsonl"),
+            metavar=FILE_METAVAR,
             show_default=False,
         ),
     ] = None,
@@ -94,7 +98,13 @@ def infer(
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option("--save", help="Write annotated frames of a camera or video to a video file.", show_default=False),
+        typer.Option(
+            "--save",
+            help="Write annotated frames of a camera or video to a video file.",
+            parser=output_file("annotated.mkv"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     reconnects: Annotated[
         int | None,
@@ -141,6 +151,8 @@ def infer(
             "--events",
             help="Append a JSON line to this file when a camera's label changes, it freezes, drops, ends ...; - for "
             "stdout, in place of the records.",
+            parser=output_file("events.jsonl"),
+            metavar=FILE_METAVAR,
             show_default=False,
         ),
     ] = None,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
-from edgeclf.toolkit.options import CacheFolderOption, CacheSizeOption, IgnoreUnreadableOption, JsonOption
+from edgeclf.toolkit.options import (
+    FILE_METAVAR,
+    CacheFolderOption,
+    CacheSizeOption,
+    IgnoreUnreadableOption,
+    JsonOption,
+    output_png,
+)
 from edgeclf.training.options import TrainingOption, TrainOptions, training_options
 
 if TYPE_CHECKING:
@@ -39,13 +46,21 @@ def _train(
     find_lr: Annotated[
         Path | None,
         typer.Option(
-            "--find-lr", help="Sweep the learning rate, draw the losses into this PNG, and end.", show_default=False
+            "--find-lr",
+            help="Sweep the learning rate, draw the losses into this PNG, and end.",
+            parser=output_png("--find-lr", "sweep.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
         ),
     ] = None,
     show_augmentation: Annotated[
         Path | None,
         typer.Option(
-            "--show-augmentation", help="Draw augmented training images into this PNG, and end.", show_default=False
+            "--show-augmentation",
+            help="Draw augmented training images into this PNG, and end.",
+            parser=output_png("--show-augmentation", "grid.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
         ),
     ] = None,
     tensorboard: Annotated[
@@ -137,8 +152,6 @@ def _check_places(data: Path | None, run: Path | None, find_lr: Path | None, sho
             hint="see edgeclf train --help",
         )
     for option, path in (("--find-lr", find_lr), ("--show-augmentation", show_augmentation)):
-        if path is not None and path.suffix.lower() != ".png":
-            raise UsageError(f"{option} draws a picture", got=str(path), expected="a .png file", hint="name one")
         if path is not None and run is not None:
             raise UsageError(f"{option} does not train", got=f"--run {run} as well", expected="one of the two")
 

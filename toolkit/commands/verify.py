@@ -8,6 +8,7 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.options import (
+    FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -19,6 +20,7 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     chosen_device,
     given_limits,
+    output_png,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +76,13 @@ def verify(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="With --layers: a PNG of the layers' signal-to-noise ratios.", show_default=False),
+        typer.Option(
+            "--plot",
+            help="With --layers: a PNG of the layers' signal-to-noise ratios.",
+            parser=output_png("--plot", "layers.png"),
+            metavar=FILE_METAVAR,
+            show_default=False,
+        ),
     ] = None,
     min_agreement: MinAgreementOption = None,
     max_accuracy_drop: MaxAccuracyDropOption = None,

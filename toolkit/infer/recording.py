@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import OutputError
-from edgeclf.runtime.files import output_error
+from edgeclf.runtime.files import file_to_write, output_error
 from edgeclf.runtime.images.video import usable_fps
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
 from edgeclf.runtime.live.recorder import VideoRecorder
@@ -56,8 +56,7 @@ class LiveRecording:
         self._checked_s: float | None = None
         self.written = self.lost = 0
         self.stop_reason: str | None = None
-        if path.is_dir():
-            raise output_error(path, OSError(21, "an existing folder"))
+        file_to_write(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

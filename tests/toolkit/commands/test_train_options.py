@@ -202,7 +202,7 @@ def test_augmentation_is_shown(call_edgeclf, photographs, tmp_path):
     assert "nothing is augmented" in done.err
     done = call_edgeclf("train", photographs, *SEED_CNN, "--show-augmentation", tmp_path / "grid.txt")
     assert done.code == 2
-    assert "expected a .png file" in done.err
+    assert "ends in .png" in done.err
 
 
 def test_the_learning_rate_is_swept(call_edgeclf, photographs, tmp_path):

@@ -1,6 +1,6 @@
 """The import of the onnx package, in one place: where it fails, the error says which extra to install."""
 
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 
 try:
     import onnx
@@ -9,7 +9,7 @@ except ImportError as error:
         "onnx cannot be loaded",
         got=str(error),
         expected="the packages of the extra [export]",
-        hint='run pip install "edgeclf[headless,export]"',
+        hint=install_hint("export"),
     ) from error
 
 __all__ = ["onnx"]

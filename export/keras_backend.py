@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.runtime.spec import ModelSpec
 
 # Keras and TensorFlow carry no types; these aliases say at least what a value is.
@@ -110,7 +110,7 @@ def _missing(name: str, extra: str, got: str) -> MissingPackageError:
         f"{name} cannot be loaded",
         got=got,
         expected=f"the packages of the extra [{extra}]",
-        hint='run pip install "edgeclf[headless,train,export]"',
+        hint=install_hint("train", "export"),
     )
 
 

@@ -48,6 +48,14 @@ class EdgeclfError(Exception):
         return self.sentence
 
 
+def install_hint(*extras: str) -> str:
+    """What a `MissingPackageError` advises: the command that installs extras of edgeclf.
+
+    `headless`, `cpu` and `gpu` exclude each other, so that only errors about OpenCV and ONNX Runtime themselves name one.
+    """
+    return f'run pip install "edgeclf[{",".join(extras)}]"'
+
+
 class UsageError(EdgeclfError):
     """A command or call is invalid: the value of an option, or a combination of options."""
 

@@ -24,8 +24,8 @@ def import_figure() -> Figure:
         raise MissingPackageError(
             "matplotlib cannot be loaded",
             got=str(error),
-            expected="the packages of the extra [train]",
-            hint='run pip install "edgeclf[headless,train]"',
+            expected="the package matplotlib",
+            hint="run pip install matplotlib, which the extras [train], [bench] and [doctor] bring along",
         ) from error
     return Figure
 

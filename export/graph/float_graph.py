@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.runtime.arrays import AnyArray
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
                 "ONNX Runtime's quantizer cannot be loaded",
                 got=str(error),
                 expected="the packages of the extra [export]",
-                hint='run pip install "edgeclf[headless,export]"',
+                hint=install_hint("export"),
             ) from error
         return onnx.load(str(path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.runtime.files import replacing
 
 # Distinguishable for every kind of colour vision (Okabe and Ito).
@@ -47,7 +47,7 @@ def check_plot() -> None:
             "matplotlib cannot be loaded",
             got=str(error),
             expected="the package matplotlib",
-            hint='run pip install "edgeclf[bench]"',
+            hint=install_hint("bench"),
         ) from error
 
 

@@ -45,7 +45,7 @@ def bench(
         typer.Option(
             "--scenario",
             help="MLPerf-style with MLCommons' load generator: single-stream, multi-stream, server, offline or all; "
-            "600 s each.",
+            '600 s each. Needs pip install "edgeclf[bench]".',
             show_default=False,
         ),
     ] = None,

@@ -27,7 +27,10 @@ def demo(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Train, export to int8, verify, classify and time on real photographs, in one go and without a network."""
+    """Train, export to int8, verify, classify and time on real photographs, in one go and without a network.
+
+    Needs pip install "edgeclf[train,export,demo]".
+    """
     from edgeclf.toolkit.datasets.demo_data import write_demo_data
 
     started = time.perf_counter()

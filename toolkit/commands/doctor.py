@@ -54,7 +54,11 @@ def doctor(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of samples and folds.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a problem."""
+    """Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a problem.
+
+    pip install "edgeclf[train,doctor]" brings all that it uses: the pretrained network that images are shown to, and what
+    looks for wrong labels.
+    """
     if list_checks:
         from edgeclf.toolkit.doctor.report.terminal import print_checks
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.runtime.files import write_bytes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_demo_data(folder: Path, seed: int = 0) -> dict[str, int]:
             "the demo's photographs are not installed",
             got=str(error),
             expected="the package scikit-image",
-            hint='run pip install "edgeclf[all]"',
+            hint=install_hint("train", "export", "demo"),
         ) from error
     import numpy as np
 

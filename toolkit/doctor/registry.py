@@ -66,6 +66,6 @@ def _not_run(sentence: str, names: list[str]) -> Finding:
         cause="unchecked",
         severity="note",
         title=f"Not checked: {', '.join(names)}, because {what}",
-        fix=remedy or 'Run pip install "edgeclf[doctor]"',
+        fix=remedy or "Install what is missing",
         evidence={"checks": names, "reason": sentence},
     )

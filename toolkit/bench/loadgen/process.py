@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeclf.runtime import DeviceChoice, ForeignModel
-from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError
+from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError, install_hint
 from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def check_installed() -> None:
             "the load generator cannot be loaded",
             got=str(error),
             expected="the package mlcommons-loadgen",
-            hint='run pip install "edgeclf[bench]"',
+            hint=install_hint("bench"),
         ) from error
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
 from edgeclf.toolkit.doctor.facts import DataFacts
 
@@ -174,7 +174,7 @@ def _missing(error: ImportError) -> MissingPackageError:
         "cannot look for wrong labels",
         got=str(error),
         expected="scikit-learn and cleanlab",
-        hint='run pip install "edgeclf[doctor]"',
+        hint=install_hint("doctor"),
     )
 
 

@@ -1,5 +1,6 @@
 """Conversion to float16 for GPUs; pixel normalisation and softmax stay in float32."""
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -82,5 +83,5 @@ def _check_range(model: onnx.ModelProto, kept: Collection[str]) -> None:
                     f"{node.name} does not fit into float16",
                     got=f"a weight of {peak:.3g}",
                     expected=f"at most {largest:g}",
-                    hint=f"keep it in float32 with --keep-float {node.name}",
+                    hint=f"keep it in float32 with --keep-float {shlex.quote(node.name)}",
                 )

@@ -5,6 +5,8 @@ built here from four parts - what happened, what was got, what was expected, wha
 forget one by formatting its own text.
 """
 
+import shlex
+from os import PathLike, fspath
 from typing import ClassVar
 
 
@@ -46,6 +48,20 @@ class EdgeclfError(Exception):
 
     def __str__(self) -> str:
         return self.sentence
+
+
+def command_line(*words: "str | PathLike[str]") -> str:
+    """`edgeclf` with arguments, to be pasted into a POSIX shell: every word is quoted that needs it.
+
+    Args:
+        words: Sub-command, options and paths, unquoted. A path (no `str`) that begins with a dash gets `./` before it.
+    """
+    texts = (word if isinstance(word, str) else _no_option(fspath(word)) for word in words)
+    return shlex.join(["edgeclf", *texts])
+
+
+def _no_option(path: str) -> str:
+    return f"./{path}" if path.startswith("-") else path
 
 
 def install_hint(*extras: str) -> str:

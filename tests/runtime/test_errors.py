@@ -1,9 +1,21 @@
 import pickle
+import shlex
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeclf.runtime import errors
-from edgeclf.runtime.errors import EdgeclfError, GateError, MissingPackageError, UnavailableError, UsageError
+from edgeclf.runtime.errors import (
+    EdgeclfError,
+    GateError,
+    MissingPackageError,
+    UnavailableError,
+    UsageError,
+    command_line,
+    install_hint,
+)
 
 
 def test_a_sentence_says_what_got_expected_and_do():
@@ -48,3 +60,23 @@ def test_a_missing_package_is_an_import_error_too():
 def test_an_error_survives_a_process_boundary():
     error = pickle.loads(pickle.dumps(GateError("the gate failed")))
     assert (type(error), str(error)) == (GateError, "the gate failed.")
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+def test_a_command_line_comes_back_from_the_shell_as_it_was(name):
+    path = Path(name)
+    words = shlex.split(command_line("export", path, "--out", "model.onnx"))
+    assert words[0:2] == ["edgeclf", "export"]
+    assert Path(words[2]) == path
+    assert not words[2].startswith("-")
+    assert words[3:] == ["--out", "model.onnx"]
+
+
+def test_plain_words_are_not_quoted_and_dashes_are_no_options():
+    assert command_line("doctor", Path("photographs"), "--json") == "edgeclf doctor photographs --json"
+    assert command_line("doctor", Path("my photographs")) == "edgeclf doctor 'my photographs'"
+    assert command_line("doctor", Path("-x")) == "edgeclf doctor ./-x"
+
+
+def test_extras_are_installed_by_one_command():
+    assert install_hint("train", "export") == 'run pip install "edgeclf[train,export]"'

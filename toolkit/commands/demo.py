@@ -1,7 +1,6 @@
 """`edgeclf demo`: training, export, verification, inference and timing on photographs that scikit-image brings along."""
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -98,7 +97,9 @@ def _prepare_folder(folder: Path) -> None:
 
 def _run(command: Callable[..., None], arguments: list[str]) -> None:
     """Runs one sub-command in this process, its arguments parsed as from the shell, and prints the command line first."""
-    note(f"\n$ edgeclf {shlex.join([command.__name__, *arguments])}")
+    from edgeclf.runtime.errors import command_line
+
+    note(f"\n$ {command_line(command.__name__, *arguments)}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(command.__name__)(command)
     app(arguments, standalone_mode=False)

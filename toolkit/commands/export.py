@@ -107,7 +107,7 @@ def export(
     from edgeclf.export import DEFAULT_RULE, ExportOptions, ParityGateError, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
     from edgeclf.export.int8.qat_ranges import lacks_weight_scales
-    from edgeclf.runtime.errors import UsageError
+    from edgeclf.runtime.errors import UsageError, command_line
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
     from edgeclf.training import load_run
 
@@ -172,7 +172,7 @@ def export(
         raise failure
     if doubts := report.candidates[-1].verdict.doubts:
         note(f"undecided: {'; '.join(doubts)}")
-    note(f"wrote {out}; next: edgeclf infer {out} IMAGES, or edgeclf bench {out}")
+    note(f"wrote {out}; next: {command_line('infer', out, 'IMAGES')}, or {command_line('bench', out)}")
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
 
 

@@ -212,6 +212,7 @@ def _preview(
 
 
 def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> None:
+    from edgeclf.runtime.errors import command_line
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
     from edgeclf.toolkit.reports.training import old_classes_warning, print_training, training_json
 
@@ -236,7 +237,7 @@ def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> No
     if result.fit.ending == "interrupted":
         note(
             f"interrupted: the weights of epoch {result.fit.best_epoch}, the best so far, are in {result.folder}; "
-            f"edgeclf train --resume {result.folder} goes on"
+            f"{command_line('train', '--resume', result.folder)} goes on"
         )
         raise SystemExit(130)
     end_with_unreadable(result.unreadable, ignore=ignore_unreadable)

@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from pathlib import Path
 
+from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
 from edgeclf.training.options import DEFAULT_ARCHITECTURE, training_options
 
@@ -11,15 +11,6 @@ from edgeclf.training.options import DEFAULT_ARCHITECTURE, training_options
 COMMAND = re.compile(
     r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|[^,;'\"])*(?:['\"]|[^,;'\". ])"
 )
-
-
-def command_line(*words: str | Path) -> str:
-    """`edgeclf` with arguments, to be pasted into a POSIX shell: every word is quoted that needs it.
-
-    Args:
-        words: Sub-command, options and paths, unquoted.
-    """
-    return shlex.join(["edgeclf", *map(str, words)])
 
 
 def list_images(data: DataFacts) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, unreadable_json
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def print_training(result: "TrainResult") -> None:
         _print_old_classes(result.transfer.folder, result.old_classes)
     print_result(_calibration_text(result))
     print_result(f"run folder: {result.folder}")
-    note(f"next: edgeclf export {result.folder} --out model.onnx")
+    note(f"next: {command_line('export', result.folder, '--out', 'model.onnx')}")
 
 
 def _classes_text(result: "TrainResult") -> str:
@@ -114,7 +115,7 @@ def old_classes_warning(old: "OldClasses", earlier: Path, run: Path) -> str | No
         return None
     return (
         f"old classes were lost, by more than chance explains: {'; '.join(fallen)}; "
-        f"edgeclf compare {earlier} {run} --plot changed.png shows the images"
+        f"{command_line('compare', earlier, run, '--plot', 'changed.png')} shows the images"
     )
 
 

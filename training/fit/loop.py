@@ -19,7 +19,7 @@ from edgeclf.export.keras_backend import (
     inference_of,
 )
 from edgeclf.runtime.arrays import AnyArray, FloatArray, IntArray
-from edgeclf.runtime.errors import InputError, RunFolderError
+from edgeclf.runtime.errors import InputError, RunFolderError, command_line
 from edgeclf.runtime.metrics import classification_report
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.loader import BatchLoader, Subset
@@ -58,7 +58,7 @@ class DivergedError(InputError):
 
     def with_run(self, folder: Path) -> "DivergedError":
         """The same error, its hint naming the run folder that the doctor can read."""
-        return DivergedError(self.facts, self._learning_rate, more=f", or see edgeclf doctor {folder}")
+        return DivergedError(self.facts, self._learning_rate, more=f", or see {command_line('doctor', folder)}")
 
 
 class Best(NamedTuple):

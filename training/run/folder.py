@@ -11,7 +11,7 @@ from typing import Any
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
-from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError
+from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError, command_line
 from edgeclf.runtime.files import content_kind, output_error
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
@@ -297,14 +297,14 @@ def load_run(folder: Path | str) -> Run:
             f"the training of {folder} is not finished",
             got=f"no {', '.join(missing)} yet",
             expected="a finished run",
-            hint=f"run edgeclf train --resume {folder}",
+            hint=f"run {command_line('train', '--resume', folder)}",
         )
     if missing and read_divergence(folder) is not None:
         raise RunFolderError(
             f"the training of {folder} diverged in its first epoch",
             got="no model",
             expected="a finished run",
-            hint=f"train again with a lower --learning-rate; edgeclf doctor {folder} says more",
+            hint=f"train again with a lower --learning-rate; {command_line('doctor', folder)} says more",
         )
     if missing:
         raise RunFolderError(

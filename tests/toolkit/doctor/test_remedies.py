@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.doctor.checks import labels, split_shift
 from edgeclf.toolkit.doctor.checks.suspects import Suspects
 from edgeclf.toolkit.doctor.examination import Examination
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.registry import examine
-from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.report.page import page
 from edgeclf.toolkit.doctor.report.terminal import print_examination
 

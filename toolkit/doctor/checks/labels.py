@@ -4,11 +4,12 @@ from collections import Counter
 
 import numpy as np
 
+from edgeclf.runtime.errors import command_line
 from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspects
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.remedies import command_line, list_images, train_data
+from edgeclf.toolkit.doctor.remedies import list_images, train_data
 from edgeclf.toolkit.doctor.statistics import poisson_tail
 
 # Fraction of wrong labels that is a problem where the lower end of its interval is above: test figures are off by as much.

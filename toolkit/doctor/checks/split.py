@@ -3,10 +3,10 @@
 import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
+from edgeclf.runtime.errors import command_line
 from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference
 
 # Significance of a difference in class distributions, and of a large one.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, IntArray
+from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.doctor.checks.factors import FACTORS, NOT_IN_PIXELS, Factor
 from edgeclf.toolkit.doctor.checks.hidden_class import find_hidden_groups
 from edgeclf.toolkit.doctor.checks.separability import (
@@ -16,7 +17,6 @@ from edgeclf.toolkit.doctor.checks.separability import (
 )
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
-from edgeclf.toolkit.doctor.remedies import command_line
 from edgeclf.toolkit.doctor.statistics import cliffs_delta, van_elteren_z
 
 # Significance in standard deviations: of clean comparisons, which try 28 values at 6e-5 each, two in a thousand exceed it.

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeclf.runtime import load_image
-from edgeclf.runtime.errors import EdgeclfError
+from edgeclf.runtime.errors import EdgeclfError, command_line
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.preprocess import resize
 from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.doctor.facts import DataFacts
 from edgeclf.toolkit.doctor.findings import CAUSES, SEVERITIES, Finding
-from edgeclf.toolkit.doctor.remedies import COMMAND, command_line
+from edgeclf.toolkit.doctor.remedies import COMMAND
 from edgeclf.toolkit.doctor.report.terminal import scope_text, value_text
 
 if TYPE_CHECKING:

@@ -44,6 +44,8 @@ def test_images_that_trained_either_are_left_out_of_data(call_edgeclf, trained_r
     done = call_edgeclf("compare", exported, exported, photographs, "--json")
     assert "42 of the 60 given images trained A or B and 9 validated one of them: left out" in done.err
     assert done.json()["images"] == 9
+    chosen = call_edgeclf("compare", trained_run.folder, exported, "--split", "val", "--json")
+    assert (chosen.json()["images"], chosen.json()["part"]) == (9, "validation")
     every = call_edgeclf("compare", trained_run.folder, exported, "--split", "all", "--json")
     assert every.json()["images"] == 60
     assert "accuracy on those is too good" in every.err

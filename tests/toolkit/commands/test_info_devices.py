@@ -42,7 +42,7 @@ def test_it_is_a_model_or_the_devices(run_edgeclf, colour_model):
         assert "expected a model or --devices" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["bench", "infer", "evaluate", "verify"])
+@pytest.mark.parametrize("command", ["bench", "infer", "evaluate", "verify", "compare"])
 def test_a_device_that_is_not_there_is_exit_code_5_with_the_reason(run_edgeclf, colour_model, command, tmp_path):
     device = next(
         name
@@ -56,6 +56,7 @@ def test_a_device_that_is_not_there_is_exit_code_5_with_the_reason(run_edgeclf, 
         (tmp_path / "data" / label).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "data" / label / "a.png"), np.zeros((9, 9, 3), np.uint8))
     more = {"bench": [], "infer": [tmp_path / "data"], "evaluate": [tmp_path / "data"]}
+    more["compare"] = [colour_model, tmp_path / "data"]
     against = [tmp_path / "data", "--against", colour_model]
     done = run_edgeclf(command, colour_model, *more.get(command, against), "--device", device)
     assert (done.returncode, done.stdout) == (5, "")

@@ -22,7 +22,7 @@ def test_chance_errors_cause_as_many_flips_as_expected(rng, classes, spread, err
         logits = rng.normal(0, spread, (400, classes))
         noise = rng.normal(0, error, logits.shape)
         if kind == "heavy tails":
-            noise = rng.standard_t(3, logits.shape) * error
+            noise = rng.standard_t(3, logits.shape) * error / 1.7
         elif kind == "some images more":
             noise *= rng.lognormal(0, 0.7, (400, 1))
         elif kind == "less confident":
@@ -31,7 +31,7 @@ def test_chance_errors_cause_as_many_flips_as_expected(rng, classes, spread, err
         result = expected_flips(reference, candidate)
         measured, expected = measured + flips_of(reference, candidate), expected + result.mean
         outside += not result.low <= flips_of(reference, candidate) <= result.high
-    assert expected == pytest.approx(measured, rel=0.12, abs=4 * measured**0.5 + 3)
+    assert expected == pytest.approx(measured, rel=0.12, abs=5 * measured**0.5 + 3)
     # 0.1 % of repetitions lie outside by design.
     assert outside <= 2
 

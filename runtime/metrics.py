@@ -191,10 +191,20 @@ def binomial_tail(hits: int, count: int, share: float) -> float:
         ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
         return math.exp(ways + k * log_share + (count - k) * log_rest)
 
-    # The shorter tail is summed, from its largest term on.
+    def tail(numbers: range) -> float:
+        total = 0.0
+        # From the largest term on, so that the sum is complete long before the last of millions.
+        for k in numbers:
+            term = density(k)
+            total += term
+            if term <= 1e-17 * total:
+                break
+        return total
+
+    # The shorter tail is summed.
     if hits > count * share:
-        return min(1.0, math.fsum(map(density, range(hits, count + 1))))
-    return max(0.0, 1.0 - math.fsum(map(density, range(hits))))
+        return min(1.0, tail(range(hits, count + 1)))
+    return max(0.0, 1.0 - tail(range(hits - 1, -1, -1)))
 
 
 def paired_accuracy_interval(harmful: int, beneficial: int, images: int, *, z: float = Z_95) -> tuple[float, float]:

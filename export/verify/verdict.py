@@ -28,7 +28,7 @@ OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed")
 # One-sided probability below which a number of sure flips is no chance.
 _NO_CHANCE = 0.05
 # No advice names more images.
-_MOST_IMAGES = 10_000_000
+_MOST_IMAGES = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -269,5 +269,9 @@ def test_the_binomial_tail_is_the_sum_of_its_definition(hits, more, share):
 def test_the_binomial_tail_of_many_trials_and_of_certain_ones():
     assert binomial_tail(5000, 1_000_000, 0.005) == pytest.approx(0.5, abs=0.01)
     assert binomial_tail(1000, 10_000, 0.005) < 1e-100
+    # Far fewer terms than trials are summed, on either side of the mean.
+    for hits in (499_000_000, 500_000_000, 500_010_000):
+        expected = 0.5 * math.erfc((hits - 0.5e9) / math.sqrt(0.25e9) / math.sqrt(2))
+        assert binomial_tail(hits, 1_000_000_000, 0.5) == pytest.approx(expected, abs=1e-3)
     assert (binomial_tail(0, 5, 0.0), binomial_tail(1, 5, 0.0)) == (1.0, 0.0)
     assert (binomial_tail(5, 5, 1.0), binomial_tail(6, 5, 1.0)) == (1.0, 0.0)

@@ -161,6 +161,14 @@ def test_the_number_of_images_that_would_tell_tells():
         assert needed > 300
 
 
+def test_a_share_just_above_the_limit_asks_for_no_number_of_images():
+    """More than a million images would be needed to tell 0.501 % from 0.5 %."""
+    facts = facts_of(40_000, 0, 0, 196, sure=39_000, sure_flips=196)
+    (doubt,) = judge_parity(facts, DEFAULT_RULE).doubts
+    assert "196 of 39000" in doubt
+    assert "would tell" not in doubt
+
+
 def test_a_rule_of_other_numbers_judges_by_them():
     facts = facts_of(400, 12)
     assert judge_parity(facts, GateRule(max_accuracy_drop=0.06)).outcome == "passed"

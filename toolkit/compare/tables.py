@@ -99,7 +99,7 @@ def _print_changed(changed: Sequence[ChangedImage]) -> None:
 
 
 def write_changed(changed: Sequence[ChangedImage], path: Path) -> None:
-    """Writes the images that changed as a CSV, which `edgeclf evaluate` and `infer` read as a data set.
+    """Writes the images that changed as a CSV, which `edgeclf evaluate` and `compare` read as a data set.
 
     Args:
         changed: The images.

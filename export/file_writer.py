@@ -65,6 +65,7 @@ def _parity_record(candidate: Candidate, limits: Limits, *, in_8_bits: bool) -> 
         "reference": f"keras {version}, in the 8-bit arithmetic it was trained in" if in_8_bits else f"keras {version}",
         "limits": limits_record(limits),
         "verdict": candidate.verdict.to_json(),
+        "rejection": None if candidate.rejection is None else candidate.rejection.to_json(),
         "parts": [item.to_json() for item in candidate.parity],
         "cpu": cpu_info().to_json(),
     }

@@ -13,6 +13,7 @@ from edgeclf.export.inputs import LabelledImages, TrainedClassifier
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
+from edgeclf.export.verify.rejection import RejectionFit, fit_rejection
 from edgeclf.export.verify.verdict import Limits, Verdict, judge_parity
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
@@ -31,7 +32,7 @@ class JudgedModel:
 
     Attributes:
         model: The model.
-        spec: The spec it was judged with.
+        spec: The spec it was judged with; of a rounded model, with a rejection threshold of its own.
         candidate: Its figures.
         first_probabilities: (n, C) float32 for the first `CHECKED_IMAGES` images of the first split, in one batch.
     """
@@ -97,10 +98,15 @@ class Gate:
         session = self._open(spec.precision, model, spec)
         # A batch of another size may run other kernels, so the check of the written file uses a batch of this size too.
         first = session.run(np.asarray(next(iter(self._held_out.values())).images_rgb[:CHECKED_IMAGES]))
+        rejection = self._fit_rejection(session)
+        if rejection is not None:
+            spec = spec.with_changes(rejection_threshold=rejection.threshold)
+            # What is known was measured with the threshold of the training.
+            known = () if rejection.threshold != rejection.trained_threshold else known
         known_by_split = {facts.split: facts for facts in known}
         parity, verdicts = [], []
         for split in self._held_out:
-            parity.append(known_by_split.get(split) or self._compare(session, split))
+            parity.append(known_by_split.get(split) or self._compare(session, split, spec.rejection_threshold))
             if split == _DECIDING_SPLIT or spec.precision == "fp32":
                 verdicts.append(judge_parity(parity[-1], limits))
         size = self._path(spec.precision).stat().st_size
@@ -108,11 +114,13 @@ class Gate:
             tuple(phrase for item in verdicts for phrase in item.failures),
             tuple(phrase for item in verdicts for phrase in item.doubts),
         )
-        return JudgedModel(model, spec, Candidate(spec.precision, size, tuple(parity), verdict), first)
+        candidate = Candidate(spec.precision, size, tuple(parity), verdict, rejection=rejection)
+        return JudgedModel(model, spec, candidate, first)
 
     def judge_trial(self, model: onnx.ModelProto, spec: ModelSpec) -> tuple[ParityFacts, ...]:
         """Compares the int8 model of a trial on the split that decides."""
-        return (self._compare(self._open("trial", model, spec.with_changes(precision="int8")), _DECIDING_SPLIT),)
+        session = self._open("trial", model, spec.with_changes(precision="int8"))
+        return (self._compare(session, _DECIDING_SPLIT, spec.rejection_threshold),)
 
     def _reference(self, classifier: TrainedClassifier, precision: str) -> dict[str, FloatArray]:
         model = classifier.reference_for(precision)
@@ -124,17 +132,26 @@ class Gate:
     def _references_for(self, precision: str) -> Mapping[str, FloatArray]:
         return self._references.get(precision, self._references["fp32"])
 
-    def _compare(self, session: ModelSession, split: str) -> ParityFacts:
-        images, precision = self._held_out[split], session.spec.precision
-        stage = f"{precision} on {split}"
-        probabilities = probabilities_of(session, images.images_rgb, stage, self._progress)
+    def _fit_rejection(self, session: ModelSession) -> RejectionFit | None:
+        """The rejection threshold of a rounded model, on the split that decides."""
+        precision = session.spec.precision
+        if precision == "fp32" or session.spec.rejection_threshold is None or _DECIDING_SPLIT not in self._held_out:
+            return None
+        reference = self._references_for(precision)[_DECIDING_SPLIT]
+        return fit_rejection(session.spec, reference, self._probabilities(session, _DECIDING_SPLIT))
+
+    def _compare(self, session: ModelSession, split: str, rejection_threshold: float | None) -> ParityFacts:
         return compare_probabilities(
-            self._references_for(precision)[split],
-            probabilities,
+            self._references_for(session.spec.precision)[split],
+            self._probabilities(session, split),
             split,
-            images.true_indices,
-            rejection_thresholds=(self._rejection_threshold, session.spec.rejection_threshold),
+            self._held_out[split].true_indices,
+            rejection_thresholds=(self._rejection_threshold, rejection_threshold),
         )
+
+    def _probabilities(self, session: ModelSession, split: str) -> FloatArray:
+        stage = f"{session.spec.precision} on {split}"
+        return probabilities_of(session, self._held_out[split].images_rgb, stage, self._progress)
 
     def _open(self, name: str, model: onnx.ModelProto, spec: ModelSpec) -> ModelSession:
         attach_spec(model, spec)

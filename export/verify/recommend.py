@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgeclf.export.verify.parity import ParityFacts
+from edgeclf.export.verify.rejection import RejectionFit
 from edgeclf.export.verify.verdict import Verdict
 from edgeclf.runtime.timing.comparison import LatencyFigures, Ratio
 
@@ -24,6 +25,7 @@ class Candidate:
         verdict: Whether it passed the gate, and by what it failed.
         latency: Its latency for one image on one thread; None where the gate failed and nothing was timed.
         latency_ratio: The ratio of its latency to that of fp32, with its interval; None where nothing was timed.
+        rejection: Its rejection threshold; None for fp32, and without one.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Candidate:
     verdict: Verdict = field(default_factory=Verdict)
     latency: LatencyFigures | None = None
     latency_ratio: Ratio | None = None
+    rejection: RejectionFit | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

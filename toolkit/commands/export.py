@@ -222,6 +222,7 @@ def _figures(candidate: "Candidate") -> dict[str, Any]:
         "parity": [facts.to_json() for facts in candidate.parity],
         "failures": list(candidate.failures),
         "verdict": candidate.verdict.to_json(),
+        "rejection": None if candidate.rejection is None else candidate.rejection.to_json(),
         "latency": None if candidate.latency is None else candidate.latency.to_json(),
     }
 

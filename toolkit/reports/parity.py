@@ -80,6 +80,13 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         for facts in report.candidates[-1].parity:
             for line in parity_notes(facts):
                 print_result(line)
+    fit = report.candidates[-1].rejection
+    if fit is not None and fit.threshold != fit.trained_threshold:
+        print_result(
+            f"The rejection threshold is {fit.threshold:.4f} in this file: at {fit.trained_threshold:.4f}, that of the "
+            f"training, it would reject {fit.rejected_at_trained:.2%} of the validation images and not "
+            f"{fit.reference_rejected:.2%}; now {fit.rejected:.2%}."
+        )
     if report.trained_in_8_bits:
         print_result("int8 is compared with the network in the 8-bit arithmetic that it was trained in.")
     first = report.candidates[0]

@@ -6,7 +6,8 @@ from typing import Any
 
 from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.training.calibration.temperature import choose_rejection_threshold, fit_temperature, with_temperature
+from edgeclf.runtime.prediction import choose_rejection_threshold, rejected_share
+from edgeclf.training.calibration.temperature import fit_temperature, with_temperature
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.fit.loop import cross_entropy
 
@@ -84,7 +85,7 @@ def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None
         false_rejection_rate=false_rejection_rate,
         rejected={}
         if threshold is None
-        else {split: float((values.max(axis=1) < threshold).mean()) for split, values in after.items()},
+        else {split: rejected_share(values, threshold) for split, values in after.items()},
         validation_ece=errors["val"],
         test_ece=errors.get("test"),
         validation_nll=likelihoods["val"],

@@ -1,18 +1,16 @@
-"""Temperature scaling, and the rejection threshold below which a prediction is called unknown."""
+"""Temperature scaling of a network's probabilities."""
 
 import math
 
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
-from edgeclf.runtime.errors import InputError, UsageError
+from edgeclf.runtime.errors import InputError
 
 # Temperatures outside are no calibration any more.
 _LOWEST, _HIGHEST = 0.05, 20.0
 # The smallest float32 above zero, so that a probability that has vanished has a finite logarithm.
 _TINY = float(np.finfo(np.float32).tiny)
-# What the confidences of a network and of its exported file differ by at most, nearly always.
-_NOISE = 2e-6
 
 
 def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
@@ -69,36 +67,6 @@ def fit_temperature(probabilities: FloatArray, true_indices: IntArray) -> float:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return 1.0 / math.sqrt(low * high)
-
-
-def choose_rejection_threshold(probabilities: FloatArray, false_rejection_rate: float) -> float:
-    """The highest threshold that rejects at most the given share of images of known classes.
-
-    It lies midway between the confidences of two images - or just below the lowest, where none may be rejected - and
-    never between two that are closer than 4e-6: the last digits, in which a network and its exported file differ, reject
-    no other image.
-
-    Args:
-        probabilities: (N, C) float32 of validation images; each one's confidence is its largest.
-        false_rejection_rate: Share of these that may be below the threshold, from 0 to below 1.
-
-    Returns:
-        A confidence from 0 to 1; an image is rejected when its own is below.
-
-    Raises:
-        UsageError: The rate is out of range.
-        InputError: There are no images, or their probabilities are not finite.
-    """
-    if not 0.0 <= false_rejection_rate < 1.0:
-        raise UsageError("bad false-rejection rate", got=f"{false_rejection_rate:g}", expected="at least 0 and below 1")
-    _check("cannot choose a rejection threshold", probabilities)
-    confidences = np.sort(probabilities.max(axis=1).astype(np.float64))
-    # A rate such as 0.29 of 100 images must allow 29, though the product of floats is below.
-    allowed = min(math.floor(false_rejection_rate * len(confidences) + 1e-9), len(confidences) - 1)
-    places = np.flatnonzero(np.diff(confidences[: allowed + 1]) >= 2 * _NOISE)
-    if len(places) == 0:
-        return max(0.0, float(confidences[0]) - _NOISE)
-    return float(confidences[places[-1]] + confidences[places[-1] + 1]) / 2
 
 
 def _check(what: str, probabilities: FloatArray) -> None:

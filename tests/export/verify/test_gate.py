@@ -3,7 +3,9 @@ import pytest
 
 from edgeclf.export.inputs import LabelledImages, TrainedClassifier
 from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate
-from edgeclf.export.verify.parity import FP32_LIMITS, ParityLimits
+from edgeclf.export.verify.parity import FP32_LIMITS, ParityLimits, compare_probabilities
+from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity
+from edgeclf.runtime.prediction import choose_rejection_threshold
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
@@ -82,6 +84,43 @@ def test_known_comparisons_are_taken_over(fp32, trained, held_out, tmp_path):
     judged = gate.judge(copy_of(fp32), spec, FP32_LIMITS, known)
     assert judged.candidate.parity[0] is known[0]
     assert judged.candidate.parity[1].split == "test"
+
+
+def test_a_rounded_file_gets_a_rejection_threshold_that_rejects_what_the_training_allowed(
+    fp32, trained, other, held_out, tmp_path
+):
+    rate = 0.1
+    # The reference is another network, so that its threshold does not fit the file.
+    reference = other.predict_on_batch(held_out["validation"].images_rgb)
+    spec = SPEC.with_changes(
+        rejection_threshold=choose_rejection_threshold(reference, rate),
+        training={"calibration": {"false_rejection_rate": rate}},
+    )
+    gate = gate_of(TrainedClassifier(other, spec), held_out, tmp_path, "int8")
+    rounded = spec.with_changes(precision="int8")
+    known = gate.judge_trial(copy_of(fp32), spec)
+    judged = gate.judge(copy_of(fp32), rounded, ParityLimits(0.0), known)
+    fit = judged.candidate.rejection
+    assert fit.reference_rejected == pytest.approx(rate)
+    assert fit.rejected_at_trained != fit.reference_rejected
+    assert judged.spec.rejection_threshold == fit.threshold != fit.trained_threshold
+    validation, test = judged.candidate.parity
+    assert validation.candidate_rejected == fit.rejected <= rate
+    assert validation.decision_agreement is not None
+    assert test.candidate_rejected is not None
+    # What a trial measured with the threshold of the training is measured again.
+    assert known[0].candidate_rejected == fit.rejected_at_trained
+    # An fp32 file is the trained network and keeps its threshold.
+    exact = gate.judge(copy_of(fp32), spec, FP32_LIMITS)
+    assert (exact.candidate.rejection, exact.spec.rejection_threshold) == (None, spec.rejection_threshold)
+
+
+def test_swapped_channels_fail_the_default_rule(trained):
+    images_rgb, true = trained.held_out_rgb, trained.held_out_indices
+    before = trained.model.predict_on_batch(images_rgb)
+    after = trained.model.predict_on_batch(images_rgb[..., ::-1].copy())
+    verdict = judge_parity(compare_probabilities(before, after, "validation", true), DEFAULT_RULE)
+    assert verdict.outcome == "failed"
 
 
 @pytest.mark.parametrize("change", ["pixel", "label", "images", "reference"])

@@ -1,13 +1,13 @@
-"""Temperature and rejection threshold: found where they are known, sane where data are few."""
+"""Temperature: found where it is known, sane where data are few."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.runtime.errors import InputError, UsageError
+from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.training.calibration.temperature import choose_rejection_threshold, fit_temperature, with_temperature
+from edgeclf.training.calibration.temperature import fit_temperature, with_temperature
 
 
 def softmax(logits):
@@ -99,49 +99,10 @@ def test_a_network_that_is_always_wrong_gets_the_highest_temperature():
     assert fit_temperature(probabilities, np.ones(50, np.int64)) == 20.0
 
 
-# Thousandths, and confidences that only their last digits tell apart: 0.999999 and 0.9999995.
-confidence_lists = st.lists(
-    st.integers(500, 1000).map(lambda n: n / 1000) | st.sampled_from([0.999999, 0.9999995, 0.700001]),
-    min_size=1,
-    max_size=60,
-)
-
-
-@given(confidences=confidence_lists, rate=st.floats(0, 1, exclude_max=True))
-def test_the_stated_rate_is_never_exceeded_and_used_up(confidences, rate):
-    top = np.array(confidences, np.float32)
-    threshold = choose_rejection_threshold(np.stack([top, 1 - top], axis=1), rate)
-    rejected = float((top < threshold).mean())
-    assert 0 <= threshold <= 1
-    assert rejected <= rate + 1e-9
-    # The next image, with all that noise could not tell from it, would be too many.
-    rest = np.sort(top[top >= threshold])
-    alike = np.flatnonzero(np.diff(rest) > 5e-6)
-    group = len(rest) if len(alike) == 0 else alike[0] + 1
-    assert rejected + group / len(top) > rate
-    for noise in (-1e-6, 1e-6):
-        assert float((top + np.float32(noise) < threshold).mean()) == rejected
-
-
-def test_where_nothing_may_be_rejected_the_threshold_is_just_below_all():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.99, 0.01]], np.float32)
-    assert choose_rejection_threshold(probabilities, 0.0) == pytest.approx(0.8, abs=1e-5)
-    assert choose_rejection_threshold(probabilities, 0.3) == choose_rejection_threshold(probabilities, 0.0)
-    assert choose_rejection_threshold(probabilities, 1 / 3) == pytest.approx(0.85, abs=1e-5)
-
-
-def test_a_rate_out_of_range_is_refused():
-    for rate in (-0.1, 1.0, float("nan")):
-        with pytest.raises(UsageError, match="bad false-rejection rate"):
-            choose_rejection_threshold(np.array([[0.5, 0.5]], np.float32), rate)
-
-
 @pytest.mark.parametrize(
     ("probabilities", "words"),
     [(np.empty((0, 2), np.float32), "no validation images"), (np.array([[np.nan, 1]], np.float32), "not finite")],
 )
 def test_what_says_nothing_is_refused(probabilities, words):
-    with pytest.raises(InputError, match=words):
-        choose_rejection_threshold(probabilities, 0.1)
     with pytest.raises(InputError, match=words):
         fit_temperature(probabilities, np.zeros(len(probabilities), np.int64))

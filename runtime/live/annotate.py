@@ -19,8 +19,8 @@ def annotate(frame_bgr: UInt8Array, prediction: Prediction, note: str = "") -> U
     drawn = frame_bgr.copy()
     width = frame_bgr.shape[1]
     # OpenCV's fonts hold ASCII only and draw several question marks for any other character; here it is one.
-    label = prediction.label.encode("ascii", "replace").decode()
-    text = f"{label} {prediction.confidence:.0%}" + (f"  {note}" if note else "")
+    text = f"{prediction.label} {prediction.confidence:.0%}" + (f"  {note}" if note else "")
+    text = text.encode("ascii", "replace").decode()
     scale = max(0.4, width / 800)
     thickness = max(1, round(scale * 1.6))
     (text_width, text_height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)

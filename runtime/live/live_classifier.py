@@ -196,6 +196,7 @@ class LiveClassifier:
             age_ms,
             self.figures.fps,
             self.statistics,
+            self._smoothing,
         )
         return self.newest
 

@@ -2,13 +2,14 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgeclf.runtime.batch.jobs import Outcome
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
 from edgeclf.runtime.live.grabber import CameraFrame
+from edgeclf.runtime.live.smoothing import Smoothing
 
 # Percentiles are those of the newest frames: a camera may run for months.
 _REMEMBERED_AGES = 10_000
@@ -54,6 +55,7 @@ class LiveResult:
         age_ms: Age of the frame, in milliseconds, when its result was there.
         fps: Frames classified per second, over the last 30 frames.
         statistics: Counts since the camera was opened.
+        smoothing: Conditions for a change of the label; off where label and confidence are those of this frame alone.
     """
 
     camera: str
@@ -64,6 +66,7 @@ class LiveResult:
     age_ms: float
     fps: float
     statistics: CameraStatistics
+    smoothing: Smoothing = field(default_factory=Smoothing)
 
 
 class LiveFigures:

@@ -48,6 +48,10 @@ class Smoothing:
         """Whether nothing is smoothed: each frame's own label stands."""
         return not (self.time_constant_s or self.margin or self.hold_s)
 
+    def to_json(self) -> dict[str, float]:
+        """The conditions as plain JSON values."""
+        return {"time_constant_s": self.time_constant_s, "margin": self.margin, "hold_s": self.hold_s}
+
 
 @dataclass(frozen=True, eq=False)
 class LabelState:

@@ -206,7 +206,12 @@ class CameraThread:
         if self.recording is None and sinks.show is None:
             return
         shown = replace(prediction, label=result.label, confidence=result.confidence)
-        drawn_bgr = annotate(result.frame.image_bgr, shown, f"{result.fps:.1f} fps" if result.fps else "")
+        notes = []
+        if not result.smoothing.is_off:
+            notes.append(f"smoothed (this frame: {prediction.label} {prediction.confidence:.0%})")
+        if result.fps:
+            notes.append(f"{result.fps:.1f} fps")
+        drawn_bgr = annotate(result.frame.image_bgr, shown, "  ".join(notes))
         if self.recording is not None:
             self.recording.add(drawn_bgr)
         if sinks.show is not None:

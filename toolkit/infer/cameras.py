@@ -191,7 +191,9 @@ class _Run:
         for sink in self._sinks:
             sink.on_result(result)
         if result.label is not None and result.confidence is not None:
-            text = f"{result.label} {result.confidence:.1%}  {result.fps:.1f} frames/s  {result.age_ms:.0f} ms old"
+            smoothed = "" if result.smoothing.is_off else " smoothed"
+            answer = f"{result.label} {result.confidence:.1%}{smoothed}"
+            text = f"{answer}  {result.fps:.1f} frames/s  {result.age_ms:.0f} ms old"
             self._line.show(result.camera, text if len(self._cameras) == 1 else f"{result.camera}: {text}")
 
     def _record(self, result: "LiveResult") -> None:

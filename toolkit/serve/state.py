@@ -138,6 +138,8 @@ class CameraState:
             size_hw=list(result.frame.image_bgr.shape[:2]),
             label=result.label,
             confidence=None if result.confidence is None else round(result.confidence, 6),
+            # Label and confidence are smoothed, unlike the probabilities of `top_k`.
+            smoothing=None if result.smoothing.is_off else result.smoothing.to_json(),
             top_k=[[label, round(sure, 6)] for label, sure in prediction.top_k(_TOP_K)] if prediction else [],
             error=None if outcome.error is None else str(outcome.error),
             latency_ms=round(outcome.latency_ms, 3),

@@ -19,6 +19,7 @@ from edgeclf.runtime.batch.jobs import Outcome
 from edgeclf.runtime.errors import ImageError
 from edgeclf.runtime.live.grabber import CameraFrame
 from edgeclf.runtime.live.results import CameraStatistics, LiveResult
+from edgeclf.runtime.live.smoothing import Smoothing
 from edgeclf.runtime.prediction import Prediction
 from edgeclf.toolkit.serve.server import preview_server
 from edgeclf.toolkit.serve.state import PreviewState
@@ -42,6 +43,8 @@ def make_result() -> Callable[..., LiveResult]:
         latency_ms: float = 5.0,
         age_ms: float = 9.0,
         statistics: CameraStatistics | None = None,
+        smoothed_label: str | None = None,
+        smoothing: Smoothing | None = None,
     ) -> LiveResult:
         if image_bgr is None:
             image_bgr = np.full((90, 160, 3), COLOURS_BGR.get(label or "red"), np.uint8)
@@ -54,7 +57,9 @@ def make_result() -> Callable[..., LiveResult]:
         probabilities[LABELS.index(label)] = 0.8
         prediction = Prediction(label, LABELS.index(label), 0.8, probabilities, LABELS)
         outcome = Outcome(camera, number, prediction, None, latency_ms)
-        return LiveResult(camera, frame, outcome, label, 0.8, age_ms, 25.0, counts)
+        if smoothing is None:
+            return LiveResult(camera, frame, outcome, label, 0.8, age_ms, 25.0, counts)
+        return LiveResult(camera, frame, outcome, smoothed_label or label, 0.25, age_ms, 25.0, counts, smoothing)
 
     return make
 

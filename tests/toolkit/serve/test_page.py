@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from edgeclf.runtime import Smoothing
+
 pytestmark = pytest.mark.slow
 
 LABELS = ("red", "green", "blue")
@@ -53,6 +55,27 @@ def test_the_page_shows_a_moving_stream_and_has_nothing_to_complain_of(start_pre
         assert "enter, label <b>bold</b>" in browser.value("document.querySelector('#events').textContent")
         assert browser.complaints() == []
         assert {urlsplit(url).netloc for url in browser.requested()} == {urlsplit(preview.url).netloc}
+
+
+def test_a_smoothed_label_is_told_from_this_frames_bars(start_preview, make_result, browser):
+    preview = start_preview()
+    browser.open(preview.url)
+    smoothing = Smoothing(time_constant_s=1.5, margin=0.1)
+    preview.on_result(make_result("red", smoothed_label="green", smoothing=smoothing))
+    browser.wait_for("document.querySelector('.answer .label')?.textContent === 'green'")
+    assert browser.value("document.querySelector('.smoothing').innerText") == "smoothed: mean over 1.5 s, margin 0.1"
+    assert browser.value("document.querySelector('.caption').innerText") == "this frame"
+    assert browser.value("document.querySelector('.classes .name').textContent") == "red"
+    picture = browser.value("document.querySelector('.frame').getAttribute('aria-label')")
+    assert picture == "Newest image of Camera 0: green, 25.0 %, smoothed: mean over 1.5 s, margin 0.1"
+    # Without smoothing there is nothing to tell apart.
+    preview.on_result(make_result("blue", 1))
+    browser.wait_for("document.querySelector('.answer .label')?.textContent === 'blue'")
+    assert browser.value("document.querySelector('.smoothing').innerText") == ""
+    # A frame that cannot be read has no bars.
+    preview.on_result(make_result(None, 2))
+    browser.wait_for("document.querySelector('.caption').hidden")
+    assert browser.complaints() == []
 
 
 def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, make_result, publishing, browser):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeclf.runtime import Smoothing
 from edgeclf.runtime.live.results import CameraStatistics
 from edgeclf.toolkit.serve import pictures
 
@@ -24,7 +25,10 @@ def test_status_holds_the_newest_result_of_every_camera(start_preview, make_resu
     preview = start_preview(cameras=["door", "gate", "roof"])
     preview.on_result(make_result("red", 3, camera="gate"))
     preview.on_result(make_result("blue", 8, camera="gate", latency_ms=4.25, statistics=CameraStatistics(20, 12, 2)))
-    preview.on_result(make_result("green", camera="a camera that nobody named"))
+    smoothing = Smoothing(time_constant_s=2.0, hold_s=0.5)
+    preview.on_result(
+        make_result("red", camera="a camera that nobody named", smoothed_label="green", smoothing=smoothing)
+    )
     preview.on_result(make_result(None, 1, camera="roof"))
     document = get(preview, "api/status").json()
     assert document["model"]["labels"] == list(LABELS)
@@ -38,7 +42,11 @@ def test_status_holds_the_newest_result_of_every_camera(start_preview, make_resu
     assert gate["frames_classified"] == 2
     assert (gate["frames_dropped"], gate["reconnects"]) == (8, 2)
     assert gate["size_hw"] == [90, 160]
+    assert gate["smoothing"] is None
     assert (other["id"], other["label"]) == (3, "green")
+    # Which is not this frame's.
+    assert other["top_k"][0] == ["red", 0.8]
+    assert other["smoothing"] == {"time_constant_s": 2.0, "margin": 0.0, "hold_s": 0.5}
     assert (roof["label"], roof["frames_failed"], roof["frames_classified"]) == (None, 1, 0)
     assert "cannot read the frame" in roof["error"]
 

@@ -19,6 +19,13 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 const count = (value) => (value ?? 0).toLocaleString("en");
+/** How the label is smoothed; empty where it is the frame's own. */
+function smoothingWords(smoothing) {
+  if (!smoothing) return "";
+  const { time_constant_s: constant, margin, hold_s: hold } = smoothing;
+  const parts = [constant && `mean over ${constant} s`, margin && `margin ${margin}`, hold && `hold ${hold} s`];
+  return `smoothed: ${parts.filter(Boolean).join(", ")}`;
+}
 const isWatched = () => document.visibilityState === "visible";
 const nowS = () => performance.now() / 1000 + clockS;
 
@@ -59,6 +66,9 @@ class Camera {
     if (!this.sequence) return;
     this.part(".label").textContent = status.label ?? "no label yet";
     this.part(".confidence").textContent = status.confidence === null ? "" : percent(status.confidence);
+    const smoothing = smoothingWords(status.smoothing);
+    this.part(".smoothing").hidden = !smoothing;
+    this.part(".smoothing").textContent = smoothing;
     this.showClasses(status.top_k);
     this.figure("fps", status.fps.toFixed(1));
     this.figure("classified", count(status.frames_classified));
@@ -67,10 +77,11 @@ class Camera {
     this.figure("latency", ms(status.latency_ms));
     this.figure("age", ms(status.age_ms));
     const answer = status.label === null ? "no label" : `${status.label}, ${percent(status.confidence)}`;
-    this.canvas.setAttribute("aria-label", `Newest picture of ${title}: ${answer}`);
+    this.canvas.setAttribute("aria-label", `Newest image of ${title}: ${answer}${smoothing && `, ${smoothing}`}`);
   }
 
   showClasses(top) {
+    this.part(".caption").hidden = !top.length;
     const list = this.part(".classes");
     while (list.children.length > top.length) list.lastElementChild.remove();
     while (list.children.length < top.length) list.append(element("class").content.cloneNode(true));

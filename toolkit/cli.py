@@ -1,5 +1,6 @@
 """The `edgeclf` command: its sub-commands, and the mapping of errors to exit codes."""
 
+import importlib
 import os
 import sys
 import traceback
@@ -7,16 +8,27 @@ from typing import Any
 
 import typer
 import typer.core
+import typer.main
 
 from edgeclf.toolkit.commands import COMMANDS
 
 
 class _Boundary(typer.core.TyperGroup):
-    """Command group that maps the outcome of a sub-command to the documented exit codes.
+    """Command group that loads a sub-command when it is needed, and maps its outcome to the documented exit codes.
 
     0 done; 1 a bug, with its traceback; 2 usage; 3 unusable input; 4 a gate failed; 5 a device or package is not
     there; 130 interrupted. Typer handles its own usage errors (2) before or inside this call.
     """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - Typer's own
+        super().__init__(**settings)
+        for name, text in COMMANDS.items():
+            # Names and their first words are all that the group's help, completion and suggestions ask for.
+            self.add_command(typer.core.TyperCommand(name, help=text))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as in `invoke`
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else _load_command(name), rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own Click types have no public name
         from edgeclf.runtime.errors import EdgeclfError
@@ -43,6 +55,14 @@ class _Boundary(typer.core.TyperGroup):
                 "edgeclf: this is a bug in edgeclf, not in your input; please report the lines above", file=sys.stderr
             )
             raise SystemExit(1) from None
+
+
+def _load_command(name: str) -> Any:  # noqa: ANN401 - as in `invoke`
+    """The sub-command with its options, from the module of its name."""
+    module = importlib.import_module(f"edgeclf.toolkit.commands.{name}")
+    loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    loaded.command(name)(getattr(module, name))
+    return typer.main.get_command(loaded)
 
 
 app = typer.Typer(
@@ -72,10 +92,6 @@ def _root(
     ),
 ) -> None:
     pass
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
 
 
 def main() -> None:

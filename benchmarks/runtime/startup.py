@@ -50,7 +50,7 @@ def _python(code: str) -> tuple[str, ...]:
 _ROOF, _GROUND = "import typer, rich", "import numpy, cv2, onnxruntime"
 _SCRIPT = str(Path(sys.executable).with_name("edgeclf"))
 CASES = (
-    Case("edgeclf --help", (_SCRIPT, "--help"), _ROOF, _python(_ROOF), 1.5),
+    Case("edgeclf --help", (_SCRIPT, "--help"), _ROOF, _python(_ROOF), 1.25),
     Case("import edgeclf.runtime", _python("import edgeclf.runtime"), _GROUND, _python(_GROUND), 1.1),
     Case(
         "from edgeclf.runtime import Classifier",

@@ -1,32 +1,30 @@
 """Sub-commands of `edgeclf`, one module each: options, calls of the floors below, output.
 
-These modules are imported for every `--help`, so at the top they import typer, the standard library and light modules
-of the toolkit only; numpy, OpenCV, ONNX Runtime, TensorFlow and the floors below are imported inside the functions.
+A module is imported when its command runs, or its own help is asked for. So that this takes no time either, it imports
+typer, the standard library and light modules of the toolkit at its top; numpy, OpenCV, ONNX Runtime, TensorFlow and the
+floors below are imported inside the functions.
 """
 
-from collections.abc import Callable
-
-from edgeclf.toolkit.commands.bench import bench
-from edgeclf.toolkit.commands.compare import compare
-from edgeclf.toolkit.commands.demo import demo
-from edgeclf.toolkit.commands.doctor import doctor
-from edgeclf.toolkit.commands.evaluate import evaluate
-from edgeclf.toolkit.commands.export import export
-from edgeclf.toolkit.commands.infer import infer
-from edgeclf.toolkit.commands.info import info
-from edgeclf.toolkit.commands.train import train
-from edgeclf.toolkit.commands.verify import verify
-
-# In the order of `edgeclf --help`: from a folder of images to a device.
-COMMANDS: dict[str, Callable[..., None]] = {
-    "doctor": doctor,
-    "train": train,
-    "evaluate": evaluate,
-    "compare": compare,
-    "export": export,
-    "verify": verify,
-    "infer": infer,
-    "bench": bench,
-    "info": info,
-    "demo": demo,
+# Module and function have the name of the command; the text is the first paragraph of its help, which a test compares. In
+# the order of `edgeclf --help`: from a folder of images to a device.
+COMMANDS: dict[str, str] = {
+    "doctor": (
+        "Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a "
+        "problem."
+    ),
+    "train": "Train a classifier; the best epoch on validation images is kept, test images only report.",
+    "evaluate": "Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images.",
+    "compare": (
+        "Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images"
+        " that changed."
+    ),
+    "export": "Write one .onnx file, verified against the trained network on held-out images; nothing if it differs.",
+    "verify": (
+        "Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if"
+        " it differs."
+    ),
+    "infer": "Classify images, folders, videos or a camera; records to stdout, everything else to stderr.",
+    "bench": "Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing.",
+    "info": "Say what a model file is: labels, input, precision, how it was trained, quantized and verified.",
+    "demo": "Train, export to int8, verify, classify and time on real photographs, in one go and without a network.",
 }

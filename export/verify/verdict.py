@@ -116,9 +116,9 @@ def _judge_accuracy(facts: ParityFacts, rule: GateRule) -> _Finding:
     harmful, beneficial = facts.harmful_flips, facts.beneficial_flips
     low, high = paired_accuracy_interval(harmful, beneficial, images)
     drop = (harmful - beneficial) / images
-    measured = (
-        f"{_points(drop)} points (95 % interval {_points(low)} to {_points(high)}) on {images} {facts.split} images"
-    )
+    # The ends are rounded outwards: an interval that reaches over the limit is not to look as if it ended there.
+    ends = f"{_points(math.floor(1e4 * low) / 1e4)} to {_points(math.ceil(1e4 * high) / 1e4)}"
+    measured = f"{_in_points(drop)} (95 % interval {ends}) on {images} {facts.split} images"
     if drop > limit + 1e-9 and low > 0:
         return True, f"accuracy falls by {measured}, at most {_points(limit)} allowed"
     if high <= limit:
@@ -131,7 +131,7 @@ def _judge_accuracy(facts: ParityFacts, rule: GateRule) -> _Finding:
         return high <= limit or (drop > limit and low > 0)
 
     return False, (
-        f"whether accuracy falls by more than {_points(limit)} cannot be told: it falls by {measured}"
+        f"whether accuracy falls by more than {_in_points(limit)} cannot be told: it falls by {measured}"
         f"{_needed(images, can_tell)}"
     )
 
@@ -148,7 +148,7 @@ def _judge_unlabelled(facts: ParityFacts, limit: float) -> _Finding:
 
     needed = _needed(images, can_tell) if flips <= limit * images else "; images with labels would tell"
     return False, (
-        f"whether accuracy falls by more than {_points(limit)} points cannot be told without labels: {flips} of {images} "
+        f"whether accuracy falls by more than {_in_points(limit)} cannot be told without labels: {flips} of {images} "
         f"{facts.split} images get another label (95 % interval up to {high:.2%}){needed}"
     )
 
@@ -197,6 +197,12 @@ def _needed(images: int, can_tell: Callable[[float], bool]) -> str:
     return f"; about {math.ceil(count / step) * step:,} images would tell"
 
 
+def _in_points(share: float) -> str:
+    """A share as points of a percent with their unit: 0.0125 is `1.25 points`."""
+    text = _points(share)
+    return f"{text} point" if text in {"1", "-1"} else f"{text} points"
+
+
 def _points(share: float) -> str:
     """A share as points of a percent: 0.0125 is `1.25`."""
     text = f"{100 * share:.2f}".rstrip("0").rstrip(".")
@@ -233,7 +239,7 @@ def describe_limits(limits: Limits) -> str:
     """The limits in words."""
     if isinstance(limits, GateRule):
         return (
-            f"the default rule (an accuracy drop above {_points(limits.max_accuracy_drop)} points that is no chance, "
+            f"the default rule (an accuracy drop above {_in_points(limits.max_accuracy_drop)} that is no chance, "
             f"sure agreement below {limits.min_sure_agreement:g}, or unexplained flips fail)"
         )
     parts = [f"agreement at least {limits.min_agreement:g}"]

@@ -1,5 +1,6 @@
 """Parity and export figures as tables."""
 
+import math
 from typing import TYPE_CHECKING
 
 from edgeclf.toolkit.console import note, print_result, print_table
@@ -27,7 +28,7 @@ PARITY_COLUMNS = (
     "max error",
     "accuracy before",
     "after",
-    "drop, 95 % interval",
+    "points lost",
     "verdict",
 )
 
@@ -42,9 +43,16 @@ def parity_cells(facts: "ParityFacts", outcome: str) -> list[str]:
         f"{facts.max_error:.2e}",
         "-" if facts.reference_accuracy is None else f"{facts.reference_accuracy:.4f}",
         "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
-        "-" if drop is None or interval is None else f"{drop:.4f} ({interval[0]:.4f} to {interval[1]:.4f})",
+        "-" if drop is None or interval is None else _points(drop, interval),
         outcome,
     ]
+
+
+def _points(drop: float, interval: tuple[float, float]) -> str:
+    """A loss of accuracy in points with its interval, whose ends are rounded outwards."""
+    low, high = math.floor(1e4 * interval[0]) / 100, math.ceil(1e4 * interval[1]) / 100
+    # Without the sign of a rounded zero.
+    return f"{100 * drop + 0.0:.2f} ({low:.2f} to {high:.2f})"
 
 
 def parity_notes(facts: "ParityFacts") -> list[str]:

@@ -169,6 +169,11 @@ def test_a_share_just_above_the_limit_asks_for_no_number_of_images():
     assert "would tell" not in doubt
 
 
+def test_an_interval_that_reaches_over_the_limit_does_not_look_as_if_it_ended_there():
+    (doubt,) = judge_parity(facts_of(379), DEFAULT_RULE).doubts
+    assert "by more than 1 point cannot be told: it falls by 0 points (95 % interval -1.01 to 1.01)" in doubt
+
+
 def test_a_rule_of_other_numbers_judges_by_them():
     facts = facts_of(400, 12)
     assert judge_parity(facts, GateRule(max_accuracy_drop=0.06)).outcome == "passed"

@@ -79,7 +79,7 @@ def recommend(candidates: Sequence[Candidate]) -> Recommendation:
     return Recommendation(
         "int8",
         f"{_median_ratio(int8):.2f}x the time and {size:.2f}x the size of fp32, "
-        f"with the same label on {facts.agreement:.2%} of the {facts.split} images",
+        f"with the same label on {facts.agreement:.2%} of the {facts.split} images{_remaining_doubt(int8)}",
     )
 
 
@@ -92,7 +92,11 @@ def _recommend_fp16(half: Candidate, fp32: Candidate) -> Recommendation:
             "fp32",
             f"fp16 {_time_of(half)} on this CPU, at {size}; on a GPU compare the two with edgeclf bench --device cuda",
         )
-    return Recommendation("fp16", f"{_median_ratio(half):.2f}x the time and {size}")
+    return Recommendation("fp16", f"{_median_ratio(half):.2f}x the time and {size}{_remaining_doubt(half)}")
+
+
+def _remaining_doubt(candidate: Candidate) -> str:
+    return "; the gate leaves it undecided" if candidate.verdict.outcome == "undecided" else ""
 
 
 def _is_faster(candidate: Candidate) -> bool:

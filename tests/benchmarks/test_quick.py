@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
+    "int8/gate.py",
     "runtime/predict.py",
     "runtime/reduced_jpeg.py",
     "runtime/startup.py",

@@ -38,6 +38,16 @@ def test_a_smaller_precision_is_recommended_where_it_is_surely_faster(
     assert ("0.30x" in chosen.reason) == (not failures)
 
 
+@pytest.mark.parametrize("name", ["int8", "fp16"])
+def test_what_the_gate_leaves_undecided_is_recommended_with_these_words(name):
+    small = candidate(name, 0.5)
+    undecided = replace(small, verdict=Verdict((), ("few images",)))
+    chosen = recommend([candidate("fp32"), undecided])
+    assert chosen.precision == name
+    assert chosen.reason.endswith("; the gate leaves it undecided")
+    assert "undecided" not in recommend([candidate("fp32"), small]).reason
+
+
 def test_what_was_not_timed_is_not_recommended():
     facts = ParityFacts("validation", 100, 1.0, 0.1, 0.01, None, None)
     for name in ("int8", "fp16"):

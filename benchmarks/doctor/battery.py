@@ -293,7 +293,7 @@ def main() -> None:
     )
     arguments.add_argument("--clean-only", action="store_true", help="inject nothing: false alarms alone")
     arguments.add_argument("--list", action="store_true", help="list the faults and end")
-    arguments.add_argument("--cache-folder", type=Path, help="for features of clean pictures (~/.cache/edgeclf)")
+    arguments.add_argument("--cache-folder", type=Path, help="for features of clean images (~/.cache/edgeclf)")
     given = arguments.parse()
     faults = () if given.clean_only else choose_faults(given.faults)
     if given.list:

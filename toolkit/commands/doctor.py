@@ -22,7 +22,7 @@ def doctor(
         Path | None,
         typer.Option(
             "--html",
-            help="Write a page with the pictures into this file.",
+            help="Write a page with the images into this file.",
             parser=output_file("report.html"),
             metavar=FILE_METAVAR,
             show_default=False,
@@ -39,7 +39,7 @@ def doctor(
         ),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Look at the files only, show no picture to the pretrained network.")
+        bool, typer.Option("--fast", help="Look at the files only, show no image to the pretrained network.")
     ] = False,
     data: Annotated[
         Path | None,
@@ -90,6 +90,6 @@ def doctor(
     else:
         print_examination(examination)
     if html is not None:
-        note(f"page with the pictures: {html}")
+        note(f"page with the images: {html}")
     if examination.has_problem:
         raise typer.Exit(4)

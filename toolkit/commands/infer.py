@@ -173,7 +173,7 @@ def infer(
         typer.Option(
             "--freeze-after",
             min=0.1,
-            help="Say when a camera has given no new picture for so many seconds.",
+            help="Say when a camera has given no new image for so many seconds.",
             show_default=False,
         ),
     ] = None,

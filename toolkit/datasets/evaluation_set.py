@@ -120,9 +120,9 @@ def _select(
     known = splits_in_training(paths, models, progress)
     selection = select_images(known, named, split)
     if not selection.rows:
-        there = ", ".join(sorted({its for its in (*known, *named) if its})) or "no train, val or test part"
+        there = ", ".join(sorted({its for its in (*known, *named) if its})) or "no train, val or test split"
         raise DatasetError(
-            f"{data} has no {split} part", got=there, expected=f"images under {split}/", hint="use --split all"
+            f"{data} has no {split} split", got=there, expected=f"images under {split}/", hint="use --split all"
         )
     return selection
 

@@ -83,7 +83,7 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         for candidate in report.candidates
         for number, facts in enumerate(candidate.parity)
     ]
-    print_table("Parity with the Keras model", ["", "part", *PARITY_COLUMNS], rows)
+    print_table("Parity with the Keras model", ["", "split", *PARITY_COLUMNS], rows)
     if report.precision != "fp32":
         for facts in report.candidates[-1].parity:
             for line in parity_notes(facts):

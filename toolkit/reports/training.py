@@ -45,7 +45,7 @@ def print_architectures(*, as_json: bool) -> None:
 def print_training(result: "TrainResult") -> None:
     """Prints the result of a training."""
     from edgeclf.toolkit.reports.classification import print_report
-    from edgeclf.training.run.results import NO_TEST_PART
+    from edgeclf.training.run.results import NO_TEST_SPLIT
 
     history, images = result.fit.history, result.spec.training["images"]
     endings = {"finished": "all epochs done", "early": "stopped early"}
@@ -59,7 +59,7 @@ def print_training(result: "TrainResult") -> None:
         print_result(_classes_text(result))
     print_report("Validation images (they chose the weights)", result.validation)
     if result.test is None:
-        print_result(NO_TEST_PART)
+        print_result(NO_TEST_SPLIT)
     else:
         print_report("Test images (they chose nothing)", result.test)
     if result.transfer is not None and result.old_classes is not None:

@@ -156,7 +156,7 @@ def _from_folder(root: Path) -> list[Sample]:
     splits = {child: _SPLIT_FOLDERS.get(child.name.lower()) for child in children}
     others = [child for child in children if splits[child] is None]
     if {"train", "test"} <= set(splits.values()) or {"train", "val"} <= set(splits.values()):
-        _check_parts_only(root, others)
+        _check_splits_only(root, others)
         children = [child for child in children if child not in others]
     if children and all(splits[child] for child in children) and "train" in splits.values():
         clash = [split for split, count in Counter(splits.values()).items() if count > 1]
@@ -180,13 +180,13 @@ def _from_folder(root: Path) -> list[Sample]:
     return [sample for folder in children for sample in _class_samples(root, folder, None)]
 
 
-def _check_parts_only(root: Path, others: Sequence[Path]) -> None:
+def _check_splits_only(root: Path, others: Sequence[Path]) -> None:
     """Refuses images beside train/ and test/: they belong to no split, and taking all folders for classes would be worse."""
     with_images = [folder.name for folder in others if any(looks_like_image(path) for path in walk(folder))]
     if with_images:
         raise DatasetError(
-            f"{root} mixes parts and other folders",
-            got=f"{', '.join(repr(name) for name in with_images[:5])} beside its parts",
+            f"{root} mixes train/, test/ and other folders",
+            got=f"{', '.join(repr(name) for name in with_images[:5])} beside them",
             expected="train/ with val/ or test/ and nothing else, or class folders only",
             hint="move the other folders elsewhere",
         )
@@ -278,7 +278,7 @@ def _csv_sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
         raise DatasetError(f"{path} line {line} has an impossible path", got=repr(name), expected="a file name")
     if split and split.lower() not in _SPLIT_FOLDERS:
         raise DatasetError(
-            f"{path} line {line} names an unknown part", got=repr(split), expected="train, val, test or nothing"
+            f"{path} line {line} names an unknown split", got=repr(split), expected="train, val, test or nothing"
         )
     return Sample(Path(name).as_posix(), label, _SPLIT_FOLDERS[split.lower()] if split else None)
 
@@ -323,7 +323,7 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
             f"only some images of {data} have a split", got=f"{dataset.count(None)} without", expected="all or none"
         )
     if None not in by_split and "train" not in by_split:
-        raise DatasetError(f"{data} has no training part", got=", ".join(map(str, by_split)), expected="train/")
+        raise DatasetError(f"{data} has no train split", got=", ".join(map(str, by_split)), expected="train/")
     for split in ("val", "test"):
         if split in by_split and by_split[split] != by_split["train"]:
             odd = sorted(by_split[split] ^ by_split["train"])

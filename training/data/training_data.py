@@ -201,14 +201,14 @@ def _fractions(
     if has_splits and test_fraction is not None:
         raise UsageError(
             "a test fraction has no meaning here",
-            got=f"--test-fraction {test_fraction:g} for data with parts of its own",
+            got=f"--test-fraction {test_fraction:g} for data with splits of its own",
             expected="one or the other",
             hint="leave it out",
         )
     if "val" in given and val_fraction is not None:
         raise UsageError(
             "a validation fraction has no meaning here",
-            got=f"--val-fraction {val_fraction:g} for data with a validation part of its own",
+            got=f"--val-fraction {val_fraction:g} for data with a val split of its own",
             expected="one or the other",
             hint="leave it out",
         )
@@ -230,7 +230,7 @@ def _assign_class(
         raise DatasetError(
             f"too few images of class {label!r}",
             got=str(len(positions)),
-            expected=f"at least {splits}, one for each part",
+            expected=f"at least {splits}, one for each split",
             hint="add images",
         )
     test_count = min(max(1, round(len(positions) * test)), len(positions) - 2) if test else 0

@@ -26,7 +26,7 @@ from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_confusion
 from edgeclf.training.run.writer import RunWriter, history_csv
 
-NO_TEST_PART = "no test part: the validation figures chose this model and are therefore too good by a little"
+NO_TEST_SPLIT = "no test split: the validation figures chose this model and are therefore too good by a little"
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> N
     metrics = {
         "validation": result.validation.to_json(),
         "test": None if result.test is None else result.test.to_json(),
-        "note": NO_TEST_PART if result.test is None else None,
+        "note": NO_TEST_SPLIT if result.test is None else None,
         "training_after_last_epoch": result.fit.training,
         "calibration": result.calibration.to_json(),
         "parameters": result.parameters,

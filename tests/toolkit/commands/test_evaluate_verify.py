@@ -143,7 +143,7 @@ def test_the_part_that_is_asked_for_is_measured(call_edgeclf, exported, other_ph
         assert (document["part"], document["count"]) == (part, count)
     done = call_edgeclf("evaluate", exported, tmp_path, "--split", "val")
     assert done.code == 3
-    assert "has no val part: got test, train" in done.err
+    assert "has no val split: got test, train" in done.err
     assert call_edgeclf("evaluate", exported, tmp_path, "--split", "some").code == 2
     # A class that is not there has no recall; the others are measured.
     one = call_edgeclf("evaluate", exported, tmp_path / "test", "--json").json()

@@ -83,10 +83,10 @@ def test_parts_that_are_given_are_kept_and_without_a_test_part_the_report_says_s
     done = call_edgeclf("train", data, "--run", tmp_path / "run", *QUICK)
     assert done.code == 0, done.err
     assert "9 training, 3 validation and 0 test images" in done.out
-    assert "no test part" in done.out
+    assert "no test split" in done.out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"] is None
-    assert "no test part" in metrics["note"]
+    assert "no test split" in metrics["note"]
 
 
 def test_unreadable_images_are_left_out_counted_and_listed(call_edgeclf, tmp_path):

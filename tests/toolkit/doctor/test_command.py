@@ -159,7 +159,7 @@ def test_the_page_is_whole_by_itself(doctor, write_folder, tmp_path):
         assert picture.shape == (50, 70, 3)
         assert picture.mean() == pytest.approx(number * 4, abs=1)
     assert "<code>edgeclf train" in text
-    assert f"page with the pictures: {tmp_path}" in done.err
+    assert f"page with the images: {tmp_path}" in done.err
 
 
 def test_groups_are_shown_together(write_folder, gather, tmp_path):
@@ -247,7 +247,7 @@ main()
         [sys.executable, "-c", program, "doctor", root], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "What the pictures show was not looked at, only the files" in done.stdout
+    assert "What the images show was not looked at, only the files" in done.stdout
     assert 'Run pip install "edgeclf[train' in done.stdout
 
 

@@ -65,7 +65,7 @@ def test_part_folders_by_their_usual_names(tmp_path, train, val, test):
 def test_a_folder_of_test_images_alone_can_be_evaluated_but_not_trained_on(tmp_path):
     touch(tmp_path, "test/cat/1.jpg", "test/dog/1.jpg")
     assert found(tmp_path, for_training=False) == [("test/cat/1.jpg", "cat", "test"), ("test/dog/1.jpg", "dog", "test")]
-    with pytest.raises(DatasetError, match="no training part: got test"):
+    with pytest.raises(DatasetError, match="no train split: got test"):
         discover_dataset(tmp_path)
 
 
@@ -78,7 +78,7 @@ def test_a_folder_without_images_beside_train_and_test_is_passed_over_and_one_wi
     touch(tmp_path, "docs/licence/text.txt", *(f"{p}/{c}/1.jpg" for p in ("train", "test") for c in ("cat", "dog")))
     assert discover_dataset(tmp_path).labels == ("cat", "dog")
     touch(tmp_path, "extra/1.jpg")
-    with pytest.raises(DatasetError, match="mixes parts and other folders: got 'extra' beside its parts"):
+    with pytest.raises(DatasetError, match="mixes train/, test/ and other folders: got 'extra' beside them"):
         discover_dataset(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_a_csv_with_parts_quotes_and_other_columns(tmp_path):
         ("path,label\n1.jpg,cat\n2.jpg,\n", "line 3 is incomplete: got path '2.jpg', label ''"),
         ("path,label\n1.jpg,cat\n\n\n2.jpg\n", "line 5 is incomplete"),
         ("path,label\n,cat\n", "line 2 is incomplete"),
-        ("path,label,split\n1.jpg,cat,holdout\n", "line 2 names an unknown part: got 'holdout'"),
+        ("path,label,split\n1.jpg,cat,holdout\n", "line 2 names an unknown split: got 'holdout'"),
         ("path,label,split\n1.jpg,cat,train\n2.jpg,dog,\n", "only some images of .* have a split: got 1 without"),
         ("path,label\n1.jpg,cat\n2.jpg,dog\n./1.jpg,dog\n", "line 4 repeats an image: got 1.jpg, also in line 2"),
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "has one class only"),

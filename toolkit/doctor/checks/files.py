@@ -26,7 +26,7 @@ def find_blank(facts: Facts) -> list[Finding]:
         "blank",
         lambda images: images.properties["contrast"] < 2.0,
         lambda images, row: f"luma deviates by {images.properties['contrast'][row]:.1f}",
-        title="{count} of {total} pictures {are} of one colour",
+        title="{count} of {total} images {are} of one colour",
         fix="Remove them: nothing can be learned from them",
         least="warning",
     )
@@ -50,7 +50,7 @@ def find_blurred(facts: Facts) -> list[Finding]:
         "blurred",
         rows,
         lambda images, row: f"relative sharpness {_relative_sharpness(images)[row]:.2f}",
-        title="{count} of {total} pictures {have} no sharp edge, far from what the others have",
+        title="{count} of {total} images {have} no sharp edge, far from what the others have",
         fix="Look at them; remove those that nobody could recognize",
         rank=_relative_sharpness,
     )
@@ -75,7 +75,7 @@ def find_exposure(facts: Facts) -> list[Finding]:
         "exposure",
         rows,
         detail,
-        title="{count} of {total} pictures {are} mostly black or mostly white, far from what the others are",
+        title="{count} of {total} images {are} mostly black or mostly white, far from what the others are",
         fix="Look at them; remove those that nobody could recognize",
         rank=lambda images: -np.maximum(images.properties["dark_share"], images.properties["bright_share"]),
     )
@@ -94,8 +94,8 @@ def find_grey(facts: Facts) -> list[Finding]:
         "grey",
         lambda _: fewer,
         lambda images, row: f"channels differ by {images.properties['channel_spread'][row]:.1f}",
-        title=f"{{count}} of {{total}} pictures {{are}} {kinds[0]}, the others {kinds[1]}",
-        fix="Check that the device's pictures are mixed like these; else turn all to grey, or leave them out",
+        title=f"{{count}} of {{total}} images {{are}} {kinds[0]}, the others {kinds[1]}",
+        fix="Check that the device's images are mixed like these; else turn all to grey, or leave them out",
     )
 
 
@@ -116,8 +116,8 @@ def find_odd_size(facts: Facts) -> list[Finding]:
         "odd-size",
         rows,
         lambda images, row: f"{images.properties['width'][row]:.0f} x {images.properties['height'][row]:.0f} pixels",
-        title="{count} of {total} pictures {have} a size or shape far from that of the others",
-        fix="Look at them: of a long picture the network sees the middle only, of a tiny one next to nothing",
+        title="{count} of {total} images {have} a size or shape far from that of the others",
+        fix="Look at them: of a long image the network sees the middle only, of a tiny one next to nothing",
     )
 
 
@@ -128,7 +128,7 @@ def find_rotated(facts: Facts) -> list[Finding]:
         "rotated",
         lambda images: images.properties["orientation"] != 1,
         lambda images, row: f"EXIF orientation {images.properties['orientation'][row]:.0f}",
-        title="{count} of {total} pictures {are} upright only by their EXIF orientation",
+        title="{count} of {total} images {are} upright only by their EXIF orientation",
         fix="edgeclf turns them, on the device as well; other programs that feed the model must do the same",
         most="note",
     )
@@ -148,8 +148,8 @@ def find_mixed_formats(facts: Facts) -> list[Finding]:
         Finding(
             cause="mixed-formats",
             severity="note",
-            title=f"The pictures come in {len(counts)} formats: {', '.join(f'{n:,} {name}' for name, n in common)}",
-            fix="Nothing needs to be done as long as no class, and no part, has a format of its own",
+            title=f"The images come in {len(counts)} formats: {', '.join(f'{n:,} {name}' for name, n in common)}",
+            fix="Nothing needs to be done as long as no class, and no split, has a format of its own",
             evidence={"counts": dict(common)},
             items=tuple(data.images.paths[row] for row in rare[:_MOST_OF_OTHER_FORMATS]),
             details=tuple(data.images.formats[row] for row in rare[:_MOST_OF_OTHER_FORMATS]),
@@ -232,7 +232,7 @@ def _by_class(data: DataFacts, rows: IntArray) -> dict[str, int]:
     }
 
 
-_FEW = f"a note below {WARNING_FRACTION:.0%} of the pictures, a warning from there on"
+_FEW = f"a note below {WARNING_FRACTION:.0%} of the images, a warning from there on"
 
 CHECKS: tuple[Check, ...] = (
     Check("blank", "files", ("blank",), "the luma's standard deviation is below 2 of 255", find_blank),
@@ -251,7 +251,7 @@ CHECKS: tuple[Check, ...] = (
         find_exposure,
     ),
     Check(
-        "grey", "files", ("grey",), f"some pictures' channels differ by less than 1, others' do not; {_FEW}", find_grey
+        "grey", "files", ("grey",), f"some images' channels differ by less than 1, others' do not; {_FEW}", find_grey
     ),
     Check(
         "odd-size",

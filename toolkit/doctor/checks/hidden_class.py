@@ -209,7 +209,7 @@ def _finding(data: DataFacts, hidden: HiddenGroup) -> Finding:
         if share >= _PROBLEM_FRACTION and len(paths) - hidden.expected >= _PROBLEM_IMAGES
         else "warning",
         title=f"{len(paths)} {split} images{of_class} look like nothing among the {other} images",
-        fix="Look at them: move out what is of no class, and give a kind that belongs there to both parts",
+        fix="Look at them: move out what is of no class, and give a kind that belongs there to both splits",
         evidence={
             "part": hidden.split,
             "other_part": hidden.other,
@@ -253,8 +253,8 @@ def _missing_classes(data: DataFacts) -> list[Finding]:
                 Finding(
                     cause="hidden-class",
                     severity="problem",
-                    title=f"The {SPLIT_NAMES[lacking]} part has no image of {shown}, the {SPLIT_NAMES[having]} part has {len(rows)}",
-                    fix="Put images of every class into every part, or take the class out",
+                    title=f"The {SPLIT_NAMES[lacking]} split has no image of {shown}, the {SPLIT_NAMES[having]} split has {len(rows)}",
+                    fix="Put images of every class into every split, or take the class out",
                     evidence={"part": having, "other_part": lacking, "classes": names, "images": len(rows)},
                     items=tuple(data.images.paths[row] for row in rows[:24]),
                     weight=1.0,
@@ -269,7 +269,7 @@ CHECKS: tuple[Check, ...] = (
         theme="split",
         causes=("hidden-class",),
         condition=(
-            "a class is in one part only; or more images of a part lie far from all images of another than that part's own do "
+            "a class is in one split only; or more images of a split lie far from all images of another than that split's own do "
             f"(features of a pretrained network, chance below exp(-{_SURPRISE:g})), or a few lie {_SMALL_GROUP_RULES[0][3]:g} times as "
             f"far out as any, {_SMALL_GROUP_RULES[-1][3]:g} times together; a problem from {_PROBLEM_FRACTION:.0%} of a class on"
         ),

@@ -44,7 +44,7 @@ def find_suspect_labels(facts: Facts) -> list[Finding]:
     likes = found.probabilities[ranked].argmax(axis=1)
     classes = [data.classes[number] for number in found.classes]
     mixed_up = Counter(f"{classes[targets[row]]} -> {classes[like]}" for row, like in zip(ranked, likes, strict=True))
-    verb = "contradicts its picture" if count == 1 else "contradict their pictures"
+    verb = "contradicts its image" if count == 1 else "contradict their images"
     title = f"{count:,} of {looked_at:,} labels ({count / looked_at:.1%}) {verb}"
     if not significant:
         title += f", no more than classes that overlap may give ({found.undecided:,} undecided)"

@@ -198,8 +198,8 @@ def check_fragility(facts: Facts) -> list[Finding]:
 
 def _fix_fragile(run: RunFacts | None) -> str:
     if run is not None and run.record.get("freezes_backbone"):
-        return _fix(run, "Train on varied pictures", fine_tune=True, augment="strong")
-    return _fix(run, "Train on varied pictures", augment="strong")
+        return _fix(run, "Train on varied images", fine_tune=True, augment="strong")
+    return _fix(run, "Train on varied images", augment="strong")
 
 
 def check_int8(facts: Facts) -> list[Finding]:

@@ -66,7 +66,7 @@ _SCENE_FEATURES: Mapping[str, Callable[[ImageTable], Float64Array]] = {
     "noise": _columns("noise"),
 }
 _FEATURE_NAMES = {
-    "border": "a frame around the picture",
+    "border": "a frame around the image",
     "corner": "a patch in a corner",
     "resolution": "width and height",
     "format": "the file format",
@@ -75,8 +75,8 @@ _FEATURE_NAMES = {
     "file-size": "the file's size",
     "brightness": "the mean brightness",
     "colour": "the mean colour",
-    "blur": "how sharp the picture is",
-    "noise": "how noisy the picture is",
+    "blur": "how sharp the image is",
+    "noise": "how noisy the image is",
 }
 
 
@@ -272,10 +272,10 @@ def _finding(
     shown = shown[data.images.labels[shown] == score.label][:_SHOWN]
     where = f" ({score.where})" if score.where else ""
     fix = (
-        "If that is how the object looks, let it be; if it is where or when the pictures were taken, add pictures of every "
+        "If that is how the object looks, let it be; if it is where or when the images were taken, add images of every "
         "class taken otherwise"
         if score.feature in _SCENE_FEATURES
-        else "Prepare the pictures of all classes alike: cut frames and marks off, and save all in one size and format"
+        else "Prepare the images of all classes alike: cut frames and marks off, and save all in one size and format"
     )
     return Finding(
         cause="shortcut",

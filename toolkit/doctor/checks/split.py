@@ -48,7 +48,7 @@ def find_prior_shift(facts: Facts) -> list[Finding]:
                 cause="prior-shift",
                 severity=severity,
                 title=(
-                    f"The {SPLIT_NAMES[split]} part has another mix of classes than the training part: {data.classes[moved]!r} is "
+                    f"The {SPLIT_NAMES[split]} split has another mix of classes than the training split: {data.classes[moved]!r} is "
                     f"{shares[split][moved]:.0%} of it and {shares['train'][moved]:.0%} of the training images"
                 ),
                 fix=(

@@ -285,12 +285,12 @@ def _by_features(data: DataFacts, split: str, rows: IntArray, train: IntArray, s
 def _fix(data: DataFacts, name: str) -> str:
     if name in {"brightness", "contrast", "colour"}:
         return (
-            "Prepare both parts alike; if the field looks like both, put images like these into train/, or let training see "
+            "Prepare both splits alike; if the field looks like both, put images like these into train/, or let training see "
             f"more of the kind: `{command_line('train', data.given, '--augment', 'strong', '--run', 'RUN')}`"
         )
     if name in {"format", "encoding", "orientation"}:
-        return "Save both parts by the same program, and look at where they come from"
-    return "Prepare both parts alike, or mix the images of both and divide them anew at random"
+        return "Save both splits by the same program, and look at where they come from"
+    return "Prepare both splits alike, or mix the images of both and divide them anew at random"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -299,7 +299,7 @@ CHECKS: tuple[Check, ...] = (
         theme="split",
         causes=("split-shift",),
         condition=(
-            f"within classes, a property of one part's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
+            f"within classes, a property of one split's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
             f"than smaller (a problem from {_PROBLEM:.0%} on) and {_SIGNIFICANT_Z:g} standard deviations beyond chance; or the features of "
             f"a pretrained network tell them apart and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
         ),

@@ -69,7 +69,7 @@ def find_unchecked(facts: Facts) -> list[Finding]:
             Finding(
                 cause="unchecked",
                 severity="note",
-                title=f"Only {seen:,} of {data.sampled_from:,} images were looked at, of every class in every part the same share",
+                title=f"Only {seen:,} of {data.sampled_from:,} images were looked at, of every class in every split the same share",
                 fix="Leave out --max-images to look at all",
                 evidence={"looked_at": seen, "images": data.sampled_from},
             )
@@ -80,7 +80,7 @@ def find_unchecked(facts: Facts) -> list[Finding]:
             Finding(
                 cause="unchecked",
                 severity="note",
-                title=f"What the pictures show was not looked at, only the files: {why}",
+                title=f"What the images show was not looked at, only the files: {why}",
                 fix=remedy or "Leave out --fast",
                 evidence={"reason": data.why_no_features},
             )

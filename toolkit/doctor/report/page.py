@@ -176,7 +176,7 @@ def _more(count: int, what: str) -> str:
 def _figure(path: str, detail: str, images: _EmbeddedImages) -> str:
     url = images.url(path)
     shown = (
-        '<div class="none">no picture</div>'
+        '<div class="none">no image</div>'
         if url is None
         else f'<img src="{url}" alt="{_text(path)}" title="{_text(path)}" loading="lazy">'
     )

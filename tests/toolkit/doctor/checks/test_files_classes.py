@@ -58,8 +58,8 @@ def test_odd_images_are_told_from_the_others(write_folder, gather, crop):
     assert "dog/0005.jpg" in found["grey"].items
     assert set(found["odd-size"].items) == {"dog/0006.jpg", "dog/0007.jpg"}
     assert found["blurred"].evidence["by_class"] == {"cat": 1}
-    assert "1 of 120 pictures has" in found["blurred"].title
-    assert "2 of 120 pictures have" in found["odd-size"].title
+    assert "1 of 120 images has" in found["blurred"].title
+    assert "2 of 120 images have" in found["odd-size"].title
 
 
 def test_what_all_images_are_like_is_not_odd(write_folder, gather):

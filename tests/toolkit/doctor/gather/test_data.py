@@ -70,7 +70,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         ({"cat": 5, "dog": 5, "cow": 0}, "has no image"),
         ({"cat": 2, "dog": 9}, "too few images of class 'cat'"),
         ({"": 5}, "no labelled images"),
-        ({"train/cat": 5, "test/cat": 5, "other": 5}, "mixes parts and other folders"),
+        ({"train/cat": 5, "test/cat": 5, "other": 5}, "mixes train/, test/ and other folders"),
     ],
 )
 def test_what_training_refuses_is_a_fact(write_folder, gather, counts, sentence):

@@ -80,7 +80,7 @@ def find_contradictions(facts: Facts) -> list[Finding]:
         Finding(
             "label-noise",
             "problem" if share >= CONTRADICTION_PROBLEM else "warning",
-            f"{_count(len(groups), 'picture')} {'lies' if len(groups) == 1 else 'lie'} under two classes, "
+            f"{_count(len(groups), 'image')} {'lies' if len(groups) == 1 else 'lie'} under two classes, "
             f"{'as' if len(names) == 1 else 'most often'} {most}",
             f"Look at them (`{list_images(data)}` lists them) and keep each under one class",
             evidence={
@@ -156,7 +156,7 @@ def find_overlapping(facts: Facts) -> list[Finding]:
     rows = list(dict.fromkeys(max(pair.rows, key=lambda row: (int(splits[row]), row)) for pair in chosen))
     title = (
         f"{_count(len(held_out), 'held-out image')} of {of:,} ({share:.1%}) show 90 % or more of what an image of another "
-        "part shows"
+        "split shows"
         if across
         else f"{_count(len(rows), 'image')} show 90 % or more of what another one shows"
     )
@@ -164,8 +164,8 @@ def find_overlapping(facts: Facts) -> list[Finding]:
         Finding(
             "duplicates",
             "warning" if share >= LEAKAGE_PROBLEM else "note",
-            f"{title}, such as crops of one picture or frames of one video",
-            "Keep what comes from one picture or one video in one part",
+            f"{title}, such as crops of one image or frames of one video",
+            "Keep what comes from one image or one video in one split",
             evidence={
                 "kind": "overlapping",
                 "pairs": len(pairs),
@@ -204,29 +204,29 @@ CHECKS: tuple[Check, ...] = (
         "duplicates",
         ("leakage",),
         "a test or validation image, or one that holds it or lies in it (re-encoded, resized, cropped by up to about "
-        "10 %, mirrored, turned), is in an earlier part; a problem from 1 % of the part on",
+        "10 %, mirrored, turned), is in an earlier split; a problem from 1 % of the split on",
         find_leakage,
     ),
     Check(
         "copies-across-classes",
         "duplicates",
         ("label-noise",),
-        "copies of one picture have different labels; a problem from 1 % of the images on",
+        "copies of one image have different labels; a problem from 1 % of the images on",
         find_contradictions,
     ),
     Check(
         "copies-in-a-class",
         "duplicates",
         ("duplicates",),
-        "copies of one picture are in the same part and class; a warning from 2 % of the images on, or without parts",
+        "copies of one image are in the same split and class; a warning from 2 % of the images on, or without splits",
         find_repeated,
     ),
     Check(
         "overlapping-pictures",
         "duplicates",
         ("duplicates",),
-        "two pictures share 90 % of their area and neither holds the other; a warning where 1 % of the held-out images "
-        "do with an image of another part",
+        "two images share 90 % of their area and neither holds the other; a warning where 1 % of the held-out images "
+        "do with an image of another split",
         find_overlapping,
     ),
 )

@@ -31,7 +31,7 @@ _UNCROPPED = 0.985
 
 @dataclass(frozen=True)
 class Pair:
-    """A verified pair: two images of the same picture.
+    """A verified pair: two images of the same photograph.
 
     Attributes:
         rows: Rows in the image table, ascending.

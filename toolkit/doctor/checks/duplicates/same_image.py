@@ -32,7 +32,7 @@ _CELLS = 8
 
 @dataclass(frozen=True)
 class Match:
-    """Registration of two images of the same picture.
+    """Registration of two images of the same photograph.
 
     Attributes:
         inner_in_outer: (2, 3) float64 affine map from the inner to the outer image, coordinates (0, 0)..(1, 1).
@@ -68,7 +68,7 @@ def oriented(image: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np
 
 
 def match(outer_bgr: UInt8Array, inner_bgr: UInt8Array, start: Float64Array, orientation: int) -> Match | None:
-    """Registers two images; None where they do not show the same picture.
+    """Registers two images; None where they do not show the same photograph.
 
     Alignment maximizes the enhanced correlation coefficient over affine maps (Evangelidis and Psarakis 2008). The images
     match where, after one gain and one offset for brightness, local detail agrees to half of its amplitude or to JPEG noise

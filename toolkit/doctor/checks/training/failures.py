@@ -168,7 +168,7 @@ def check_labels(facts: Facts) -> list[Finding]:
                 "label-noise",
                 "warning",
                 f"The network knows {curves.train_last:.0%} of its training images and is no better than guessing "
-                f"({percent(curves.val_selected)} of {curves.val_images}) on others: labels that the pictures contradict look like this",
+                f"({percent(curves.val_selected)} of {curves.val_images}) on others: labels that the images contradict look like this",
                 f"Look at the labels: {examine_data(run)}",
                 accuracy_evidence(curves),
             )
@@ -177,7 +177,7 @@ def check_labels(facts: Facts) -> list[Finding]:
         Finding(
             "label-noise",
             "problem",
-            f"The labels do not go with the pictures: features of {baseline['network']}, which tell most things apart, reach "
+            f"The labels do not go with the images: features of {baseline['network']}, which tell most things apart, reach "
             f"{baseline['training_accuracy']:.0%} on {baseline['training_images']} training images "
             f"(guessing: {baseline['training_chance']:.0%}), and the network does no better: "
             f"{percent(curves.val_selected)} of {curves.val_images} validation images",

@@ -119,8 +119,8 @@ MinAgreementOption = Annotated[
         "--min-agreement",
         min=0.0,
         max=1.0,
-        help="int8, fp16: lowest top-1 agreement, the fraction of images with the same label. Given, it takes the place of the "
-        "default rule, which judges by what the images prove, with 0.01 for --max-accuracy-drop.",
+        help="int8, fp16: lowest top-1 agreement, the fraction of images with the same label, as measured; with 0.01 for "
+        "--max-accuracy-drop, in place of the default rule (or, for verify, of what the file was written with).",
         show_default=False,
     ),
 ]
@@ -130,8 +130,8 @@ MaxAccuracyDropOption = Annotated[
         "--max-accuracy-drop",
         min=0.0,
         max=1.0,
-        help="int8, fp16: highest loss of top-1 accuracy, as measured. Given, it takes the place of the default rule, with 0.99 "
-        "for --min-agreement.",
+        help="int8, fp16: highest loss of top-1 accuracy, as measured; with 0.99 for --min-agreement, in place of the default "
+        "rule (or, for verify, of what the file was written with).",
         show_default=False,
     ),
 ]

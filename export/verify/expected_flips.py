@@ -18,6 +18,8 @@ _RANKS = 5
 _NEIGHBOURS = 33
 # Probabilities below take part with this value: float32 softmax gives 0 for them on one machine and not on another.
 _LOWEST_PROBABILITY = 1e-12
+# Images whose classes are sorted at once.
+_ROWS = 4096
 # Two-sided probability outside the interval.
 _OUTSIDE = 0.001
 
@@ -64,11 +66,14 @@ def expected_flips(reference: AnyArray, candidate: AnyArray) -> ExpectedFlips:
 def _ranked(reference: AnyArray, candidate: AnyArray) -> tuple[Float64Array, Float64Array]:
     """(N, R) log-probabilities of the reference's most probable classes, falling, and the candidate's errors of them."""
     ranks = min(_RANKS, reference.shape[1])
-    classes: IntArray = np.argsort(-reference.astype(np.float64), axis=1, kind="stable")[:, :ranks]
-    ours, theirs = (
-        np.log(np.maximum(np.take_along_axis(values, classes, axis=1).astype(np.float64), _LOWEST_PROBABILITY))
-        for values in (reference, candidate)
-    )
+    ours, theirs = np.empty((2, len(reference), ranks))
+    # Sorting makes indices as large as the probabilities themselves.
+    for start in range(0, len(reference), _ROWS):
+        rows = slice(start, start + _ROWS)
+        classes: IntArray = np.argsort(-reference[rows], axis=1, kind="stable")[:, :ranks]
+        for values, ranked in ((reference, ours), (candidate, theirs)):
+            chosen = np.take_along_axis(values[rows], classes, axis=1).astype(np.float64)
+            ranked[rows] = np.log(np.maximum(chosen, _LOWEST_PROBABILITY))
     return ours, theirs / _confidence_factor(ours, theirs) - ours
 
 

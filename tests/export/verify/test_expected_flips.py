@@ -61,6 +61,14 @@ def test_few_images_and_few_classes_have_an_expectation_as_well(rng, images, cla
     assert expected_flips(np.empty((0, classes)), np.empty((0, classes))).high == 0
 
 
+def test_many_images_are_expected_to_flip_as_often_as_few(rng):
+    logits = rng.normal(0, 2.2, (9000, 6))
+    reference, candidate = softmax(logits), softmax(logits + rng.normal(0, 0.2, logits.shape))
+    whole = expected_flips(reference, candidate).mean
+    parts = sum(expected_flips(reference[i::3], candidate[i::3]).mean for i in range(3))
+    assert whole == pytest.approx(parts, rel=0.1)
+
+
 def test_probabilities_of_zero_and_one_are_no_trouble():
     sure = np.eye(3)[[0, 1, 2, 0]]
     assert expected_flips(sure, np.roll(sure, 1, axis=1)).mean == 0.0

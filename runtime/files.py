@@ -240,6 +240,20 @@ def read_text(
     raise error_class(what, got=kind, expected=expected, hint="save it as UTF-8" if kind == "UTF-16 text" else hint)
 
 
+def parse_failure(error: Exception) -> str:
+    """What is wrong with a file of edgeclf's own that could not be read or parsed, as the noun of an error's `got`."""
+    if isinstance(error, OSError):
+        return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no text"
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r}"
+    line = getattr(error, "lineno", None)
+    if isinstance(error, ValueError) and line is not None:
+        return f"text that is not JSON, in line {line}"
+    return "JSON of another form" if isinstance(error, TypeError) else str(error)
+
+
 class FileIdentity(NamedTuple):
     """A file's identity: equal for as long as the file is neither replaced nor written to.
 

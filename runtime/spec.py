@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from edgeclf.runtime.errors import ModelFileError
+from edgeclf.runtime.files import parse_failure
 
 SPEC_KEY = "edgeclf.spec"
 SCHEMA_VERSION = 1
@@ -142,7 +143,7 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     except (ValueError, RecursionError) as error:
         # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
         raise ModelFileError(
-            f"cannot read the spec of {source}", got=str(error), expected=expected, hint=hint
+            f"cannot read the spec of {source}", got=parse_failure(error), expected=expected, hint=hint
         ) from error
     if not isinstance(document, dict):
         raise ModelFileError(

@@ -12,6 +12,7 @@ import numpy as np
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
+from edgeclf.runtime.files import parse_failure
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.array_file import ArrayFile
@@ -276,7 +277,7 @@ def read_split(path: Path) -> tuple[Sample, ...]:
             )
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise RunFolderError(
-            f"cannot read {path}", got=str(error), expected="path,label,split", hint="train again"
+            f"cannot read {path}", got=parse_failure(error), expected="path,label,split", hint="train again"
         ) from error
     if not samples or any(sample.split not in SPLITS for sample in samples):
         raise RunFolderError(

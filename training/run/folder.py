@@ -12,7 +12,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError, command_line
-from edgeclf.runtime.files import content_kind, output_error
+from edgeclf.runtime.files import content_kind, output_error, parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
 from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample, check_place, folder_of
@@ -277,7 +277,7 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
         root = Path(document["data_root"]) if data is None else folder_of(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"cannot resume {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
+            f"cannot resume {folder}", got=parse_failure(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     source = Path(document.get("data", root)) if data is None else data
     samples = tuple(replace(sample, digest=None) for sample in read_split(folder / SPLIT_FILE))
@@ -319,7 +319,10 @@ def load_run(folder: Path | str) -> Run:
         data_root, options = Path(facts["data_root"]), dict(facts["options"])
     except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
         raise RunFolderError(
-            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
+            f"cannot read run {folder}",
+            got=parse_failure(error),
+            expected="what edgeclf train wrote",
+            hint="train again",
         ) from error
     split = read_split(folder / SPLIT_FILE)
     if {sample.label for sample in split} != set(spec.labels):

@@ -64,10 +64,14 @@ def test_a_missing_file_is_named(tmp_path, name):
     [
         ("spec.json", "{", r"spec\.json"),
         ("spec.json", "[]", "cannot read run"),
-        ("run.json", "{}", "cannot read run"),
+        ("run.json", "{}", "cannot read run .*got no 'data_root'"),
         ("run.json", '{"data_root": 3, "options": {}}', "cannot read run"),
         ("run.json", '{"data_root": "/data"}', "cannot read run"),
-        ("run.json", "\0", "cannot read run"),
+        ("run.json", "\0", r"cannot read run .*got text that is not JSON, in line 1"),
+        ("run.json", b"\xff\xfe\0", r"cannot read run .*got bytes that are no text"),
+        ("run.json", "[1]", r"cannot read run .*got JSON of another form"),
+        ("spec.json", b"\x80", r"cannot read run .*got bytes that are no text"),
+        ("split.csv", b"\x80\n\x81", r"split\.csv.*got no 'path'"),
         ("split.csv", "nothing", r"split\.csv"),
         ("split.csv", "path,label,split\n1.jpg,cat,train\n2.jpg,bird,val\n", "different classes"),
     ],
@@ -75,7 +79,7 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_damaged_file_is_refused(tmp_path, name, content, words):
     run = write_run(tmp_path / "run")
     assert load_run(run).spec == SPEC
-    (run / name).write_text(content)
+    (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RunFolderError, match=words):
         load_run(run)
 

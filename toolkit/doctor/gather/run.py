@@ -16,6 +16,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import Inference, KerasModel
 from edgeclf.runtime import ModelSession
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
+from edgeclf.runtime.files import parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
@@ -127,7 +128,10 @@ def open_run(
         samples = read_split(folder / run_folder.SPLIT_FILE) if run is None else run.split
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"cannot read run {folder}", got=str(error), expected="what edgeclf train wrote", hint="train again"
+            f"cannot read run {folder}",
+            got=parse_failure(error),
+            expected="what edgeclf train wrote",
+            hint="train again",
         ) from error
     if data is not None:
         root = folder_of(data).resolve()
@@ -220,7 +224,9 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunFolderError(f"cannot read {path}", got=str(error), expected="what edgeclf train wrote") from error
+        raise RunFolderError(
+            f"cannot read {path}", got=parse_failure(error), expected="what edgeclf train wrote"
+        ) from error
 
 
 def _number(text: str | None) -> float | str | None:
@@ -237,7 +243,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"cannot read {path}", got=str(error), expected="what edgeclf train wrote") from error
+        raise RunFolderError(
+            f"cannot read {path}", got=parse_failure(error), expected="what edgeclf train wrote"
+        ) from error
     return document if isinstance(document, dict) else {}
 
 

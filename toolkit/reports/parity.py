@@ -26,8 +26,7 @@ PARITY_COLUMNS = (
     "same label",
     "where sure",
     "max error",
-    "accuracy before",
-    "after",
+    "accuracy",
     "points lost",
     "verdict",
 )
@@ -41,8 +40,7 @@ def parity_cells(facts: "ParityFacts", outcome: str) -> list[str]:
         f"{facts.agreement:.4f}",
         "-" if facts.sure_agreement is None else f"{facts.sure_agreement:.4f}",
         f"{facts.max_error:.2e}",
-        "-" if facts.reference_accuracy is None else f"{facts.reference_accuracy:.4f}",
-        "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
+        "-" if drop is None else f"{facts.reference_accuracy:.4f} -> {facts.candidate_accuracy:.4f}",
         "-" if drop is None or interval is None else _points(drop, interval),
         outcome,
     ]
@@ -50,9 +48,9 @@ def parity_cells(facts: "ParityFacts", outcome: str) -> list[str]:
 
 def _points(drop: float, interval: tuple[float, float]) -> str:
     """A loss of accuracy in points with its interval, whose ends are rounded outwards."""
-    low, high = math.floor(1e4 * interval[0]) / 100, math.ceil(1e4 * interval[1]) / 100
+    low, high = math.floor(1e3 * interval[0]) / 10, math.ceil(1e3 * interval[1]) / 10
     # Without the sign of a rounded zero.
-    return f"{100 * drop + 0.0:.2f} ({low:.2f} to {high:.2f})"
+    return f"{round(100 * drop, 1) + 0.0:.1f} ({low:.1f} to {high:.1f})"
 
 
 def parity_notes(facts: "ParityFacts") -> list[str]:

@@ -9,6 +9,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgeclf.export.emulation import comparison
+from edgeclf.export.graph.contract import attach_spec
+from edgeclf.export.verify.verdict import DEFAULT_RULE, limits_record
+from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import SPEC_KEY
 from edgeclf.training.run.folder import load_run
 
@@ -282,6 +286,27 @@ def test_the_limits_recorded_in_the_file_apply_until_others_are_asked_for(
     assert "other limits" not in same.err
 
 
+@pytest.fixture(scope="module")
+def int8_by_the_default_rule(int8_file, tmp_path_factory):
+    """The same file, as if it had been written without limits of the user's."""
+    path = tmp_path_factory.mktemp("rule") / "int8.onnx"
+    model = onnx.load(int8_file)
+    spec = ModelSession(int8_file, device="cpu").spec
+    attach_spec(model, spec.with_changes(parity={**spec.parity, "limits": limits_record(DEFAULT_RULE)}))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_file_against_itself_passes_the_default_rule_on_any_images(
+    call_edgeclf, int8_by_the_default_rule, photographs
+):
+    verify = ("verify", int8_by_the_default_rule, photographs, "--split", "all", "--against", int8_by_the_default_rule)
+    done = call_edgeclf(*verify, "--json")
+    assert done.code == 0, done.err
+    assert done.json()["verdict"] == {"outcome": "passed", "failures": [], "doubts": []}
+    assert "judged by the limits recorded in the file: the default rule" in " ".join(done.err.split())
+
+
 def test_layers_are_compared_with_those_of_the_run(call_edgeclf, int8_file, trained_run, photographs, tmp_path):
     plot = tmp_path / "layers.png"
     done = call_edgeclf(
@@ -326,3 +351,35 @@ def test_a_missing_emulator_is_said_before_anything_is_downloaded(
     done = call_edgeclf("verify", exported, photographs, "--emulate", "arm64")
     assert (done.code, done.out) == (5, "")
     assert "apt install" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "outcome"),
+    [
+        (lambda probabilities: probabilities, 0, "passed"),
+        # Less than a flip, more than the order of a sum: a dozen images cannot tell what it costs.
+        (lambda probabilities: 0.999 * probabilities + 0.001 / 3, 0, "undecided"),
+        (lambda probabilities: np.roll(probabilities, 1, axis=1), 4, "failed"),
+    ],
+)
+def test_emulated_cores_are_judged_by_the_same_rule(
+    call_edgeclf, int8_by_the_default_rule, photographs, monkeypatch, change, code, outcome
+):
+    """The emulator is replaced by this machine, and its outputs are changed."""
+
+    def run_here(path, images_rgb, core, sysroot, progress):
+        session = ModelSession(path, device="cpu", threads=1)
+        return change(np.concatenate([session.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))]))
+
+    monkeypatch.setattr(comparison, "prepare_sysroot", lambda *_: None)
+    monkeypatch.setattr(comparison, "run_emulated", run_here)
+    options = (photographs, "--split", "all", "--emulate", "arm64", "--core", "cortex-a53", "--emulate-images", 12)
+    done = call_edgeclf("verify", int8_by_the_default_rule, *options, "--json")
+    assert done.code == code, done.err
+    document = done.json()
+    assert document["limits"]["rule"] == "evidence"
+    assert [core["verdict"]["outcome"] for core in document["cores"]] == [outcome]
+    assert (document["passed"], bool(document["doubts"])) == (outcome != "failed", outcome == "undecided")
+    assert {"passed": "passed: ", "undecided": "undecided: ", "failed": "something else on ARM"}[outcome] in done.err
+    table = call_edgeclf("verify", int8_by_the_default_rule, *options)
+    assert outcome in table.out

@@ -72,7 +72,7 @@ def test_timed_recipes_that_are_as_good_in_their_way_are_marked_so(capsys, monke
 
 def test_the_interval_of_the_loss_is_rounded_outwards():
     cells = parity_cells(facts_of(1.0, harmful_flips=0, beneficial_flips=0), "undecided")
-    assert cells[-2:] == ["0.00 (-1.01 to 1.01)", "undecided"]
+    assert cells[-2:] == ["0.0 (-1.1 to 1.1)", "undecided"]
     assert parity_cells(facts_of(1.0), "-")[-2:] == ["-", "-"]
 
 

@@ -18,20 +18,23 @@ from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_gra
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation, find_pixel_normalisation
 from edgeclf.export.int8.determinism import adds_with_ties, align_residual_adds, prove_no_saturation
 from edgeclf.export.int8.equalization import equalize, find_streams
+from edgeclf.export.int8.fixed_point import FixedPoint, choose_fixed_point_prefix, fixed_point_of_range
 from edgeclf.export.int8.float_prefix import MeasureLatency, choose_float_prefix, float_prefixes
-from edgeclf.export.int8.layerwise import LayerMethods, quantize_layers
+from edgeclf.export.int8.layerwise import LayerMethods, activation_ends, quantize_layers
 from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.partition import Partition, partition_graph
 from edgeclf.export.int8.qat_ranges import PlacedScales, TrainedScales
 from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer, quantized_name
-from edgeclf.export.int8.ranges import QuantParams
+from edgeclf.export.int8.ranges import QuantParams, ValueHistogram
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import InputError, UsageError
 from edgeclf.runtime.progress import Progress, no_progress
 
 # Images that GPTQ and bias correction are fitted to (benchmarks/README.md, Choices that were measured).
-SEQUENTIAL_IMAGES = 128
+SEQUENTIAL_IMAGES = 256
+# Part by which a fixed-point value may go beyond what was observed; its step is a power of two in any case.
+_HEADROOM = 1.25
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 
 
@@ -59,6 +62,7 @@ class QuantizedNetwork:
     Attributes:
         graph: The float graph, equalized where that was asked for.
         params: Of every value that exists in 8 bits.
+        fixed: Of every value between fixed-point layers.
         layers: The quantized layers by name.
         recipe: How it was made.
         calibration_images: How many images it was fitted to.
@@ -68,6 +72,7 @@ class QuantizedNetwork:
 
     graph: FloatGraph
     params: dict[str, QuantParams]
+    fixed: dict[str, FixedPoint]
     layers: dict[str, QuantizedLayer]
     recipe: QuantizationRecipe
     calibration_images: int
@@ -87,7 +92,9 @@ class QuantizedNetwork:
         partition = partition_network(self.graph, recipe)
         params = {value: params for value, params in self.params.items() if value in partition.quantized_values}
         folded = _is_exact(partition.pixels)
-        model = _write(self.graph, partition, params, self.layers, folded=folded)
+        fixed = {value: self.fixed[value] for value in partition.fixed_values}
+        writer = QdqWriter(self.graph, params, self.layers, fixed)
+        model = _write(writer, partition, folded=folded)
         model.ir_version = self.ir_version
         onnx.checker.check_model(model)
         proof = prove_no_saturation(model)
@@ -102,6 +109,7 @@ class QuantizedNetwork:
             "pair_constraint": recipe.pair_constraint,
             "keep_float": list(recipe.keep_float),
             "float_entrance": list(recipe.float_prefix),
+            "fixed_point": [unit.name for unit in partition.units if unit.exact],
             "equalized_streams": self.equalized_streams,
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
@@ -118,13 +126,17 @@ def partition_network(graph: FloatGraph, recipe: QuantizationRecipe) -> Partitio
         UsageError: The recipe keeps a layer in float that does not exist.
         InputError: There is nothing to quantize.
     """
-    partition = partition_graph(graph, find_pixel_normalisation(graph.model), recipe.in_float)
-    unknown = set(recipe.in_float) - {unit.name for unit in partition.units}
+    pixels = find_pixel_normalisation(graph.model)
+    exact = {*recipe.exact}
+    if recipe.has_fixed_point_prefix and pixels is not None and pixels.zero_point is not None:
+        exact.update(choose_fixed_point_prefix(graph, pixels.output))
+    partition = partition_graph(graph, pixels, recipe.in_float, exact=exact)
+    unknown = {*recipe.in_float, *recipe.exact} - {unit.name for unit in partition.units}
     if unknown:
         raise UsageError(
             f"no layer {min(unknown)!r} to keep in float", expected=", ".join(unit.name for unit in partition.layers)
         )
-    if not partition.layers and not recipe.in_float:
+    if not partition.layers and not recipe.in_float and not exact:
         raise InputError("cannot quantize", got="a network without convolutions or dense layers", expected="some")
     return partition
 
@@ -133,15 +145,8 @@ def _is_exact(pixels: PixelNormalisation | None) -> bool:
     return pixels is not None and pixels.zero_point is not None
 
 
-def _write(
-    graph: FloatGraph,
-    partition: Partition,
-    params: dict[str, QuantParams],
-    layers: dict[str, QuantizedLayer],
-    *,
-    folded: bool,
-) -> onnx.ModelProto:
-    writer = QdqWriter(graph, params, layers)
+def _write(writer: QdqWriter, partition: Partition, *, folded: bool) -> onnx.ModelProto:
+    graph, params = writer.graph, writer.params
     pixels = partition.pixels
     if pixels is not None and pixels.output in params and folded:
         # The transposition of the normalisation, NHWC to NCHW, on bytes instead of floats.
@@ -259,7 +264,13 @@ class Calibrator:
             graph, streams = self._equalize()
             partition = partition_network(graph, recipe)
         trained = self._place() if recipe.trained_ranges else PlacedScales()
-        params = _choose_params(partition, self._observe(graph, equalized=streams > 0), recipe, trained.params)
+        seen = self._observe(graph, equalized=streams > 0)
+        params = _choose_params(partition, seen, recipe, trained.params)
+        fixed = {
+            unit.output: _fixed_point(seen.histograms[unit.output], activation_ends(graph, unit))
+            for unit in partition.units
+            if unit.output in partition.fixed_values
+        }
         methods = LayerMethods(recipe.pair_constraint, recipe.gptq, recipe.correct_bias)
         # Ranges need many images, for what is rare; rounding and biases are means, which settle soon.
         layers = quantize_layers(
@@ -269,9 +280,10 @@ class Calibrator:
             self._few,
             methods=methods,
             progress=self._progress,
+            fixed=fixed,
             weight_scales=trained.weight_scales,
         )
-        return QuantizedNetwork(graph, params, layers, recipe, len(self._images), streams, self._ir_version)
+        return QuantizedNetwork(graph, params, fixed, layers, recipe, len(self._images), streams, self._ir_version)
 
     def find_float_prefix(self, recipe: QuantizationRecipe, measure_latency: MeasureLatency) -> tuple[str, ...]:
         """The first layers that are no slower in float, for `QuantizationRecipe.float_prefix`.
@@ -311,6 +323,11 @@ class Calibrator:
             wanted = sorted(partition_graph(graph, find_pixel_normalisation(graph.model)).quantized_values)
             self._seen[equalized] = observe(graph, wanted, self._images, self._progress)
         return self._seen[equalized]
+
+
+def _fixed_point(histogram: ValueHistogram, ends: tuple[float, float]) -> FixedPoint:
+    """Fixed point of a value, with room for images that go beyond those of calibration as far as the activation function."""
+    return fixed_point_of_range(max(histogram.low * _HEADROOM, ends[0]), min(histogram.high * _HEADROOM, ends[1]))
 
 
 def _choose_params(

@@ -7,6 +7,8 @@ H's inverse (Frantar et al. 2023, "GPTQ", after Hassibi & Stork 1993, "Optimal B
 bounds each code by what its neighbour has left.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, Codes, Rows, round_to_codes, split_bound
@@ -17,12 +19,37 @@ _DAMPING = 0.01
 _BLOCK = 64
 
 
+def gptq_with_scales(
+    rows: Rows, scales: Sequence[Float64Array], second_moments: Float64Array, *, paired: bool
+) -> tuple[Codes, Float64Array]:
+    """Codes and scales of least output error: each row takes the scale with which GPTQ comes closest.
+
+    Args:
+        rows: (O, K) weights.
+        scales: Several (O,) scales to try.
+        second_moments: As for `gptq`.
+        paired: Whether neighbours must respect `PAIR_BOUND`.
+
+    Returns:
+        (O, K) codes and (O,) scales.
+    """
+    best_codes, best_scales, least = np.zeros(rows.shape, np.int64), np.ones(len(rows)), np.full(len(rows), np.inf)
+    factors = _inverse_factors(second_moments)
+    for tried in scales:
+        codes = gptq(rows, tried, second_moments, paired=paired, factors=factors)
+        errors = output_errors(rows, codes, tried, second_moments)
+        better = errors < least
+        best_codes[better], best_scales[better], least[better] = codes[better], tried[better], errors[better]
+    return best_codes, best_scales
+
+
 def gptq(
     rows: Rows,
     scales: Float64Array,
     second_moments: Float64Array,
     *,
     paired: bool,
+    factors: Float64Array | None = None,
 ) -> Codes:
     """Chooses codes for given scales by GPTQ, which minimises the error of the outputs rather than of the weights.
 
@@ -31,12 +58,13 @@ def gptq(
         scales: (O,) their scales.
         second_moments: H = E[x x^T] of the inputs, (K, K) for all rows or (O, K, K) for each.
         paired: Whether neighbours must respect `PAIR_BOUND`.
+        factors: The Cholesky factors of H's damped inverse where they are known already.
 
     Returns:
         (O, K) codes in -127..127. No row has a larger output error d^T H d than nearest codes give it.
     """
     nearest = round_to_codes(rows / scales[:, None], paired=paired)
-    factors = _inverse_factors(second_moments)
+    factors = _inverse_factors(second_moments) if factors is None else factors
     left = rows / scales[:, None]
     codes = np.zeros(rows.shape, np.int64)
     width = rows.shape[1]

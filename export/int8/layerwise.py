@@ -8,7 +8,7 @@ costs one pass through either network. Values are dropped as soon as no later un
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -16,9 +16,17 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
-from edgeclf.export.int8.gptq import gptq
+from edgeclf.export.int8.fixed_point import FixedPoint
+from edgeclf.export.int8.gptq import gptq_with_scales
 from edgeclf.export.int8.partition import Layer, Partition, QuantUnit, im2col
-from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer, quantized_name, smallest_scales
+from edgeclf.export.int8.qdq_writer import (
+    QdqWriter,
+    QuantizedLayer,
+    fixed_name,
+    model_from_writer,
+    quantized_name,
+    smallest_scales,
+)
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import quantize_rows, round_to_codes
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
@@ -33,6 +41,10 @@ _POSITIONS_PER_WEIGHT, _FEWEST_POSITIONS, _MOST_POSITIONS = 8, 1024, 8192
 _BIAS_POSITIONS = 4096
 # Positions at which a channel must be active before its correction counts for half.
 _HALF_TRUSTED = 32
+# Scales that GPTQ is tried with, as shares of the one that is best for rounding each weight to its nearest code. A row of a
+# depthwise layer has few weights, whose errors cancel or not as its scale happens to be; and trying costs little there.
+_SCALES = (1.0, 0.9, 1.1)
+_DEPTHWISE_SCALES = (1.0, *np.linspace(0.7, 1.3, 24))
 Values = dict[str, AnyArray]
 
 
@@ -43,14 +55,21 @@ class DualForward:
         graph: The float graph.
         partition: Its units.
         params: Of every value that exists in 8 bits.
+        fixed: Of every value between fixed-point layers.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
     """
 
     def __init__(
-        self, graph: FloatGraph, partition: Partition, params: Mapping[str, QuantParams], images_rgb: UInt8Array
+        self,
+        graph: FloatGraph,
+        partition: Partition,
+        params: Mapping[str, QuantParams],
+        fixed: Mapping[str, FixedPoint],
+        images_rgb: UInt8Array,
     ) -> None:
         self._graph = graph
         self._params = params
+        self._fixed = fixed
         self._reads = Counter(name for unit in partition.units for name in unit.inputs)
         self._float: Values = {graph.input: images_rgb}
         self._quantized: Values = {graph.input: images_rgb}
@@ -69,8 +88,8 @@ class DualForward:
 
     def outputs_before_activation(self, unit: QuantUnit, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
         """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
-        cut = QuantUnit(unit.nodes[:1], unit.inputs, unit.before_activation, unit.layer, quantized=True)
-        writer = QdqWriter(self._graph, self._params, {unit.name: layer})
+        cut = replace(unit, nodes=unit.nodes[:1], output=unit.before_activation)
+        writer = self._writer({unit.name: layer})
         writer.write_unit(cut, quantize_output=False)
         wanted = self._run(self._float_writer(cut), cut.inputs, cut.output, self._float, as_float=True)
         got = self._run(writer, cut.inputs, cut.output, self._quantized, as_float=False)
@@ -78,9 +97,9 @@ class DualForward:
 
     def advance(self, unit: QuantUnit, layers: Mapping[str, QuantizedLayer]) -> None:
         """Runs a unit in both networks, and drops values that no later unit reads."""
-        writer = QdqWriter(self._graph, self._params, layers)
+        writer = self._writer(layers)
         writer.write_unit(unit)
-        key = quantized_name(unit.output) if unit.output in self._params else unit.output
+        key = writer.stored_name(unit.output)
         self._quantized[key] = np.concatenate(self._run(writer, unit.inputs, key, self._quantized, as_float=False))
         self._float[unit.output] = np.concatenate(
             self._run(self._float_writer(unit), unit.inputs, unit.output, self._float, as_float=True)
@@ -92,8 +111,12 @@ class DualForward:
                     (self._float, name),
                     (self._quantized, name),
                     (self._quantized, quantized_name(name)),
+                    (self._quantized, fixed_name(name)),
                 ):
                     values.pop(key, None)
+
+    def _writer(self, layers: Mapping[str, QuantizedLayer]) -> QdqWriter:
+        return QdqWriter(self._graph, self._params, layers, self._fixed)
 
     def _float_writer(self, unit: QuantUnit) -> QdqWriter:
         writer = QdqWriter(self._graph, {}, {})
@@ -120,7 +143,7 @@ class DualForward:
         self, writer: QdqWriter, inputs: tuple[str, ...], output: str, values: Values, *, as_float: bool
     ) -> list[AnyArray]:
         """The output of a small model for all images, in batches."""
-        names = [name if as_float or name not in self._params else quantized_name(name) for name in inputs]
+        names = [name if as_float else writer.stored_name(name) for name in inputs]
         kinds = onnx.helper.np_dtype_to_tensor_dtype
         infos = [onnx.helper.make_tensor_value_info(name, kinds(values[name].dtype), None) for name in names]
         # Codes come out of a QuantizeLinear, or are handed on as they are.
@@ -159,6 +182,7 @@ def quantize_layers(
     *,
     methods: LayerMethods,
     progress: Progress,
+    fixed: Mapping[str, FixedPoint] = MappingProxyType({}),
     weight_scales: Mapping[str, Float64Array] = MappingProxyType({}),
 ) -> dict[str, QuantizedLayer]:
     """Quantizes all layers of a partition.
@@ -170,6 +194,7 @@ def quantize_layers(
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
         methods: How.
         progress: Called with the number of layers done.
+        fixed: Of every value between fixed-point layers.
         weight_scales: (O,) scales from quantization-aware training, by unit name. The weights of these layers are multiples
             of them already, so nothing is left to GPTQ.
 
@@ -184,8 +209,12 @@ def quantize_layers(
                 trained = weight_scales.get(unit.name)
                 done[unit.name] = _by_weights(unit.layer, params[unit.inputs[0]].scale, methods, trained)
         return done
-    forward = DualForward(graph, partition, params, images_rgb)
+    forward = DualForward(graph, partition, params, fixed, images_rgb)
+    left = len(layers)
     for unit in partition.units:
+        if unit.exact and unit.layer is not None and methods.correct_bias:
+            plain = QuantizedLayer(unit.layer, np.zeros((0, 0), np.int64), np.zeros(0), unit.layer.bias)
+            done[unit.name] = _corrected(graph, unit, plain, forward)
         if unit.layer is not None and unit.quantized:
             trained = weight_scales.get(unit.name)
             quantized = (
@@ -196,8 +225,9 @@ def quantize_layers(
             if methods.correct_bias and unit.layer.kind != "MatMul":
                 quantized = _corrected(graph, unit, quantized, forward)
             done[unit.name] = quantized
-            progress("quantize", len(done), len(layers))
-            if len(done) == len(layers):
+            left -= 1
+            progress("quantize", len(layers) - left, len(layers))
+            if left == 0:
                 break
         forward.advance(unit, done)
     return done
@@ -228,13 +258,17 @@ def _by_inputs(
     importance = np.maximum(diagonal, 1e-3 * diagonal.mean(axis=1, keepdims=True))[groups]
     importance = np.where(importance > 0, importance, 1.0)
     least = smallest_scales(layer.bias, input_scale)
-    codes, scales = quantize_rows(layer.rows, paired=paired, importance=importance, smallest_scale=least)
+    _, scales = quantize_rows(layer.rows, paired=paired, importance=importance, smallest_scale=least)
+    shares = _DEPTHWISE_SCALES if per_group == 1 else _SCALES
+    tried = [np.maximum(scales * share, least).astype(np.float32).astype(np.float64) for share in shares]
     if per_group == 1:
-        codes = gptq(layer.rows, scales, moments, paired=paired)
-    else:
-        for group in range(layer.groups):
-            part = slice(group * per_group, (group + 1) * per_group)
-            codes[part] = gptq(layer.rows[part], scales[part], moments[group], paired=paired)
+        return QuantizedLayer(layer, *gptq_with_scales(layer.rows, tried, moments, paired=paired), layer.bias)
+    codes = np.empty(layer.rows.shape, np.int64)
+    for group in range(layer.groups):
+        part = slice(group * per_group, (group + 1) * per_group)
+        codes[part], scales[part] = gptq_with_scales(
+            layer.rows[part], [item[part] for item in tried], moments[group], paired=paired
+        )
     return QuantizedLayer(layer, codes, scales, layer.bias)
 
 
@@ -279,7 +313,7 @@ def _corrected(graph: FloatGraph, unit: QuantUnit, quantized: QuantizedLayer, fo
             if len(columns) > each:
                 columns = columns[np.random.default_rng(number).choice(len(columns), each, replace=False)]
             kept.append(columns)
-    low, high = _activation_ends(graph, unit)
+    low, high = activation_ends(graph, unit)
     shift = bias_shift(np.concatenate(wanted), np.concatenate(got), low, high)
     return quantized.with_bias(quantized.bias + shift)
 
@@ -312,7 +346,8 @@ def bias_shift(wanted: FloatArray, got: FloatArray, low: float, high: float) -> 
     return shift
 
 
-def _activation_ends(graph: FloatGraph, unit: QuantUnit) -> tuple[float, float]:
+def activation_ends(graph: FloatGraph, unit: QuantUnit) -> tuple[float, float]:
+    """Lower and upper end of a unit's activation function; infinite where it has none."""
     if len(unit.nodes) == 1:
         return -np.inf, np.inf
     node = unit.nodes[1]

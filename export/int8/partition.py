@@ -200,6 +200,7 @@ class QuantUnit:
         factor: What it multiplies its input by where that is one positive number: the same codes with another scale, so
             that nothing has to be computed. None for anything else.
         float_output: Whether a quantized unit's output stays float: logits, of which eight bits are too few.
+        exact: Whether it is a fixed-point layer, see `fixed_point`.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -210,6 +211,7 @@ class QuantUnit:
     moves: bool = False
     factor: float | None = None
     float_output: bool = False
+    exact: bool = False
 
     @property
     def name(self) -> str:
@@ -230,12 +232,14 @@ class Partition:
         units: In order of execution, without the pixel normalisation.
         pixels: The normalisation of the pixels; None where none was recognised.
         quantized_values: The values that exist in 8 bits.
+        fixed_values: The values between fixed-point layers, which exist as integers of more bits.
         left_in_float: Names and operators of the layers and arithmetic that have no int8 form here, or were excluded.
     """
 
     units: tuple[QuantUnit, ...]
     pixels: PixelNormalisation | None
     quantized_values: frozenset[str]
+    fixed_values: frozenset[str]
     left_in_float: tuple[tuple[str, str], ...]
 
     @property
@@ -244,13 +248,20 @@ class Partition:
         return tuple(unit for unit in self.units if unit.layer is not None and unit.quantized)
 
 
-def partition_graph(graph: FloatGraph, pixels: PixelNormalisation | None, excluded: Collection[str] = ()) -> Partition:
+def partition_graph(
+    graph: FloatGraph,
+    pixels: PixelNormalisation | None,
+    excluded: Collection[str] = (),
+    *,
+    exact: Collection[str] = (),
+) -> Partition:
     """Partitions a graph into units.
 
     Args:
         graph: The graph.
         pixels: Its pixel normalisation; None for none.
         excluded: Names of units that must stay in float.
+        exact: Names of convolutions that are computed in fixed point.
     """
     pixel_nodes = set(pixels.nodes) if pixels else set()
     absorbed: set[str] = set()
@@ -259,29 +270,43 @@ def partition_graph(graph: FloatGraph, pixels: PixelNormalisation | None, exclud
     for node in graph.nodes:
         if node.name in pixel_nodes or node.output[0] in absorbed:
             continue
-        unit = _unit_of(graph, node, excluded, towards_layer)
+        unit = _unit_of(graph, node, excluded, towards_layer, exact)
         absorbed.update(name for further in unit.nodes[1:] for name in further.output)
         raw.append(unit)
     units = _drop_isolated(raw, pixels)
+    fixed_values = _values_between_exact(units, graph.output)
     quantized_values = {
         name
         for unit in units
         if unit.quantized
         for name in (*unit.inputs, *(() if unit.float_output else (unit.output,)))
     }
+    quantized_values |= {name for unit in units if unit.exact for name in unit.inputs} - fixed_values
     if pixels is not None and pixels.zero_point is not None:
         # The pixels are bytes, whether the first layer works on them or in float.
         quantized_values.add(pixels.output)
     left = tuple(
         (unit.name, unit.nodes[0].op_type)
         for unit in raw
-        if not unit.quantized and (unit.output in towards_layer or unit.nodes[0].op_type in WEIGHTED_OPS)
+        if not (unit.quantized or unit.exact)
+        and (unit.output in towards_layer or unit.nodes[0].op_type in WEIGHTED_OPS)
     )
-    return Partition(tuple(units), pixels, frozenset(quantized_values), left)
+    return Partition(tuple(units), pixels, frozenset(quantized_values), frozenset(fixed_values), left)
+
+
+def _values_between_exact(units: list[QuantUnit], output: str) -> set[str]:
+    """Outputs of fixed-point layers that only fixed-point layers read."""
+    read_by_others = {name for unit in units if not unit.exact for name in unit.inputs} | {output}
+    read = {name for unit in units for name in unit.inputs}
+    return {unit.output for unit in units if unit.exact and unit.output in read} - read_by_others
 
 
 def _unit_of(
-    graph: FloatGraph, node: onnx.NodeProto, excluded: Collection[str], towards_layer: Collection[str]
+    graph: FloatGraph,
+    node: onnx.NodeProto,
+    excluded: Collection[str],
+    towards_layer: Collection[str],
+    exact: Collection[str],
 ) -> QuantUnit:
     layer = read_layer(graph, node)
     inputs = tuple(dict.fromkeys(name for name in node.input if name and name not in graph.constants))
@@ -297,9 +322,11 @@ def _unit_of(
     nodes = [node]
     if layer is not None or kind == "Add":
         following = graph.only_reader(output)
-        if following is not None and _cuts_at_zero(graph, following):
+        if following is not None and cuts_at_zero(graph, following):
             nodes.append(following)
             output = following.output[0]
+    if layer is not None and layer.kind == "Conv" and plain.name in exact:
+        return QuantUnit(tuple(nodes), inputs, output, layer, quantized=False, exact=True)
     return QuantUnit(
         tuple(nodes), inputs, output, layer, quantized=True, moves=kind in MOVING_OPS, factor=_factor(graph, node)
     )
@@ -321,11 +348,11 @@ def _has_int8_form(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         floats = [graph.constants[name] for name in node.input if name in graph.constants]
         return all(value.dtype == np.float32 and np.isfinite(value).all() for value in floats)
     if kind == "Clip":
-        return _cuts_at_zero(graph, node)
+        return cuts_at_zero(graph, node)
     return kind in _OTHER or kind in MOVING_OPS
 
 
-def _cuts_at_zero(graph: FloatGraph, node: onnx.NodeProto) -> bool:
+def cuts_at_zero(graph: FloatGraph, node: onnx.NodeProto) -> bool:
     """Whether a node is a ReLU, or a Clip from 0: what uint8 with zero point 0 does by itself.
 
     The upper end of a Clip needs nothing either: no range that is measured behind it reaches beyond.
@@ -358,7 +385,7 @@ def _drop_isolated(units: list[QuantUnit], pixels: PixelNormalisation | None) ->
         quantized = unit.quantized and (unit.layer is not None or any(name in quantized_values for name in unit.inputs))
         if unit.moves and unit.quantized and unit.inputs[0] not in quantized_values:
             quantized = False
-        if quantized and not unit.float_output:
+        if (quantized or unit.exact) and not unit.float_output:
             quantized_values.add(unit.output)
         kept.append(
             unit

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.int8.fixed_point import FixedPoint, fixed_point_weights, integer_input
 from edgeclf.export.int8.partition import Layer, QuantUnit
 from edgeclf.export.int8.ranges import QuantParams, params_of_range
 from edgeclf.export.int8.weights import Codes
@@ -57,7 +58,8 @@ class QdqWriter:
     Attributes:
         graph: The float graph the units are of.
         params: Of every value that exists in 8 bits.
-        layers: The quantized layers by unit name.
+        layers: The quantized layers by unit name; of fixed-point layers those whose bias was corrected.
+        fixed: Of every value between fixed-point layers.
         nodes: Written so far.
         initializers: Written so far.
     """
@@ -65,6 +67,7 @@ class QdqWriter:
     graph: FloatGraph
     params: Mapping[str, QuantParams]
     layers: Mapping[str, QuantizedLayer]
+    fixed: Mapping[str, FixedPoint] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
@@ -76,6 +79,9 @@ class QdqWriter:
             quantize_output: Whether its output is given in 8 bits where it exists in them.
         """
         main = unit.nodes[0]
+        if unit.exact:
+            self._write_exact(unit, quantize_output=quantize_output)
+            return
         if unit.factor is not None and {unit.inputs[0], unit.output} <= self.params.keys() and quantize_output:
             # The same codes with another scale: nothing is computed.
             source, target = quantized_name(unit.inputs[0]), quantized_name(unit.output)
@@ -96,6 +102,58 @@ class QdqWriter:
             self._copy(node, [self._constant(n, unit, keep=True) for n in node.input], list(node.output))
         if final in self.params and quantize_output:
             self.quantize(final)
+
+    def stored_name(self, value: str) -> str:
+        """The name of the form in which units read a value: in 8 bits, in fixed point, or in float."""
+        if value in self.fixed:
+            return fixed_name(value)
+        return quantized_name(value) if value in self.params else value
+
+    def _write_exact(self, unit: QuantUnit, *, quantize_output: bool) -> None:
+        """Writes a fixed-point layer: integers times weights on a power-of-two grid."""
+        layer = unit.layer
+        if layer is None:
+            raise ValueError(f"{unit.name} has no weights")
+        main, name, source = unit.nodes[0], unit.name, unit.inputs[0]
+        integers = fixed_name(source) if source in self.fixed else self._codes_as_floats(source, unit)
+        worth, largest = integer_input(self.fixed[source] if source in self.fixed else self.params[source])
+        target = self.fixed.get(unit.output) if quantize_output else None
+        bias = self.layers[name].bias if name in self.layers else layer.bias
+        rows, bias = fixed_point_weights(
+            layer.rows, bias, unit=worth, largest=largest, step=1.0 if target is None else target.step
+        )
+        self._add(f"{name}_fixed_weight", layer.weight_of(rows).astype(np.float32))
+        self._add(f"{name}_fixed_bias", bias.astype(np.float32))
+        inputs = [integers, f"{name}_fixed_weight", f"{name}_fixed_bias"]
+        if target is None:
+            written = [] if unit.output in self.params and quantize_output else list(unit.nodes[1:])
+            self._copy(main, inputs, [main.output[0] if written else unit.output])
+            for node in written:
+                self._copy(node, [self._constant(n, unit, keep=True) for n in node.input], list(node.output))
+            if unit.output in self.params and quantize_output:
+                self.quantize(unit.output)
+            return
+        low, high, unrounded = f"{name}_low", f"{name}_high", f"{unit.output}_unrounded"
+        self._add(low, np.float32(target.low))
+        self._add(high, np.float32(target.high))
+        clipped = f"{unit.output}_clipped"
+        self._copy(main, inputs, [unrounded])
+        self.nodes.append(onnx.helper.make_node("Clip", [unrounded, low, high], [clipped], f"{name}_clip"))
+        self.nodes.append(onnx.helper.make_node("Round", [clipped], [fixed_name(unit.output)], f"{name}_round"))
+
+    def _codes_as_floats(self, value: str, unit: QuantUnit) -> str:
+        """The codes of a value less its zero point, in float: integers."""
+        channels = unit.layer.input_channels if unit.layer is not None else 1
+        output, ones, zeros = f"{value}_for_{unit.name}", f"{value}_ones", f"{value}_zeros"
+        # One scale for each channel, as for float layers below: ONNX Runtime would quantize the weights otherwise.
+        self._add(ones, np.ones(channels, np.float32))
+        self._add(zeros, np.full(channels, self.params[value].zero_point, np.uint8))
+        self.nodes.append(
+            onnx.helper.make_node(
+                "DequantizeLinear", [quantized_name(value), ones, zeros], [output], f"{output}_dequantize"
+            )
+        )
+        return output
 
     def quantize(self, value: str) -> None:
         """Writes the QuantizeLinear of a float value."""
@@ -204,6 +262,11 @@ class QdqWriter:
 def quantized_name(value: str) -> str:
     """The name of a float value's 8-bit form."""
     return f"{value}_u8"
+
+
+def fixed_name(value: str) -> str:
+    """The name of a float value's fixed-point form: integers, in float32."""
+    return f"{value}_fixed"
 
 
 def model_from_writer(

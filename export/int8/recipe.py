@@ -21,6 +21,8 @@ class QuantizationRecipe:
         gptq: Whether weights are rounded by GPTQ, rather than to the nearest code.
         correct_bias: Whether biases are corrected for the mean error.
         keep_float: Names of layers that stay in float.
+        fixed_point: Whether the first layers are computed in exact float32 sums, see `fixed_point`; not beside a float prefix.
+        exact: Names of further convolutions that are computed so.
         float_prefix: Names of the first layers that stay in float because 8 bits make them no faster, see `float_prefix`.
     """
 
@@ -31,6 +33,8 @@ class QuantizationRecipe:
     gptq: bool = True
     correct_bias: bool = True
     keep_float: tuple[str, ...] = ()
+    fixed_point: bool = True
+    exact: tuple[str, ...] = ()
     float_prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -42,6 +46,8 @@ class QuantizationRecipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe for a spec, GPTQ and the float prefix under the names that the format knows them by."""
         document = asdict(self)
+        # The network says which layers are in fixed point.
+        del document["fixed_point"], document["exact"]
         document["learn_rounding"], document["float_entrance"] = document.pop("gptq"), document.pop("float_prefix")
         return document
 
@@ -49,6 +55,14 @@ class QuantizationRecipe:
     def pair_constraint(self) -> bool:
         """Whether neighbouring weights must not overflow 16 bits."""
         return needs_pair_constraint(self.target)
+
+    @property
+    def has_fixed_point_prefix(self) -> bool:
+        """Whether the first layers are looked at for a fixed-point prefix.
+
+        Quantization-aware training simulates a network that is all in 8 bits.
+        """
+        return self.fixed_point and not self.float_prefix and not self.trained_ranges
 
     @property
     def in_float(self) -> tuple[str, ...]:

@@ -56,9 +56,11 @@ from edgeclf.training.networks.efficientnet_lite import IMAGENET_CLASSES, VARIAN
 
 _OURS = "edgeclf"
 _NNCF = "NNCF, in onnxruntime"
+_ANY = "edgeclf, the same on every CPU"
 _ALL_INT8 = "edgeclf, first layers in 8 bits too"
 _VARIANTS = {
-    _ALL_INT8: QuantizationRecipe(),
+    _ANY: QuantizationRecipe(),
+    _ALL_INT8: QuantizationRecipe(fixed_point=False),
     "edgeclf, equalized": QuantizationRecipe(equalize=True),
     "edgeclf, min-max ranges": QuantizationRecipe(ranges="extremes"),
     "edgeclf, nearest rounding": QuantizationRecipe(gptq=False),
@@ -241,7 +243,7 @@ def _onnxruntime_entries(fp32: onnx.ModelProto, calibration_rgb: UInt8Array, spe
     make = partial(_edgeclf_file, fp32, calibration_rgb, spec)
     yield Entry(_OURS, partial(make, QuantizationRecipe()), _open)
     for name, recipe in _VARIANTS.items():
-        yield Entry(name, partial(make, recipe, all_int8=name == _ALL_INT8), _open)
+        yield Entry(name, partial(make, recipe, timed_prefix=name not in (_ANY, _ALL_INT8)), _open)
 
 
 def _other_entries(network: KerasModel, fp32: onnx.ModelProto, calibration_rgb: UInt8Array) -> Iterator[Entry]:
@@ -266,10 +268,10 @@ def _edgeclf_file(
     spec: ModelSpec,
     recipe: QuantizationRecipe,
     *,
-    all_int8: bool = False,
+    timed_prefix: bool = True,
 ) -> bytes:
     calibrator = Calibrator(fp32, calibration_rgb)
-    if not all_int8:
+    if timed_prefix:
         # Timed as `edgeclf export` times them.
         prefix = calibrator.find_float_prefix(recipe, partial(latency_ratios, spec=spec))
         recipe = replace(recipe, float_prefix=prefix)

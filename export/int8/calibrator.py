@@ -292,8 +292,10 @@ class Calibrator:
             recipe: What else stays in float.
             measure_latency: Gives each model's latency in any unit, measured in turns.
         """
-        # Latency does not depend on the values of weights, so the methods that take least time will do.
-        network = self.network(replace(recipe, gptq=False, correct_bias=False, equalize=False))
+        # Latency does not depend on the values of weights, so the methods that take least time will do. What a prefix is
+        # compared with is the network all in 8 bits: one in fixed point is often faster, but not as close.
+        plain = replace(recipe, gptq=False, correct_bias=False, equalize=False, fixed_point=False)
+        network = self.network(plain)
         prefixes = float_prefixes(network.write().layers)
         models = [network.write(prefix).model for prefix in prefixes]
         return choose_float_prefix(prefixes, models, measure_latency)

@@ -110,7 +110,7 @@ def _varied_crop(cell_bgr: "UInt8Array", rng: np.random.Generator) -> "UInt8Arra
     crop = cv2.resize(crop, (_TEN_CLASSES_PX, _TEN_CLASSES_PX), interpolation=cv2.INTER_LINEAR)
     crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.3, 1.5))
     lit = crop * rng.uniform(0.6, 1.4) + rng.uniform(-30, 30)
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(lit, 0, 255), np.uint8)
 
 
 def write_model(path: Path, layers: int = 2, *, size_px: int = 112) -> Path:

@@ -157,20 +157,25 @@ def main() -> None:
     given = arguments.parse()
     random = np.random.default_rng(0)
     report = Report(given)
-    verdict_columns = {"older passed": ">14.3f", **dict.fromkeys(OUTCOMES, ">11.3f")}
+    verdict_columns = {"older passed": ">14.3f", **{str(name): ">11.3f" for name in OUTCOMES}}
     report.columns({"network": "<9", "how": "<28", "drop": ">6.3f", "images": ">8d", **verdict_columns})
     rows, changed = [], Counter[tuple[str, str]]()
     for network in _NETWORKS:
-        cases = [(way, drop, make(network, drop, random)) for way, make in _WAYS.items() for drop in _DROPS]
+        cases: list[tuple[str, float | None, _Change]] = [
+            (way, drop, make(network, drop, random)) for way, make in _WAYS.items() for drop in _DROPS
+        ]
         cases += [(name, None, change) for name, change in _FAULTS.items()]
         for way, drop, change in cases:
             for images in given.images:
                 verdicts = count_verdicts(network, change, images, given.repetitions, random)
                 changed += verdicts
-                shares = {
+                shares: dict[str, float] = {
                     "older_passed": sum(n for (older, _), n in verdicts.items() if older == "passed")
                     / given.repetitions,
-                    **{name: sum(verdicts[older, name] for older in OUTCOMES) / given.repetitions for name in OUTCOMES},
+                    **{
+                        str(name): sum(verdicts[older, name] for older in OUTCOMES) / given.repetitions
+                        for name in OUTCOMES
+                    },
                 }
                 rows.append({"network": network.name, "how": way, "drop": drop, "images": images, **shares})
                 report.row(*rows[-1].values())

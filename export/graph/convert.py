@@ -6,7 +6,7 @@ from pathlib import Path
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.export.graph.fuse_clips import fuse_clips
-from edgeclf.export.graph.layer_names import name_after_layers, trace_by_layer
+from edgeclf.export.graph.layer_names import name_after_layers, name_in_order, trace_by_layer
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow, import_tf2onnx
 from edgeclf.runtime.errors import InputError, ModelFileError
 
@@ -94,6 +94,7 @@ def _convert(model: KerasModel) -> onnx.ModelProto:
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "edgeclf", "", ""
     name_after_layers(proto, operations)
     fuse_clips(proto)
+    name_in_order(proto)
     keep_used_opsets(proto)
     return proto
 

@@ -5,6 +5,7 @@ and the second use of `add` look alike. Here each operation of a functional Kera
 name, and nodes that the converters made from several are named by the constants that they read.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -12,6 +13,8 @@ from collections.abc import Collection
 from edgeclf.export._onnx import onnx
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 
+# What tf2onnx appends to a name to make it one of its kind.
+_NUMBERED = re.compile(r"__\d+")
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
 
@@ -94,3 +97,48 @@ def _shortened(names: list[str]) -> dict[str, str]:
     shorter = {name: re.sub(r"^([^/]+)/\1(_\d+)?/", r"\1/", name) for name in names}
     taken = Counter(shorter.values())
     return {name: short for name, short in shorter.items() if taken[short] == 1}
+
+
+def name_in_order(model: onnx.ModelProto) -> None:
+    """Renames what the converter numbered or merged, and sorts the constants by their first reader, in place.
+
+    tf2onnx numbers names through a process, and merges equal constants under the name that it meets first in a set, whose
+    order differs between processes. The same network is to be the same file, byte by byte: cached trials are found by it.
+    """
+    graph = model.graph
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    unsettled = {name for name in constants if readers[name] > 1}
+    names = {name for node in graph.node for name in (node.name, *node.input, *node.output)} | constants.keys()
+    unsettled = (unsettled | {name for name in names if _NUMBERED.search(name)}) - fixed
+    taken = names - unsettled
+    renamed: dict[str, str] = {}
+
+    def rename(name: str, wanted: str) -> None:
+        if name in unsettled and name not in renamed:
+            candidates = (wanted if count == 1 else f"{wanted}_{count}" for count in itertools.count(1))
+            renamed[name] = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(renamed[name])
+
+    order: dict[str, None] = {}
+    for node in graph.node:
+        rename(node.name, _NUMBERED.sub("", node.name))
+        node.name = renamed.get(node.name, node.name)
+        for position, name in enumerate(node.input):
+            if name in constants:
+                order.setdefault(name)
+                rename(name, f"{node.name}/constant_{position}")
+        for name in node.output:
+            rename(name, _NUMBERED.sub("", name))
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    tensors = []
+    for name in (*order, *sorted(constants.keys() - order.keys())):
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(constants[name])
+        tensor.name = renamed.get(name, name)
+        tensors.append(tensor)
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)

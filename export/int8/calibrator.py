@@ -18,7 +18,12 @@ from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_gra
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation, find_pixel_normalisation
 from edgeclf.export.int8.determinism import adds_with_ties, align_residual_adds, prove_no_saturation
 from edgeclf.export.int8.equalization import equalize, find_streams
-from edgeclf.export.int8.fixed_point import FixedPoint, choose_fixed_point_prefix, fixed_point_of_range
+from edgeclf.export.int8.fixed_point import (
+    FixedPoint,
+    choose_fixed_point_prefix,
+    fixed_point_of_range,
+    is_fixed_point_layer,
+)
 from edgeclf.export.int8.float_prefix import MeasureLatency, choose_float_prefix, float_prefixes
 from edgeclf.export.int8.layerwise import LayerMethods, activation_ends, quantize_layers
 from edgeclf.export.int8.observe import Observed, observe
@@ -285,20 +290,32 @@ class Calibrator:
         )
         return QuantizedNetwork(graph, params, fixed, layers, recipe, len(self._images), streams, self._ir_version)
 
+    @property
+    def convolutions(self) -> frozenset[str]:
+        """Names of the layers that can be computed in fixed point."""
+        units = partition_graph(self._graph, find_pixel_normalisation(self._graph.model)).layers
+        return frozenset(unit.name for unit in units if is_fixed_point_layer(unit.layer))
+
+    def float_prefixes(self, recipe: QuantizationRecipe) -> list[tuple[str, ...]]:
+        """The candidates for the float prefix, see `float_prefixes`: from the very first layer on."""
+        plain = replace(recipe, fixed_point=False, exact=(), float_prefix=(), equalize=False)
+        return float_prefixes([unit.name for unit in partition_network(self._graph, plain).layers])
+
     def find_float_prefix(self, recipe: QuantizationRecipe, measure_latency: MeasureLatency) -> tuple[str, ...]:
         """The first layers that are no slower in float, for `QuantizationRecipe.float_prefix`.
 
         Args:
             recipe: What else stays in float.
-            measure_latency: Gives each model's latency in any unit, measured in turns.
+            measure_latency: Gives each model's latency as a ratio to the first one's, measured in turns.
         """
+        prefixes = self.float_prefixes(recipe)
+        if len(prefixes) < 2:
+            return ()
         # Latency does not depend on the values of weights, so the methods that take least time will do. What a prefix is
         # compared with is the network all in 8 bits: one in fixed point is often faster, but not as close.
-        plain = replace(recipe, gptq=False, correct_bias=False, equalize=False, fixed_point=False)
+        plain = replace(recipe, gptq=False, correct_bias=False, equalize=False, fixed_point=False, exact=())
         network = self.network(plain)
-        prefixes = float_prefixes(network.write().layers)
-        models = [network.write(prefix).model for prefix in prefixes]
-        return choose_float_prefix(prefixes, models, measure_latency)
+        return choose_float_prefix(prefixes, measure_latency([network.write(prefix).model for prefix in prefixes]))
 
     def _equalize(self) -> tuple[FloatGraph, int]:
         if self._equalized is None:

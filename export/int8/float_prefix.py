@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
+from edgeclf.runtime.timing.comparison import Ratio
 
-MeasureLatency: TypeAlias = Callable[[Sequence[onnx.ModelProto]], Sequence[float]]
+MeasureLatency: TypeAlias = Callable[[Sequence[onnx.ModelProto]], Sequence[Ratio]]
 # The longest prefix that is timed: in layers, and as a share of all.
 _MOST_LAYERS, _MOST_SHARE = 6, 0.25
-# Relative difference of latencies below which they count as equal.
-_SAME_LATENCY = 0.01
-# Slow-down, relative to the fastest prefix, accepted for keeping one more layer in float.
+# Slow-down accepted for keeping one more layer in float, as a part of the latency without a prefix.
 _ACCEPTED_SLOWDOWN = 0.02
 
 
@@ -29,19 +28,19 @@ def float_prefixes(layers: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(layers[:count]) for count in range(most + 1)]
 
 
-def choose_float_prefix(
-    prefixes: Sequence[tuple[str, ...]], models: Sequence[onnx.ModelProto], measure_latency: MeasureLatency
-) -> tuple[str, ...]:
-    """Chooses the longest float prefix that is no slower than none; its results are the closest to the float network's.
+def choose_float_prefix(prefixes: Sequence[tuple[str, ...]], ratios: Sequence[Ratio]) -> tuple[str, ...]:
+    """Chooses the longest float prefix that is proven to be no slower than none; its results are the closest to float.
+
+    What noise leaves open is not chosen: without a prefix the first layers are in fixed point.
 
     Args:
-        prefixes: Names of the layers in float, for each model; none for the first.
-        models: The network with each prefix; only their latencies matter, not what they were calibrated on.
-        measure_latency: Gives each model's latency in any unit, measured side by side.
+        prefixes: Names of the layers in float; none for the first.
+        ratios: Latency of the network with each prefix, as a ratio to that with none.
     """
-    if len(prefixes) < 2:
-        return ()
-    latencies = measure_latency(models)
-    longest = min(latencies[0] * (1 + _SAME_LATENCY), min(latencies) * (1 + _ACCEPTED_SLOWDOWN))
-    within = [prefix for prefix, latency in zip(prefixes, latencies, strict=True) if latency <= longest]
-    return max(within, key=len)
+    fastest = min(ratio.high for ratio in ratios)
+    within = [
+        prefix
+        for prefix, ratio in zip(prefixes[1:], ratios[1:], strict=True)
+        if ratio.high <= 1 + _ACCEPTED_SLOWDOWN and ratio.low <= fastest + _ACCEPTED_SLOWDOWN
+    ]
+    return max(within, key=len, default=())

@@ -15,8 +15,8 @@ def candidate_recipes(
     """Lists the recipes of an effort by name, the most promising first.
 
     Args:
-        effort: `quick` has two recipes, of which `search` skips the second where the first meets the limits; `normal` has
-            four and `max` eight. `search` skips those that equalize channels where no channel would change.
+        effort: `quick` has two recipes, of which `search` skips the second where the first does not fail; `normal` has
+            three and `max` eight. `search` skips those that equalize channels where no channel would change.
         base: The fields that all recipes share: target, layers in float, float prefix.
         trained: Whether the network has activation ranges from quantization-aware training; a recipe that uses them then
             comes before the others.
@@ -25,20 +25,15 @@ def candidate_recipes(
     if trained:
         # Quantization-aware training has put the weights on their grid, and fitted the biases with it.
         variants = [("as trained", {"trained_ranges": True, "gptq": False, "correct_bias": False})]
-    variants += [
-        ("learned rounding", {}),
-        ("learned rounding, equalized", {"equalize": True}),
-    ]
+    variants += [("GPTQ", {}), ("GPTQ, equalized", {"equalize": True})]
     if effort != "quick":
-        variants += [
-            ("learned rounding, ranges by extremes", {"ranges": "extremes"}),
-            ("nearest rounding", {"gptq": False}),
-        ]
+        variants += [("GPTQ, min-max ranges", {"ranges": "extremes"})]
     if effort == "max":
         variants += [
-            ("learned rounding, ranges by extremes, equalized", {"ranges": "extremes", "equalize": True}),
+            ("GPTQ, min-max ranges, equalized", {"ranges": "extremes", "equalize": True}),
+            ("GPTQ, biases as trained", {"correct_bias": False}),
+            ("nearest rounding", {"gptq": False}),
             ("nearest rounding, equalized", {"gptq": False, "equalize": True}),
-            ("nearest rounding, ranges by extremes", {"gptq": False, "ranges": "extremes"}),
-            ("learned rounding, biases as trained", {"correct_bias": False}),
+            ("nearest rounding, min-max ranges", {"gptq": False, "ranges": "extremes"}),
         ]
     return [(name, replace(base, **changes)) for name, changes in variants]

@@ -1,11 +1,13 @@
 """The search for an int8 recipe, by trial on held-out images.
 
-Where no recipe meets the limits, the most sensitive layers of the best one go back into float. Nothing here knows what makes a recipe good; the search tries some and reports what it measured.
+Where no recipe passes, `escalate` says what comes next. Nothing here knows what makes a recipe good; the search tries some
+and reports what it measured.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
@@ -13,6 +15,7 @@ from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator, Quanti
 from edgeclf.export.int8.float_prefix import MeasureLatency
 from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.escalation import Allowed, SensitiveLayers, escalate
 from edgeclf.export.search.recipes import Effort, candidate_recipes
 from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.export.search.trial_cache import TrialCache
@@ -26,8 +29,6 @@ from edgeclf.runtime.progress import Progress
 _QUICK_SEQUENTIAL_IMAGES = 64
 # Images that layers are ranked on.
 _RANKING_IMAGES = 48
-# The search gives up where more than this share of the layers would stay in float.
-_MAX_FLOAT_SHARE = 0.34
 
 Judge: TypeAlias = Callable[[Quantized], tuple[ParityFacts, ...]]
 
@@ -42,11 +43,12 @@ def search(
     base: QuantizationRecipe,
     budget_s: float,
     progress: Progress,
+    allowed: Allowed | None = None,
     measure_latency: MeasureLatency | None = None,
     cache: TrialCache | None = None,
     trained: TrainedScales | None = None,
 ) -> list[Trial]:
-    """Tries recipes, and puts layers of the best one back into float where none meets the limits.
+    """Tries recipes, and where all fail goes on from the best one as `escalate` says, until one does not fail.
 
     Args:
         model: The float model.
@@ -57,6 +59,7 @@ def search(
         base: The fields that all recipes share.
         budget_s: Seconds after which no further trial begins; one recipe is always tried.
         progress: Called at each trial.
+        allowed: What may be tried where no recipe passes; None for all that the base recipe's target has.
         measure_latency: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
             were trained, because that training was of a network all in 8 bits.
         cache: Trials of earlier exports of the same network and images; new ones are added. None stores nothing.
@@ -93,32 +96,39 @@ def search(
         networks.keep_only(best_first(trials)[0].recipe)
     best = best_first(trials)[0]
     # A network trained in 8 bits is compared with 8-bit arithmetic; layers in float would lead away from it.
-    if best.failures and not best.recipe.trained_ranges:
-        trials += _fall_back(
-            best,
-            lambda: networks.of(best.recipe),
-            runner,
-            images_rgb=calibration_rgb[:_RANKING_IMAGES],
-            budget_s=budget_s - (time.perf_counter() - begun),
-            progress=progress,
-        )
+    if best.failures and not best.recipe.trained_ranges and time.perf_counter() - begun < budget_s:
+        layers = _sensitive_layers(best.recipe, networks, runner, calibration_rgb[:_RANKING_IMAGES], progress)
+        networks.keep_only(None)
+        steps = list(escalate(best.recipe, layers, allowed or Allowed()))
+        for number, (name, recipe) in enumerate(steps):
+            if time.perf_counter() - begun > budget_s:
+                break
+            progress(f"none passed; {number + 1} of {len(steps)}: {name}", number, len(steps))
+            write = partial(_calibrate, calibrator, recipe)
+            trials.append(runner.run(f"{best.name}, {name}", recipe, write))
+            if not trials[-1].failures:
+                break
     return best_first(trials)
 
 
+def _calibrate(calibrator: Calibrator, recipe: QuantizationRecipe) -> Quantized:
+    return calibrator.network(recipe).write()
+
+
 class _Networks:
-    """Calibrated networks by recipe: files with other layers in float are written from one without calibrating again."""
+    """Calibrated networks by recipe: that of the best one is kept, in which layers are ranked."""
 
     def __init__(self, calibrator: Calibrator) -> None:
-        self._calibrator = calibrator
+        self.calibrator = calibrator
         self._by_recipe: dict[QuantizationRecipe, QuantizedNetwork] = {}
 
     def of(self, recipe: QuantizationRecipe) -> QuantizedNetwork:
         """The network of a recipe, calibrated now where it is not held."""
         if recipe not in self._by_recipe:
-            self._by_recipe[recipe] = self._calibrator.network(recipe)
+            self._by_recipe[recipe] = self.calibrator.network(recipe)
         return self._by_recipe[recipe]
 
-    def keep_only(self, recipe: QuantizationRecipe) -> None:
+    def keep_only(self, recipe: QuantizationRecipe | None) -> None:
         """Drops the networks of other recipes: each holds all weights twice."""
         self._by_recipe = {known: network for known, network in self._by_recipe.items() if known == recipe}
 
@@ -147,8 +157,7 @@ class _TrialRunner:
             quantized = quantize()
             return quantized, self.judge(quantized)
 
-        kind = f"{name}, {self.fitted_to}"
-        quantized, parity = measure() if self.cache is None else self.cache.trial(kind, recipe, measure)
+        quantized, parity = measure() if self.cache is None else self.cache.trial(self.fitted_to, recipe, measure)
         verdict = judge_parity(parity[0], self.limits)
         return Trial(name, recipe, quantized, parity, verdict, time.perf_counter() - started)
 
@@ -157,37 +166,18 @@ class _TrialRunner:
         return tuple(find()) if self.cache is None else self.cache.names(kind, recipe, find)
 
 
-def _fall_back(
-    best: Trial,
-    network: Callable[[], QuantizedNetwork],
+def _sensitive_layers(
+    recipe: QuantizationRecipe,
+    networks: _Networks,
     runner: _TrialRunner,
-    *,
     images_rgb: UInt8Array,
-    budget_s: float,
     progress: Progress,
-) -> list[Trial]:
-    """Puts the most sensitive layers back into float, 1, 2, 4, ... of them, until the limits hold."""
-    if budget_s <= 0:
-        return []
-    begun = time.perf_counter()
+) -> SensitiveLayers:
+    """The layers under the best recipe in the order of their sensitivity."""
     ranked = runner.names(
         f"ranking, {runner.fitted_to}",
-        best.recipe,
-        lambda: [name for name, _ in rank_layers(network(), images_rgb, progress)],
+        recipe,
+        lambda: [name for name, _ in rank_layers(networks.of(recipe), images_rgb, progress)],
     )
-    trials: list[Trial] = []
-    count = 1
-    while count <= max(1, int(_MAX_FLOAT_SHARE * len(ranked))) and time.perf_counter() - begun < budget_s:
-        progress(f"{count} layers in float", count, len(ranked))
-        in_float = ranked[:count]
-        trials.append(
-            runner.run(
-                f"{best.name}, {count} in float",
-                best.recipe,
-                lambda in_float=in_float: network().write(in_float),  # type: ignore[misc]  # the default binds the loop's value
-            )
-        )
-        if not trials[-1].failures:
-            break
-        count *= 2
-    return trials
+    calibrator = networks.calibrator
+    return SensitiveLayers(ranked, calibrator.convolutions, calibrator.float_prefixes(recipe)[-1])

@@ -86,7 +86,7 @@ class TrialCache:
         """The cached int8 model of a recipe with its comparisons; where there is none, `make` gives them, and they are stored.
 
         Args:
-            kind: What the recipe alone does not say: how many images it was fitted to, how many layers fell back.
+            kind: What the recipe alone does not say: how many images it was fitted to.
             recipe: The recipe.
             make: Quantizes and compares.
         """

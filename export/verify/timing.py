@@ -8,7 +8,7 @@ from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
-from edgeclf.runtime.timing.comparison import ComparedModel, compare_models
+from edgeclf.runtime.timing.comparison import ComparedModel, Ratio, compare_models
 
 # Rounds of two inferences in which finished models are timed, and those for the choice of the float prefix.
 _ROUNDS, _PREFIX_ROUNDS = 30, 15
@@ -33,6 +33,6 @@ def time_models(models: Sequence[onnx.ModelProto], spec: ModelSpec, *, rounds: i
         return compare_models(sessions, duration_s=0, min_rounds=rounds)
 
 
-def latency_ratios(models: Sequence[onnx.ModelProto], spec: ModelSpec) -> list[float]:
-    """The median latency ratio of each model to the first, for the choice of the float prefix."""
-    return [item.infer_ratio.median for item in time_models(models, spec, rounds=_PREFIX_ROUNDS)]
+def latency_ratios(models: Sequence[onnx.ModelProto], spec: ModelSpec) -> list[Ratio]:
+    """The latency ratio of each model to the first, with its interval, for the choice of the float prefix."""
+    return [item.infer_ratio for item in time_models(models, spec, rounds=_PREFIX_ROUNDS)]

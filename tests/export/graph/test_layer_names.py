@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -75,3 +79,37 @@ def test_other_models_are_converted_as_well(kind):
     session = open_session_from_bytes(onnx_from_keras(model).SerializeToString(), threads=1)
     (got,) = session.run(None, {"image": images})
     np.testing.assert_allclose(got, np.asarray(model(images, training=False)), atol=1e-5)
+
+
+# Thresholds and epsilons that tf2onnx merges, under the name of whichever it meets first in a set.
+CONVERSION = """
+import hashlib
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.keras_backend import import_tensorflow
+import_tensorflow()
+from keras import Input, Model, layers, utils
+utils.set_random_seed(1)
+image = Input((16, 16, 3), dtype="uint8", name="image")
+x = layers.Rescaling(1 / 128, offset=-1, name="normalise")(image)
+for number in range(4):
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"depthwise{number}")(x)
+    x = layers.BatchNormalization(name=f"norm{number}")(x)
+    x = layers.ReLU(6.0, name=f"cut{number}")(x)
+x = layers.GlobalAveragePooling2D(name="features")(x)
+x = layers.Dense(3, name="logits")(x)
+model = onnx_from_keras(Model(image, layers.Softmax(name="probabilities")(x)))
+assert not [name for node in model.graph.node for name in (node.name, *node.input, *node.output) if "__" in name]
+print(hashlib.md5(model.SerializeToString()).hexdigest())
+"""
+
+
+def test_the_same_network_is_the_same_file_in_every_process():
+    digests = set()
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", CONVERSION],
+            env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        digests.add(done.stdout)
+    assert len(digests) == 1

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import edgeclf.export.int8.calibrator as calibrator_module
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.float_prefix import choose_float_prefix, float_prefixes
 from edgeclf.export.int8.recipe import QuantizationRecipe
@@ -10,6 +11,7 @@ from edgeclf.export.search.search import search
 from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
+from edgeclf.runtime.timing.comparison import Ratio
 
 
 def run(model, images):
@@ -31,21 +33,28 @@ def test_a_few_layers_from_the_first_on_are_looked_at():
     assert float_prefixes(layers[:3]) == [()]
 
 
+def near(*medians, width=0.01):
+    """Ratios with intervals of a quiet machine."""
+    return [Ratio(median, median - width, median + width) for median in medians]
+
+
 @pytest.mark.parametrize(
-    ("latencies", "kept"),
+    ("ratios", "kept"),
     [
-        ([1.0, 1.2, 1.3, 1.4], 0),
-        ([1.0, 0.98, 0.99, 1.2], 2),
-        ([1.0, 1.004, 1.3, 1.3], 1),
+        (near(1.0, 1.2, 1.3, 1.4), 0),
+        (near(1.0, 0.98, 0.99, 1.2), 2),
+        (near(1.0, 1.004, 1.3, 1.3), 1),
         # Much faster is preferred to still closer.
-        ([1.0, 0.80, 0.98, 0.99], 1),
-        ([1.0, 0.98, 1.3, 0.99], 3),
+        (near(1.0, 0.80, 0.95, 0.96), 1),
+        (near(1.0, 0.98, 1.3, 0.99), 3),
+        # Of the same medians as above, but measured on a busy machine, none is proven to be no slower.
+        (near(1.0, 0.98, 1.3, 0.99, width=0.1), 0),
     ],
 )
-def test_closest_of_those_that_are_no_slower_than_eight_bits(latencies, kept):
+def test_closest_of_those_that_are_no_slower_than_eight_bits(ratios, kept):
     layers = ("a", "b", "c")
-    entrances = [layers[:count] for count in range(4)]
-    assert choose_float_prefix(entrances, [None] * 4, lambda models: latencies) == layers[:kept]
+    prefixes = [layers[:count] for count in range(4)]
+    assert choose_float_prefix(prefixes, ratios) == layers[:kept]
 
 
 def test_whole_networks_are_timed_and_differ_in_their_first_layers(calibrator, fp32):
@@ -53,13 +62,24 @@ def test_whole_networks_are_timed_and_differ_in_their_first_layers(calibrator, f
 
     def measure_latency(models):
         seen.extend(models)
-        return [1.0, *[0.9] * (len(models) - 1)]
+        return near(1.0, *[0.9] * (len(models) - 1))
 
     entrance = calibrator.find_float_prefix(QuantizationRecipe(), measure_latency)
     assert len(seen) == len(entrance) + 1 >= 2
     codes = [sum(tensor.name.endswith("_weight_codes") for tensor in model.graph.initializer) for model in seen]
     assert codes == [codes[0] - count for count in range(len(codes))]
-    assert calibrator.find_float_prefix(QuantizationRecipe(), lambda models: [1.0, *[1.1] * (len(models) - 1)]) == ()
+    assert (
+        calibrator.find_float_prefix(QuantizationRecipe(), lambda models: near(1.0, *[1.1] * (len(models) - 1))) == ()
+    )
+
+
+def test_a_float_prefix_begins_with_the_first_layer_where_that_would_be_in_fixed_point(calibrator, monkeypatch):
+    first = calibrator.float_prefixes(QuantizationRecipe())[-1][0]
+    # As in a network whose first convolution is a small part of it.
+    monkeypatch.setattr(calibrator_module, "choose_fixed_point_prefix", lambda graph, pixels: (first,))
+    assert calibrator.network(QuantizationRecipe(gptq=False)).write().recipe["fixed_point"] == [first]
+    chosen = calibrator.find_float_prefix(QuantizationRecipe(), lambda models: near(*[1.0] * len(models)))
+    assert chosen[0] == first
 
 
 def test_with_every_layer_in_float_nothing_but_the_pixels_is_in_bytes_and_no_number_changes(calibrator, fp32, trained):
@@ -106,7 +126,7 @@ def test_search_gives_its_recipes_the_entrance_that_it_timed(fp32, trained):
             measure_latency=measure_latency,
         )
 
-    fast_in_float = tried(lambda models: [1.0, *[0.9] * (len(models) - 1)])
+    fast_in_float = tried(lambda models: near(1.0, *[0.9] * (len(models) - 1)))
     assert all(len(trial.quantized.recipe["float_entrance"]) >= 1 for trial in fast_in_float)
-    for trials in (tried(None), tried(lambda models: [1.0, *[1.5] * (len(models) - 1)])):
+    for trials in (tried(None), tried(lambda models: near(1.0, *[1.5] * (len(models) - 1)))):
         assert all(trial.quantized.recipe["float_entrance"] == [] for trial in trials)

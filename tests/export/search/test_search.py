@@ -1,5 +1,6 @@
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from onnx import numpy_helper
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
 from edgeclf.export.int8.calibrator import Calibrator, calibrate_network
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.escalation import Allowed, SensitiveLayers, escalate
 from edgeclf.export.search.recipes import EFFORTS, candidate_recipes
 from edgeclf.export.search.search import search
 from edgeclf.export.search.sensitivity import rank_layers
@@ -55,7 +57,7 @@ def test_more_effort_tries_more_and_every_recipe_once():
 
 def test_the_best_comes_first_and_figures_are_measured(fp32, trained):
     trials = searched(fp32, trained, effort="normal")
-    assert len(trials) >= 3
+    assert len(trials) >= 2
     assert trials == best_first(trials[::-1])
     again = judge_of(fp32, trained.held_out_rgb)(trials[0].quantized)[0]
     assert again == trials[0].parity[0]
@@ -111,42 +113,88 @@ def test_harmful_layers_are_ranked_first_and_put_back_into_float(fp32, trained):
     assert kept.mean_error < 0.5 * whole.mean_error
 
 
-def test_layers_go_back_to_float_until_the_limits_hold_and_not_further(fp32, trained):
-    calls = []
+def places(quantized):
+    """How many layers were put in fixed point, in the float prefix and in float."""
+    record = quantized.recipe
+    return len(record["fixed_point"]), len(record["float_entrance"]), len(record["keep_float"])
 
+
+def never_close_enough(judged):
     def judge(quantized):
-        # A network that needs two layers in float, whichever they are.
-        calls.append(tuple(quantized.recipe["keep_float"]))
-        enough = len(calls[-1]) >= 2
-        return (ParityFacts("validation", 100, 1.0 if enough else 0.5, 0.1, 0.01, None, None),)
+        judged.append(places(quantized))
+        return (ParityFacts("validation", 9, 0.5, 0.1, 0.01 / len(judged), None, None),)
 
-    trials = searched(fp32, trained, judge=judge)
-    assert not trials[0].failures
-    assert len(trials[0].quantized.recipe["keep_float"]) == 2
-    assert [len(kept) for kept in calls if kept] == [1, 2]
-    assert all(trial.failures for trial in trials[1:])
+    return judge
 
 
-def test_limits_that_nothing_meets_give_the_best_and_its_failures(fp32, trained):
+def test_where_nothing_passes_fixed_point_comes_before_float_and_all_is_reported(fp32, trained):
     judged = []
-
-    def judge(quantized):
-        # More layers in float are a little closer, and never close enough.
-        judged.append(tuple(quantized.recipe["keep_float"]))
-        error = 0.01 / (1 + len(judged[-1]))
-        return (ParityFacts("validation", 9, 0.5, 0.1, error, None, None),)
-
-    trials = searched(fp32, trained, judge=judge)
-    layers = len(calibrate_network(fp32, trained.train_rgb[:4]).layers)
-    assert layers == 8
-    # Layers did go back into float, up to a third of them: 1 and 2 of the 8, and not 4.
-    assert [len(kept) for kept in judged if kept] == [1, 2]
+    trials = searched(fp32, trained, judge=never_close_enough(judged))
+    # 7 convolutions and a dense layer: 1, 2, 4 convolutions in fixed point, then the first two layers in float. Layers in
+    # float follow only as far as they were not in fixed point.
+    steps = [step for step in judged if step != (0, 0, 0)]
+    assert steps[:4] == [(1, 0, 0), (2, 0, 0), (4, 0, 0), (0, 2, 0)]
+    assert all(step[:2] == (0, 0) for step in steps[4:])
     assert len(trials) == len(judged)
     assert all(
         trial.failures == ("top-1 agreement 0.5000 on 9 validation images, at least 0.9 required",) for trial in trials
     )
-    assert [len(trial.quantized.recipe["keep_float"]) for trial in trials[:2]] == [2, 1]
-    assert trials[0].name.endswith(", 2 in float")
+    assert trials[-1].name == "GPTQ"
+    assert {trial.name for trial in trials} >= {"GPTQ, 1 more in fixed point", "GPTQ, first 2 in float"}
+
+
+def test_the_search_ends_with_the_first_step_that_passes(fp32, trained):
+    judged = []
+
+    def judge(quantized):
+        judged.append(places(quantized))
+        agreement = 1.0 if judged[-1][0] >= 2 else 0.5
+        return (ParityFacts("validation", 100, agreement, 0.1, 0.01, None, None),)
+
+    trials = searched(fp32, trained, judge=judge)
+    assert judged[-1] == (2, 0, 0)
+    assert trials[0].name == "GPTQ, 2 more in fixed point"
+    assert not trials[0].failures
+    assert all(trial.failures for trial in trials[1:])
+
+
+@pytest.mark.parametrize(
+    ("base", "allowed", "expected"),
+    [
+        (QuantizationRecipe(), Allowed(float_layers=False), {"fixed"}),
+        (QuantizationRecipe(), Allowed(float_prefix=False), {"fixed", "float"}),
+        # Made for one kind of CPU, a file gains nothing by fixed point that float does not give.
+        (QuantizationRecipe(target="x86-vnni"), Allowed(), {"prefix", "float"}),
+        (QuantizationRecipe(target="x86-vnni"), Allowed(float_prefix=False), {"float"}),
+    ],
+)
+def test_only_what_is_allowed_is_tried(fp32, trained, base, allowed, expected):
+    judged = []
+    # Nothing is left for float where all the most sensitive layers are convolutions: one of them is not.
+    searched(fp32, trained, base=base, allowed=allowed, judge=never_close_enough(judged))
+    kinds = {name for step in judged for name, count in zip(("fixed", "prefix", "float"), step, strict=True) if count}
+    assert kinds - {"float"} == expected - {"float"}
+    assert "float" in expected or "float" not in kinds
+
+
+def test_the_order_of_the_steps():
+    base = QuantizationRecipe(keep_float=("kept",))
+    names = [f"conv{number}" for number in range(20)]
+    layers = SensitiveLayers(("dense", *names), frozenset(names), ("conv7", "conv3"))
+    steps = list(escalate(base, layers, Allowed(targets=("any", "arm64"))))
+    assert [name for name, _ in steps] == [
+        "1 more in fixed point", "2 more in fixed point", "4 more in fixed point", "8 more in fixed point",
+        "first 2 in float", "1 in float", "2 in float", "4 in float", "for arm64",
+    ]  # fmt: skip
+    recipes = dict(steps)
+    assert recipes["2 more in fixed point"] == replace(base, exact=("conv0", "conv1"))
+    assert recipes["first 2 in float"] == replace(base, float_prefix=("conv7", "conv3"))
+    assert recipes["2 in float"] == replace(base, keep_float=("kept", "dense", "conv0"))
+    assert recipes["for arm64"] == replace(base, target="arm64")
+    # What was in fixed point is not tried in float again.
+    only_convolutions = SensitiveLayers(tuple(names), frozenset(names), ())
+    names_of_steps = [name for name, _ in escalate(base, only_convolutions, Allowed())]
+    assert names_of_steps == [f"{count} more in fixed point" for count in (1, 2, 4, 8)]
 
 
 def test_only_the_best_network_is_held_and_none_is_calibrated_twice(fp32, trained, monkeypatch):
@@ -166,9 +214,12 @@ def test_only_the_best_network_is_held_and_none_is_calibrated_twice(fp32, traine
     monkeypatch.setattr(Calibrator, "network", network)
     trials = searched(fp32, trained, judge=judge, effort="normal")
     recipes = [recipe for recipe, _ in calibrated]
-    assert len(recipes) == len(set(recipes)) == len(trials) - 2 >= 3
-    # The best one, and in its turn the one that is tried; at last, layers of the best one go back into float.
-    assert alive == [1, *[2] * (len(recipes) - 1), 1, 1]
+    candidates = [recipe for _, recipe in candidate_recipes("normal", QuantizationRecipe())]
+    assert len(recipes) == len(set(recipes)) == len(trials) >= 6
+    # The best one, and in its turn the one that is tried; the steps after all have failed are held by none.
+    plain = sum(recipe in candidates for recipe in recipes)
+    assert alive[:plain] == [1, *[2] * (plain - 1)]
+    assert max(alive[plain:]) <= 1
 
 
 def trial(name, wrong, mean_error, kept=0, *, verdict=None, fp32, trained):

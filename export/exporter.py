@@ -20,7 +20,7 @@ from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate, JudgedModel
 from edgeclf.export.verify.parity import FP32_LIMITS
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.verify.timing import latency_ratios, time_models
-from edgeclf.export.verify.verdict import Limits
+from edgeclf.export.verify.verdict import Limits, limits_that_pass
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
 from edgeclf.runtime.files import file_to_write
@@ -36,6 +36,8 @@ class ExportReport:
         out: The file asked for.
         written: Whether it was written.
         precision: Precision asked for.
+        written_precision: Precision of the file: that asked for, or fp32 with `ExportOptions.or_fp32` where int8 failed; None
+            where nothing was written.
         limits: What the file had to keep.
         candidates: The measured precisions, fp32 first.
         recommendation: Which of them to ship, by the latencies of this machine.
@@ -47,12 +49,18 @@ class ExportReport:
     out: Path
     written: bool
     precision: str
+    written_precision: str | None
     limits: Limits
     candidates: tuple[Candidate, ...]
     recommendation: Recommendation
     recipes: tuple[Candidate, ...] = ()
     reused_recipes: int = 0
     trained_in_8_bits: bool = False
+
+    @property
+    def closest(self) -> Candidate:
+        """What agrees best with the reference, and so passes with the least change of limits: a recipe, where there are any."""
+        return max(self.recipes or self.candidates[-1:], key=lambda item: item.parity[0].agreement)
 
 
 class ParityGateError(GateError):
@@ -66,11 +74,17 @@ class ParityGateError(GateError):
         super().__init__(
             f"the {report.precision} model does not match the trained one, {report.out} was not written",
             got="; ".join(failures),
-            hint="run edgeclf export with --precision fp32, or other limits if you can accept these figures"
-            if report.precision != "fp32"
-            else "report this together with the network's architecture",
+            hint=_way_out(report),
         )
         self.report = report
+
+
+def _way_out(report: ExportReport) -> str:
+    if report.precision == "fp32" or report.candidates[0].failures:
+        return "report this together with the network's architecture"
+    limits = limits_that_pass(report.closest.parity[0])
+    accept = f", or accept these figures with {' '.join(limits)}" if limits else ""
+    return f"{'pass --or-fp32' if report.precision == 'int8' else 'use --precision fp32'} for the fp32 file{accept}"
 
 
 def export_classifier(
@@ -117,16 +131,22 @@ def export_classifier(
         candidates = [item.candidate for item in judged]
         recipes = [_as_candidate(trial) for trial in found.trials]
         limits = FP32_LIMITS if options.precision == "fp32" else options.limits
-        written = not candidates[-1].failures
-        if written:
+        file = _to_write(judged, or_fp32=options.or_fp32)
+        if not candidates[0].failures:
+            # Also of what failed: what it costs to go without it.
             candidates = _time_candidates(judged, progress)
+        if file is judged[-1]:
             recipes = _time_recipes(found.trials, candidates, judged[0], progress)
-            spec = spec_with_figures(judged[-1].spec, candidates, limits, in_8_bits=gate.has_int8_reference)
-            write_model_file(judged[-1], spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
+            spec = spec_with_figures(file.spec, candidates, limits, in_8_bits=gate.has_int8_reference)
+        elif file is not None:
+            spec = spec_with_figures(file.spec, candidates[:1], FP32_LIMITS, in_8_bits=False, refused=candidates[-1])
+        if file is not None:
+            write_model_file(file, spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
     report = ExportReport(
         out,
-        written,
+        file is not None,
         options.precision,
+        None if file is None else file.spec.precision,
         limits,
         tuple(candidates),
         recommend(candidates),
@@ -134,9 +154,16 @@ def export_classifier(
         found.reused,
         gate.has_int8_reference,
     )
-    if not written:
+    if file is None:
         raise ParityGateError(report, candidates[-1].failures)
     return report
+
+
+def _to_write(judged: Sequence[JudgedModel], *, or_fp32: bool) -> JudgedModel | None:
+    """The model that becomes the file: that asked for, which comes last, or fp32 in its place; None where neither may."""
+    if not judged[-1].candidate.failures:
+        return judged[-1]
+    return judged[0] if or_fp32 and not judged[0].candidate.failures else None
 
 
 @dataclass(frozen=True)
@@ -175,8 +202,11 @@ def _judge_precisions(
         classifier, fp32, calibration_rgb, gate=gate, options=options, cache_folder=cache_folder, progress=progress
     )
     best = found.trials[0]
-    spec = fp32.spec.with_changes(precision="int8", quantization=best.quantized.recipe)
-    return [fp32, gate.judge(best.quantized.model, spec, options.limits, best.parity)], found
+    record = best.quantized.recipe
+    spec = fp32.spec.with_changes(precision="int8", quantization=record)
+    int8 = gate.judge(best.quantized.model, spec, options.limits, best.parity)
+    portable = replace(int8.candidate, portable=record["portable"], portable_reason=record["portable_reason"])
+    return [fp32, replace(int8, candidate=portable)], found
 
 
 def _search_recipe(
@@ -205,6 +235,7 @@ def _search_recipe(
         base=options.recipe,
         budget_s=options.budget_s,
         progress=progress,
+        allowed=options.allowed,
         measure_latency=partial(latency_ratios, spec=fp32.spec) if options.times_float_prefix else None,
         cache=cache,
         trained=trained,
@@ -224,13 +255,15 @@ def _with_latency(candidate: Candidate, timed: ComparedModel) -> Candidate:
 
 
 def _as_candidate(trial: Trial) -> Candidate:
-    return Candidate(trial.name, len(trial.quantized.model.SerializeToString()), trial.parity, trial.verdict)
+    record, size = trial.quantized.recipe, len(trial.quantized.model.SerializeToString())
+    candidate = Candidate(trial.name, size, trial.parity, trial.verdict)
+    return replace(candidate, portable=record["portable"], portable_reason=record["portable_reason"])
 
 
 def _time_recipes(
     trials: Sequence[Trial], candidates: Sequence[Candidate], fp32: JudgedModel, progress: Progress
 ) -> list[Candidate]:
-    """The recipes with their latencies; those with the same layers in float run the same operators in the same time."""
+    """The recipes with their latencies; those with the same layers in float32 run the same operators in the same time."""
     # The best recipe is the last candidate.
     by_layers = {_layers_in_float(trials[0]): candidates[-1]} if trials else {}
     timed: list[Candidate] = []
@@ -246,4 +279,5 @@ def _time_recipes(
 
 
 def _layers_in_float(trial: Trial) -> frozenset[str]:
-    return frozenset([*trial.quantized.recipe["keep_float"], *trial.quantized.recipe["float_entrance"]])
+    record = trial.quantized.recipe
+    return frozenset([*record["keep_float"], *record["float_entrance"], *record["fixed_point"]])

@@ -19,7 +19,12 @@ from edgeclf.runtime.spec import ModelSpec
 
 
 def spec_with_figures(
-    spec: ModelSpec, candidates: Sequence[Candidate], limits: Limits, *, in_8_bits: bool
+    spec: ModelSpec,
+    candidates: Sequence[Candidate],
+    limits: Limits,
+    *,
+    in_8_bits: bool,
+    refused: Candidate | None = None,
 ) -> ModelSpec:
     """The spec of a file, with its parity, the latencies, and the versions of the packages that made it.
 
@@ -28,10 +33,12 @@ def spec_with_figures(
         candidates: All precisions of this export with their latencies; the last is that of the file.
         limits: What the file had to keep.
         in_8_bits: Whether the reference was the network in the 8-bit arithmetic it was trained in.
+        refused: The model that was asked for and failed, where the file is the fp32 model in its place.
     """
     latency = {item.name: item.latency.to_json() for item in candidates if item.latency is not None}
     return spec.with_changes(
-        parity=_parity_record(candidates[-1], limits, in_8_bits=in_8_bits),
+        parity=_parity_record(candidates[-1], limits, in_8_bits=in_8_bits)
+        | ({} if refused is None else {"refused": {"precision": refused.name, "failures": list(refused.failures)}}),
         latency={"cpu": cpu_info().to_json(), **latency},
         package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
     )

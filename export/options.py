@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search.escalation import Allowed
 from edgeclf.export.search.recipes import EFFORTS, Effort
-from edgeclf.export.targets import resolve_target, target_of
+from edgeclf.export.targets import Target, resolve_target, target_of
 from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import UsageError
@@ -27,13 +28,15 @@ class ExportOptions:
             what the figures prove. An fp32 file must keep `FP32_LIMITS`.
         effort: int8: how many recipes are tried, see `candidate_recipes`; `quick` also compares and calibrates on fewer
             images.
-        target: int8: the CPUs that the file is for, one of `TARGETS`, or `this` for the kind of this machine's CPU.
+        target: int8: the CPUs that the file is for, one of `TARGETS`, or `this` for the kind of this machine's CPU. Several,
+            with commas between: those behind the first are tried where nothing else passes, in their order.
         calibration_images: int8: training images that activation ranges are fitted to.
         keep_float: int8, fp16: names of layers that stay in float32.
-        float_prefix: int8: whether the first layers stay in float as far as that is no slower. Only for a target of this
-            machine's kind: what is faster on another cannot be timed here, and float sums differ in their last bits
-            between kinds of CPUs.
+        float_prefix: int8: whether the first layers stay in float as far as that is no slower, for a target of this machine's
+            kind: what is faster on another cannot be timed here. For other targets they do where nothing else passes. Without,
+            and for the target `any`, no layer ever does, so that the file is portable or there is none.
         budget_s: int8: seconds after which no further recipe is tried.
+        or_fp32: int8: whether the fp32 file is written where no recipe passes.
 
     Raises:
         UsageError: There is no such precision, effort or target.
@@ -47,6 +50,7 @@ class ExportOptions:
     keep_float: tuple[str, ...] = ()
     float_prefix: bool = True
     budget_s: float = math.inf
+    or_fp32: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -57,12 +61,28 @@ class ExportOptions:
             raise UsageError(
                 f"unknown effort {self.effort!r}", expected=" or ".join(EFFORTS), hint="choose one of them"
             )
-        resolve_target(self.target, cpu_info())
+        if not self.targets:
+            raise UsageError("no target", got=repr(self.target), expected="at least one", hint="name one, such as any")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets, the one that is tried first in front."""
+        names = [name.strip() for name in self.target.split(",") if name.strip()]
+        return tuple(dict.fromkeys(resolve_target(name, cpu_info()) for name in names))
+
+    @property
+    def allowed(self) -> Allowed:
+        """What may be tried where no recipe passes."""
+        return Allowed(
+            float_layers=self.float_prefix or self.targets[0] != "any",
+            float_prefix=self.float_prefix,
+            targets=self.targets[1:],
+        )
 
     @property
     def recipe(self) -> QuantizationRecipe:
         """The fields that all int8 recipes of this export share: target, and layers in float."""
-        return QuantizationRecipe(target=resolve_target(self.target, cpu_info()), keep_float=self.keep_float)
+        return QuantizationRecipe(target=self.targets[0], keep_float=self.keep_float)
 
     @property
     def times_float_prefix(self) -> bool:

@@ -5,7 +5,7 @@ weights are rounded by GPTQ and biases corrected layer by layer on the real outp
 uint8 pixels enter the first layer untouched.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +105,8 @@ class QuantizedNetwork:
         proof = prove_no_saturation(model)
         if recipe.pair_constraint and not proof.holds:
             raise RuntimeError(f"the pair constraint does not hold in {', '.join(proof.violating)}")
+        ties = adds_with_ties(partition.units, params)
+        reason = _what_binds(recipe, partition.left_in_float, ties)
         record = {
             "format": "QDQ",
             "activation_type": "uint8",
@@ -119,7 +121,9 @@ class QuantizedNetwork:
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
             "saturation": proof.to_json(),
-            "unsettled_sums": list(adds_with_ties(partition.units, params)),
+            "unsettled_sums": list(ties),
+            "portable": not reason,
+            "portable_reason": reason,
         }
         return Quantized(model, record, tuple(unit.name for unit in partition.layers), partition.left_in_float)
 
@@ -144,6 +148,20 @@ def partition_network(graph: FloatGraph, recipe: QuantizationRecipe) -> Partitio
     if not partition.layers and not recipe.in_float and not exact:
         raise InputError("cannot quantize", got="a network without convolutions or dense layers", expected="some")
     return partition
+
+
+def _what_binds(recipe: QuantizationRecipe, left_in_float: Sequence[tuple[str, str]], ties: Sequence[str]) -> str:
+    """Why a file may give other results on another CPU; empty where it gives the same on all."""
+    if recipe.target != "any":
+        return f"made for {recipe.target} alone"
+    if left_in_float:
+        return f"{_some([name for name, _ in left_in_float])} in float, whose sums differ in their last bits between kinds of CPUs"
+    return f"{_some(ties)} can meet a rounding tie, which CPUs round differently" if ties else ""
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _is_exact(pixels: PixelNormalisation | None) -> bool:

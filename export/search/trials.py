@@ -39,11 +39,10 @@ class Trial:
 def best_first(trials: Sequence[Trial]) -> list[Trial]:
     """Sorts trials by preference.
 
-    Trials that passed come first, then the undecided ones, then those that failed; of the first two kinds, the ones with the
-    fewest layers in float. Among equals, and among
-    those that fail, agreement decides where it differs by more than chance - a handful of images on the border between
-    two classes falls one way or the other - and where it does not, the mean error of the probabilities, to which every
-    image contributes.
+    Trials that passed come first, then the undecided ones, then those that failed; of the first two kinds, those that are
+    portable, and among them the ones with the fewest layers in float. Among equals, and among those that fail, agreement
+    decides where it differs by more than chance - a handful of images on the border between two classes falls one way or the
+    other - and where it does not, the mean error of the probabilities, to which every image contributes.
     """
     remaining = list(trials)
     ordered: list[Trial] = []
@@ -58,8 +57,12 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
     return ordered
 
 
-def _class_of(trial: Trial) -> tuple[int, int]:
-    return OUTCOMES.index(trial.verdict.outcome), 0 if trial.failures else len(trial.quantized.recipe["keep_float"])
+def _class_of(trial: Trial) -> tuple[int, bool, int]:
+    outcome = OUTCOMES.index(trial.verdict.outcome)
+    if trial.failures:
+        return outcome, False, 0
+    record = trial.quantized.recipe
+    return outcome, not record["portable"], len(record["keep_float"])
 
 
 def _disagreements(trial: Trial) -> int:

@@ -23,9 +23,11 @@ class Candidate:
         file_bytes: Size of the file.
         parity: Its comparisons with the Keras model, one for each split of the held-out images.
         verdict: Whether it passed the gate, and by what it failed.
-        latency: Its latency for one image on one thread; None where the gate failed and nothing was timed.
+        latency: Its latency for one image on one thread; None where nothing was timed.
         latency_ratio: The ratio of its latency to that of fp32, with its interval; None where nothing was timed.
         rejection: Its rejection threshold; None for fp32, and without one.
+        portable: Whether an int8 file gives the same bits on every CPU; None for the other precisions.
+        portable_reason: Why it does not; empty where it does.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Candidate:
     latency: LatencyFigures | None = None
     latency_ratio: Ratio | None = None
     rejection: RejectionFit | None = None
+    portable: bool | None = None
+    portable_reason: str = ""
 
     @property
     def failures(self) -> tuple[str, ...]:

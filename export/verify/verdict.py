@@ -78,6 +78,17 @@ def limits_between(precision: str, reference_precision: str, rounded: Limits) ->
     return FP32_LIMITS if precision == reference_precision == "fp32" else rounded
 
 
+def limits_that_pass(facts: ParityFacts) -> tuple[str, ...]:
+    """The options of the command line under which a comparison passes, as measured; none where an output is no number."""
+    if math.isnan(facts.max_error):
+        return ()
+    options = ("--min-agreement", f"{math.floor(1e4 * facts.agreement + 1e-6) / 1e4:g}")
+    drop = facts.accuracy_drop
+    if drop is None or drop <= (INT8_LIMITS.max_accuracy_drop or 0):
+        return options
+    return (*options, "--max-accuracy-drop", f"{math.ceil(1e4 * drop - 1e-6) / 1e4:g}")
+
+
 def judge_parity(facts: ParityFacts, limits: Limits) -> Verdict:
     """Judges one comparison.
 

@@ -31,14 +31,18 @@ SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW), architecture="ti
 LIMITS = ParityLimits(0.95, max_accuracy_drop=0.05)
 
 
-def export(trained, out, precision="fp32", *, limits=LIMITS, test_indices=None):
+# An error that rounding to 8 bits cannot reach, and neither can its steps towards float.
+NOTHING_PASSES = ParityLimits(min_agreement=0.0, max_error=1e-9)
+
+
+def export(trained, out, precision="fp32", *, limits=LIMITS, test_indices=None, **more):
     indices = trained.held_out_indices
     images = ExportImages(
         validation=LabelledImages(trained.held_out_rgb[::2], indices[::2]),
         test=LabelledImages(trained.held_out_rgb[1::2], indices[1::2] if test_indices is None else test_indices),
         training_rgb=trained.train_rgb,
     )
-    options = ExportOptions(precision, limits=limits, calibration_images=72)
+    options = ExportOptions(precision, limits=limits, calibration_images=72, **more)
     return export_classifier(TrainedClassifier(trained.model, SPEC), images, out, options)
 
 
@@ -149,6 +153,69 @@ def test_an_int8_model_below_the_limits_is_refused_and_fp32_recommended(trained,
     assert "largest probability error" in str(caught.value)
     assert caught.value.report.recommendation.precision == "fp32"
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_passes_the_best_row_the_headline_and_the_error_are_of_one_recipe(trained, tmp_path):
+    with pytest.raises(ParityGateError) as caught:
+        export(trained, tmp_path / "m.onnx", "int8", limits=NOTHING_PASSES)
+    report, said = caught.value.report, str(caught.value)
+    best, headline = report.recipes[0], report.candidates[-1]
+    assert best.parity[0] == headline.parity[0]
+    assert best.verdict == headline.verdict
+    assert (best.portable, best.portable_reason) == (headline.portable, headline.portable_reason)
+    assert all(phrase in said for phrase in best.failures)
+    assert len(report.recipes) > 3
+    # Fixed point stays portable, float does not, and says why.
+    by_name = {item.name: item for item in report.recipes}
+    portable = {name: item.portable for name, item in by_name.items()}
+    assert all(is_portable == ("in float" not in name) for name, is_portable in portable.items())
+    assert set(portable.values()) == {True, False}
+    assert all((item.portable_reason == "") == item.portable for item in report.recipes)
+    assert all(item.latency is not None for item in report.candidates)
+    assert "--or-fp32" in said
+    assert f"--min-agreement {report.closest.parity[0].agreement:g}"[:20] in said
+    assert report.written_precision is None
+
+
+def test_or_fp32_writes_the_float_file_and_its_spec_says_what_failed(trained, tmp_path):
+    out = tmp_path / "m.onnx"
+    report = export(trained, out, "int8", limits=NOTHING_PASSES, or_fp32=True, effort="quick")
+    assert (report.written, report.precision, report.written_precision) == (True, "int8", "fp32")
+    spec = Classifier(out).spec
+    assert (spec.precision, spec.quantization) == ("fp32", None)
+    assert spec.parity["refused"] == {"precision": "int8", "failures": list(report.candidates[-1].failures)}
+    assert spec.parity["refused"]["failures"]
+    assert spec.parity["parts"][0]["agreement"] == 1.0
+    # Where int8 passes, nothing changes.
+    kept = export(trained, out, "int8", or_fp32=True, effort="quick")
+    assert (kept.written_precision, Classifier(out).spec.precision) == ("int8", "int8")
+    assert "refused" not in Classifier(out).spec.parity
+    assert Classifier(out).spec.quantization["portable"] is True
+
+
+def test_an_entrance_in_8_bits_leaves_only_portable_recipes(trained, tmp_path):
+    with pytest.raises(ParityGateError) as caught:
+        export(trained, tmp_path / "m.onnx", "int8", limits=NOTHING_PASSES, float_prefix=False, effort="quick")
+    recipes = caught.value.report.recipes
+    assert len(recipes) > 2
+    assert all(item.portable for item in recipes)
+
+
+def test_targets_behind_the_first_are_tried_last(trained, tmp_path):
+    with pytest.raises(ParityGateError) as caught:
+        export(
+            trained,
+            tmp_path / "m.onnx",
+            "int8",
+            limits=NOTHING_PASSES,
+            float_prefix=False,
+            effort="quick",
+            target="any, arm64",
+        )
+    (for_arm,) = [item for item in caught.value.report.recipes if item.name.endswith("for arm64")]
+    assert (for_arm.portable, for_arm.portable_reason) == (False, "made for arm64 alone")
+    with pytest.raises(UsageError, match="no target"):
+        ExportOptions("int8", target=" , ")
 
 
 def test_test_images_report_but_do_not_decide_about_int8(trained, tmp_path):

@@ -63,7 +63,8 @@ def export(
         typer.Option(
             "--target",
             help="int8: the CPUs that the file is for: any (the same result on all), x86-avx2, x86-vnni or arm64 (full 8-bit "
-            "weights for the last two), or this, the kind of this machine's CPU.",
+            "weights for the last two), or this, the kind of this machine's CPU. After a comma, those to try where nothing "
+            "else passes: any,this.",
         ),
     ] = "any",
     keep_float: Annotated[
@@ -75,7 +76,8 @@ def export(
         typer.Option(
             "--entrance",
             help="int8: auto keeps the first layers in float (a float prefix) as far as that is no slower, for a --target of "
-            "this CPU's kind; int8 never does.",
+            "this CPU's kind, and for others where nothing else passes; int8 never does, and with --target any keeps every "
+            "layer out of float: a portable file or none.",
         ),
     ] = "auto",
     budget_s: Annotated[
@@ -84,6 +86,12 @@ def export(
             "--budget-s", min=0.0, help="int8: seconds after which no further recipe is tried.", show_default=False
         ),
     ] = None,
+    or_fp32: Annotated[
+        bool,
+        typer.Option(
+            "--or-fp32", help="int8: where nothing passes, write the fp32 file, with exit code 0, and say so."
+        ),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +131,7 @@ def export(
         keep_float=tuple(keep_float or ()),
         float_prefix=entrance == "auto",
         budget_s=math.inf if budget_s is None else budget_s,
+        or_fp32=or_fp32,
     )
     _check_precision(
         options,
@@ -131,6 +140,7 @@ def export(
             "--target": target != "any",
             "--entrance": entrance != "auto",
             "--budget-s": budget_s is not None,
+            "--or-fp32": or_fp32,
             "--plot": plot is not None,
             "--fresh": fresh,
         },
@@ -168,12 +178,59 @@ def export(
 
         plot_recipes(_points(report), min_agreement, plot)
     _show(report, as_json=as_json)
+    if report.written_precision != precision:
+        _note_ways_out(report, options, run)
     if failure is not None:
         raise failure
-    if doubts := report.candidates[-1].verdict.doubts:
-        note(f"undecided: {'; '.join(doubts)}")
+    _say_what_was_written(report, options)
     note(f"wrote {out}; next: {command_line('infer', out, 'IMAGES')}, or {command_line('bench', out)}")
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
+
+
+def _say_what_was_written(report: "ExportReport", options: "ExportOptions") -> None:
+    last = report.candidates[-1]
+    if report.written_precision != report.precision:
+        warn(f"{report.out} is the fp32 file, as --or-fp32 asks: no int8 file passes ({'; '.join(last.failures)})")
+        return
+    if last.verdict.doubts:
+        note(f"undecided: {'; '.join(last.verdict.doubts)}")
+    if last.portable is False and options.targets[0] == "any" and not options.keep_float:
+        warn(
+            f"{report.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "
+            "with edgeclf verify, or pass --entrance int8 for a portable file or none"
+        )
+
+
+def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path) -> None:
+    """Says what would pass, or might, with its cost where that was measured."""
+    from dataclasses import replace
+
+    from edgeclf.export.verify.verdict import limits_that_pass
+    from edgeclf.runtime.errors import command_line
+
+    fp32, closest = report.candidates[0], report.closest
+    if closest is report.recipes[0]:
+        # The only one that was timed.
+        closest = replace(report.candidates[-1], name=closest.name)
+    if fp32.failures or report.precision != "int8":
+        return
+    note("What passes, or may:")
+    if report.written_precision is None:
+        note(f"- --or-fp32: the fp32 file, {_cost(fp32, fp32)}")
+    if limits := limits_that_pass(closest.parity[0]):
+        note(f"- {' '.join(limits)}: {closest.name}, {_cost(closest, fp32)}")
+    if len(options.targets) == 1 and options.recipe.pair_constraint:
+        note("- --target this (or another kind of CPU, see --help): not tried; the file is for such CPUs alone")
+    if not report.trained_in_8_bits:
+        again = command_line("train", "DATA", "--from", run, "--qat", "--run", run.with_name(f"{run.name}-qat"))
+        note(f"- {again}: trains the network for 8 bits, minutes to hours; then export that run")
+
+
+def _cost(candidate: "Candidate", fp32: "Candidate") -> str:
+    latency = candidate.latency
+    time = "" if latency is None else f", {latency.median_ms:.2f} ms ({latency.ratio:.2f}x of fp32) here"
+    size = candidate.file_bytes / fp32.file_bytes
+    return f"same label {candidate.parity[0].agreement:.4f}, {candidate.file_bytes / 1e6:.2f} MB ({size:.2f}x){time}"
 
 
 def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
@@ -206,6 +263,7 @@ def _show(report: "ExportReport", *, as_json: bool) -> None:
             "out": str(report.out),
             "written": report.written,
             "precision": report.precision,
+            "written_precision": report.written_precision,
             "limits": limits_record(report.limits),
             "candidates": [{"precision": item.name, **_figures(item)} for item in report.candidates],
             "reused_recipes": report.reused_recipes,
@@ -221,6 +279,8 @@ def _figures(candidate: "Candidate") -> dict[str, Any]:
         "file_bytes": candidate.file_bytes,
         "parity": [facts.to_json() for facts in candidate.parity],
         "failures": list(candidate.failures),
+        "portable": candidate.portable,
+        "portable_reason": candidate.portable_reason,
         "verdict": candidate.verdict.to_json(),
         "rejection": None if candidate.rejection is None else candidate.rejection.to_json(),
         "latency": None if candidate.latency is None else candidate.latency.to_json(),

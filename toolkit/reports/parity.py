@@ -134,20 +134,21 @@ def print_recipes(report: "ExportReport") -> None:
                 "-" if facts.candidate_accuracy is None else f"{facts.candidate_accuracy:.4f}",
                 f"{item.file_bytes / 1e6:.2f} MB",
                 "-" if item.latency is None else f"{item.latency.ratio:.2f}x",
+                "yes" if item.portable else "no",
                 item.verdict.outcome,
-                _remark(position, on_front=position in front and item.latency is not None),
+                _remark(position, failed=bool(item.failures), on_front=position in front and item.latency is not None),
             ]
         )
     first = report.recipes[0].parity[0]
-    columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "gate", ""]
+    columns = ["", "same label", "mean error", "accuracy", "size", "of fp32", "portable", "gate", ""]
     reused = f", {report.reused_recipes} of them tried by an earlier export" if report.reused_recipes else ""
     print_table(f"int8 recipes on {first.images} {first.split} images{reused}", columns, rows)
 
 
-def _remark(position: int, *, on_front: bool) -> str:
+def _remark(position: int, *, failed: bool, on_front: bool) -> str:
     """The first recipe is the one whose figures the other tables and the error quote; others may be as good in their way."""
     if position == 0:
-        return "chosen"
+        return "best" if failed else "chosen"
     return "none better" if on_front else ""
 
 

@@ -12,7 +12,10 @@ import onnx
 import pytest
 
 from edgeclf.export import exporter
-from edgeclf.export.verify import timing
+from edgeclf.export.search import search
+from edgeclf.export.verify import gate, timing
+from edgeclf.export.verify.parity import FP32_LIMITS
+from edgeclf.export.verify.verdict import Verdict, judge_parity
 from edgeclf.runtime import Classifier
 from edgeclf.runtime.timing.comparison import Ratio
 
@@ -126,6 +129,8 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         (("--precision", "int8", "--entrance", "wide"), "auto or int8"),
         (("--entrance", "int8"), "--entrance is about int8"),
         (("--plot", "x.png"), "--plot is about int8"),
+        (("--or-fp32",), "--or-fp32 is about int8"),
+        (("--precision", "int8", "--target", "any,mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
         (("--target", "arm64"), "--target is about int8"),
         (("--keep-float", "conv1"), "--keep-float is about int8 and fp16"),
     ],
@@ -136,6 +141,41 @@ def test_int8_options_that_do_not_fit_are_usage_errors(call_edgeclf, trained_run
     assert done.code == 2, done.err
     assert said in " ".join(done.err.split())
     assert not out.exists()
+
+
+def test_where_nothing_passes_it_says_what_would_and_or_fp32_writes_that(
+    call_edgeclf, trained_run, tmp_path, monkeypatch
+):
+    def judge(facts, limits):
+        # fp32 has its own limits; whatever is in 8 bits is refused.
+        is_fp32 = limits == FP32_LIMITS
+        return judge_parity(facts, limits) if is_fp32 else Verdict(("nothing is good enough",))
+
+    monkeypatch.setattr(gate, "judge_parity", judge)
+    monkeypatch.setattr(search, "judge_parity", judge)
+    out = tmp_path / "m.onnx"
+    options = ("export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick")
+    refused = call_edgeclf(*options)
+    said = " ".join(refused.err.split())
+    assert refused.code == 4, refused.err
+    assert not out.exists()
+    assert "nothing is good enough" in said
+    for way in ("--or-fp32: the fp32 file", "--min-agreement ", "--target this", "train DATA --from", "--qat"):
+        assert way in said, way
+    assert "more in fixed point" in refused.out
+    assert "portable" in refused.out
+    # The table marks one recipe, and its figures are those of the headline.
+    (best,) = [line for line in refused.out.splitlines() if line.rstrip(" |\u2502").endswith("best")]
+    assert "failed" in best
+
+    done = call_edgeclf(*options, "--or-fp32", "--json")
+    assert done.code == 0, done.err
+    document = done.json()
+    assert (document["written"], document["precision"], document["written_precision"]) == (True, "int8", "fp32")
+    assert "is the fp32 file, as --or-fp32 asks" in " ".join(done.err.split())
+    assert Classifier(out).spec.precision == "fp32"
+    # All that failed is known by now.
+    assert document["reused_recipes"] == len(document["recipes"]) > 2
 
 
 def test_data_that_moved_is_asked_for_and_found(call_edgeclf, trained_run, photographs, tmp_path):

@@ -57,6 +57,7 @@ class DualForward:
         params: Of every value that exists in 8 bits.
         fixed: Of every value between fixed-point layers.
         images_rgb: (N, H, W, 3) uint8 RGB calibration images.
+        sequential: Whether there is an int8 network; without it, layers meet the values of the float network.
     """
 
     def __init__(
@@ -66,8 +67,12 @@ class DualForward:
         params: Mapping[str, QuantParams],
         fixed: Mapping[str, FixedPoint],
         images_rgb: UInt8Array,
+        *,
+        sequential: bool = True,
     ) -> None:
+        self.images = len(images_rgb)
         self._graph = graph
+        self._sequential = sequential
         self._params = params
         self._fixed = fixed
         self._reads = Counter(name for unit in partition.units for name in unit.inputs)
@@ -76,12 +81,10 @@ class DualForward:
         if partition.pixels is not None:
             self._run_pixels(partition.pixels, images_rgb)
 
-    def codes(self, value: str) -> UInt8Array:
-        """(N, ...) uint8 codes of a value in the int8 network."""
-        return self._quantized[quantized_name(value)]
-
     def real(self, value: str, rows: slice) -> FloatArray:
-        """(n, ...) float32 dequantized codes of some rows."""
+        """(n, ...) float32 values of some rows as a layer meets them: dequantized codes."""
+        if not self._sequential:
+            return np.asarray(self._float[value][rows])
         given = self._params[value]
         codes = self._quantized[quantized_name(value)][rows]
         return np.asarray((codes.astype(np.float32) - np.float32(given.zero_point)) * np.float32(given.scale))
@@ -89,18 +92,24 @@ class DualForward:
     def outputs_before_activation(self, unit: QuantUnit, layer: QuantizedLayer) -> list[tuple[FloatArray, FloatArray]]:
         """A layer's outputs ahead of its activation function, in batches: of the float network, and with its int8 weights."""
         cut = replace(unit, nodes=unit.nodes[:1], output=unit.before_activation)
-        writer = self._writer({unit.name: layer})
-        writer.write_unit(cut, quantize_output=False)
         wanted = self._run(self._float_writer(cut), cut.inputs, cut.output, self._float, as_float=True)
-        got = self._run(writer, cut.inputs, cut.output, self._quantized, as_float=False)
+        if self._sequential:
+            writer = self._writer({unit.name: layer})
+            writer.write_unit(cut, quantize_output=False)
+            got = self._run(writer, cut.inputs, cut.output, self._quantized, as_float=False)
+        else:
+            writer = QdqWriter(self._graph, {}, {})
+            writer.copy_dequantized(cut.nodes[0], layer)
+            got = self._run(writer, cut.inputs, cut.output, self._float, as_float=True)
         return list(zip(wanted, got, strict=True))
 
     def advance(self, unit: QuantUnit, layers: Mapping[str, QuantizedLayer]) -> None:
         """Runs a unit in both networks, and drops values that no later unit reads."""
-        writer = self._writer(layers)
-        writer.write_unit(unit)
-        key = writer.stored_name(unit.output)
-        self._quantized[key] = np.concatenate(self._run(writer, unit.inputs, key, self._quantized, as_float=False))
+        if self._sequential:
+            writer = self._writer(layers)
+            writer.write_unit(unit)
+            key = writer.stored_name(unit.output)
+            self._quantized[key] = np.concatenate(self._run(writer, unit.inputs, key, self._quantized, as_float=False))
         self._float[unit.output] = np.concatenate(
             self._run(self._float_writer(unit), unit.inputs, unit.output, self._float, as_float=True)
         )
@@ -167,11 +176,14 @@ class LayerMethods:
         paired: Whether neighbouring weights respect the pair constraint.
         gptq: Whether weights are rounded by GPTQ on the layer's inputs, rather than to the nearest code.
         correct_bias: Whether the bias takes back the mean of the error.
+        sequential: Whether a layer is fitted to the outputs of the quantized layers before it, rather than as if it were
+            the only quantized layer of the float network.
     """
 
     paired: bool = True
     gptq: bool = True
     correct_bias: bool = True
+    sequential: bool = True
 
 
 def quantize_layers(
@@ -209,10 +221,10 @@ def quantize_layers(
                 trained = weight_scales.get(unit.name)
                 done[unit.name] = _by_weights(unit.layer, params[unit.inputs[0]].scale, methods, trained)
         return done
-    forward = DualForward(graph, partition, params, fixed, images_rgb)
+    forward = DualForward(graph, partition, params, fixed, images_rgb, sequential=methods.sequential)
     left = len(layers)
     for unit in partition.units:
-        if unit.exact and unit.layer is not None and methods.correct_bias:
+        if unit.exact and unit.layer is not None and methods.correct_bias and methods.sequential:
             plain = QuantizedLayer(unit.layer, np.zeros((0, 0), np.int64), np.zeros(0), unit.layer.bias)
             done[unit.name] = _corrected(graph, unit, plain, forward)
         if unit.layer is not None and unit.quantized:
@@ -279,7 +291,7 @@ def _moments(layer: Layer, unit: QuantUnit, forward: DualForward, *, central: bo
     """
     width = layer.rows.shape[1]
     value = unit.inputs[0]
-    images = len(forward.codes(value))
+    images = forward.images
     wanted = int(np.clip(_POSITIONS_PER_WEIGHT * width, _FEWEST_POSITIONS, _MOST_POSITIONS))
     each = max(1, wanted * BATCH // images)
     rng = np.random.default_rng(width)

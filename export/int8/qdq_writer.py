@@ -167,6 +167,16 @@ class QdqWriter:
         """Writes a node of the float graph as it is."""
         self._copy(node, [self._constant(name, None, keep=True) for name in node.input], list(node.output))
 
+    def copy_dequantized(self, node: onnx.NodeProto, layer: QuantizedLayer) -> None:
+        """Writes a layer's node in float with its quantized weights: their rounding without that of any activation."""
+        weight, bias = f"{layer.layer.name}_dequantized_weight", f"{layer.layer.name}_dequantized_bias"
+        self._add(weight, layer.layer.weight_of(layer.weights).astype(np.float32))
+        inputs = [node.input[0], weight]
+        if layer.layer.kind != "MatMul":
+            self._add(bias, layer.bias.astype(np.float32))
+            inputs.append(bias)
+        self._copy(node, inputs, list(node.output))
+
     def _read(self, value: str, unit: QuantUnit) -> str:
         if value not in self.params:
             return value

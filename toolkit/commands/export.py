@@ -179,7 +179,7 @@ def export(
         plot_recipes(_points(report), min_agreement, plot)
     _show(report, as_json=as_json)
     if report.written_precision != precision:
-        _note_ways_out(report, options, run)
+        _note_ways_out(report, options, run, data or run / "split.csv")
     if failure is not None:
         raise failure
     _say_what_was_written(report, options)
@@ -201,7 +201,7 @@ def _say_what_was_written(report: "ExportReport", options: "ExportOptions") -> N
         )
 
 
-def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path) -> None:
+def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path, data: Path) -> None:
     """Says what would pass, or might, with its cost where that was measured."""
     from dataclasses import replace
 
@@ -222,8 +222,8 @@ def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path) 
     if len(options.targets) == 1 and options.recipe.pair_constraint:
         note("- --target this (or another kind of CPU, see --help): not tried; the file is for such CPUs alone")
     if not report.trained_in_8_bits:
-        again = command_line("train", "DATA", "--from", run, "--qat", "--run", run.with_name(f"{run.name}-qat"))
-        note(f"- {again}: trains the network for 8 bits, minutes to hours; then export that run")
+        again = command_line("train", data, "--from", run, "--qat", "--run", run.with_name(f"{run.name}-qat"))
+        note(f"- {again}: trains the network for 8 bits, was not tried; export that run then")
 
 
 def _cost(candidate: "Candidate", fp32: "Candidate") -> str:

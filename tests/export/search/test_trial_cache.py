@@ -6,9 +6,11 @@ import pytest
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search import trial_cache
 from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
 from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
+from edgeclf.runtime.cpus import CpuInfo
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
@@ -83,6 +85,15 @@ def test_whatever_the_figures_depend_on_makes_them_anew(searched, trained, chang
     _, judged, reused = searched(effort="quick", **other)
     assert reused == 0
     assert judged >= 1
+
+
+def test_another_cpu_has_trials_of_its_own(fp32, trained, monkeypatch):
+    key = TrialKey(fp32, trained.train_rgb[:4], "these")
+    here = key.digest
+    assert key.digest == here
+    # Its kernels round differently, and a float prefix is chosen by its latencies.
+    monkeypatch.setattr(trial_cache, "cpu_info", lambda: CpuInfo("another", "x86_64", ("avx2",), 2))
+    assert key.digest != here
 
 
 @pytest.mark.parametrize("damage", [b"", b"no model at all", None])

@@ -160,7 +160,7 @@ def test_where_nothing_passes_it_says_what_would_and_or_fp32_writes_that(
     assert refused.code == 4, refused.err
     assert not out.exists()
     assert "nothing is good enough" in said
-    for way in ("--or-fp32: the fp32 file", "--min-agreement ", "--target this", "train DATA --from", "--qat"):
+    for way in ("--or-fp32: the fp32 file", "--min-agreement ", "--target this", f"--from {trained_run.folder} --qat"):
         assert way in said, way
     assert "more in fixed point" in refused.out
     assert "portable" in refused.out

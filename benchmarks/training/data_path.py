@@ -29,7 +29,15 @@ from benchmarks.synthetic import write_labelled_folder
 _FLOORS = ("edgeclf.toolkit.", "edgeclf.training.")
 # By name in this tree, and in trees from before its folders.
 _NOT_FOLLOWED = (
-    *("toolkit.cli", "toolkit.console", "training.drawing", "training.plots", "training.prefetch", "training.ahead"),
+    *(
+        "toolkit.cli",
+        "toolkit.console",
+        "toolkit.options",
+        "training.drawing",
+        "training.plots",
+        "training.prefetch",
+        "training.ahead",
+    ),
     *("training.options", "training.recipes", "training.recipe", "training.fit.resolve"),
     *("training.networks", "training.architectures"),
     *("training.run", "training.run_folder", "training.run_writer", "training.record", "training.tensorboard"),

@@ -208,12 +208,13 @@ def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path, 
     from edgeclf.export.verify.verdict import limits_that_pass
     from edgeclf.runtime.errors import command_line
 
-    fp32, closest = report.candidates[0], report.closest
+    fp32 = report.candidates[0]
+    if fp32.failures or report.precision != "int8":
+        return
+    closest = report.closest
     if closest is report.recipes[0]:
         # The only one that was timed.
         closest = replace(report.candidates[-1], name=closest.name)
-    if fp32.failures or report.precision != "int8":
-        return
     note("What passes, or may:")
     if report.written_precision is None:
         note(f"- --or-fp32: the fp32 file, {_cost(fp32, fp32)}")

@@ -206,7 +206,7 @@ def test_unreadable_files_are_listed_with_their_errors_the_first_time_and_every_
         assert got.rows == (1, 4, 5, 6, 7, 8)
         assert len(got.images) == len(got.digests) == 6
         assert [path for path, _ in got.unreadable] == bad
-        words = ["0 bytes", "truncated", "text", "directory", "dangling link"]
+        words = ["0 bytes", "truncated", "text", "a folder", "dangling link"]
         assert [word in str(error) for word, (_, error) in zip(words, got.unreadable, strict=True)] == [True] * 5
         np.testing.assert_array_equal(got.images[0], preprocess_bgr(load_image(files[0]), SMALL))
     # Once mended, they count.

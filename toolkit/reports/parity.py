@@ -108,14 +108,16 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
                 "-" if latency is None else f"{latency.p90_ms:.2f} ms",
                 "-" if latency is None else f"{latency.ratio:.2f}x",
                 candidate.verdict.outcome,
-                "ship this" if candidate.name == report.recommendation.precision else "",
+                "ship this" if candidate.name == report.recommendation.precision and not candidate.failures else "",
             ]
         )
     columns = ["", "size", "of fp32", "median", "p90", "of fp32", "gate", ""]
     print_table(f"One image, one thread, {cpu_model}", columns, rows)
     if len(report.recipes) > 1:
         print_recipes(report)
-    print_result(f"Ship {report.recommendation.precision}: {report.recommendation.reason}.")
+    if not report.candidates[0].failures:
+        # fp32 is what every recommendation falls back to.
+        print_result(f"Ship {report.recommendation.precision}: {report.recommendation.reason}.")
 
 
 def print_recipes(report: "ExportReport") -> None:

@@ -283,6 +283,8 @@ def test_the_gate_bites(trained_run, tmp_path):
         if code == 4:
             assert "does not match the trained one" in err, name
             assert "failed" in out, name
+        # Nothing that differs from the trained network is to be shipped.
+        assert ("ship this" in out) == ("Ship fp32" in out) == (code == 0), name
     assert [path.name for path in tmp_path.iterdir()] == ["none.onnx"]
 
 

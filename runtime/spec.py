@@ -17,8 +17,10 @@ UNKNOWN_LABEL = "unknown"
 
 FitMode = Literal["stretch", "crop", "letterbox"]
 FIT_MODES: tuple[FitMode, ...] = get_args(FitMode)
-# The resize of `preprocess.py`: INTER_AREA along an axis that shrinks, INTER_LINEAR along one that grows.
-INTERPOLATION = "area-down-linear-up"
+Interpolation = Literal["area-down-linear-up", "bilinear", "bicubic"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+# OpenCV's INTER_AREA along an axis that shrinks, INTER_LINEAR along one that grows.
+AREA: Interpolation = "area-down-linear-up"
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,18 @@ class Preprocess:
         fit: `stretch` scales each axis on its own; `crop` cuts the centred region of the input's aspect ratio;
             `letterbox` keeps the whole image and pads.
         crop_fraction: With `crop`, the share of that region's height and width which is kept, in (0, 1]. The usual
-            ImageNet evaluation (resize the short side to 256, cut 224) is 0.875.
+            ImageNet evaluation (resize the short side to 256, cut 224) is 0.875; timm calls it `crop_pct`.
         pad_value: With `letterbox`, the grey value 0..255 of the padding.
-        interpolation: Always `area-down-linear-up`; recorded so that other code can repeat it.
+        interpolation: `area-down-linear-up` is OpenCV's INTER_AREA along an axis that shrinks, INTER_LINEAR along one that
+            grows. `bilinear` and `bicubic` are Pillow's, antialiased; `crop` is then resizing the whole image and cutting
+            its centre, on whole pixels, as torchvision and timm do. See docs/interpolation.md.
     """
 
     size_hw: tuple[int, int]
     fit: FitMode = "stretch"
     crop_fraction: float = 1.0
     pad_value: int = 114
-    interpolation: str = INTERPOLATION
+    interpolation: Interpolation = AREA
 
     def __post_init__(self) -> None:
         if len(self.size_hw) != 2 or min(self.size_hw) < 1:
@@ -50,8 +54,8 @@ class Preprocess:
             raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction!r}")
         if not 0 <= self.pad_value <= 255:
             raise ValueError(f"pad_value must lie in 0..255, got {self.pad_value!r}")
-        if self.interpolation != INTERPOLATION:
-            raise ValueError(f"interpolation must be {INTERPOLATION!r}, got {self.interpolation!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from edgeclf.runtime import Classifier, Preprocess
+from edgeclf.runtime import Classifier, ModelSpec, Preprocess, load_image, preprocess_bgr
 
 from .randomness import fresh_rng
 
@@ -57,6 +57,23 @@ def test_the_plain_recipe_the_classifier_and_infer_give_the_same_labels(
     records = [json.loads(line) for line in inferred.stdout.splitlines()]
     assert plain == embedded == [[record["source"], record["label"]] for record in records]
     assert len({label for _, label in plain}) > 1
+
+
+def test_the_lines_of_the_interpolation_page_resize_as_edgeclf_does(photographs):
+    page = (Path(__file__).parent.parent / "docs" / "interpolation.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "PIL" in block]
+    preprocess = Preprocess((32, 32), "crop", 0.9, interpolation="bicubic")
+    document = json.loads(ModelSpec(("a", "b"), preprocess).to_json())
+    for path in photographs:
+        # As PNG: two decoders of JPEG differ by a level here and there. Not tall: Pillow 13 takes the rows first there.
+        image_bgr = load_image(path)
+        if image_bgr.shape[0] > 2 * image_bgr.shape[1]:
+            continue
+        png = path.with_suffix(".png")
+        cv2.imwrite(str(png), image_bgr)
+        names = {"spec": document, "path": png}
+        exec(compile(block, "interpolation.md", "exec"), names)
+        assert np.array_equal(names["image"], preprocess_bgr(load_image(png), preprocess))
 
 
 def test_the_embedding_lines_run(colour_model, photographs, monkeypatch, capsys, tmp_path):

@@ -24,6 +24,7 @@ from edgeclf.runtime import Classifier
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.cpus import cpu_info, usable_cpus
 from edgeclf.runtime.images.fit_modes import kept_region
+from edgeclf.runtime.spec import AREA
 from edgeclf.runtime.timing.comparison import measure_in_turns, ratio_of_rounds
 from edgeclf.runtime.timing.queries import synthetic_frame
 
@@ -61,8 +62,8 @@ def measure(model: Path, rounds: int, threads: int | None) -> dict[str, Any]:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     preprocess = classifier.spec.preprocess
-    if preprocess.fit == "letterbox":
-        raise SystemExit("a model that pads its input is not what is written by hand here")
+    if preprocess.fit == "letterbox" or preprocess.interpolation != AREA:
+        raise SystemExit("a model that pads its input or is not resized by area is not what is written by hand here")
     frame_bgr = synthetic_frame()
     height, width = preprocess.size_hw
     region = kept_region(frame_bgr.shape[:2], preprocess)

@@ -15,10 +15,11 @@ from edgeclf.runtime.errors import ImageError
 from edgeclf.runtime.files import kind_of_bytes
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.decode import decode_pixels
-from edgeclf.runtime.images.fit_modes import filled_size, kept_region
+from edgeclf.runtime.images.fit_modes import filled_size, kept_region, resized_window
 from edgeclf.runtime.images.header import begins_like_image, read_image_header
 from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction, lay_on_input
-from edgeclf.runtime.spec import Preprocess
+from edgeclf.runtime.images.resample import MAX_SIDE, resample
+from edgeclf.runtime.spec import AREA, Preprocess
 
 # 200 million pixels are 600 MB as 8-bit BGR; the largest phone sensors stay just below.
 MAX_PIXELS = 200_000_000
@@ -65,7 +66,7 @@ def decode_image(
         max_pixels: Larger images are refused before decoding.
         reduce_for: The preprocessing that comes next; a JPEG much larger than it needs is then decoded at about a half,
             a quarter or an eighth of its size, in a fraction of the time, and only as far as it is kept; see
-            `edgeclf.runtime.images.reduced_jpeg`. None decodes all pixels.
+            `edgeclf.runtime.images.reduced_jpeg`. None decodes all pixels, and so do the bilinear and bicubic interpolations.
 
     Returns:
         (H, W, 3) uint8, BGR, upright.
@@ -130,21 +131,41 @@ def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Arra
     """
     check_image(image_bgr)
     height, width = preprocess.size_hw
-    if preprocess.fit == "crop":
-        region = kept_region(image_bgr.shape[:2], preprocess)
-        image_bgr = image_bgr[region.top : region.top + region.height, region.left : region.left + region.width]
+    inner_height, inner_width = filled_size(image_bgr.shape[:2], preprocess)
+    fitted = (
+        _fit_area(image_bgr, preprocess) if preprocess.interpolation == AREA else _fit_pillow(image_bgr, preprocess)
+    )
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
     if preprocess.fit == "letterbox":
-        inner_height, inner_width = filled_size(image_bgr.shape[:2], preprocess)
         top, left = (height - inner_height) // 2, (width - inner_width) // 2
         out[...] = preprocess.pad_value
-        fitted = resize(image_bgr, (inner_height, inner_width), scratch=_scratch(inner_height, inner_width))
         # BGR to RGB by reversing the last axis.
         out[top : top + inner_height, left : left + inner_width] = fitted[..., ::-1]
         return out
-    cv2.cvtColor(resize(image_bgr, (height, width), scratch=_scratch(height, width)), cv2.COLOR_BGR2RGB, dst=out)
+    cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB, dst=out)
     return out
+
+
+def _fit_area(image_bgr: UInt8Array, preprocess: Preprocess) -> UInt8Array:
+    """The pixels of an image that fill the input, in BGR, cut and then resized."""
+    size_hw = filled_size(image_bgr.shape[:2], preprocess)
+    region = kept_region(image_bgr.shape[:2], preprocess)
+    image_bgr = image_bgr[region.top : region.top + region.height, region.left : region.left + region.width]
+    return resize(image_bgr, size_hw, scratch=_scratch(*size_hw))
+
+
+def _fit_pillow(image_bgr: UInt8Array, preprocess: Preprocess) -> UInt8Array:
+    """The pixels of an image that fill the input, in BGR, resized and then cut, as Pillow and torchvision do."""
+    if max(image_bgr.shape) > MAX_SIDE:
+        raise ImageError(
+            f"cannot resize this image with {preprocess.interpolation} interpolation",
+            got=f"{image_bgr.shape[1]} x {image_bgr.shape[0]} pixels",
+            expected=f"at most {MAX_SIDE:,} pixels along each side",
+            hint="shrink the image first",
+        )
+    resized_hw, window = resized_window(image_bgr.shape[:2], preprocess)
+    return resample(image_bgr, resized_hw, preprocess.interpolation, window)
 
 
 class _Scratch(threading.local):

@@ -15,7 +15,7 @@ from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.fit_modes import filled_size, kept_region
 from edgeclf.runtime.images.header import ImageHeader
-from edgeclf.runtime.spec import Preprocess
+from edgeclf.runtime.spec import AREA, Preprocess
 
 # JPEG scale denominator -> least decoded pixels for each pixel of the input, along both axes.
 _PIXELS_LEFT = {8: 8.0, 4: 4.0, 2: 2.0}
@@ -42,9 +42,10 @@ def jpeg_reduction(header: ImageHeader, preprocess: Preprocess) -> int:
 
     Returns:
         8, 4 or 2 where as many pixels are left for every one of the input, along both axes, after fitting and cropping;
-        otherwise, and for other formats than JPEG, 1.
+        otherwise, for other formats than JPEG, and for other interpolations than the area's, 1: those are for models whose
+        trainer decoded all pixels.
     """
-    if header.format != "jpeg":
+    if header.format != "jpeg" or preprocess.interpolation != AREA:
         return 1
     pixels = min(_pixels_per_input_pixel(upright_size(header), preprocess))
     return next((reduction for reduction, left in _PIXELS_LEFT.items() if pixels >= left * reduction), 1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import ModelFileError
-from edgeclf.runtime.spec import FIT_MODES, SCHEMA_VERSION, ModelSpec, Preprocess, spec_from_json
+from edgeclf.runtime.spec import FIT_MODES, INTERPOLATIONS, SCHEMA_VERSION, ModelSpec, Preprocess, spec_from_json
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -23,6 +23,7 @@ preprocesses = st.builds(
     fit=st.sampled_from(FIT_MODES),
     crop_fraction=st.floats(0.01, 1.0),
     pad_value=st.integers(0, 255),
+    interpolation=st.sampled_from(INTERPOLATIONS),
 )
 specs = st.builds(
     ModelSpec,
@@ -61,6 +62,7 @@ def test_a_spec_survives_the_round_trip(spec):
             | st.just(replace(item, pad_value=(item.pad_value + 1) % 256))
             | st.just(replace(item, size_hw=item.size_hw[::-1]))
             | st.sampled_from(FIT_MODES).map(lambda fit: replace(item, fit=fit))
+            | st.sampled_from(INTERPOLATIONS).map(lambda name: replace(item, interpolation=name))
             | preprocesses,
         )
     )
@@ -74,9 +76,23 @@ def test_keys_differ_whenever_a_field_does_that_the_fit_mode_uses(pair):
             item.fit,
             item.crop_fraction if item.fit == "crop" else None,
             item.pad_value if item.fit == "letterbox" else None,
+            item.interpolation,
         )
 
     assert (first.key == second.key) == (what_matters(first) == what_matters(second))
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "key"),
+    [
+        (Preprocess((224, 192)), "224x192-stretch-area-down-linear-up"),
+        (Preprocess((224, 224), "crop", 0.875), "224x224-crop0.875-area-down-linear-up"),
+        (Preprocess((8, 8), "letterbox"), "8x8-letterbox114-area-down-linear-up"),
+        (Preprocess((224, 224), "crop", 0.875, interpolation="bicubic"), "224x224-crop0.875-bicubic"),
+    ],
+)
+def test_keys_stay_what_caches_are_named_by(preprocess, key):
+    assert preprocess.key == key
 
 
 def changed(**changes):
@@ -94,6 +110,16 @@ def test_missing_optional_keys_take_their_defaults():
     document = json.loads(SPEC.to_json())
     kept = {key: document[key] for key in ("labels", "preprocess", "schema_version")}
     assert spec_from_json(json.dumps(kept), "test") == SPEC
+
+
+def test_a_spec_without_an_interpolation_means_the_area():
+    read = spec_from_json(changed(preprocess={"size_hw": [3, 4]}), "test")
+    assert read.preprocess.interpolation == "area-down-linear-up"
+
+
+def test_an_interpolation_of_a_newer_program_is_refused_by_its_name():
+    with pytest.raises(ModelFileError, match=r"m\.onnx.*interpolation must be one of .*bicubic, got 'lanczos'"):
+        spec_from_json(changed(preprocess={"size_hw": [3, 4], "interpolation": "lanczos"}), "m.onnx")
 
 
 def test_a_newer_schema_asks_for_an_update():
@@ -122,7 +148,7 @@ def test_a_newer_schema_asks_for_an_update():
         changed(preprocess={"size_hw": ["x", 4]}),
         changed(preprocess={"size_hw": [0, 4]}),
         changed(preprocess={"size_hw": [3, 4], "fit": "squash"}),
-        changed(preprocess={"size_hw": [3, 4], "interpolation": "bicubic"}),
+        changed(preprocess={"size_hw": [3, 4], "interpolation": "lanczos"}),
         changed(preprocess={"size_hw": [3, 4], "colour": "BGR"}),
         changed(temperature=0),
         changed(temperature="warm"),

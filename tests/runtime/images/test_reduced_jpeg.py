@@ -97,6 +97,14 @@ def test_other_formats_and_small_photographs_keep_every_pixel():
         assert np.array_equal(decode_image(data, reduce_for=preprocess), decode_image(same_as))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_interpolations_of_other_trainers_keep_every_pixel(interpolation):
+    data = jpeg((900, 700))
+    assert decode_image(data, reduce_for=Preprocess((32, 32), "crop")).shape[0] < 900
+    everything = Preprocess((32, 32), "crop", interpolation=interpolation)
+    assert np.array_equal(decode_image(data, reduce_for=everything), decode_image(data))
+
+
 def test_without_being_asked_nothing_is_reduced(tmp_path):
     (tmp_path / "x.jpg").write_bytes(jpeg((800, 600)))
     assert load_image(tmp_path / "x.jpg").shape == (800, 600, 3)
@@ -128,3 +136,15 @@ def test_a_classifier_reduces_unless_it_is_to_be_exact(colour_model, tmp_path):
         ((_, streamed),) = classifier.stream([path])
         np.testing.assert_allclose(streamed.probabilities, wanted, atol=1e-6)
         np.testing.assert_allclose(classifier.predict_batch([path])[0].probabilities, wanted, atol=1e-6)
+
+
+def test_a_classifier_of_another_interpolation_decodes_every_pixel(make_colour_model, tmp_path):
+    preprocess = Preprocess((32, 32), "crop", interpolation="bicubic")
+    model = make_colour_model(tmp_path / "m.onnx", spec_changes={"preprocess": preprocess})
+    path = tmp_path / "x.jpg"
+    path.write_bytes(jpeg((900, 700)))
+    classifier = Classifier(model)
+    from_pixels = classifier.predict(load_image(path)).probabilities
+    np.testing.assert_array_equal(classifier.predict(path).probabilities, from_pixels)
+    ((_, streamed),) = classifier.stream([path])
+    np.testing.assert_allclose(streamed.probabilities, from_pixels, atol=1e-6)

@@ -30,6 +30,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x02", "a Python pickle"),
     (b"\x80\x04", "a Python pickle"),
     (b"%PDF", "a PDF document"),
+    (b"version https://git-lfs", "a Git LFS pointer"),
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
 )
@@ -170,7 +171,8 @@ def kind_of_bytes(head: bytes, suffix: str = "") -> str:
         return "an empty file"
     kind = _known_format(head)
     if kind == "a zip archive":
-        return _ZIP_SUFFIXES.get(suffix, kind)
+        # PyTorch's begins with the pickle of what it holds, in a folder of any name.
+        return "a PyTorch checkpoint" if b"/data.pkl" in head[:512] else _ZIP_SUFFIXES.get(suffix, kind)
     if kind is not None:
         return kind
     if _NOT_IN_TEXT.isdisjoint(head):
@@ -189,6 +191,7 @@ def _known_format(head: bytes) -> str | None:
         "an image": head[:4] == b"RIFF" and head[8:12] == b"WEBP",
         "a video": head[:4] == b"RIFF" and head[8:12] == b"AVI ",
         "a TensorFlow Lite model": head[4:8] == b"TFL3",
+        "an ORT format model": head[4:8] == b"ORTM",
         "a tar archive": head[257:262] == b"ustar",
     }
     return next((kind for kind, is_so in inside.items() if is_so), None)

@@ -80,6 +80,22 @@ def test_classifying_loads_none_of_the_heavy_packages(colour_model, red_image):
     assert not loaded & {*HEAVY, *ROOF}
 
 
+READ_THE_GRAPH = """
+from edgeclf.runtime.session.graph_outline import read_graph_outline
+print(*(node.op_type for node in read_graph_outline(sys.argv[1]).nodes))
+"""
+
+
+def test_the_graph_of_a_model_is_read_with_numpy_alone_and_not_unless_asked_for(colour_model, red_image):
+    done = run_python(READ_THE_GRAPH, ("onnx", "onnxruntime", "cv2", "google", *ROOF), colour_model)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Cast ReduceMean Div Softmax\n", "")
+    for program in ("import edgeclf.runtime", USE_THE_CLASSIFIER):
+        done = run_python(
+            program + "\nprint([name for name in sys.modules if 'outline' in name])", (), colour_model, red_image
+        )
+        assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 def test_the_runtime_works_where_they_are_not_installed(colour_model, red_image):
     done = run_python(USE_THE_CLASSIFIER, (*HEAVY, *ROOF), colour_model, red_image)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

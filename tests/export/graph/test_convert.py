@@ -5,10 +5,12 @@ import pytest
 from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.runtime.errors import InputError
+from edgeclf.runtime.session.graph_outline import read_graph_outline
 from edgeclf.runtime.session.session import ModelSession
-from edgeclf.runtime.spec import ModelSpec, Preprocess
+from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
 
 from ...randomness import fresh_rng
+from ...runtime.session.onnx_models import same_model
 from ..conftest import LABELS, SIZE_HW, build_network
 
 SPEC = ModelSpec(labels=LABELS, preprocess=Preprocess(SIZE_HW))
@@ -26,6 +28,14 @@ def test_the_contract_holds(fp32):
     assert [i.name for i in fp32.graph.input] == ["image"]
     assert fp32.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     assert {item.domain for item in fp32.opset_import} == {""}
+
+
+def test_the_outline_of_what_tf2onnx_writes_is_that_of_the_onnx_package(fp32, tmp_path):
+    onnx.save(fp32, tmp_path / "m.onnx")
+    found = read_graph_outline(tmp_path / "m.onnx")
+    same_model(found, fp32)
+    assert {"Conv", "Softmax"} <= {node.op_type for node in found.nodes}
+    assert SPEC_KEY in found.metadata
 
 
 def test_a_changed_contract_is_noticed(fp32):

@@ -236,6 +236,7 @@ def _search_recipe(
         budget_s=options.budget_s,
         progress=progress,
         allowed=options.allowed,
+        first_in_float=options.first_in_float,
         measure_latency=partial(latency_ratios, spec=fp32.spec) if options.times_float_prefix else None,
         cache=cache,
         trained=trained,

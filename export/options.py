@@ -35,6 +35,8 @@ class ExportOptions:
         float_prefix: int8: whether the first layers stay in float as far as that is no slower, for a target of this machine's
             kind: what is faster on another cannot be timed here. For other targets they do where nothing else passes. Without,
             and for the target `any`, no layer ever does, so that the file is portable or there is none.
+        first_in_float: int8: how many of the first layers stay in float, instead of as many as `float_prefix` finds: closer to
+            float, slower, and not portable. None for `float_prefix`.
         budget_s: int8: seconds after which no further recipe is tried.
         or_fp32: int8: whether the fp32 file is written where no recipe passes.
 
@@ -49,6 +51,7 @@ class ExportOptions:
     calibration_images: int = 256
     keep_float: tuple[str, ...] = ()
     float_prefix: bool = True
+    first_in_float: int | None = None
     budget_s: float = math.inf
     or_fp32: bool = False
 
@@ -61,6 +64,8 @@ class ExportOptions:
             raise UsageError(
                 f"unknown effort {self.effort!r}", expected=" or ".join(EFFORTS), hint="choose one of them"
             )
+        if self.first_in_float is not None and self.first_in_float < 1:
+            raise UsageError("bad number of first layers in float", got=str(self.first_in_float), expected="at least 1")
         if not self.targets:
             raise UsageError("no target", got=repr(self.target), expected="at least one", hint="name one, such as any")
 
@@ -83,6 +88,11 @@ class ExportOptions:
     def recipe(self) -> QuantizationRecipe:
         """The fields that all int8 recipes of this export share: target, and layers in float."""
         return QuantizationRecipe(target=self.targets[0], keep_float=self.keep_float)
+
+    @property
+    def names_float_layers(self) -> bool:
+        """Whether layers stay in float because the user says so."""
+        return bool(self.keep_float) or self.first_in_float is not None
 
     @property
     def times_float_prefix(self) -> bool:

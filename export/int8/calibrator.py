@@ -316,8 +316,12 @@ class Calibrator:
 
     def float_prefixes(self, recipe: QuantizationRecipe) -> list[tuple[str, ...]]:
         """The candidates for the float prefix, see `float_prefixes`: from the very first layer on."""
+        return float_prefixes(self.layers(recipe))
+
+    def layers(self, recipe: QuantizationRecipe) -> list[str]:
+        """Names of all layers that can be in 8 bits beside those that a recipe keeps in float, in order of execution."""
         plain = replace(recipe, fixed_point=False, exact=(), float_prefix=(), equalize=False)
-        return float_prefixes([unit.name for unit in partition_network(self._graph, plain).layers])
+        return [unit.name for unit in partition_network(self._graph, plain).layers]
 
     def find_float_prefix(self, recipe: QuantizationRecipe, measure_latency: MeasureLatency) -> tuple[str, ...]:
         """The first layers that are no slower in float, for `QuantizationRecipe.float_prefix`.

@@ -14,6 +14,8 @@ from edgeclf.runtime.timing.comparison import Ratio
 MeasureLatency: TypeAlias = Callable[[Sequence[onnx.ModelProto]], Sequence[Ratio]]
 # The longest prefix that is timed: in layers, and as a share of all.
 _MOST_LAYERS, _MOST_SHARE = 6, 0.25
+# The longest that is tried where no recipe passes.
+_MOST_SHARE_TRIED = 0.5
 # Slow-down accepted for keeping one more layer in float, as a part of the latency without a prefix.
 _ACCEPTED_SLOWDOWN = 0.02
 
@@ -26,6 +28,17 @@ def float_prefixes(layers: Sequence[str]) -> list[tuple[str, ...]]:
     """
     most = min(_MOST_LAYERS, int(_MOST_SHARE * len(layers)))
     return [tuple(layers[:count]) for count in range(most + 1)]
+
+
+def longer_float_prefixes(layers: Sequence[str]) -> list[tuple[str, ...]]:
+    """The prefixes that are tried where no recipe passes, each twice as long: closer to float, and slower.
+
+    Args:
+        layers: Names of the quantized layers, in order of execution.
+    """
+    most, count = int(_MOST_SHARE_TRIED * len(layers)), len(float_prefixes(layers)[-1])
+    lengths = [count * factor for factor in (1, 2, 4) if 0 < count * factor <= most]
+    return [tuple(layers[:length]) for length in lengths]
 
 
 def choose_float_prefix(prefixes: Sequence[tuple[str, ...]], ratios: Sequence[Ratio]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from edgeclf.runtime.arrays import FloatArray
+from edgeclf.runtime.arrays import FloatArray, IntArray
 
 LEVELS = 256
 RangeMethod: TypeAlias = Literal["error", "extremes"]
@@ -73,22 +73,37 @@ def params_of_range(low: float, high: float) -> QuantParams:
 class ValueHistogram:
     """A histogram of a tensor's values between its minimum and maximum.
 
+    Zeros, and values at the maximum, are left out of its bins: behind a ReLU or a ReLU6 they are a large part of all, and
+    have a code of their own, so that no rounding is charged for them.
+
     Args:
         low: Minimum of the tensor.
         high: Its maximum.
+
+    Attributes:
+        counts: (bins,) int64, of values that are neither zero nor the maximum.
+        at_high: How many values are the maximum.
     """
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
         self.counts = np.zeros(_BINS, np.int64)
+        self.at_high = 0
 
     def add(self, values: FloatArray) -> None:
         """Counts values, of any shape."""
+        values = values.ravel().astype(np.float32, copy=False)
+        zeros = values.size - int(np.count_nonzero(values))
+        at_high = int(np.count_nonzero(values == np.float32(self.high))) if self.high > 0 else 0
+        self.counts += np.bincount(self._bins_of(values), minlength=_BINS)
+        self.counts[self._bins_of(np.zeros(1, np.float32))] -= zeros
+        self.counts[-1] -= at_high
+        self.at_high += at_high
+
+    def _bins_of(self, values: FloatArray) -> IntArray:
         width = (self.high - self.low) or 1.0
-        index = ((values.ravel().astype(np.float32) - np.float32(self.low)) * np.float32(_BINS / width)).astype(
-            np.int32
-        )
-        self.counts += np.bincount(np.clip(index, 0, _BINS - 1), minlength=_BINS)
+        index = ((values - np.float32(self.low)) * np.float32(_BINS / width)).astype(np.int32)
+        return np.clip(index, 0, _BINS - 1)
 
     def params(self, method: RangeMethod) -> QuantParams:
         """Chooses scale and zero point.
@@ -110,5 +125,6 @@ class ValueHistogram:
         least, most = (-zero * scale)[:, None], ((LEVELS - 1 - zero) * scale)[:, None]
         clipped = np.maximum(centres - most, 0) + np.maximum(least - centres, 0)
         error = (np.square(clipped) + np.where(clipped > 0, 0.0, np.square(scale)[:, None] / 12)) @ self.counts
+        error += np.square(np.maximum(self.high - most[:, 0], 0)) * self.at_high
         low, high = pairs[int(error.argmin())]
         return params_of_range(float(low), float(high))

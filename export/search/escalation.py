@@ -38,12 +38,12 @@ class SensitiveLayers:
     Attributes:
         ranked: Names of the layers in 8 bits, the most sensitive first, see `rank_layers`.
         convolutions: Those that have a fixed-point form.
-        prefix: The longest candidate for a float prefix; empty where there is none.
+        prefixes: Float prefixes to try, each longer than the one before.
     """
 
     ranked: tuple[str, ...]
     convolutions: frozenset[str]
-    prefix: tuple[str, ...]
+    prefixes: tuple[tuple[str, ...], ...]
 
 
 def escalate(
@@ -64,8 +64,9 @@ def escalate(
             in_fixed_point.update(exact)
             yield f"{count} more in fixed point", replace(recipe, exact=(*recipe.exact, *exact))
     if allowed.float_layers:
-        if allowed.float_prefix and layers.prefix and not recipe.float_prefix:
-            yield f"first {len(layers.prefix)} in float", replace(recipe, float_prefix=layers.prefix)
+        for prefix in layers.prefixes if allowed.float_prefix else ():
+            if len(prefix) > len(recipe.float_prefix):
+                yield f"first {len(prefix)} in float", replace(recipe, float_prefix=prefix)
         for count in _doubling(max(1, int(_MAX_FLOAT_SHARE * len(layers.ranked)))):
             in_float = layers.ranked[:count]
             # In fixed point they were as close to float as makes no difference.

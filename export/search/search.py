@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.int8.calibrator import SEQUENTIAL_IMAGES, Calibrator, Quantized, QuantizedNetwork
-from edgeclf.export.int8.float_prefix import MeasureLatency
+from edgeclf.export.int8.float_prefix import MeasureLatency, longer_float_prefixes
 from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.escalation import Allowed, SensitiveLayers, escalate
@@ -45,6 +45,7 @@ def search(
     progress: Progress,
     allowed: Allowed | None = None,
     measure_latency: MeasureLatency | None = None,
+    first_in_float: int | None = None,
     cache: TrialCache | None = None,
     trained: TrainedScales | None = None,
 ) -> list[Trial]:
@@ -62,6 +63,7 @@ def search(
         allowed: What may be tried where no recipe passes; None for all that the base recipe's target has.
         measure_latency: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
             were trained, because that training was of a network all in 8 bits.
+        first_in_float: How many of the first layers stay in float, whatever that costs; None leaves it to `measure_latency`.
         cache: Trials of earlier exports of the same network and images; new ones are added. None stores nothing.
         trained: Scales from quantization-aware training; None where there was none.
 
@@ -75,11 +77,11 @@ def search(
     sequential_images = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
     calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=sequential_images, trained=trained)
     runner = _TrialRunner(judge, limits, cache, f"fitted to {sequential_images}")
-    if measure_latency is not None and trained is None:
-        progress("time the first layers", 0, 1)
-        prefix = runner.names("entrance", base, lambda: calibrator.find_float_prefix(base, measure_latency))
-        base = replace(base, float_prefix=prefix)
-        progress("time the first layers", 1, 1)
+    if trained is not None:
+        measure_latency = None
+    progress("choose the first layers", 0, 1)
+    base = _with_float_prefix(base, calibrator, runner, measure_latency, first_in_float)
+    progress("choose the first layers", 1, 1)
     recipes = candidate_recipes(effort, base, trained=trained is not None)
     # With even channels an equalized recipe gives the same model as the recipe without.
     if not runner.names("uneven channels", base, lambda: ["uneven"] if calibrator.has_uneven_channels else []):
@@ -109,6 +111,21 @@ def search(
             if not trials[-1].failures:
                 break
     return best_first(trials)
+
+
+def _with_float_prefix(
+    base: QuantizationRecipe,
+    calibrator: Calibrator,
+    runner: "_TrialRunner",
+    measure_latency: MeasureLatency | None,
+    first_in_float: int | None,
+) -> QuantizationRecipe:
+    if first_in_float is not None:
+        return replace(base, float_prefix=tuple(calibrator.layers(base)[:first_in_float]))
+    if measure_latency is None:
+        return base
+    prefix = runner.names("entrance", base, lambda: calibrator.find_float_prefix(base, measure_latency))
+    return replace(base, float_prefix=prefix)
 
 
 def _calibrate(calibrator: Calibrator, recipe: QuantizationRecipe) -> Quantized:
@@ -180,4 +197,5 @@ def _sensitive_layers(
         lambda: [name for name, _ in rank_layers(networks.of(recipe), images_rgb, progress)],
     )
     calibrator = networks.calibrator
-    return SensitiveLayers(ranked, calibrator.convolutions, calibrator.float_prefixes(recipe)[-1])
+    prefixes = tuple(longer_float_prefixes(calibrator.layers(recipe)))
+    return SensitiveLayers(ranked, calibrator.convolutions, prefixes)

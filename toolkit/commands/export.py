@@ -77,7 +77,9 @@ def export(
             "--entrance",
             help="int8: auto keeps the first layers in float (a float prefix) as far as that is no slower, for a --target of "
             "this CPU's kind, and for others where nothing else passes; int8 never does, and with --target any keeps every "
-            "layer out of float: a portable file or none.",
+            "layer out of float: a portable file or none; a number is how many first layers stay in float: closer to float, "
+            "slower, not portable.",
+            metavar="auto|int8|N",
         ),
     ] = "auto",
     budget_s: Annotated[
@@ -119,8 +121,9 @@ def export(
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
     from edgeclf.training import load_run
 
-    if entrance not in _ENTRANCES:
-        raise UsageError(f"unknown entrance {entrance!r}", expected=" or ".join(_ENTRANCES), hint="choose one of them")
+    if entrance not in _ENTRANCES and not entrance.isdecimal():
+        expected = f"{', '.join(_ENTRANCES)} or a number of layers"
+        raise UsageError(f"unknown entrance {entrance!r}", expected=expected, hint="choose one of them")
     options = ExportOptions(
         # Any text is accepted here: what is none of the choices is refused with a sentence.
         precision=cast("Any", precision),
@@ -129,7 +132,8 @@ def export(
         target=target,
         calibration_images=calibration_images,
         keep_float=tuple(keep_float or ()),
-        float_prefix=entrance == "auto",
+        float_prefix=entrance != "int8",
+        first_in_float=int(entrance) if entrance.isdecimal() else None,
         budget_s=math.inf if budget_s is None else budget_s,
         or_fp32=or_fp32,
     )
@@ -194,7 +198,7 @@ def _say_what_was_written(report: "ExportReport", options: "ExportOptions") -> N
         return
     if last.verdict.doubts:
         note(f"undecided: {'; '.join(last.verdict.doubts)}")
-    if last.portable is False and options.targets[0] == "any" and not options.keep_float:
+    if last.portable is False and options.targets[0] == "any" and not options.names_float_layers:
         warn(
             f"{report.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "
             "with edgeclf verify, or pass --entrance int8 for a portable file or none"

@@ -5,10 +5,10 @@ import pytest
 
 import edgeclf.export.int8.calibrator as calibrator_module
 from edgeclf.export.int8.calibrator import Calibrator
-from edgeclf.export.int8.float_prefix import choose_float_prefix, float_prefixes
+from edgeclf.export.int8.float_prefix import choose_float_prefix, float_prefixes, longer_float_prefixes
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.search import search
-from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
+from edgeclf.export.verify.parity import ParityFacts, ParityLimits, compare_probabilities
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.timing.comparison import Ratio
@@ -31,6 +31,13 @@ def test_a_few_layers_from_the_first_on_are_looked_at():
     assert 2 <= len(entrances) <= 10
     # Of a network of three layers none is an entrance: what is left would not be an int8 network.
     assert float_prefixes(layers[:3]) == [()]
+
+
+def test_where_nothing_passes_prefixes_grow_to_half_of_the_layers():
+    layers = [f"layer{number}" for number in range(50)]
+    assert longer_float_prefixes(layers) == [tuple(layers[:count]) for count in (6, 12, 24)]
+    assert longer_float_prefixes(layers[:20]) == [tuple(layers[:count]) for count in (5, 10)]
+    assert longer_float_prefixes(layers[:3]) == []
 
 
 def near(*medians, width=0.01):
@@ -130,3 +137,23 @@ def test_search_gives_its_recipes_the_entrance_that_it_timed(fp32, trained):
     assert all(len(trial.quantized.recipe["float_entrance"]) >= 1 for trial in fast_in_float)
     for trials in (tried(None), tried(lambda models: near(1.0, *[1.5] * (len(models) - 1)))):
         assert all(trial.quantized.recipe["float_entrance"] == [] for trial in trials)
+
+
+def test_search_keeps_as_many_first_layers_in_float_as_are_asked_for(fp32, trained):
+    def judge(quantized):
+        return (ParityFacts("validation", 100, 1.0, 0.0, 0.0, None, None),)
+
+    (trial,) = search(
+        fp32,
+        trained.train_rgb[:32],
+        judge,
+        limits=ParityLimits(0.9),
+        effort="quick",
+        base=QuantizationRecipe(),
+        budget_s=np.inf,
+        progress=no_progress,
+        first_in_float=3,
+    )
+    record = trial.quantized.recipe
+    assert (len(record["float_entrance"]), record["fixed_point"], record["portable"]) == (3, [], False)
+    assert record["float_entrance"][0] in record["portable_reason"]

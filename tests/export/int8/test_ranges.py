@@ -51,6 +51,18 @@ def test_the_range_by_error_loses_less_than_the_extremes_where_there_are_outlier
     assert errors[0] < 0.8 * errors[1]
 
 
+@pytest.mark.parametrize("exact", [0.0, 6.0])
+def test_values_that_have_a_code_of_their_own_are_charged_no_rounding(exact, rng):
+    """Nearly all values are zero, as behind a ReLU, or the upper end, as behind a ReLU6: only the others can be rounded well."""
+    values = np.concatenate([np.full(200_000, exact), np.abs(rng.normal(size=4_000)).clip(0, 6), [6.0]])
+    chosen = histogram_of(values).params("error")
+    errors = {
+        high: np.square(quantized(values, params_of_range(0.0, high)) - values).mean()
+        for high in np.linspace(0.5, 6.0, 111)
+    }
+    assert np.square(quantized(values, chosen) - values).mean() <= 1.1 * min(errors.values())
+
+
 def test_the_range_by_error_keeps_values_that_are_evenly_spread():
     values = np.random.default_rng(0).uniform(-1, 3, 100_000)
     params = histogram_of(values).params("error")

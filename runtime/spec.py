@@ -21,6 +21,8 @@ Interpolation = Literal["area-down-linear-up", "bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 # OpenCV's INTER_AREA along an axis that shrinks, INTER_LINEAR along one that grows.
 AREA: Interpolation = "area-down-linear-up"
+# As options call them.
+INTERPOLATION_NAMES: dict[str, Interpolation] = {"area": AREA, "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class TrainOptions:
     )
     image_size: int | None = _option("Input height and width in pixels.", minimum=1)
     fit: str | None = _option("How images become square: crop, stretch or letterbox; see --list.")
+    interpolation: str | None = _option("How images are resized: area, or bilinear or bicubic as Pillow does it.")
     epochs: int | None = _option("Most epochs.", *_FIRST, minimum=1)
     batch_size: int | None = _option("Images in one step.", *_EVERY, minimum=1)
     optimizer: str | None = _option("adam, adamw, nadam, rmsprop or sgd.", *_EVERY, choices=OPTIMIZERS)

@@ -40,7 +40,7 @@ def train_again(run: RunFacts, **changes: object) -> str:
     from_earlier = run.options.get("from_run") is not None
     for row in training_options():
         # Fixed by the earlier run; the command refuses them together with --from.
-        inherited = from_earlier and row.name in {"architecture", "weights", "image_size", "fit"}
+        inherited = from_earlier and row.name in {"architecture", "weights", "image_size", "fit", "interpolation"}
         value = changes.get(row.name, row.default if inherited else run.options.get(row.name, row.default))
         if value is None or value == row.default:
             continue

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.spec import FIT_MODES, FitMode, Preprocess
+from edgeclf.runtime.spec import FIT_MODES, INTERPOLATION_NAMES, FitMode, Preprocess
 from edgeclf.training.networks.registry import Architecture, get_architecture
 from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
 from edgeclf.training.options import (
@@ -220,4 +220,11 @@ def _preprocess(architecture: Architecture, options: TrainOptions) -> Preprocess
     fit_mode = architecture.default_fit if options.fit is None else options.fit
     if fit_mode not in modes:
         raise UsageError(f"unknown fit mode {fit_mode!r}", expected=" or ".join(FIT_MODES), hint="choose one of them")
-    return Preprocess((size, size), modes[fit_mode])
+    interpolation = "area" if options.interpolation is None else options.interpolation
+    if interpolation not in INTERPOLATION_NAMES:
+        raise UsageError(
+            f"unknown interpolation {interpolation!r}",
+            expected=" or ".join(INTERPOLATION_NAMES),
+            hint="choose one of them",
+        )
+    return Preprocess((size, size), modes[fit_mode], interpolation=INTERPOLATION_NAMES[interpolation])

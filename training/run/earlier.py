@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.spec import INTERPOLATION_NAMES
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.folder import RUN_FILE, Run, load_run
 
@@ -27,9 +28,11 @@ def open_earlier(options: TrainOptions) -> tuple[TrainOptions, Run | None]:
 
 
 def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
-    """The options with those that an earlier run decides: architecture, input size and fit mode."""
+    """The options with those that an earlier run decides: architecture, input size, fit mode and interpolation."""
+    preprocess = earlier.spec.preprocess
+    interpolation = next(name for name, value in INTERPOLATION_NAMES.items() if value == preprocess.interpolation)
     before = options_from_json(earlier.options, earlier.folder / RUN_FILE)
-    size = earlier.spec.preprocess.size_hw[0]
+    size = preprocess.size_hw[0]
     for flag, given, inherited in (
         (
             "--arch",
@@ -38,7 +41,8 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
         ),
         ("--weights", options.weights, None),
         ("--image-size", options.image_size, size),
-        ("--fit", options.fit, earlier.spec.preprocess.fit),
+        ("--fit", options.fit, preprocess.fit),
+        ("--interpolation", options.interpolation, interpolation),
     ):
         if given is not None and given != inherited:
             raise UsageError(
@@ -54,5 +58,6 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
         architecture=before.architecture,
         weights=weights,
         image_size=size,
-        fit=earlier.spec.preprocess.fit,
+        fit=preprocess.fit,
+        interpolation=interpolation,
     )

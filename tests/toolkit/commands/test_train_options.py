@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from edgeclf.runtime import load_image, preprocess_bgr
 from edgeclf.training import load_run
 from edgeclf.training.options import training_options
 
@@ -126,11 +128,31 @@ def test_going_on_from_a_network_trained_from_scratch(call_edgeclf, trained_run,
     assert load_run(tmp_path / "run").spec.preprocess.size_hw == (89, 89)
 
 
+def test_an_interpolation_is_recorded_and_kept_by_what_goes_on_from_the_run(call_edgeclf, photographs, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = ("--epochs", 1, "--json")
+    done = call_edgeclf("train", photographs, "--run", first, *SEED_CNN, "--interpolation", "bicubic", *arguments)
+    assert done.code == 0, done.err
+    run = load_run(first)
+    assert run.spec.preprocess.interpolation == "bicubic"
+    # What an export calibrates and is verified on: the run's test images, in this interpolation.
+    path, images = photographs / next(item.path for item in run.split if item.split == "test"), run.load_images()
+    resized = preprocess_bgr(load_image(path), run.spec.preprocess)
+    by_area = preprocess_bgr(load_image(path), replace(run.spec.preprocess, interpolation="area-down-linear-up"))
+    kept = images.test.images_rgb[: len(images.test)]
+    assert (kept == resized).all(axis=(1, 2, 3)).any()
+    assert not (kept == by_area).all(axis=(1, 2, 3)).any()
+    done = call_edgeclf("train", photographs, "--run", second, "--from", first, *arguments)
+    assert done.code == 0, done.err
+    assert load_run(second).spec.preprocess == run.spec.preprocess
+
+
 def test_options_that_a_run_decides_are_refused(call_edgeclf, trained_run, photographs, tmp_path):
     for arguments, words in (
         (("--image-size", "96"), "--image-size does not go with --from: got 96, expected 89"),
         (("--arch", "resnet8"), "--arch does not go with --from"),
         (("--weights", "none"), "--weights does not go with --from"),
+        (("--interpolation", "bicubic"), "--interpolation does not go with --from: got bicubic, expected area"),
     ):
         done = call_edgeclf("train", photographs, "--run", tmp_path / "r", "--from", trained_run.folder, *arguments)
         assert done.code == 2

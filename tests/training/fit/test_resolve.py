@@ -51,6 +51,19 @@ def fits(**given):
     return {resolved.first_stage: resolved.first} | ({FINE_TUNE: resolved.fine_tune} if resolved.fine_tune else {})
 
 
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [(None, "area-down-linear-up"), ("area", "area-down-linear-up"), ("bilinear", "bilinear"), ("bicubic", "bicubic")],
+)
+def test_an_interpolation_is_that_of_the_preprocessing(name, recorded):
+    assert resolve_options(TrainOptions(interpolation=name)).preprocess.interpolation == recorded
+
+
+def test_an_unknown_interpolation_is_refused():
+    with pytest.raises(UsageError, match=r"unknown interpolation 'lanczos': expected area or bilinear or bicubic"):
+        resolve_options(TrainOptions(interpolation="lanczos"))
+
+
 def test_every_option_of_a_fit_has_a_value_here():
     assert {row.name for row in training_options() if row.stages} == set(VALUES)
 

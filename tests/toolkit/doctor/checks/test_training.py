@@ -262,6 +262,8 @@ def test_every_command_that_is_suggested_is_one():
     ]
     assert shlex.split(sweep_learning_rate(run))[-2:] == ["--find-lr", "runs/first-rates.png"]
     assert "--run runs/first-again" in train_pretrained(run)
-    onwards = TrainOptions(architecture="seed-cnn", image_size=96, weights="none", from_run="runs/zero")
+    onwards = TrainOptions(
+        architecture="seed-cnn", image_size=96, weights="none", interpolation="area", from_run="runs/zero"
+    )
     command = train_again(run_facts([], options=onwards.to_json()))
     assert command == "edgeclf train photographs --from runs/zero --run runs/first-again"

@@ -21,6 +21,7 @@ from edgeclf.export.verify.parity import FP32_LIMITS
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.verify.timing import latency_ratios, time_models
 from edgeclf.export.verify.verdict import Limits, limits_that_pass
+from edgeclf.export.verify.verification import check_same_labels
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
 from edgeclf.runtime.files import file_to_write
@@ -93,6 +94,7 @@ def export_classifier(
     out: Path | str,
     options: ExportOptions | None = None,
     *,
+    replaces: TrainedClassifier | None = None,
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> ExportReport:
@@ -103,6 +105,8 @@ def export_classifier(
         images: Held-out images that the file is verified with and, for int8, training images to calibrate on.
         out: The file to write.
         options: Precision, limits, and how much is tried; None takes `ExportOptions()`, which is fp32.
+        replaces: int8, fp16: the trained network whose place this one, trained anew from it, takes: the file must keep its
+            accuracy too, by the same limits. None for none.
         cache_folder: Folder in which tried int8 recipes are stored for the next export of the same network and images;
             None stores nothing.
         progress: Called at each stage.
@@ -113,6 +117,7 @@ def export_classifier(
     Raises:
         ParityGateError: The model misses its limits; `out` is not touched.
         InputError: The network cannot be converted, or there are no images to compare or calibrate on.
+        ModelFileError: The network has other labels than the one whose place it takes.
         UsageError: There is no such layer to keep in float.
         OutputError: `out` cannot be written.
         MissingPackageError: A package of the extras [train] or [export] is not installed.
@@ -120,11 +125,21 @@ def export_classifier(
     options, out = options or ExportOptions(), file_to_write(out)
     if not len(images.validation):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
+    if replaces is not None:
+        check_same_labels("the network", classifier.spec.labels, "the one it replaces", replaces.spec.labels)
     held_out = images.held_out()
     if options.max_held_out_images is not None:
         held_out = {split: part.sample(options.max_held_out_images) for split, part in held_out.items()}
     with tempfile.TemporaryDirectory(prefix="edgeclf-export-") as folder:
-        gate = Gate(classifier, held_out, options.precision, Path(folder), progress)
+        gate = Gate(
+            classifier,
+            held_out,
+            options.precision,
+            Path(folder),
+            progress,
+            replaced=replaces,
+            replaced_min_agreement=options.replaced_min_agreement,
+        )
         judged, found = _judge_precisions(
             classifier, images, gate=gate, options=options, cache_folder=cache_folder, progress=progress
         )

@@ -75,6 +75,8 @@ def _parity_record(candidate: Candidate, limits: Limits, *, in_8_bits: bool) -> 
         "rejection": None if candidate.rejection is None else candidate.rejection.to_json(),
         "parts": [item.to_json() for item in candidate.parity],
         "cpu": cpu_info().to_json(),
+        # Which network that was stands in `training.trained_from`.
+        **({"replaced": [item.to_json() for item in candidate.replaced]} if candidate.replaced else {}),
     }
 
 

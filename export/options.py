@@ -39,6 +39,8 @@ class ExportOptions:
             float, slower, and not portable. None for `float_prefix`.
         budget_s: int8: seconds after which no further recipe is tried.
         or_fp32: int8: whether the fp32 file is written where no recipe passes.
+        replaced_min_agreement: With `replaces` of `export_classifier`: lowest top-1 agreement of the file with the network whose
+            place it takes, 0..1, as measured. That is another network: by default its accuracy must be kept, not its labels.
 
     Raises:
         UsageError: There is no such precision, effort or target.
@@ -54,6 +56,7 @@ class ExportOptions:
     first_in_float: int | None = None
     budget_s: float = math.inf
     or_fp32: bool = False
+    replaced_min_agreement: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

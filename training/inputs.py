@@ -89,7 +89,8 @@ def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) 
         )
     changes = class_changes(labels, earlier.split, data.labels, data.samples)
     leaked = count_leaked(earlier.split, data.samples)
-    return Transfer(earlier.folder, labels, earlier.load_model(), changes, leaked, earlier.recorded_spec.seen_images)
+    seen = earlier.recorded_spec.seen_images
+    return Transfer(earlier.folder, labels, earlier.load_model(), changes, leaked, seen, earlier.weights_identity())
 
 
 def _in_memory(features: ArrayFile) -> ArrayFile | FloatArray:

@@ -25,7 +25,7 @@ from edgeclf.training.run.writer import writing_run
 
 
 def train(
-    data: Path | str,
+    data: Path | str | Dataset,
     folder: Path | str,
     options: TrainOptions | None = None,
     *,
@@ -37,7 +37,8 @@ def train(
     """Trains a classifier and writes its run folder.
 
     Args:
-        data: Folder of class folders, folder with train/ and test/ of these, or a CSV path,label[,split].
+        data: Folder of class folders, folder with train/ and test/ of these, or a CSV path,label[,split]; or what
+            `discover_dataset` lists of these.
         folder: The run folder to write; it appears with the first finished epoch, and holds a usable model when
             training ends, is interrupted or diverges. Where it diverges before that, the folder holds what the doctor
             needs, and may be written again.
@@ -57,7 +58,7 @@ def train(
         KeyboardInterrupt: Ctrl-C before the first epoch was complete; nothing is written.
     """
     folder, options = Path(folder), options or TrainOptions()
-    dataset = discover_dataset(data)
+    dataset = data if isinstance(data, Dataset) else discover_dataset(data)
     options, earlier = open_earlier(options)
     check_run_target(folder, overwrite=overwrite, earlier=earlier)
     return _train(

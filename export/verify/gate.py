@@ -14,7 +14,7 @@ from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
 from edgeclf.export.verify.rejection import RejectionFit, fit_rejection
-from edgeclf.export.verify.verdict import Limits, Verdict, judge_parity
+from edgeclf.export.verify.verdict import Limits, Verdict, judge_parity, judge_replacement
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.session import ModelSession
@@ -53,6 +53,9 @@ class Gate:
             in 8-bit arithmetic.
         folder: Folder for the models' files.
         progress: Called with the number of images done.
+        replaced: The trained network whose place this one takes, and by which rounded models are judged as well; None for
+            none.
+        replaced_min_agreement: See `ExportOptions`.
     """
 
     def __init__(
@@ -62,6 +65,9 @@ class Gate:
         precision: str,
         folder: Path,
         progress: Progress,
+        *,
+        replaced: TrainedClassifier | None = None,
+        replaced_min_agreement: float = 0.0,
     ) -> None:
         self._held_out = held_out
         self._folder = folder
@@ -71,6 +77,10 @@ class Gate:
         self.has_int8_reference = precision == "int8" and classifier.simulate is not None
         if self.has_int8_reference:
             self._references["int8"] = self._reference(classifier, "int8")
+        self._replaced = replaced
+        self._replaced_min_agreement = replaced_min_agreement
+        if replaced is not None:
+            self._references["replaced"] = self._reference(replaced, "fp32")
 
     def int8_digest(self) -> str:
         """Hexadecimal digest of the images and reference probabilities that int8 models are compared with."""
@@ -114,7 +124,11 @@ class Gate:
             tuple(phrase for item in verdicts for phrase in item.failures),
             tuple(phrase for item in verdicts for phrase in item.doubts),
         )
-        candidate = Candidate(spec.precision, size, tuple(parity), verdict, rejection=rejection)
+        replaced = self._compare_with_replaced(session, spec)
+        for facts in replaced:
+            if facts.split == _DECIDING_SPLIT:
+                verdict += judge_replacement(facts, limits, self._replaced_min_agreement)
+        candidate = Candidate(spec.precision, size, tuple(parity), verdict, rejection=rejection, replaced=replaced)
         return JudgedModel(model, spec, candidate, first)
 
     def judge_trial(self, model: onnx.ModelProto, spec: ModelSpec) -> tuple[ParityFacts, ...]:
@@ -147,6 +161,22 @@ class Gate:
             split,
             self._held_out[split].true_indices,
             rejection_thresholds=(self._rejection_threshold, rejection_threshold),
+        )
+
+    def _compare_with_replaced(self, session: ModelSession, spec: ModelSpec) -> tuple[ParityFacts, ...]:
+        """Compares a rounded model with the network whose place it takes, on all splits; empty where there is none."""
+        if self._replaced is None or spec.precision == "fp32":
+            return ()
+        thresholds = (self._replaced.spec.rejection_threshold, spec.rejection_threshold)
+        return tuple(
+            compare_probabilities(
+                self._references["replaced"][split],
+                self._probabilities(session, split),
+                split,
+                images.true_indices,
+                rejection_thresholds=thresholds,
+            )
+            for split, images in self._held_out.items()
         )
 
     def _probabilities(self, session: ModelSession, split: str) -> FloatArray:

@@ -28,6 +28,7 @@ class Candidate:
         rejection: Its rejection threshold; None for fp32, and without one.
         portable: Whether an int8 file gives the same bits on every CPU; None for the other precisions.
         portable_reason: Why it does not; empty where it does.
+        replaced: Of a network that was trained anew: its comparisons with the network whose place it takes, as `parity`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     rejection: RejectionFit | None = None
     portable: bool | None = None
     portable_reason: str = ""
+    replaced: tuple[ParityFacts, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -63,6 +63,10 @@ class Verdict:
     failures: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
+    def __add__(self, other: "Verdict") -> "Verdict":
+        """Both verdicts on one model."""
+        return Verdict(self.failures + other.failures, self.doubts + other.doubts)
+
     @property
     def outcome(self) -> Outcome:
         """`failed` with a failure, `undecided` with a doubt, else `passed`."""
@@ -113,6 +117,27 @@ def judge_parity(facts: ParityFacts, limits: Limits) -> Verdict:
         kept = f"written all the same, because agreement {facts.agreement:.4f} and the accuracy are within the older limits"
         return Verdict((), (*failures, *doubts, kept))
     return Verdict(failures, doubts)
+
+
+def judge_replacement(facts: ParityFacts, limits: Limits, min_agreement: float = 0.0) -> Verdict:
+    """Judges a model that was trained anew, by the trained network whose place it takes.
+
+    It is another network, whose labels may change as long as the accuracy is kept: of the limits, those of the accuracy drop
+    alone hold.
+
+    Args:
+        facts: The figures, the reference being the network whose place it takes.
+        limits: Limits that are compared with the figures as they are, or the default rule.
+        min_agreement: Lowest top-1 agreement all the same, 0..1.
+    """
+    drop = limits.max_accuracy_drop if isinstance(limits, ParityLimits) else None
+    failures = parity_failures(facts, ParityLimits(min_agreement, max_accuracy_drop=drop))
+    doubts: list[str] = []
+    if isinstance(limits, GateRule) and not math.isnan(facts.max_error):
+        is_proven, phrase = _judge_accuracy(facts, limits)
+        (failures if is_proven else doubts).extend([phrase] if phrase else [])
+    against = "against the network before it was trained for 8 bits"
+    return Verdict(*(tuple(f"{against}: {phrase}" for phrase in phrases) for phrases in (failures, doubts)))
 
 
 _Finding: TypeAlias = tuple[bool, str]

@@ -18,10 +18,10 @@ from edgeclf.export import (
     export_classifier,
 )
 from edgeclf.runtime import Classifier
-from edgeclf.runtime.errors import InputError, OutputError, UsageError
+from edgeclf.runtime.errors import InputError, ModelFileError, OutputError, UsageError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
-from .conftest import LABELS, SIZE_HW
+from .conftest import LABELS, SIZE_HW, build_network
 
 pytestmark = pytest.mark.slow
 
@@ -240,6 +240,27 @@ def test_bad_requests_are_refused_before_any_work(trained, tmp_path):
     folder.mkdir()
     with pytest.raises(OutputError, match="existing folder"):
         export(trained, folder)
+
+
+def test_a_network_must_keep_the_accuracy_of_the_one_whose_place_it_takes(trained, tmp_path):
+    images = ExportImages(
+        LabelledImages(trained.held_out_rgb, trained.held_out_indices), training_rgb=trained.train_rgb
+    )
+    options = ExportOptions("int8", effort="quick", limits=ParityLimits(0.0, max_accuracy_drop=0.05))
+    before, untrained = TrainedClassifier(trained.model, SPEC), TrainedClassifier(build_network(seed=5), SPEC)
+    # Faithful to itself, and yet no replacement.
+    with pytest.raises(ParityGateError, match="against the network before it was trained for 8 bits: acc") as caught:
+        export_classifier(untrained, images, tmp_path / "m.onnx", options, replaces=before)
+    fp32, int8 = caught.value.report.candidates
+    assert (fp32.replaced, fp32.failures) == ((), ())
+    assert int8.replaced[0].accuracy_drop > 0.05
+    assert not list(tmp_path.iterdir())
+    report = export_classifier(before, images, tmp_path / "m.onnx", options, replaces=before)
+    assert report.candidates[-1].replaced == report.candidates[-1].parity
+    assert len(Classifier(tmp_path / "m.onnx").spec.parity["replaced"]) == 1
+    other = TrainedClassifier(trained.model, SPEC.with_changes(labels=LABELS[::-1]))
+    with pytest.raises(ModelFileError, match="different classifiers"):
+        export_classifier(before, images, tmp_path / "m.onnx", options, replaces=other)
 
 
 def test_int8_without_training_images_is_refused(trained, tmp_path):

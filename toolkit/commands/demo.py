@@ -44,7 +44,7 @@ def demo(
     # With --json, stdout belongs to the one document at the end.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         _run(train, [str(photographs), "--run", str(run)])
-        _run(export, [str(run), "--precision", "int8", "--effort", "quick", "--out", str(model)])
+        _run(export, [str(run), "--precision", "int8", "--effort", "quick", "--no-qat", "--out", str(model)])
         _run(verify, [str(model), str(photographs), "--against", str(run)])
         _run(infer, [str(model), *_one_of_each(photographs / "test")])
         _run(bench, [str(model), "--duration", "1", "--batch-sizes", "1"])

@@ -1,6 +1,7 @@
 """`edgeclf export`: a trained run becomes one verified `.onnx` file."""
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -21,7 +22,9 @@ from edgeclf.toolkit.options import (
 )
 
 if TYPE_CHECKING:
-    from edgeclf.export import Candidate, ExportOptions, ExportReport
+    from edgeclf.export import ExportOptions, ExportReport
+    from edgeclf.toolkit.export.last_resort import ExportedRun
+    from edgeclf.training import Run
 
 _ENTRANCES = ("auto", "int8")
 # Fewer images leave ranges and corrections to chance.
@@ -85,7 +88,19 @@ def export(
     budget_s: Annotated[
         float | None,
         typer.Option(
-            "--budget-s", min=0.0, help="int8: seconds after which no further recipe is tried.", show_default=False
+            "--budget-s",
+            min=0.0,
+            help="int8: seconds after which no further recipe, and no training, is begun.",
+            show_default=False,
+        ),
+    ] = None,
+    qat: Annotated[
+        bool | None,
+        typer.Option(
+            "--qat/--no-qat",
+            help="int8: where no recipe passes, train the run for 8 bits (minutes), into RUN-qat, and export that network if "
+            "it keeps the accuracy of RUN. Default: yes, unless --min-agreement asks for the labels of RUN.",
+            show_default=False,
         ),
     ] = None,
     or_fp32: Annotated[
@@ -116,9 +131,10 @@ def export(
     """Write one .onnx file, verified against the trained network on held-out images; nothing if it differs."""
     from edgeclf.export import DEFAULT_RULE, ExportOptions, ParityGateError, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
-    from edgeclf.export.int8.qat_ranges import lacks_weight_scales
     from edgeclf.runtime.errors import UsageError, command_line
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
+    from edgeclf.toolkit.export.last_resort import ExportedRun, can_help, train_and_export
+    from edgeclf.toolkit.export.records import export_document, recipe_points
     from edgeclf.training import load_run
 
     if entrance not in _ENTRANCES and not entrance.isdecimal():
@@ -136,6 +152,7 @@ def export(
         first_in_float=int(entrance) if entrance.isdecimal() else None,
         budget_s=math.inf if budget_s is None else budget_s,
         or_fp32=or_fp32,
+        replaced_min_agreement=min_agreement or 0.0,
     )
     _check_precision(
         options,
@@ -145,97 +162,124 @@ def export(
             "--entrance": entrance != "auto",
             "--budget-s": budget_s is not None,
             "--or-fp32": or_fp32,
+            "--qat": qat is True,
+            "--no-qat": qat is False,
             "--plot": plot is not None,
             "--fresh": fresh,
         },
     )
+    started = time.perf_counter()
     cache = chosen_cache_folder(cache_folder, cache_size)
     opened = load_run(run)
     failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
         images = opened.load_images(data, cache_folder=cache, progress=progress)
         classifier = opened.load_classifier()
-        count = min(options.max_calibration_images, len(images.training_rgb or ()))
-        if precision == "int8" and count < _FEW_IMAGES:
-            warn(
-                f"int8 is fitted to {count} training images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
-                "not hold for others: check the figures on test images"
-            )
-        if precision == "int8" and lacks_weight_scales(opened.spec.training):
-            warn(
-                "this run was trained for 8 bits by a version that did not record its weight scales: they are chosen anew; "
-                "for those that were trained, train it again with --from RUN --qat"
-            )
+        if precision == "int8":
+            _warn_of_int8(opened, min(options.max_calibration_images, len(images.training_rgb or ())))
         try:
             report = export_classifier(
-                classifier,
-                images,
-                out,
-                options,
-                cache_folder=None if fresh else cache,
-                progress=progress,
+                classifier, images, out, options, cache_folder=None if fresh else cache, progress=progress
             )
         except ParityGateError as error:
             report, failure = error.report, error
+    if not as_json:
+        _print(report)
+    last_resort = None
+    if can_help(report, opened) and _wants_training(options, run, qat, time.perf_counter() - started):
+        with progress_bar(enabled=not as_json) as progress:
+            last_resort = train_and_export(
+                opened,
+                images,
+                out,
+                options,
+                classifier=classifier,
+                data=data,
+                spent_s=time.perf_counter() - started,
+                use_recipe_cache=not fresh,
+                cache_folder=cache,
+                say=note,
+                progress=progress,
+            )
+    exported = ExportedRun(opened, options, report, failure, last_resort)
+    if last_resort is not None and not as_json:
+        _print(last_resort.report)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_recipes
 
-        plot_recipes(_points(report), min_agreement, plot)
-    _show(report, as_json=as_json)
-    if report.written_precision != precision:
-        _note_ways_out(report, options, run, data or run / "split.csv")
-    if failure is not None:
-        raise failure
-    _say_what_was_written(report, options)
+        plot_recipes(recipe_points(exported.final), min_agreement, plot)
+    if as_json:
+        print_json(export_document(exported))
+    _say_how_it_ended(exported, data)
     note(f"wrote {out}; next: {command_line('infer', out, 'IMAGES')}, or {command_line('bench', out)}")
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
 
 
-def _say_what_was_written(report: "ExportReport", options: "ExportOptions") -> None:
-    last = report.candidates[-1]
-    if report.written_precision != report.precision:
-        warn(f"{report.out} is the fp32 file, as --or-fp32 asks: no int8 file passes ({'; '.join(last.failures)})")
-        return
-    if last.verdict.doubts:
-        note(f"undecided: {'; '.join(last.verdict.doubts)}")
-    if last.portable is False and options.targets[0] == "any" and not options.names_float_layers:
+def _warn_of_int8(run: "Run", count: int) -> None:
+    """Warns where int8 ranges have little to go by.
+
+    Args:
+        run: The run.
+        count: Calibration images.
+    """
+    from edgeclf.export.int8.qat_ranges import lacks_weight_scales
+
+    if count < _FEW_IMAGES:
         warn(
-            f"{report.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "
-            "with edgeclf verify, or pass --entrance int8 for a portable file or none"
+            f"int8 is fitted to {count} training images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
+            "not hold for others: check the figures on test images"
+        )
+    if lacks_weight_scales(run.spec.training):
+        warn(
+            "this run was trained for 8 bits by a version that did not record its weight scales: they are chosen anew; "
+            "for those that were trained, train it again with --from RUN --qat"
         )
 
 
-def _note_ways_out(report: "ExportReport", options: "ExportOptions", run: Path, data: Path) -> None:
-    """Says what would pass, or might, with its cost where that was measured."""
-    from dataclasses import replace
+def _wants_training(options: "ExportOptions", run: Path, qat: bool | None, spent_s: float) -> bool:
+    """Whether a training for 8 bits is to be tried; says why not, where that was not asked for."""
+    if qat is False:
+        return False
+    if qat is None and options.replaced_min_agreement:
+        note(
+            f"not trained for 8 bits: that changes labels, and --min-agreement asks for those of {run}; --qat tries it"
+        )
+        return False
+    if spent_s >= options.budget_s:
+        note("not trained for 8 bits: --budget-s is used up")
+        return False
+    return True
 
-    from edgeclf.export.verify.verdict import limits_that_pass
-    from edgeclf.runtime.errors import command_line
 
-    fp32 = report.candidates[0]
-    if fp32.failures or report.precision != "int8":
+def _say_how_it_ended(exported: "ExportedRun", data: Path | None) -> None:
+    """Says on stderr what was written, and why not what was asked for.
+
+    Raises:
+        ParityGateError: Nothing was.
+    """
+    from edgeclf.toolkit.export.ways_out import note_ways_out
+    from edgeclf.toolkit.reports.parity import replacement_sentence
+
+    final, last, last_resort = exported.final, exported.final.candidates[-1], exported.last_resort
+    if final.written_precision != final.precision:
+        note_ways_out(exported, data)
+    if not final.written:
+        raise exported.error()
+    if final.written_precision != final.precision:
+        warn(f"{final.out} is the fp32 file, as --or-fp32 asks: no int8 file passes ({'; '.join(exported.failures)})")
         return
-    closest = report.closest
-    if closest is report.recipes[0]:
-        # The only one that was timed.
-        closest = replace(report.candidates[-1], name=closest.name)
-    note("What passes, or may:")
-    if report.written_precision is None:
-        note(f"- --or-fp32: the fp32 file, {_cost(fp32, fp32)}")
-    if limits := limits_that_pass(closest.parity[0]):
-        note(f"- {' '.join(limits)}: {closest.name}, {_cost(closest, fp32)}")
-    if len(options.targets) == 1 and options.recipe.pair_constraint:
-        note("- --target this (or another kind of CPU, see --help): not tried; the file is for such CPUs alone")
-    if not report.trained_in_8_bits:
-        again = command_line("train", data, "--from", run, "--qat", "--run", run.with_name(f"{run.name}-qat"))
-        note(f"- {again}: trains the network for 8 bits, was not tried; export that run then")
-
-
-def _cost(candidate: "Candidate", fp32: "Candidate") -> str:
-    latency = candidate.latency
-    time = "" if latency is None else f", {latency.median_ms:.2f} ms ({latency.ratio:.2f}x of fp32) here"
-    size = candidate.file_bytes / fp32.file_bytes
-    return f"same label {candidate.parity[0].agreement:.4f}, {candidate.file_bytes / 1e6:.2f} MB ({size:.2f}x){time}"
+    if last.verdict.doubts:
+        note(f"undecided: {'; '.join(last.verdict.doubts)}")
+    if last.portable is False and exported.options.targets[0] == "any" and not exported.options.names_float_layers:
+        warn(
+            f"{final.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "
+            "with edgeclf verify, or pass --entrance int8 for a portable file or none"
+        )
+    if last_resort is not None:
+        warn(
+            f"{final.out} is of {last_resort.run.folder}, the network of {exported.run.folder} trained for 8 bits: "
+            f"{replacement_sentence(last.replaced[0])}; verify it with --against {last_resort.run.folder}"
+        )
 
 
 def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
@@ -255,51 +299,8 @@ def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
             raise UsageError(f"{flag} is about int8", got=got, expected="--precision int8")
 
 
-def _show(report: "ExportReport", *, as_json: bool) -> None:
-    from edgeclf.export.verify.verdict import limits_record
+def _print(report: "ExportReport") -> None:
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.toolkit.reports.parity import print_export
 
-    if not as_json:
-        print_export(report, cpu_info().model)
-        return
-    print_json(
-        {
-            "out": str(report.out),
-            "written": report.written,
-            "precision": report.precision,
-            "written_precision": report.written_precision,
-            "limits": limits_record(report.limits),
-            "candidates": [{"precision": item.name, **_figures(item)} for item in report.candidates],
-            "reused_recipes": report.reused_recipes,
-            "recipes": [{"name": item.name, **_figures(item)} for item in report.recipes],
-            "recommendation": {"precision": report.recommendation.precision, "reason": report.recommendation.reason},
-            "cpu": cpu_info().to_json(),
-        }
-    )
-
-
-def _figures(candidate: "Candidate") -> dict[str, Any]:
-    return {
-        "file_bytes": candidate.file_bytes,
-        "parity": [facts.to_json() for facts in candidate.parity],
-        "failures": list(candidate.failures),
-        "portable": candidate.portable,
-        "portable_reason": candidate.portable_reason,
-        "verdict": candidate.verdict.to_json(),
-        "rejection": None if candidate.rejection is None else candidate.rejection.to_json(),
-        "latency": None if candidate.latency is None else candidate.latency.to_json(),
-    }
-
-
-def _points(report: "ExportReport") -> list[tuple[str, float, float, bool]]:
-    """Name, latency ratio to fp32, agreement, and whether it is on the Pareto front, of fp32 and of each timed recipe."""
-    from edgeclf.export import pareto_front
-
-    timed = [item for item in (report.candidates[0], *report.recipes) if item.latency is not None]
-    front = pareto_front(timed)
-    return [
-        (item.name, item.latency.ratio, item.parity[0].agreement, position in front)
-        for position, item in enumerate(timed)
-        if item.latency is not None
-    ]
+    print_export(report, cpu_info().model)

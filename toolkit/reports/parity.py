@@ -70,6 +70,17 @@ def parity_notes(facts: "ParityFacts") -> list[str]:
     return lines
 
 
+def replacement_sentence(facts: "ParityFacts") -> str:
+    """What a network that was trained anew gains or loses against the one whose place it takes."""
+    drop, interval = facts.accuracy_drop, facts.accuracy_drop_interval
+    return (
+        f"accuracy {facts.reference_accuracy:.4f} -> {facts.candidate_accuracy:.4f} on {facts.images} {facts.split} images, "
+        f"points lost {_points(drop, interval)}, same label for {facts.agreement:.4f}"
+        if drop is not None and interval is not None
+        else f"same label for {facts.agreement:.4f} of {facts.images} {facts.split} images"
+    )
+
+
 def print_export(report: "ExportReport", cpu_model: str) -> None:
     """Prints the figures of an export: parity, then size and latency, then the recommended file."""
     rows = [
@@ -95,6 +106,9 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         )
     if report.trained_in_8_bits:
         print_result("int8 is compared with the network in the 8-bit arithmetic that it was trained in.")
+    if replaced := report.candidates[-1].replaced:
+        rows = [[report.precision, facts.split, *parity_cells(facts, "-")] for facts in replaced]
+        print_table("Compared with the network before it was trained for 8 bits", ["", "split", *PARITY_COLUMNS], rows)
     first = report.candidates[0]
     rows = []
     for candidate in report.candidates:

@@ -99,6 +99,7 @@ class Transfer:
         changes: How the classes differ.
         leaked: Number of its training and validation images that are now test images.
         seen_images: Its training and validation images, as `ModelSpec.seen_images`; None where they are not recorded.
+        weights: Its network by the content of its file, as `Run.weights_identity` gives it; None where that is not known.
     """
 
     folder: Path
@@ -107,6 +108,7 @@ class Transfer:
     changes: ClassChanges
     leaked: int
     seen_images: Mapping[str, str] | None = None
+    weights: str | None = None
 
     def backbone(self) -> KerasModel:
         """The earlier network up to its pooled features."""

@@ -1,6 +1,7 @@
 """The run folder: its files, checks before one is written, and reading one back."""
 
 import fnmatch
+import hashlib
 import json
 import zipfile
 import zlib
@@ -78,6 +79,18 @@ class Run:
     def seen_images(self) -> SeenImages:
         """The images that the training used, and for what."""
         return images_of_split(self.split, self.spec.seen_images)
+
+    def weights_identity(self) -> str:
+        """The network by the content of its file, as runs that are trained from this one record it.
+
+        Raises:
+            RunFolderError: The file cannot be read.
+        """
+        path = self.folder / MODEL_FILE
+        try:
+            return name_by_content(path)
+        except OSError as error:
+            raise _model_error(path, parse_failure(error)) from error
 
     def load_model(self) -> KerasModel:
         """Loads the Keras model with the best weights.
@@ -162,6 +175,15 @@ class Run:
                 hint="pass --data with their present place",
             )
         return images
+
+
+def name_by_content(path: Path) -> str:
+    """The name of a file with a digest of its bytes: what a record calls it, wherever it lies."""
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(digest_size=16)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"{path.name} (blake2b-128 {digest.hexdigest()})"
 
 
 def _model_error(path: Path, got: str) -> RunFolderError:

@@ -1,6 +1,5 @@
 """The result of a training: reports, the model's description, and the files of its run folder."""
 
-import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -96,11 +95,12 @@ def summarise(
     # Everything to train again, and what came out. Files are named by their content, not by where they lay.
     training: dict[str, Any] = {
         **asdict(resolved.first),
-        "weights": weights if isinstance(weights, str) else _file_identity(weights),
+        "weights": weights if isinstance(weights, str) else run_folder.name_by_content(weights),
         "freezes_backbone": resolved.freezes_backbone,
         "quantization_aware": resolved.is_quantization_aware,
         **({} if fit.scales_8bit is None else fit.scales_8bit.to_json()),
         "fine_tune": fine_tune and {**asdict(fine_tune), "blocks": resolved.fine_tune_blocks or "all"},
+        "trained_from": None if transfer is None else transfer.weights,
         "classes_before": None if transfer is None else transfer.changes.to_json(),
         "epochs_run": len(fit.history),
         "best_epoch": fit.best_epoch,
@@ -127,14 +127,6 @@ def summarise(
     return TrainResult(
         folder, spec, int(model.count_params()), fit, validation, test, calibration, transfer, unreadable, 0.0
     )
-
-
-def _file_identity(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.blake2b(digest_size=16)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return f"{path.name} (blake2b-128 {digest.hexdigest()})"
 
 
 def _package_versions() -> dict[str, str]:

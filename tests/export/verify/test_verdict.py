@@ -20,6 +20,7 @@ from edgeclf.export.verify.verdict import (
     Verdict,
     describe_limits,
     judge_parity,
+    judge_replacement,
     limits_between,
     limits_record,
     recorded_limits,
@@ -224,3 +225,28 @@ def test_a_point_less_accuracy_at_400_images_is_refused_or_undecided(rng, lost, 
     )
     # 5 % at most, and four standard errors of the simulation; the interval leaves 2.5 %.
     assert passed / repetitions <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / repetitions)
+
+
+def test_a_network_trained_anew_is_judged_by_its_accuracy_alone():
+    # A quarter of the labels changes, sure ones among them, and more than errors explain: another network may do that.
+    other = facts_of(1000, 100, 110, 40, sure_flips=50, expected_high=5)
+    assert judge_parity(other, DEFAULT_RULE).outcome == "failed"
+    assert judge_replacement(replace(other, harmful_flips=10, beneficial_flips=60), DEFAULT_RULE) == Verdict()
+    worse = judge_replacement(facts_of(1000, 110, 40), DEFAULT_RULE)
+    assert worse.outcome == "failed"
+    assert "against the network before it was trained for 8 bits: accuracy falls by 7 points" in worse.failures[0]
+    undecided = judge_replacement(facts_of(100, 3, 1), DEFAULT_RULE)
+    assert undecided.outcome == "undecided"
+    assert "images would tell" in undecided.doubts[0]
+
+
+def test_limits_of_the_user_hold_for_a_network_trained_anew_as_measured():
+    facts = facts_of(1000, 20, 10)
+    assert judge_replacement(facts, ParityLimits(0.99, max_accuracy_drop=0.01)).outcome == "passed"
+    assert judge_replacement(facts, ParityLimits(0.99, max_accuracy_drop=0.009)).outcome == "failed"
+    # Labels are held to what is asked of them, whatever the rule of the accuracy.
+    for limits in (ParityLimits(0.99, max_accuracy_drop=0.5), GateRule(max_accuracy_drop=0.5)):
+        assert judge_replacement(facts, limits, 0.97).outcome == "passed"
+        assert "agreement 0.9700" in judge_replacement(facts, limits, 0.98).failures[0]
+    no_number = replace(facts, max_error=math.nan)
+    assert judge_replacement(no_number, DEFAULT_RULE).outcome == "failed"

@@ -155,7 +155,7 @@ def test_where_nothing_passes_it_says_what_would_and_or_fp32_writes_that(
     monkeypatch.setattr(gate, "judge_parity", judge)
     monkeypatch.setattr(search, "judge_parity", judge)
     out = tmp_path / "m.onnx"
-    options = ("export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick")
+    options = ("export", trained_run.folder, "--out", out, "--precision", "int8", "--effort", "quick", "--no-qat")
     refused = call_edgeclf(*options)
     said = " ".join(refused.err.split())
     assert refused.code == 4, refused.err

@@ -106,7 +106,7 @@ def export_classifier(
         out: The file to write.
         options: Precision, limits, and how much is tried; None takes `ExportOptions()`, which is fp32.
         replaces: int8, fp16: the trained network whose place this one, trained anew from it, takes: the file must keep its
-            accuracy too, by the same limits. None for none.
+            accuracy too, see `ExportOptions.replaced_limits`. None for none.
         cache_folder: Folder in which tried int8 recipes are stored for the next export of the same network and images;
             None stores nothing.
         progress: Called at each stage.
@@ -138,7 +138,7 @@ def export_classifier(
             Path(folder),
             progress,
             replaced=replaces,
-            replaced_min_agreement=options.replaced_min_agreement,
+            replaced_limits=options.replaced_limits,
         )
         judged, found = _judge_precisions(
             classifier, images, gate=gate, options=options, cache_folder=cache_folder, progress=progress
@@ -152,7 +152,13 @@ def export_classifier(
             candidates = _time_candidates(judged, progress)
         if file is judged[-1]:
             recipes = _time_recipes(found.trials, candidates, judged[0], progress)
-            spec = spec_with_figures(file.spec, candidates, limits, in_8_bits=gate.has_int8_reference)
+            spec = spec_with_figures(
+                file.spec,
+                candidates,
+                limits,
+                in_8_bits=gate.has_int8_reference,
+                replaced_limits=options.replaced_limits,
+            )
         elif file is not None:
             spec = spec_with_figures(file.spec, candidates[:1], FP32_LIMITS, in_8_bits=False, refused=candidates[-1])
         if file is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeclf.export.graph.contract import attach_spec, check_contract
 from edgeclf.export.verify.gate import JudgedModel
 from edgeclf.export.verify.recommend import Candidate
-from edgeclf.export.verify.verdict import Limits, limits_record
+from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, limits_record
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.files import replacing
@@ -24,6 +24,7 @@ def spec_with_figures(
     limits: Limits,
     *,
     in_8_bits: bool,
+    replaced_limits: Limits = DEFAULT_RULE,
     refused: Candidate | None = None,
 ) -> ModelSpec:
     """The spec of a file, with its parity, the latencies, and the versions of the packages that made it.
@@ -33,11 +34,12 @@ def spec_with_figures(
         candidates: All precisions of this export with their latencies; the last is that of the file.
         limits: What the file had to keep.
         in_8_bits: Whether the reference was the network in the 8-bit arithmetic it was trained in.
+        replaced_limits: What it had to keep of the network whose place it takes, where there is one.
         refused: The model that was asked for and failed, where the file is the fp32 model in its place.
     """
     latency = {item.name: item.latency.to_json() for item in candidates if item.latency is not None}
     return spec.with_changes(
-        parity=_parity_record(candidates[-1], limits, in_8_bits=in_8_bits)
+        parity=_parity_record(candidates[-1], limits, replaced_limits, in_8_bits=in_8_bits)
         | ({} if refused is None else {"refused": {"precision": refused.name, "failures": list(refused.failures)}}),
         latency={"cpu": cpu_info().to_json(), **latency},
         package_versions={**spec.package_versions, **_versions("tf2onnx", "onnx", "onnxruntime")},
@@ -66,8 +68,9 @@ def write_model_file(judged: JudgedModel, spec: ModelSpec, out: Path, images_rgb
             raise RuntimeError(f"{temporary} does not give back what was judged")
 
 
-def _parity_record(candidate: Candidate, limits: Limits, *, in_8_bits: bool) -> dict[str, Any]:
+def _parity_record(candidate: Candidate, limits: Limits, replaced_limits: Limits, *, in_8_bits: bool) -> dict[str, Any]:
     version = importlib.metadata.version("keras")
+    replaced = {"limits": limits_record(replaced_limits), "parts": [item.to_json() for item in candidate.replaced]}
     return {
         "reference": f"keras {version}, in the 8-bit arithmetic it was trained in" if in_8_bits else f"keras {version}",
         "limits": limits_record(limits),
@@ -76,7 +79,7 @@ def _parity_record(candidate: Candidate, limits: Limits, *, in_8_bits: bool) -> 
         "parts": [item.to_json() for item in candidate.parity],
         "cpu": cpu_info().to_json(),
         # Which network that was stands in `training.trained_from`.
-        **({"replaced": [item.to_json() for item in candidate.replaced]} if candidate.replaced else {}),
+        **({"replaced": replaced} if candidate.replaced else {}),
     }
 
 

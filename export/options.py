@@ -39,8 +39,9 @@ class ExportOptions:
             float, slower, and not portable. None for `float_prefix`.
         budget_s: int8: seconds after which no further recipe is tried.
         or_fp32: int8: whether the fp32 file is written where no recipe passes.
-        replaced_min_agreement: With `replaces` of `export_classifier`: lowest top-1 agreement of the file with the network whose
-            place it takes, 0..1, as measured. That is another network: by default its accuracy must be kept, not its labels.
+        replaced_limits: With `replaces` of `export_classifier`: what the file must keep of the network whose place it takes.
+            `ParityLimits` are compared with the figures as they are; of `GateRule` the accuracy drop alone is judged, because
+            another network may give other labels.
 
     Raises:
         UsageError: There is no such precision, effort or target.
@@ -56,7 +57,7 @@ class ExportOptions:
     first_in_float: int | None = None
     budget_s: float = math.inf
     or_fp32: bool = False
-    replaced_min_agreement: float = 0.0
+    replaced_limits: Limits = DEFAULT_RULE
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

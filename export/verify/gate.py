@@ -14,7 +14,7 @@ from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
 from edgeclf.export.verify.rejection import RejectionFit, fit_rejection
-from edgeclf.export.verify.verdict import Limits, Verdict, judge_parity, judge_replacement
+from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, Verdict, judge_parity, judge_replacement
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.session import ModelSession
@@ -55,7 +55,7 @@ class Gate:
         progress: Called with the number of images done.
         replaced: The trained network whose place this one takes, and by which rounded models are judged as well; None for
             none.
-        replaced_min_agreement: See `ExportOptions`.
+        replaced_limits: What they must keep of it, see `ExportOptions`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Gate:
         progress: Progress,
         *,
         replaced: TrainedClassifier | None = None,
-        replaced_min_agreement: float = 0.0,
+        replaced_limits: Limits = DEFAULT_RULE,
     ) -> None:
         self._held_out = held_out
         self._folder = folder
@@ -78,7 +78,7 @@ class Gate:
         if self.has_int8_reference:
             self._references["int8"] = self._reference(classifier, "int8")
         self._replaced = replaced
-        self._replaced_min_agreement = replaced_min_agreement
+        self._replaced_limits = replaced_limits
         if replaced is not None:
             self._references["replaced"] = self._reference(replaced, "fp32")
 
@@ -127,7 +127,7 @@ class Gate:
         replaced = self._compare_with_replaced(session, spec)
         for facts in replaced:
             if facts.split == _DECIDING_SPLIT:
-                verdict += judge_replacement(facts, limits, self._replaced_min_agreement)
+                verdict += judge_replacement(facts, self._replaced_limits)
         candidate = Candidate(spec.precision, size, tuple(parity), verdict, rejection=rejection, replaced=replaced)
         return JudgedModel(model, spec, candidate, first)
 

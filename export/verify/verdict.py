@@ -119,21 +119,21 @@ def judge_parity(facts: ParityFacts, limits: Limits) -> Verdict:
     return Verdict(failures, doubts)
 
 
-def judge_replacement(facts: ParityFacts, limits: Limits, min_agreement: float = 0.0) -> Verdict:
+def judge_replacement(facts: ParityFacts, limits: Limits) -> Verdict:
     """Judges a model that was trained anew, by the trained network whose place it takes.
 
-    It is another network, whose labels may change as long as the accuracy is kept: of the limits, those of the accuracy drop
-    alone hold.
+    It is another network, whose labels may change as long as the accuracy is kept.
 
     Args:
         facts: The figures, the reference being the network whose place it takes.
-        limits: Limits that are compared with the figures as they are, or the default rule.
-        min_agreement: Lowest top-1 agreement all the same, 0..1.
+        limits: Limits that are compared with the figures as they are, or the default rule, of which the accuracy drop alone
+            is judged.
     """
-    drop = limits.max_accuracy_drop if isinstance(limits, ParityLimits) else None
-    failures = parity_failures(facts, ParityLimits(min_agreement, max_accuracy_drop=drop))
+    failures: list[str] = []
     doubts: list[str] = []
-    if isinstance(limits, GateRule) and not math.isnan(facts.max_error):
+    if isinstance(limits, ParityLimits) or math.isnan(facts.max_error):
+        failures = parity_failures(facts, limits if isinstance(limits, ParityLimits) else ParityLimits(0.0))
+    else:
         is_proven, phrase = _judge_accuracy(facts, limits)
         (failures if is_proven else doubts).extend([phrase] if phrase else [])
     against = "against the network before it was trained for 8 bits"

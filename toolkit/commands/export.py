@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -140,10 +141,11 @@ def export(
     if entrance not in _ENTRANCES and not entrance.isdecimal():
         expected = f"{', '.join(_ENTRANCES)} or a number of layers"
         raise UsageError(f"unknown entrance {entrance!r}", expected=expected, hint="choose one of them")
+    given = given_limits(min_agreement, max_accuracy_drop)
     options = ExportOptions(
         # Any text is accepted here: what is none of the choices is refused with a sentence.
         precision=cast("Any", precision),
-        limits=given_limits(min_agreement, max_accuracy_drop) or DEFAULT_RULE,
+        limits=given or DEFAULT_RULE,
         effort=cast("Any", effort),
         target=target,
         calibration_images=calibration_images,
@@ -152,7 +154,8 @@ def export(
         first_in_float=int(entrance) if entrance.isdecimal() else None,
         budget_s=math.inf if budget_s is None else budget_s,
         or_fp32=or_fp32,
-        replaced_min_agreement=min_agreement or 0.0,
+        # Labels of the run are asked for with --min-agreement alone.
+        replaced_limits=DEFAULT_RULE if given is None else replace(given, min_agreement=min_agreement or 0.0),
     )
     _check_precision(
         options,
@@ -186,7 +189,9 @@ def export(
     if not as_json:
         _print(report)
     last_resort = None
-    if can_help(report, opened) and _wants_training(options, run, qat, time.perf_counter() - started):
+    if can_help(report, opened) and _wants_training(
+        qat, run, min_agreement, options.budget_s - (time.perf_counter() - started)
+    ):
         with progress_bar(enabled=not as_json) as progress:
             last_resort = train_and_export(
                 opened,
@@ -236,16 +241,16 @@ def _warn_of_int8(run: "Run", count: int) -> None:
         )
 
 
-def _wants_training(options: "ExportOptions", run: Path, qat: bool | None, spent_s: float) -> bool:
+def _wants_training(qat: bool | None, run: Path, min_agreement: float | None, left_s: float) -> bool:
     """Whether a training for 8 bits is to be tried; says why not, where that was not asked for."""
     if qat is False:
         return False
-    if qat is None and options.replaced_min_agreement:
+    if qat is None and min_agreement:
         note(
             f"not trained for 8 bits: that changes labels, and --min-agreement asks for those of {run}; --qat tries it"
         )
         return False
-    if spent_s >= options.budget_s:
+    if left_s <= 0:
         note("not trained for 8 bits: --budget-s is used up")
         return False
     return True

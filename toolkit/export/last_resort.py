@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf.export import (
+    DEFAULT_RULE,
     ExportImages,
     ExportOptions,
     ExportReport,
@@ -220,7 +221,7 @@ def train_and_export(
         run: The run.
         images: Its images, which judge both.
         out: The file to write.
-        options: Of its export, which failed.
+        options: Of its export, which failed; its `replaced_limits` say what the new file must keep of the run.
         classifier: Its network, whose accuracy in float must be kept.
         data: As for `train_for_8_bits`.
         spent_s: Seconds of the budget that are gone.
@@ -242,8 +243,9 @@ def train_and_export(
         say(f"not trained for 8 bits: {error}")
         return None
     spent_s += time.perf_counter() - started
-    # The fp32 file of the network trained anew is nothing that was asked for.
-    options = replace(options, or_fp32=False, budget_s=max(0.0, options.budget_s - spent_s))
+    # What is asked of the file is asked of it beside the run; beside the network trained anew, that it computes what was
+    # trained. The fp32 file of that network is nothing that was asked for.
+    options = replace(options, limits=DEFAULT_RULE, or_fp32=False, budget_s=max(0.0, options.budget_s - spent_s))
     failure = None
     try:
         report = export_classifier(

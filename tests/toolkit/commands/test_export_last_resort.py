@@ -85,8 +85,9 @@ def test_the_run_is_trained_for_8_bits_and_its_file_judged_by_the_run_before(cal
     assert written["replaced"][0]["reference_accuracy"] == trained_run.document["validation"]["accuracy"]
     spec = Classifier(out).spec
     assert spec.precision == "int8"
-    assert spec.parity["replaced"] == written["replaced"]
-    assert [part["part"] for part in spec.parity["replaced"]] == ["validation", "test"]
+    assert spec.parity["replaced"]["parts"] == written["replaced"]
+    assert spec.parity["replaced"]["limits"]["rule"] == "evidence"
+    assert [part["part"] for part in spec.parity["replaced"]["parts"]] == ["validation", "test"]
     assert spec.training["trained_from"] == before.weights_identity()
     # The same images in the same splits.
     assert after.split == before.split
@@ -102,7 +103,7 @@ def test_the_run_is_trained_for_8_bits_and_its_file_judged_by_the_run_before(cal
     # Both exports are shown, the comparison with the run before once.
     assert done.out.count("Parity with the Keras model") == 2
     assert done.out.count("Compared with the network before it was trained for 8 bits") == 1
-    assert Classifier(tmp_path / "again.onnx").spec.parity["replaced"] == written["replaced"]
+    assert Classifier(tmp_path / "again.onnx").spec.parity["replaced"]["parts"] == written["replaced"]
 
 
 @pytest.mark.usefixtures("no_recipe_suits")
@@ -209,9 +210,14 @@ def test_where_both_fail_the_error_has_both_and_or_fp32_writes_fp32(call_edgeclf
 @pytest.mark.usefixtures("no_recipe_suits")
 def test_or_fp32_comes_after_the_training(call_edgeclf, pair, tmp_path):
     out = tmp_path / "m.onnx"
-    done = call_edgeclf("export", pair, *INT8, "--out", out, "--or-fp32", "--json")
+    # What is asked of the accuracy is asked beside the run before, and nothing of its labels.
+    done = call_edgeclf("export", pair, *INT8, "--out", out, "--or-fp32", "--max-accuracy-drop", 0.5, "--json")
     assert done.code == 0, done.err
     assert done.json()["written_precision"] == "int8"
+    parity = Classifier(out).spec.parity
+    limits = parity["replaced"]["limits"]
+    assert (limits["min_agreement"], limits["max_accuracy_drop"]) == (0.0, 0.5)
+    assert parity["limits"]["rule"] == "evidence"
     assert "fp32 file" not in done.err
     assert Classifier(out).spec.precision == "int8"
 

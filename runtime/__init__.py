@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from edgeclf.runtime.live.smoothing import Smoothing
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
     from edgeclf.runtime.session.devices import DeviceChoice
-    from edgeclf.runtime.session.foreign import ForeignModel, PixelScaling
+    from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
     from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.spec import ModelSpec, Preprocess
 
@@ -99,7 +99,7 @@ _HOMES = {
     "Disconnected": "live.events",
     "EdgeclfError": "errors",
     "Ended": "live.events",
-    "ForeignModel": "session.foreign",
+    "ForeignModel": "session.foreign.given",
     "Frozen": "live.events",
     "ImageError": "errors",
     "InputError": "errors",
@@ -115,7 +115,7 @@ _HOMES = {
     "ModelSession": "session.session",
     "ModelSpec": "spec",
     "OutputError": "errors",
-    "PixelScaling": "session.foreign",
+    "PixelScaling": "session.foreign.given",
     "Prediction": "prediction",
     "Preprocess": "spec",
     "Reconnected": "live.events",

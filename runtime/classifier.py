@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from edgeclf.runtime.errors import EdgeclfError, UsageError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.session.devices import DeviceChoice
-from edgeclf.runtime.session.foreign import ForeignModel
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec, Preprocess
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.session.foreign.given import ForeignModel
 
 SourceT = TypeVar("SourceT", str, Path)
 
@@ -31,7 +33,7 @@ class Classifier:
         model: The `.onnx` file.
         device: As for `ModelSession`: `auto`, `cpu`, `cuda`, `tensorrt`, `openvino`, ..., or a `DeviceChoice`.
         threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
-        foreign: Labels and pixel scaling of a file without an edgeclf spec.
+        foreign: As for `ModelSession`: how a file without an edgeclf spec is to be used.
         exact: Whether JPEG files are decoded at their full size even where they are much larger than the input, as
             training and evaluation do it. Without it a 12-megapixel file takes a fraction of the time, and a
             photograph on the border between two classes may fall on the other side of it.
@@ -56,11 +58,14 @@ class Classifier:
         *,
         device: str | DeviceChoice = "auto",
         threads: int | None = None,
-        foreign: ForeignModel | None = None,
+        foreign: "ForeignModel | None" = None,
         exact: bool = False,
     ) -> None:
         self.open_session = partial(ModelSession, model, device=device, threads=threads, foreign=foreign)
         self.session = self.open_session()
+        if not self.session.is_foreign:
+            # A file that takes its place later must have a spec too.
+            self.open_session = partial(ModelSession, model, device=device, threads=threads)
         self._is_exact = exact
         self._local = threading.local()
 

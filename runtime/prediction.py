@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeclf.runtime.arrays import FloatArray
-from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
+from edgeclf.runtime.errors import EdgeclfError, InputError, ModelFileError, UsageError
 from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
 
 # What the confidences of a network and of its exported file differ by at most, nearly always.
@@ -60,10 +60,10 @@ def predictions_from(probabilities: FloatArray, spec: ModelSpec) -> list[Predict
     """
     if not np.isfinite(probabilities).all():
         raise ModelFileError(
-            "the model does not give probabilities",
+            "the model does not give probabilities for this image",
             got="NaN or infinity",
             expected="numbers from 0 to 1",
-            hint="export or train it again",
+            hint="check the image; if it is most images, export or train the model again",
         )
     threshold = spec.rejection_threshold
     results = []
@@ -72,6 +72,19 @@ def predictions_from(probabilities: FloatArray, spec: ModelSpec) -> list[Predict
         rejected = threshold is not None and confidence < threshold
         label = UNKNOWN_LABEL if rejected else spec.labels[index]
         results.append(Prediction(label, index, confidence, row, spec.labels))
+    return results
+
+
+def predictions_or_errors(probabilities: FloatArray, spec: ModelSpec) -> "list[Prediction | EdgeclfError]":
+    """As `predictions_from`, but a row that holds NaN or infinity gets its error in its place, and the others go on."""
+    if np.isfinite(probabilities).all():
+        return [*predictions_from(probabilities, spec)]
+    results: list[Prediction | EdgeclfError] = []
+    for row in probabilities:
+        try:
+            results += predictions_from(row[None], spec)
+        except ModelFileError as error:
+            results.append(error)
     return results
 
 

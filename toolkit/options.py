@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgeclf.export import ParityLimits
-    from edgeclf.runtime import DeviceChoice, ForeignModel
+    from edgeclf.runtime import DeviceChoice
 
 
 def output_file(example: str) -> "Callable[[str], Path]":
@@ -76,17 +76,6 @@ ThreadsOption = Annotated[
         help="Threads inside one inference. Default: the CPUs this process may use.",
         show_default=False,
     ),
-]
-LabelsOption = Annotated[
-    Path | None,
-    typer.Option("--labels", help="Class names, one a line, for an .onnx file without an edgeclf spec."),
-]
-MeanOption = Annotated[
-    str | None,
-    typer.Option("--mean", help="R,G,B subtracted from pixels 0..255, for a foreign file with a float input."),
-]
-StdOption = Annotated[
-    str | None, typer.Option("--std", help="R,G,B the difference is divided by, for a foreign file with a float input.")
 ]
 IgnoreUnreadableOption = Annotated[
     bool,
@@ -168,44 +157,3 @@ def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_
             raise UsageError("bad --provider-option", got=repr(text), expected="KEY=VALUE, such as device_type=GPU")
         options[key.strip()] = value.strip()
     return DeviceChoice(device, options, engine_cache)
-
-
-def foreign_model(labels: Path | None, mean: str | None, std: str | None) -> "ForeignModel | None":
-    """Labels and pixel scaling of a foreign model from `--labels`, `--mean` and `--std`; None where none is given.
-
-    Raises:
-        UsageError: A triple cannot be read, or only one of mean and std is given.
-        InputError: The labels file cannot be read or is empty.
-    """
-    from edgeclf.runtime import ForeignModel, PixelScaling
-    from edgeclf.runtime.errors import InputError, UsageError
-    from edgeclf.runtime.files import read_text
-
-    if labels is None and mean is None and std is None:
-        return None
-    names: list[str] = []
-    if labels is not None:
-        text = read_text(
-            labels,
-            what=f"cannot read labels {labels}",
-            expected="a UTF-8 text file with one class name a line",
-            hint="name such a file",
-        )
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-        if not names:
-            raise InputError(f"cannot use labels {labels}", got="no names", expected="one class name a line")
-    if (mean is None) != (std is None):
-        raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
-    if mean is not None and std is not None:
-        return ForeignModel(names, PixelScaling(_triple("--mean", mean), _triple("--std", std)))
-    return ForeignModel(names)
-
-
-def _triple(option: str, text: str) -> tuple[float, float, float]:
-    from edgeclf.runtime.errors import UsageError
-
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"bad {option}", got=repr(text), expected="three numbers such as 127.5,127.5,127.5") from error
-    return red, green, blue

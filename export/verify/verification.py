@@ -90,6 +90,12 @@ def verify_classifier(
     trusted = reference.reference_for(precision) if isinstance(reference, TrainedClassifier) else reference
     expected = classify_files(trusted, image_paths, "reference", progress)
     got = classify_files(model, image_paths, "candidate", progress)
+    for path, error in (*expected.unreadable, *got.unreadable):
+        if isinstance(error, ModelFileError):
+            # NaN for one image is no image that could not be read: it is what verification is there to find.
+            raise ModelFileError(
+                f"one of the two models gives no probabilities for {path}", got=error.got, expected=error.expected
+            ) from error
     # Both decode with the same code, so the same files fail; anything else is a bug.
     if expected.rows != got.rows:
         raise RuntimeError("the two models could not read the same files")

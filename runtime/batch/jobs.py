@@ -10,7 +10,7 @@ import numpy as np
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.images.preprocess import preprocess_bgr
-from edgeclf.runtime.prediction import Prediction, predictions_from
+from edgeclf.runtime.prediction import Prediction, predictions_or_errors
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -110,17 +110,18 @@ def run_loaded(model: ProbabilityModel, loaded: Sequence[Loaded], batch_rgb: UIn
     """
     inputs = [item.input_rgb for item in loaded if item.input_rgb is not None]
     start = time.perf_counter()
-    predictions: list[Prediction] = []
+    predictions: list[Prediction | EdgeclfError] = []
     if inputs:
-        predictions = predictions_from(model.run(np.stack(inputs) if batch_rgb is None else batch_rgb), model.spec)
+        predictions = predictions_or_errors(model.run(np.stack(inputs) if batch_rgb is None else batch_rgb), model.spec)
     infer_ms = (time.perf_counter() - start) * 1e3
     results = iter(predictions)
-    return [
-        Outcome(item.source, item.frame, None, item.error, item.load_ms)
-        if item.input_rgb is None
-        else Outcome(item.source, item.frame, next(results), None, item.load_ms + infer_ms)
-        for item in loaded
-    ]
+    outcomes = []
+    for item in loaded:
+        result = item.error if item.input_rgb is None else next(results)
+        prediction, error = (result, None) if isinstance(result, Prediction) else (None, result)
+        milliseconds = item.load_ms + (infer_ms if item.input_rgb is not None else 0.0)
+        outcomes.append(Outcome(item.source, item.frame, prediction, error, milliseconds))
+    return outcomes
 
 
 def classify_job(model: ProbabilityModel, job: Job) -> Outcome:

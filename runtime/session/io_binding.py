@@ -24,15 +24,16 @@ class BoundRuns:
     """Runs a session by IO binding, with memory of its own for each thread and each shape of the input.
 
     Args:
-        session: An ONNX Runtime session with one input and one output.
+        session: An ONNX Runtime session with one input.
         provider: The provider that runs it.
+        output_name: The output that is wanted.
     """
 
-    def __init__(self, session: OrtSession, provider: str) -> None:
+    def __init__(self, session: OrtSession, provider: str, output_name: str) -> None:
         self._session = session
         self._memory = _MEMORY_OF.get(provider, "cpu")
         self._input_name = session.get_inputs()[0].name
-        self._output_name = session.get_outputs()[0].name
+        self._output_name = output_name
         self._local = threading.local()
 
     def run(self, tensor: AnyArray) -> AnyArray:

@@ -64,6 +64,12 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
     except Exception as error:
         if isinstance(name, Path) and content_kind(name) not in {"an ONNX model", "binary data"}:
             raise _no_model(name) from error
+        if isinstance(name, Path):
+            from edgeclf.runtime.session.file_faults import known_fault  # for files that cannot be opened alone
+
+            fault = known_fault(name, str(error))
+            if fault is not None:
+                raise fault from error
         # ONNX Runtime's exceptions share no base class but Exception; whatever it raises here is about this file.
         raise ModelFileError(
             f"cannot open model {name}",

@@ -2,28 +2,25 @@
 
 import copy
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeclf.runtime.arrays import FloatArray, UInt8Array
+from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
 from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.session.devices import DeviceChoice, check_placement, check_provider, node_placement
-from edgeclf.runtime.session.foreign import (
-    ForeignModel,
-    are_probabilities,
-    check_outputs,
-    foreign_spec,
-    labels_mismatch,
-    read_input_layout,
-    scale_and_shift,
-    softmax,
-)
+from edgeclf.runtime.session.foreign.image_input import PixelConversion, facts_of_ort, find_image_input
 from edgeclf.runtime.session.io_binding import FIXED_SHAPE_PROVIDERS, BoundRuns
 from edgeclf.runtime.session.opening import open_session
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, spec_from_json
+
+if TYPE_CHECKING:
+    from edgeclf.runtime.session.foreign.given import Activation, ForeignModel
+    from edgeclf.runtime.session.foreign.use import ModelUse
 
 
 class ModelSession:
@@ -37,13 +34,14 @@ class ModelSession:
         device: A name out of `edgeclf.runtime.session.devices.DEVICES`, or a `DeviceChoice` with its settings. `auto` is a GPU
             (`cuda`, then `directml`) when the installed ONNX Runtime can really use one, else the CPU.
         threads: Threads inside one inference on the CPU; None takes the CPUs this process may use.
-        foreign: Labels and pixel scaling of a file without an edgeclf spec; must be None for one that has it.
+        foreign: How a file without an edgeclf spec is to be used, as far as the user knows; `ForeignModel()` leaves all of it to
+            the file. None refuses such files; one that has a spec takes None or `ForeignModel()`.
 
     Attributes:
         path: The file.
         identity: Identity of the file when it was opened; None where it could not be read.
-        spec: Its spec; for a foreign file, one made of its labels and the input's size.
-        is_foreign: Whether the file came without a spec.
+        spec: Its spec; for a foreign file, one made of its labels and preprocessing.
+        use: How a foreign file is used, and why; None for a file with a spec.
         provider: ONNX Runtime provider that runs it, such as `CPUExecutionProvider`.
         placement: Nodes of the model by the provider that runs them; None where ONNX Runtime (before 1.24) does not tell.
         threads: Threads inside one inference.
@@ -62,7 +60,7 @@ class ModelSession:
         *,
         device: str | DeviceChoice = "auto",
         threads: int | None = None,
-        foreign: ForeignModel | None = None,
+        foreign: "ForeignModel | None" = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError("bad number of threads", got=str(threads), expected="at least 1")
@@ -77,14 +75,22 @@ class ModelSession:
         self.provider = check_provider(choice, list(self._session.get_providers()))
         self.placement = node_placement(self._session)
         check_placement(choice, self.placement)
-        self._input = read_input_layout(self._session.get_inputs(), self.path)
-        self.fixed_batch = self._input.batch
-        self._bound = BoundRuns(self._session, self.provider) if self.provider in FIXED_SHAPE_PROVIDERS else None
-        self._scale_shift: tuple[FloatArray, FloatArray] | None = None
-        self._apply_softmax = False
+        self.fixed_batch: int | None = None
+        self._bound: BoundRuns | None = None
+        self.use: ModelUse | None = None
+        # Of a foreign file alone: what is left to do to its output.
+        self._activation: Activation | None = None
+        self._output_name = self._session.get_outputs()[0].name
         text = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
-        self.is_foreign = text is None
-        self.spec = self._foreign_spec(foreign) if text is None else self._own_spec(text, foreign)
+        if text is None:
+            self._open_foreign(foreign)
+        else:
+            self.spec = self._own_spec(text, foreign)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the file came without a spec."""
+        return self.use is not None
 
     @property
     def is_cpu(self) -> bool:
@@ -127,7 +133,7 @@ class ModelSession:
             InputError: The array has another shape or dtype.
             ModelFileError: ONNX Runtime cannot run the file on it, or it does not give one row an image.
         """
-        height, width = self._input.size_hw
+        height, width = self._size_hw
         if images_rgb.dtype != np.uint8 or images_rgb.shape[1:] != (height, width, 3) or len(images_rgb) == 0:
             raise InputError(
                 "cannot run this batch",
@@ -148,19 +154,36 @@ class ModelSession:
         return np.concatenate(rows)
 
     def _run_exact(self, images_rgb: UInt8Array) -> FloatArray:
-        tensor = self._input.tensor_from(images_rgb, self._scale_shift)
+        output = self._raw(images_rgb)
+        if self._activation is None:
+            probabilities = np.asarray(output, np.float32)
+            if probabilities.ndim != 2 or len(probabilities) != len(images_rgb):
+                raise self._cannot_run(len(images_rgb), f"an output of shape {probabilities.shape}")
+            return probabilities
+        from edgeclf.runtime.session.foreign.activation import probabilities_from
+
+        return probabilities_from(self._scores(output, len(images_rgb)), self._activation)
+
+    def _raw(self, images_rgb: UInt8Array) -> AnyArray:
+        """The output for a batch, as the file gives it."""
+        tensor = self._conversion(images_rgb)
         try:
-            if self._bound is None:
-                (output,) = self._session.run(None, {self._input.name: tensor})
-            else:
-                output = self._bound.run(tensor)
+            if self._bound is not None:
+                return self._bound.run(tensor)
+            (output,) = self._session.run([self._output_name], {self._input_name: tensor})
         except Exception as error:
             # As in `open_session`. Typical is a file made for one image at a time that does not say so in its input's shape.
             raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error
-        probabilities = np.asarray(output, np.float32)
-        if probabilities.ndim != 2 or len(probabilities) != len(tensor):
-            raise self._cannot_run(len(tensor), f"an output of shape {probabilities.shape}")
-        return softmax(probabilities) if self._apply_softmax else probabilities
+        else:
+            return output  # type: ignore[no-any-return]  # ONNX Runtime has no types
+
+    def _scores(self, output: AnyArray, count: int) -> FloatArray:
+        from edgeclf.runtime.session.foreign.outputs import rows_of
+
+        scores = rows_of(output, count)
+        if scores is None:
+            raise self._cannot_run(count, f"an output of shape {np.shape(output)}")
+        return scores
 
     def _cannot_run(self, count: int, got: str) -> ModelFileError:
         return ModelFileError(
@@ -172,34 +195,101 @@ class ModelSession:
             else "pass --batch-size 1, or export it with a free one",
         )
 
-    def _own_spec(self, text: str, foreign: ForeignModel | None) -> ModelSpec:
-        if foreign is not None:
+    def _set_input(self, name: str, size_hw: tuple[int, int], conversion: PixelConversion, batch: int | None) -> None:
+        self._input_name, self._size_hw, self._conversion, self.fixed_batch = name, size_hw, conversion, batch
+        if self.provider in FIXED_SHAPE_PROVIDERS:
+            self._bound = BoundRuns(self._session, self.provider, self._output_name)
+
+    def _own_spec(self, text: str, foreign: "ForeignModel | None") -> ModelSpec:
+        if foreign is not None and not foreign.is_empty:
             raise UsageError(
                 f"{self.path} describes itself",
-                got="labels or pixel scaling",
+                got="options for files without a spec, such as labels or pixel scaling",
                 expected="none for a file with an edgeclf spec",
                 hint="leave them out",
             )
+        found = find_image_input(facts_of_ort(self._session.get_inputs()), self.path)
         spec = spec_from_json(text, str(self.path))
         height, width = spec.preprocess.size_hw
-        if self._input.is_float or self._input.is_nchw or self._input.size_hw != (height, width):
+        if not found.is_uint8 or (found.layout, found.channels, found.size_hw) != ("NHWC", 3, (height, width)):
             raise ModelFileError(
                 f"{self.path} does not match its own spec",
-                got=f"an input of {'float32' if self._input.is_float else 'uint8'} {self._input.size_hw}",
+                got=f"an input of {found.dtype} {found.shape_text()}",
                 expected=f"uint8 (N, {height}, {width}, 3)",
                 hint="export it again",
             )
-        check_outputs(self._session.get_outputs(), len(spec.labels), self.path)
+        _check_own_outputs(self._session.get_outputs(), len(spec.labels), self.path)
+        self._set_input(found.name, (height, width), PixelConversion(found), found.batch)
         return spec
 
-    def _foreign_spec(self, foreign: ForeignModel | None) -> ModelSpec:
-        spec = foreign_spec(foreign, self._input, self.path)
-        check_outputs(self._session.get_outputs(), len(spec.labels), self.path)
-        if foreign is not None and foreign.scaling is not None:
-            self._scale_shift = scale_and_shift(foreign.scaling)
-        # Nothing in the file says whether a softmax is inside; a grey image shows it.
-        output = self.run(np.full((1, *self._input.size_hw, 3), 128, np.uint8))
-        if output.shape[1] != len(spec.labels):
-            raise labels_mismatch(self.path, len(spec.labels), output.shape[1])
-        self._apply_softmax = not are_probabilities(output)
-        return spec
+    def _open_foreign(self, given: "ForeignModel | None") -> None:
+        if given is None:
+            raise ModelFileError(
+                f"{self.path} has no edgeclf spec",
+                got="no labels, and no preprocessing",
+                expected="a file that edgeclf wrote, or what is known of this one",
+                hint="pass foreign=ForeignModel(...) to use a file that others made",
+            )
+        # Only here: a file with a spec needs none of this.
+        from edgeclf.runtime.session.foreign.resolution import resolve_foreign
+        from edgeclf.runtime.session.graph_outline import read_graph_outline
+
+        use = resolve_foreign(self.path, read_graph_outline(self.path), given)
+        if use.missing:
+            raise use.missing[0].error(self.path)
+        if use.output is None or use.size_hw is None:
+            raise AssertionError(use)
+        self._output_name = use.output
+        conversion = PixelConversion(use.input, is_bgr=use.channels == "bgr", scaling=use.scaling)
+        self._set_input(use.input.name, use.size_hw, conversion, use.input.batch)
+        self.use = use = self._tried(use, given)
+        self.spec, self._activation = use.spec, use.activation
+
+    def _tried(self, use: "ModelUse", given: "ForeignModel") -> "ModelUse":
+        """The use after a first run, which shows what the graph does not: a baked batch, the number of classes, the activation."""
+        from edgeclf.runtime.session.foreign.activation import probe_images
+        from edgeclf.runtime.session.foreign.probing import check_scores, completed
+
+        images = probe_images(self._size_hw)
+        # A shape more costs a GPU seconds, TensorRT minutes.
+        pair = 1 if self.fixed_batch is not None or self.provider in FIXED_SHAPE_PROVIDERS else 2
+        try:
+            scores = self._scores(self._probe(images[:pair]), pair)
+        except ModelFileError:
+            if pair == 1:
+                raise
+            # The batch is free by name alone; should one image fail too, that is the error to show.
+            scores = self._scores(self._probe(images[:1]), 1)
+            self.fixed_batch = 1
+        if use.activation is None:
+            rest = [self._scores(self._probe(images[n : n + 1]), 1) for n in range(len(scores), len(images))]
+            scores = np.concatenate([scores, *rest])
+        use = completed(use, scores, self.path, is_baked=self.fixed_batch == 1 and use.input.batch is None)
+        check_scores(use, scores, self.path, is_given=given.activation is not None)
+        return use
+
+    def _probe(self, images_rgb: UInt8Array) -> AnyArray:
+        """The output for one or two images, or as many as the file is fixed to."""
+        count, batch = len(images_rgb), self.fixed_batch or len(images_rgb)
+        output = self._raw(np.repeat(images_rgb[:1], batch, axis=0) if batch != count else images_rgb)
+        return output if batch == count or np.ndim(output) == 0 else output[:count]
+
+
+def _check_own_outputs(outputs: Sequence[object], classes: int, path: Path) -> None:
+    """Checks ONNX Runtime's description of the outputs of a file with a spec."""
+    facts = facts_of_ort(outputs)
+    shape = facts[0].shape
+    if len(facts) != 1 or shape is None or len(shape) != 2 or facts[0].dtype != "float32":
+        raise ModelFileError(
+            f"{path} is not an image classifier that edgeclf can run",
+            got=f"outputs {[(item.name, item.dtype, item.shape) for item in facts]}",
+            expected="one float32 output (N, classes)",
+            hint="export it again",
+        )
+    if isinstance(shape[1], int) and shape[1] != classes:
+        raise ModelFileError(
+            f"the labels do not match {path}",
+            got=f"{classes} labels",
+            expected=f"{shape[1]}, one for each output",
+            hint="export it again",
+        )

@@ -10,6 +10,7 @@ from edgeclf.runtime.timing.latency import BenchResult, benchmark
 from edgeclf.toolkit.bench.plot import Curve
 from edgeclf.toolkit.bench.tables import energy_meter, print_compared, print_measured
 from edgeclf.toolkit.console import print_json, progress_bar, warn
+from edgeclf.toolkit.foreign import note_use, options_for, refuse_idle_options, use_json
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 
 
@@ -38,6 +39,7 @@ def measure_one(
     session = ModelSession(model, threads=counts[0], device=device, foreign=foreign)
     if thread_counts is None and session.provider == "CPUExecutionProvider":
         counts = sorted({1, cpu.usable_cpus})
+    note_use(session)
     spec = session.spec
     difference = warn_of_other_cpu(model, spec, cpu)
     _warn_of_many_threads(max(counts), cpu.usable_cpus)
@@ -68,6 +70,7 @@ def measure_one(
                 "file": str(model),
                 "architecture": spec.architecture,
                 "precision": None if session.is_foreign else spec.precision,
+                "used_as": use_json(session),
                 "cpu": cpu.to_json(),
                 "isa_difference": difference,
                 "placement": session.placement,
@@ -83,7 +86,7 @@ def measure_one(
 def compare(
     models: list[Path],
     device: DeviceChoice,
-    foreign: ForeignModel | None,
+    foreign: ForeignModel,
     *,
     image: Path | None,
     batch: int,
@@ -110,9 +113,12 @@ def compare(
     for number, model in enumerate(models, start=1):
         # The same file twice is a fair question: it shows what this machine cannot tell apart.
         name = str(model) if str(model) not in sessions else f"{model} ({number})"
-        sessions[name] = ModelSession(model, threads=threads, device=device, foreign=foreign)
+        options = options_for(model, foreign)
+        sessions[name] = ModelSession(model, threads=threads, device=device, foreign=options)
+        note_use(sessions[name])
         warn_of_other_cpu(model, sessions[name].spec, cpu)
         _warn_of_padding(sessions[name], batch)
+    refuse_idle_options(foreign, list(sessions.values()))
     with progress_bar() as progress:
         compared = compare_models(
             sessions,
@@ -131,7 +137,7 @@ def compare(
                 "threads": threads,
                 "rounds": compared[0].query.samples // 2,
                 "confidence": CONFIDENCE,
-                "models": [item.to_json() for item in compared],
+                "models": [{**item.to_json(), "used_as": use_json(sessions[item.name])} for item in compared],
             }
         )
     else:

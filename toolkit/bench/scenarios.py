@@ -53,7 +53,7 @@ def bench_scenarios(
         model: Path of the model file.
         options: Options of the command.
         device: Device that runs the model.
-        foreign: Options for a file without an edgeclf spec; None for none.
+        foreign: How a file without an edgeclf spec is to be used.
         plot: PNG file for the latencies; None for none.
         as_json: Whether to print one JSON document.
 
@@ -205,6 +205,7 @@ def _document(
     return {
         "file": str(model),
         "provider": facts.provider,
+        "used_as": facts.used_as,
         "cpu": cpu.to_json(),
         "samples": {
             "source": SYNTHETIC_FRAME if options.images is None else str(options.images),

@@ -7,21 +7,19 @@ import typer
 
 from edgeclf.toolkit.bench.tables import SYNTHETIC_FRAME
 from edgeclf.toolkit.console import note
+from edgeclf.toolkit.foreign import no_options, takes_foreign_files
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     JsonOption,
-    LabelsOption,
-    MeanOption,
     ProviderOptionOption,
-    StdOption,
     chosen_device,
-    foreign_model,
     output_png,
 )
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
     from edgeclf.toolkit.bench.plot import Curve
 
 _DEFAULT_DURATION_S = 3.0
@@ -33,6 +31,7 @@ _DEFAULT_LATENCY_BOUND_MS = 15.0
 _DEFAULT_MIN_ROUNDS = 30
 
 
+@takes_foreign_files
 def bench(
     models: Annotated[
         list[Path],
@@ -147,10 +146,8 @@ def bench(
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
-    labels: LabelsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
     from edgeclf.runtime.errors import UsageError
@@ -177,7 +174,6 @@ def bench(
     if plot is not None:
         check_plot()
     choice = chosen_device(device, provider_option, engine_cache)
-    foreign = foreign_model(labels, mean, std)
     batches = _counts("--batch-sizes", batch_sizes) if batch_sizes is not None else None
     thread_counts = _counts("--threads", threads) if threads is not None else None
     if (scenario is not None or len(models) > 1) and max(len(batches or [1]), len(thread_counts or [1])) > 1:
@@ -202,7 +198,7 @@ def bench(
         curves = compare(
             models,
             choice,
-            foreign,
+            foreign or no_options(),
             image=image,
             batch=(batches or [1])[0],
             threads=(thread_counts or [1])[0],

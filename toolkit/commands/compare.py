@@ -1,30 +1,31 @@
 """`edgeclf compare`: two classifiers on the same images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.foreign import no_options, takes_foreign_files
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
-    LabelsOption,
-    MeanOption,
     ProviderOptionOption,
     SplitOption,
-    StdOption,
     ThreadsOption,
     chosen_device,
-    foreign_model,
     output_file,
     output_png,
 )
 
+if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
 
+
+@takes_foreign_files
 def compare(
     first: Annotated[
         Path, typer.Argument(metavar="A", help="A run folder or an .onnx file, the one before.", show_default=False)
@@ -65,11 +66,9 @@ def compare(
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
-    labels: LabelsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images that changed."""
     from edgeclf.toolkit.compare.comparison import compare_answers
@@ -83,7 +82,7 @@ def compare(
         (first, second),
         device=chosen_device(device, provider_option, engine_cache),
         threads=threads,
-        foreign=foreign_model(labels, mean, std),
+        foreign=foreign or no_options(),
     )
     with progress_bar(enabled=not as_json) as progress:
         images = images_to_compare(sides, data, split, progress)
@@ -117,6 +116,7 @@ def compare(
                         "architecture": side.spec.architecture,
                         "precision": side.spec.precision,
                         "ran_on": side.ran_on,
+                        "used_as": side.used_as,
                     }
                     for side in sides
                 },

@@ -6,25 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeclf.toolkit.console import print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.foreign import note_use, takes_foreign_files, use_json
 from edgeclf.toolkit.options import (
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
-    LabelsOption,
-    MeanOption,
     ProviderOptionOption,
     SplitOption,
-    StdOption,
     ThreadsOption,
     chosen_device,
-    foreign_model,
 )
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
     from edgeclf.runtime.batch.jobs import ProbabilityModel
 
 
+@takes_foreign_files
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An .onnx file or a run folder.", show_default=False)],
     data: Annotated[Path, typer.Argument(help="The images: a folder of class folders, or a CSV.", show_default=False)],
@@ -33,11 +32,9 @@ def evaluate(
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
-    labels: LabelsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images."""
     import numpy as np
@@ -50,6 +47,7 @@ def evaluate(
     from edgeclf.toolkit.reports.classification import print_report
 
     opened: ProbabilityModel
+    used_as = None
     if model.is_dir():
         from edgeclf.training import load_run
 
@@ -59,8 +57,10 @@ def evaluate(
             model,
             device=chosen_device(device, provider_option, engine_cache),
             threads=threads,
-            foreign=foreign_model(labels, mean, std),
+            foreign=foreign,
         )
+        note_use(session)
+        used_as = use_json(session)
         opened, ran_on = session, session.provider
     seen = seen_images_of(model, opened.spec)
     with progress_bar(enabled=not as_json) as progress:
@@ -78,6 +78,7 @@ def evaluate(
                 "model": str(model),
                 "part": images.name,
                 "ran_on": ran_on,
+                "used_as": used_as,
                 **report.to_json(),
                 "unreadable": unreadable,
                 "selection": images.selection.to_json(),

@@ -6,32 +6,33 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeclf.toolkit.foreign import note_use, takes_foreign_files
 from edgeclf.toolkit.infer.records import OUTPUT_FORMATS, OutputFormat, SinkOptions
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
-    LabelsOption,
-    MeanOption,
     ProviderOptionOption,
-    StdOption,
     ThreadsOption,
     chosen_device,
-    foreign_model,
     output_file,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 from edgeclf.toolkit.serve.cli_option import ServeOption, ServeTokenOption, preview_of
 
+if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
+
 _RECONNECTS = 5
 _LOG_EVERY_S = 60.0
 
 
+@takes_foreign_files
 def infer(
     model: Annotated[Path, typer.Argument(help="The .onnx file.", show_default=False)],
     sources: Annotated[
@@ -192,10 +193,8 @@ def infer(
     ] = None,
     serve: ServeOption = None,
     serve_token: ServeTokenOption = None,
-    labels: LabelsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Classify images, folders, videos or a camera; records to stdout, everything else to stderr."""
     # FFmpeg writes about damaged files to stderr by itself; those files get a record of their own.
@@ -245,8 +244,9 @@ def infer(
             device=chosen_device(device, provider_option, engine_cache),
             threads=threads,
             exact=exact,
-            foreign=foreign_model(labels, mean, std),
+            foreign=foreign,
         )
+        note_use(classifier.session)
         warn_of_other_cpu(model, classifier.spec, cpu_info())
         return classifier
 
@@ -314,6 +314,6 @@ def _end_with_errors(errors: int, *, ignore: bool) -> None:
 
     if errors and not ignore:
         raise InputError(
-            f"{errors} of the images could not be read; each has a record that says why",
+            f"{errors} of the images could not be read or classified; each has a record that says why",
             hint="fix or remove them, or pass --ignore-unreadable",
         )

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
-from edgeclf.toolkit.options import JsonOption, LabelsOption, MeanOption, StdOption, foreign_model
+from edgeclf.toolkit.foreign import no_options, options_for, takes_foreign_files
+from edgeclf.toolkit.options import JsonOption
 
 if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
     from edgeclf.runtime.session.device_report import DeviceReport
 
 
+@takes_foreign_files
 def info(
     model: Annotated[Path | None, typer.Argument(help="The .onnx file.", show_default=False)] = None,
     devices: Annotated[
@@ -20,10 +23,8 @@ def info(
             "--devices", help="Instead of a file: open every device that --device knows, and say what is missing."
         ),
     ] = False,
-    labels: LabelsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Say what a model file is: labels, input, precision, how it was trained, quantized and verified."""
     from edgeclf.runtime.errors import UsageError
@@ -33,7 +34,11 @@ def info(
     if model is None:
         _describe_devices(as_json=as_json)
     else:
-        _describe_model(model, labels, mean, std, as_json=as_json)
+        given = foreign or no_options()
+        if options_for(model, given) is None:
+            _describe_model(model, given, as_json=as_json)
+        else:
+            _describe_foreign(model, given, as_json=as_json)
 
 
 def _describe_devices(*, as_json: bool) -> None:
@@ -62,18 +67,58 @@ def _print_devices(report: "DeviceReport") -> None:
     note("Each was opened in a process of its own and ran one convolution. The rest runs only when it is named.")
 
 
-def _describe_model(model: Path, labels: Path | None, mean: str | None, std: str | None, *, as_json: bool) -> None:
+def _describe_foreign(model: Path, given: "ForeignModel", *, as_json: bool) -> None:
+    """Describes a file without a spec; runs it only where all else is known and its graph does not show its output's kind."""
+    import dataclasses
+
+    from edgeclf.runtime import ModelSession
+    from edgeclf.runtime.session.foreign.resolution import resolve_foreign
+    from edgeclf.runtime.session.graph_outline import read_graph_outline
+
+    outline = read_graph_outline(model)
+    use = resolve_foreign(model, outline, given)
+    if not use.missing and (use.activation is None or use.classes is None):
+        use = ModelSession(model, device="cpu", foreign=given).use or use
+    producer = f"{outline.producer_name} {outline.producer_version}".strip()
+    document: dict[str, Any] = {
+        "file": str(model),
+        "bytes": model.stat().st_size,
+        "has_spec": False,
+        "producer": producer or None,
+        "opset": outline.opsets.get(""),
+        "used_as": use.to_json(),
+        "spec": None if use.missing or use.labels is None else dataclasses.asdict(use.spec),
+    }
+    if as_json:
+        print_json(document)
+        return
+    image_input = use.input
+    written = " by ".join(text for text in (f"opset {document['opset']}", producer) if text)
+    rows = [
+        ["file", f"{model} ({document['bytes'] / 1e6:.2f} MB)", ""],
+        ["format", f"ONNX {written}, without an edgeclf spec", ""],
+        ["input", f"{image_input.name}: {image_input.dtype} {image_input.shape_text()}", "found in the graph"],
+        *([name, value, origin or "missing"] for name, value, origin in use.parts()),
+    ]
+    print_table("", ["", "", "from"], rows, numeric=False)
+    for text in use.notes:
+        note(text)
+    for item in use.missing:
+        print_result(f"missing: the file {item.what}; pass {item.options}")
+
+
+def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> None:
     import dataclasses
 
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.session.devices import clashing_packages
 
-    session = ModelSession(model, device="cpu", foreign=foreign_model(labels, mean, std))
+    session = ModelSession(model, device="cpu", foreign=given)
     spec = session.spec
     document: dict[str, Any] = {
         "file": str(model),
         "bytes": model.stat().st_size,
-        "has_spec": not session.is_foreign,
+        "has_spec": True,
         "input": {"shape": [session.fixed_batch or "N", *spec.preprocess.size_hw, 3], "colour": "RGB"},
         "spec": dataclasses.asdict(spec),
     }

@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.foreign import (
+    no_options,
+    note_use,
+    options_for,
+    refuse_idle_options,
+    takes_foreign_files,
+    use_json,
+)
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
     DeviceOption,
@@ -26,13 +34,14 @@ from edgeclf.toolkit.options import (
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
     from edgeclf.export.verify.verdict import Limits
-    from edgeclf.runtime import ModelSession
+    from edgeclf.runtime import ForeignModel, ModelSession
     from edgeclf.toolkit.datasets.selection import Selection
 
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
 
 
+@takes_foreign_files
 def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
     data: Annotated[
@@ -92,6 +101,7 @@ def verify(
     threads: ThreadsOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
     """Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if it differs."""
     from edgeclf.runtime import ModelSession
@@ -119,9 +129,16 @@ def verify(
     if against is None or core:
         missing = "--core without --emulate" if core else "neither --against nor --emulate"
         raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
+    options = foreign or no_options()
     _verify_against(
-        ModelSession(model, device=chosen_device(device, provider_option, engine_cache), threads=threads),
+        ModelSession(
+            model,
+            device=chosen_device(device, provider_option, engine_cache),
+            threads=threads,
+            foreign=options_for(model, options),
+        ),
         against,
+        options,
         data,
         split,
         limits=limits,
@@ -135,6 +152,7 @@ def verify(
 def _verify_against(
     model: "ModelSession",
     against: Path,
+    foreign: "ForeignModel",
     data: Path,
     split: str,
     *,
@@ -145,11 +163,15 @@ def _verify_against(
     as_json: bool,
 ) -> None:
     from edgeclf.export import check_same_labels, verify_classifier
+    from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import GateError
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection, open_reference
     from edgeclf.toolkit.datasets.selection import seen_images_of
 
-    reference = open_reference(against)
+    reference = open_reference(against, None if against.is_dir() else options_for(against, foreign))
+    refuse_idle_options(foreign, [model, reference])
+    sessions = [item for item in (model, reference) if isinstance(item, ModelSession)]
+    note_use(*sessions)
     # Before the images: other classes than the folders' would be reported as a fault of the data.
     check_same_labels(model.path, model.spec.labels, against, reference.spec.labels)
     # A run knows its images exactly, a file by their content alone.
@@ -170,7 +192,8 @@ def _verify_against(
             progress=progress,
         )
     note(_limits_sentence(report.limits, report.recorded_limits))
-    _show(report, model, against, images.selection, as_json=as_json)
+    used_as = {str(item.path): use_json(item) for item in sessions if item.is_foreign}
+    _show(report, model, against, images.selection, used_as, as_json=as_json)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_layers
 
@@ -201,7 +224,13 @@ def _limits_sentence(limits: "Limits", recorded: "Limits | None") -> str:
 
 
 def _show(
-    report: "VerificationReport", model: "ModelSession", against: Path, selection: "Selection", *, as_json: bool
+    report: "VerificationReport",
+    model: "ModelSession",
+    against: Path,
+    selection: "Selection",
+    used_as: "dict[str, dict[str, Any] | None]",
+    *,
+    as_json: bool,
 ) -> None:
     from edgeclf.export.verify.verdict import limits_record
     from edgeclf.runtime.cpus import cpu_info
@@ -218,6 +247,7 @@ def _show(
         {
             "model": str(model.path),
             "against": str(against),
+            "used_as": used_as,
             "precision": model.spec.precision,
             "provider": model.provider,
             "cpu": cpu.to_json(),

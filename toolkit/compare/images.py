@@ -12,7 +12,7 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, UsageError
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
-from edgeclf.runtime.prediction import predictions_from
+from edgeclf.runtime.prediction import predictions_or_errors
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.compare.comparison import Answer
 from edgeclf.toolkit.compare.sides import Side, renamed_classes
@@ -147,7 +147,7 @@ def _images_of_runs(sides: tuple[Side, Side], split: str) -> tuple[list[Path], l
 
 
 def answer_images(sides: tuple[Side, Side], paths: Sequence[Path], progress: Progress) -> Answers:
-    """Classifies image files with both classifiers; unreadable ones are left out and listed.
+    """Classifies image files with both classifiers; those that cannot be read, or get NaN, are left out and listed.
 
     Args:
         sides: A and B.
@@ -156,21 +156,24 @@ def answer_images(sides: tuple[Side, Side], paths: Sequence[Path], progress: Pro
 
     Raises:
         InputError: None of the files can be read.
-        ModelFileError: A classifier does not give probabilities.
     """
     names = shared_names(sides)
     rows: list[int] = []
     answers: list[tuple[Answer, Answer]] = []
     unreadable: list[tuple[Path, EdgeclfError]] = []
-    batch: list[tuple[UInt8Array, UInt8Array]] = []
+    batch: dict[int, tuple[UInt8Array, UInt8Array]] = {}
     for position, loaded in enumerate(_load(sides, paths)):
         if isinstance(loaded, EdgeclfError):
             unreadable.append((paths[position], loaded))
         else:
-            rows.append(position)
-            batch.append(loaded)
+            batch[position] = loaded
         if batch and (len(batch) == BATCH_SIZE or position + 1 == len(paths)):
-            answers += _answer_batch(sides, names, batch)
+            for row, answer in zip(batch, _answer_batch(sides, names, list(batch.values())), strict=True):
+                if isinstance(answer, EdgeclfError):
+                    unreadable.append((paths[row], answer))
+                else:
+                    rows.append(row)
+                    answers.append(answer)
             batch.clear()
         progress("compare", position + 1, len(paths))
     if not rows:
@@ -204,14 +207,20 @@ def _answer_batch(
     sides: tuple[Side, Side],
     names: tuple[Sequence[str], Sequence[str]],
     batch: Sequence[tuple[UInt8Array, UInt8Array]],
-) -> list[tuple[Answer, Answer]]:
+) -> list[tuple[Answer, Answer] | EdgeclfError]:
+    """The answers of both to each image, or the error of one that gives no probabilities for it."""
     first, second = (
-        [
-            Answer(names[number][prediction.index], prediction.confidence)
-            for prediction in predictions_from(
-                side.model.run(np.stack([inputs[number] for inputs in batch])), side.spec
-            )
-        ]
+        _answers_of(side, names[number], np.stack([inputs[number] for inputs in batch]))
         for number, side in enumerate(sides)
     )
-    return list(zip(first, second, strict=True))
+    return [
+        one if isinstance(one, EdgeclfError) else other if isinstance(other, EdgeclfError) else (one, other)
+        for one, other in zip(first, second, strict=True)
+    ]
+
+
+def _answers_of(side: Side, names: Sequence[str], images_rgb: UInt8Array) -> list[Answer | EdgeclfError]:
+    return [
+        result if isinstance(result, EdgeclfError) else Answer(names[result.index], result.confidence)
+        for result in predictions_or_errors(side.model.run(images_rgb), side.spec)
+    ]

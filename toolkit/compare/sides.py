@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeclf.runtime import DeviceChoice, ForeignModel, ModelSession
 from edgeclf.runtime.batch.jobs import ProbabilityModel
-from edgeclf.runtime.errors import ModelFileError, UsageError
 from edgeclf.runtime.spec import ModelSpec
 from edgeclf.toolkit.datasets.selection import seen_images_of
+from edgeclf.toolkit.foreign import note_use, options_for, refuse_idle_options, use_json
 
 if TYPE_CHECKING:
     from edgeclf.training import Run
@@ -41,9 +41,14 @@ class Side:
         """Its labels and preprocessing."""
         return self.model.spec
 
+    @property
+    def used_as(self) -> dict[str, Any] | None:
+        """How a file without a spec is used, as plain JSON values; None for runs and for files with a spec."""
+        return use_json(self.model) if isinstance(self.model, ModelSession) else None
+
 
 def open_sides(
-    paths: Sequence[Path], *, device: DeviceChoice, threads: int | None, foreign: ForeignModel | None
+    paths: Sequence[Path], *, device: DeviceChoice, threads: int | None, foreign: ForeignModel
 ) -> tuple[Side, Side]:
     """Opens two run folders or model files.
 
@@ -51,36 +56,22 @@ def open_sides(
         paths: A and B.
         device: Where files run; Keras chooses for itself.
         threads: Threads inside one inference of a file; None takes the CPUs this process may use.
-        foreign: Labels and pixel scaling of the files without a spec; None for none.
+        foreign: How the files without a spec are to be used.
 
     Raises:
-        UsageError: Labels or scaling are given and both describe themselves.
+        UsageError: Something is said of such files, and both describe themselves.
         EdgeclfError: A run or a file cannot be opened.
     """
-
-    def open_file(path: Path) -> ModelSession:
-        try:
-            return ModelSession(path, device=device, threads=threads)
-        except ModelFileError:
-            # One that does not describe itself cannot be opened without labels; any other fails again.
-            if foreign is None:
-                raise
-            return ModelSession(path, device=device, threads=threads, foreign=foreign)
 
     def open_side(letter: str, path: Path) -> Side:
         if path.is_dir():
             return _open_run(letter, path)
-        session = open_file(path)
+        session = ModelSession(path, device=device, threads=threads, foreign=options_for(path, foreign))
+        note_use(session)
         return Side(letter, path, session, session.provider, seen_images_of(path, session.spec))
 
     sides = open_side("A", paths[0]), open_side("B", paths[1])
-    if foreign is not None and not any(isinstance(s.model, ModelSession) and s.model.is_foreign for s in sides):
-        raise UsageError(
-            "both models describe themselves",
-            got="labels or pixel scaling",
-            expected="none for runs, and for files with an edgeclf spec",
-            hint="leave them out",
-        )
+    refuse_idle_options(foreign, [side.model for side in sides])
     return sides
 
 

@@ -11,7 +11,7 @@ from edgeclf.toolkit.datasets.selection import Selection, select_images, splits_
 
 if TYPE_CHECKING:
     from edgeclf.export import TrainedClassifier
-    from edgeclf.runtime import ModelSession, ModelSpec
+    from edgeclf.runtime import ForeignModel, ModelSession, ModelSpec
     from edgeclf.training.data.dataset import Split
     from edgeclf.training.data.seen_images import SeenImages
 
@@ -127,15 +127,20 @@ def _select(
     return selection
 
 
-def open_reference(path: Path) -> "TrainedClassifier | ModelSession":
-    """Opens the run folder or `.onnx` file that a model is compared with."""
+def open_reference(path: Path, foreign: "ForeignModel | None" = None) -> "TrainedClassifier | ModelSession":
+    """Opens the run folder or `.onnx` file that a model is compared with.
+
+    Args:
+        path: The folder or file.
+        foreign: As for `ModelSession`.
+    """
     if path.is_dir():
         from edgeclf.training import load_run
 
         return load_run(path).load_classifier()
     from edgeclf.runtime import ModelSession
 
-    return ModelSession(path, device="cpu")
+    return ModelSession(path, device="cpu", foreign=foreign)
 
 
 def note_selection(selection: Selection, model: Path, spec: "ModelSpec", seen: "SeenImages | None") -> None:

@@ -22,7 +22,7 @@ def batch(count, seed=None):
 
 @pytest.fixture
 def bound(colour_model):
-    return BoundRuns(open_session(colour_model, threads=1), "CPUExecutionProvider")
+    return BoundRuns(open_session(colour_model, threads=1), "CPUExecutionProvider", "probabilities")
 
 
 def test_bound_runs_give_what_plain_runs_give_for_any_number_of_shapes(bound, colour_model):

@@ -81,14 +81,29 @@ def test_more_threads_than_cpus_are_pointed_out(run_edgeclf, colour_model):
 
 def test_a_foreign_file_is_measured_with_labels(run_edgeclf, make_colour_model, tmp_path):
     foreign = make_colour_model(tmp_path / "foreign.onnx", with_spec=False)
-    refused = run_edgeclf("bench", foreign, *QUICK)
-    assert refused.returncode == 3
-    assert "--labels FILE" in refused.stderr
-    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    document, _ = bench_json(
-        run_edgeclf, foreign, "--labels", tmp_path / "labels.txt", "--min-queries", "1", "--threads", "1"
+    refused = run_edgeclf("bench", foreign, *QUICK, "--mean", "0", "--std", "255")
+    assert refused.returncode == 2
+    assert "takes uint8 pixels" in refused.stderr
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    document, notes = bench_json(
+        run_edgeclf, foreign, "--labels", tmp_path / "names.txt", "--min-queries", "1", "--threads", "1"
     )
     assert (document["architecture"], document["precision"]) == ("foreign", None)
+    assert document["used_as"]["labels"] == {"value": ["red", "green", "blue"], "origin": "given"}
+    assert "has no edgeclf spec" in notes
+
+
+def test_options_for_files_without_a_spec_are_for_these_alone(run_edgeclf, make_colour_model, colour_model, tmp_path):
+    foreign = make_colour_model(tmp_path / "foreign.onnx", with_spec=False)
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    rest = ("--labels", tmp_path / "names.txt", "--min-queries", "8", "--duration", "0", "--json")
+    done = run_edgeclf("bench", colour_model, foreign, *rest)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = json.loads(done.stdout)["models"]
+    assert ours["used_as"] is None
+    assert theirs["used_as"]["labels"]["origin"] == "given"
+    refused = run_edgeclf("bench", colour_model, colour_model, *rest)
+    assert (refused.returncode, "describe themselves" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

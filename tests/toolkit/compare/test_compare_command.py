@@ -138,10 +138,13 @@ def test_a_file_of_another_tool_is_described_by_the_user(call_edgeclf, make_colo
     (tmp_path / "names.txt").write_text("\n".join(COLOURS))
     done = call_edgeclf("compare", colour_model, other, data, "--labels", tmp_path / "names.txt", "--json")
     assert (done.code, done.json()["agreement"]) == (0, 1.0)
-    assert call_edgeclf("compare", colour_model, other, data).code == 3
+    assert done.json()["a"]["used_as"] is None
+    assert done.json()["b"]["used_as"]["labels"]["origin"] == "given"
+    without = call_edgeclf("compare", colour_model, other, data)
+    assert (without.code, "classes 3: indices (assumed)" in without.err) == (0, True)
     refused = call_edgeclf("compare", colour_model, colour_model, data, "--labels", tmp_path / "names.txt")
     assert refused.code == 2
-    assert "both models describe themselves" in refused.err
+    assert "all models describe themselves" in refused.err
 
 
 def test_what_cannot_be_compared_is_one_sentence(call_edgeclf, colour_model, data, tmp_path):

@@ -75,7 +75,7 @@ def test_each_damaged_file_costs_exactly_its_own_record(run_edgeclf, colour_mode
     assert len(names) == 8
     done = run_edgeclf("infer", colour_model, images, "--format", "jsonl")
     assert done.returncode == 3
-    assert "8 of the images could not be read" in done.stderr
+    assert "8 of the images could not be read or classified" in done.stderr
     assert "Traceback" not in done.stderr
     found = records(done.stdout)
     assert Counter("error" in record for record in found) == {True: 8, False: 9}

@@ -37,7 +37,7 @@ class SystemSetup:
         batch_size: Largest batch in `server` and `offline`.
         image_paths: Image files that are the samples; empty for the synthetic frame.
         includes_preprocess: Whether resizing and colour conversion are part of every query.
-        foreign: Labels and pixel scaling of a file without a spec.
+        foreign: How a file without a spec is to be used.
     """
 
     model: Path
@@ -59,12 +59,14 @@ class SystemFacts:
         samples: Number of images in memory.
         unreadable: Number of unreadable image files.
         first_error: Error of the first unreadable file; empty where there is none.
+        used_as: How a file without a spec is used, as plain JSON values; None for one that has a spec.
     """
 
     provider: str
     samples: int
     unreadable: int
     first_error: str
+    used_as: dict[str, Any] | None = None
 
 
 class LoadgenProcess:
@@ -206,6 +208,7 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.images._opencv import cv2
     from edgeclf.runtime.timing.queries import synthetic_frame
+    from edgeclf.toolkit.foreign import use_json
 
     session = ModelSession(setup.model, device=setup.device, threads=setup.threads, foreign=setup.foreign)
     # As many threads for a resize as for an inference, for each worker.
@@ -213,7 +216,9 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
     frames_bgr, errors = _load(setup.image_paths) if setup.image_paths else ([synthetic_frame()], [])
     samples = Samples(frames_bgr, session, includes_preprocess=setup.includes_preprocess)
     system = SystemUnderTest(session, samples, workers=setup.workers, batch_size=setup.batch_size, failed=failed)
-    facts = SystemFacts(session.provider, samples.count, len(errors), str(errors[0]) if errors else "")
+    facts = SystemFacts(
+        session.provider, samples.count, len(errors), str(errors[0]) if errors else "", use_json(session)
+    )
     return system, facts
 
 

@@ -1,0 +1,80 @@
+"""The entry of a graph: what a foreign model does to its image before its first convolution."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeclf.runtime.arrays import AnyArray
+from edgeclf.runtime.session.foreign.image_input import Layout
+from edgeclf.runtime.session.graph_outline import GraphOutline, NodeOutline, TensorOutline
+
+_MOST_STEPS = 16
+_ARITHMETIC = frozenset(("Mul", "Div", "Sub", "Add"))
+# Divisors from which pixels must be 0..255, and means.
+_LEAST_BYTE_DIVISOR, _LEAST_BYTE_MEAN = 40.0, 2.0
+
+
+class GraphEntry(NamedTuple):
+    """What the graph shows between its input and its first convolution.
+
+    Attributes:
+        layout: Order of the input's axes; None where no convolution is reached.
+        scales_bytes: Whether it normalises pixels of 0..255 itself.
+    """
+
+    layout: Layout | None
+    scales_bytes: bool
+
+
+def graph_entry(outline: GraphOutline) -> GraphEntry:
+    """What a graph does to its image before its first convolution, as far as it can be seen.
+
+    Args:
+        outline: The graph.
+    """
+    inputs = outline.real_inputs
+    value = inputs[0].name if len(inputs) == 1 else ""
+    layout: Layout = "NCHW"
+    scales_bytes, is_first = False, True
+    for _ in range(_MOST_STEPS):
+        readers = outline.readers_of(value)
+        if len(readers) != 1 or not readers[0].outputs:
+            break
+        node = readers[0]
+        if node.op_type in {"Conv", "ConvInteger", "QLinearConv"}:
+            return GraphEntry(layout, scales_bytes)
+        if node.op_type == "Transpose" and node.attributes.get("perm") == (0, 3, 1, 2):
+            layout = "NHWC"
+        elif node.op_type in _ARITHMETIC:
+            numbers = _constant_operand(outline, node, value)
+            if numbers is None:
+                break
+            scales_bytes |= is_first and _is_for_bytes(node.op_type, numbers)
+            is_first = False
+        elif node.op_type not in {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Pad"}:
+            break
+        value = node.outputs[0]
+    return GraphEntry(None, scales_bytes)
+
+
+def _constant_operand(outline: GraphOutline, node: NodeOutline, value: str) -> AnyArray | None:
+    """The constant of an arithmetic operator with one other operand; None where it has none that is small."""
+    others = [name for name in node.inputs if name != value]
+    if len(others) != 1:
+        return None
+    tensor: object = outline.initializers.get(others[0])
+    if tensor is None:
+        producer = outline.producer_of(others[0])
+        tensor = None if producer is None or producer.op_type != "Constant" else producer.attributes.get("value")
+    values = tensor.values if isinstance(tensor, TensorOutline) else None
+    return values if values is not None and values.size and values.dtype.kind in "fiu" else None
+
+
+def _is_for_bytes(operator: str, numbers: AnyArray) -> bool:
+    sizes = np.abs(numbers.astype(np.float64))
+    if operator == "Div":
+        return bool((sizes >= _LEAST_BYTE_DIVISOR).all())
+    if operator == "Mul":
+        return bool(((sizes > 0) & (sizes <= 1 / _LEAST_BYTE_DIVISOR)).all())
+    # A mean of pixels 0..1 is below 1.
+    return bool((sizes >= _LEAST_BYTE_MEAN).all())

@@ -1,0 +1,63 @@
+"""Probing: what the first outputs of a foreign model add to what is known of it, and what they contradict."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeclf.runtime.arrays import FloatArray
+from edgeclf.runtime.errors import ModelFileError, UsageError
+from edgeclf.runtime.session.foreign.activation import are_in_unit_range, measured_activation
+from edgeclf.runtime.session.foreign.resolution import labels_mismatch
+from edgeclf.runtime.session.foreign.use import ModelUse, label_count
+
+
+def completed(use: ModelUse, scores: FloatArray, path: Path, *, is_baked: bool) -> ModelUse:
+    """How a model is used, with what its first outputs have shown.
+
+    Args:
+        use: What is known before.
+        scores: (N, C) float32, its outputs for probe images.
+        path: The model's file, for errors.
+        is_baked: Whether it takes one image at a time although its batch is free by name.
+
+    Raises:
+        ModelFileError: The outputs are no numbers, or of another number of classes than the labels.
+    """
+    count = scores.shape[1]
+    if use.labels is not None and len(use.labels) != label_count(count):
+        raise labels_mismatch(path, len(use.labels), count)
+    activation = use.activation or measured_activation(scores)
+    if activation is None:
+        raise ModelFileError(
+            f"{path} gives no numbers for images of noise",
+            got="NaN or infinity",
+            expected="probabilities or logits",
+            hint="check the preprocessing, or say what its output has been through: --output-activation softmax, sigmoid or logits",
+        )
+    use = use.with_measured(count, activation)
+    if is_baked:
+        note = "its batch is free by name and baked to one image inside: images go through it one at a time"
+        use = replace(use, notes=(*use.notes, note))
+    return use
+
+
+def check_scores(use: ModelUse, scores: FloatArray, path: Path, *, is_given: bool) -> None:
+    """Raises an error where outputs that are said to be probabilities are none.
+
+    Args:
+        use: How the model is used.
+        scores: (N, C) float32, its outputs for probe images.
+        path: The model's file.
+        is_given: Whether the user said so.
+    """
+    if use.activation not in {"softmax", "sigmoid"} or are_in_unit_range(scores):
+        return
+    finite = scores[np.isfinite(scores)]
+    error = UsageError if is_given else ModelFileError
+    raise error(
+        f"{path} does not give probabilities",
+        got=f"values from {finite.min():.4g} to {finite.max():.4g}, with a {use.activation} {use.origins['activation']}",
+        expected="values from 0 to 1",
+        hint="pass --output-activation logits",
+    )

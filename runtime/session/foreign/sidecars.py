@@ -1,0 +1,273 @@
+"""Files beside a model that say how it was trained: timm's and Hugging Face's config.json, preprocessor_config.json, labels.txt."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeclf.runtime.errors import EdgeclfError, ModelFileError
+from edgeclf.runtime.files import kind_of
+from edgeclf.runtime.session.foreign.findings import Findings, found_in
+from edgeclf.runtime.session.foreign.given import PixelScaling
+from edgeclf.runtime.session.foreign.labels import labels_from, read_labels
+from edgeclf.runtime.spec import AREA, Interpolation
+
+_CONFIG, _PREPROCESSOR, _LABELS = "config.json", "preprocessor_config.json", "labels.txt"
+# A file of names and numbers; anything larger is something else.
+_MOST_BYTES = 1 << 24
+# timm/data/constants.py and the defaults of resolve_data_config.
+_TIMM_MEAN, _TIMM_STD, _TIMM_CROP = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875
+# Filters that are not there are replaced by the nearest one that is.
+_INTERPOLATIONS: Mapping[str, tuple[Interpolation, bool]] = {
+    "bilinear": ("bilinear", True),
+    "bicubic": ("bicubic", True),
+    "lanczos": ("bicubic", False),
+    "hamming": ("bilinear", False),
+    "box": (AREA, False),
+    "nearest": ("bilinear", False),
+}
+# PIL.Image.Resampling.
+_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+_OTHER_TASKS = (
+    "ObjectDetection",
+    "Segmentation",
+    "SequenceClassification",
+    "TokenClassification",
+    "CausalLM",
+    "DepthEstimation",
+)
+
+
+def read_sidecars(path: Path) -> list[Findings]:
+    """What the files beside a model say, the most trusted first; files that are about something else are passed over.
+
+    Args:
+        path: The model's file. Where its folder is called `onnx`, as in repositories of Hugging Face, files lie above it too.
+
+    Raises:
+        ModelFileError: They say that the model is no image classifier.
+    """
+    found: list[Findings] = []
+    preprocessor, config = _json_beside(path, _PREPROCESSOR), _json_beside(path, _CONFIG)
+    if preprocessor is not None and ("image_mean" in preprocessor or "size" in preprocessor):
+        found.append(_hugging_face_processor(preprocessor))
+    if config is not None:
+        if _is_timm(config):
+            found.append(timm_findings(config))
+        elif "id2label" in config or "architectures" in config:
+            found.append(_hugging_face_config(config, path))
+    beside = _beside(path, _LABELS)
+    if beside is not None:
+        try:
+            labels = read_labels(beside)
+        except EdgeclfError as error:
+            found.append(Findings(found_in(_LABELS), notes=(str(error).removesuffix("."),)))
+        else:
+            found.append(Findings(found_in(_LABELS), labels=labels.labels, notes=(labels.note,) if labels.note else ()))
+    return found
+
+
+def read_timm_config(path: Path) -> Findings | None:
+    """What timm's config.json beside a model says; None where there is none."""
+    config = _json_beside(path, _CONFIG)
+    return timm_findings(config) if config is not None and _is_timm(config) else None
+
+
+def _is_timm(config: Mapping[str, Any]) -> bool:
+    # On the hub the numbers lie in a part of their own; what timm writes locally may have them at the top.
+    return isinstance(config.get("pretrained_cfg"), Mapping) or ("crop_pct" in config and "mean" in config)
+
+
+def timm_findings(config: Mapping[str, Any]) -> Findings:
+    """What a config.json of timm says, as `timm.data.resolve_data_config` and `create_transform` understand it."""
+    inner = config.get("pretrained_cfg")
+    values: Mapping[str, Any] = inner if isinstance(inner, Mapping) else config
+    notes: list[str] = []
+    crop_pct = _number(values.get("crop_pct"), _TIMM_CROP)
+    mode = values.get("crop_mode") or "center"
+    mean, std = _triple(values.get("mean")) or _TIMM_MEAN, _triple(values.get("std")) or _TIMM_STD
+    interpolation = _interpolation(values.get("interpolation") or "bicubic", notes)
+    if mode in {"squash", "border"} and crop_pct != 1.0:
+        notes.append(
+            f"config.json asks for crop_mode {mode} with crop_pct {crop_pct:g}: the whole image is shown instead"
+        )
+    # A list of names, or WordNet's identifiers with descriptions beside them.
+    names = config.get("label_names", values.get("label_names"))
+    descriptions = config.get("label_descriptions", values.get("label_descriptions"))
+    labels = labels_from(names)
+    if labels is not None and isinstance(descriptions, Mapping):
+        labels = tuple(str(descriptions.get(label, label)) for label in labels)
+    classes = config.get("num_classes", values.get("num_classes"))
+    size = values.get("input_size")
+    return Findings(
+        found_in(_CONFIG),
+        labels=labels,
+        scaling=PixelScaling(mean, std).in_bytes() if all(value > 0 for value in std) else None,
+        channels="rgb",
+        fit={"squash": "stretch", "border": "letterbox"}.get(mode, "crop"),  # type: ignore[arg-type]  # fit modes
+        crop_fraction=crop_pct if 0 < crop_pct <= 1 else None,
+        pad_value=round(255 * sum(mean) / 3) if mode == "border" and max(mean) <= 1 else None,
+        interpolation=interpolation,
+        size_hw=None if (sides := _sides(size, 3)) is None else (sides[1], sides[2]),
+        classes=classes if isinstance(classes, int) and classes > 0 else None,
+        notes=tuple(notes),
+    )
+
+
+def _hugging_face_config(config: Mapping[str, Any], path: Path) -> Findings:
+    architectures = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    other = next((name for name in architectures if any(task in name for task in _OTHER_TASKS)), None)
+    if other is not None:
+        raise ModelFileError(
+            f"{path} is no image classifier",
+            got=f"a {other}, as the config.json beside it says",
+            expected="a model ForImageClassification",
+            hint="export one, or move config.json away if it belongs to another model",
+        )
+    labels = labels_from(config.get("id2label"))
+    size = config.get("image_size")
+    sides = _sides([size, size] if isinstance(size, int) else size, 2)
+    return Findings(
+        found_in(_CONFIG),
+        labels=labels,
+        size_hw=None if sides is None else (sides[0], sides[1]),
+        classes=None if labels is None else len(labels),
+    )
+
+
+def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
+    """What an image processor of Hugging Face's transformers does, by its parameters."""
+    notes: list[str] = []
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    height, width, shortest = _hugging_face_size(values.get("size"))
+    crop_height, crop_width, crop_side = _hugging_face_size(values.get("crop_size"))
+    crop_hw = _pair(crop_height or crop_side, crop_width or crop_side)
+    fit: Any = None
+    fraction: float | None = None
+    size_hw = _pair(height, width)
+    crop_pct = _number(values.get("crop_pct"), 0.0)
+    if kind.startswith("ConvNext") and shortest is not None:
+        size_hw = (shortest, shortest)
+        fit, fraction = ("crop", crop_pct or 0.875) if shortest < 384 else ("stretch", None)
+    elif values.get("do_center_crop") and crop_hw is not None:
+        size_hw = crop_hw
+        side = shortest if shortest is not None else min(height or 0, width or 0)
+        if crop_pct:
+            side = math.floor(side / crop_pct)
+        elif kind.startswith("Levit"):
+            # It resizes to 256/224 of what it is told.
+            side = int(256 / 224 * side)
+        if shortest is None and side > min(crop_hw):
+            notes.append(f"{_PREPROCESSOR} stretches before it crops: the proportions of the image are kept instead")
+        if side >= min(crop_hw):
+            fit, fraction = "crop", min(crop_hw) / side
+    elif size_hw is not None and values.get("do_resize", True):
+        fit = "stretch"
+    elif (
+        shortest is not None
+        and kind.startswith(("ViT", "DeiT", "Beit"))
+        and not isinstance(values.get("size"), Mapping)
+    ):
+        size_hw, fit = (shortest, shortest), "stretch"
+    resample = values.get("resample")
+    name = _RESAMPLING[resample] if isinstance(resample, int) and 0 <= resample < len(_RESAMPLING) else None
+    return Findings(
+        found_in(_PREPROCESSOR),
+        scaling=_hugging_face_scaling(values),
+        channels="bgr" if values.get("do_flip_channel_order") else "rgb",
+        fit=fit,
+        crop_fraction=fraction,
+        interpolation=None if name is None else _interpolation(name, notes),
+        size_hw=size_hw,
+        notes=tuple(notes),
+    )
+
+
+def _hugging_face_size(value: object) -> tuple[int | None, int | None, int | None]:
+    """Height, width and shortest edge of what processors call a size."""
+    if isinstance(value, int):
+        return None, None, value
+    sides = _sides(value, 2)
+    if sides is not None:
+        return sides[0], sides[1], None
+    if not isinstance(value, Mapping):
+        return None, None, None
+    height, width, shortest = (value.get(key) for key in ("height", "width", "shortest_edge"))
+    return tuple(side if isinstance(side, int) and side > 0 else None for side in (height, width, shortest))  # type: ignore[return-value]  # three of them
+
+
+def _pair(height: int | None, width: int | None) -> tuple[int, int] | None:
+    return None if height is None or width is None else (height, width)
+
+
+def _hugging_face_scaling(values: Mapping[str, Any]) -> PixelScaling | None:
+    """The pixel normalisation: `(pixel * rescale_factor - image_mean) / image_std`, each step if it is switched on."""
+    factor = _number(values.get("rescale_factor"), 1 / 255) if values.get("do_rescale", True) else 1.0
+    # EfficientNet's processor can move pixels to -1..1 before it normalises.
+    offset = 1.0 if values.get("rescale_offset") else 0.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    if values.get("do_normalize", True):
+        means, stds = _triple(values.get("image_mean")), _triple(values.get("image_std"))
+        if means is None or stds is None or min(stds) <= 0:
+            return None
+        mean, std = means, stds
+    if factor <= 0:
+        return None
+    return PixelScaling(tuple((value + offset) / factor for value in mean), tuple(value / factor for value in std))
+
+
+def _interpolation(name: object, notes: list[str]) -> Interpolation | None:
+    known = _INTERPOLATIONS.get(str(name))
+    if known is None:
+        return None
+    if not known[1]:
+        notes.append(f"the training's {name} interpolation is replaced by {'area' if known[0] == AREA else known[0]}")
+    return known[0]
+
+
+def _number(value: object, default: float) -> float:
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else default
+    )
+
+
+def _triple(value: object) -> tuple[float, ...] | None:
+    values = [value] if isinstance(value, int | float) else value
+    if not isinstance(values, list | tuple) or len(values) not in {1, 3}:
+        return None
+    numbers = [_number(item, math.nan) for item in values]
+    return tuple(numbers) if all(map(math.isfinite, numbers)) else None
+
+
+def _sides(value: object, count: int) -> list[int] | None:
+    """A list of so many positive integers; None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        return None
+    sides = [side for side in value if isinstance(side, int) and side > 0]
+    return sides if len(sides) == count else None
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    folders = [path.parent]
+    if path.absolute().parent.name == "onnx":
+        folders.append(path.absolute().parent.parent)
+    return next((folder / name for folder in folders if kind_of(folder / name) == "file"), None)
+
+
+def _json_beside(path: Path, name: str) -> Mapping[str, Any] | None:
+    """A JSON object beside the model; None where there is none."""
+    beside = _beside(path, name)
+    if beside is None:
+        return None
+    import json
+
+    try:
+        if beside.stat().st_size > _MOST_BYTES:
+            return None
+        document = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

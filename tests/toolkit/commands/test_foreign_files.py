@@ -1,0 +1,211 @@
+"""Files that others made, through the commands: the same options everywhere, what was found and assumed, exit codes."""
+
+import json
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+SCALING = ("--mean", "0", "--std", "255")
+ULTRALYTICS = {"task": "classify", "names": "{0: 'red', 1: 'green', 2: 'blue'}", "imgsz": "[32, 32]"}
+
+
+def write(path, *, size=32, metadata=None, tail=None, classes=3, opset=13, channels=3, extra=None):
+    """A float classifier of the mean colour, (N, 3, H, W), whose softmax is `y`."""
+    values = {"w": (20 * np.eye(3, classes)).astype(np.float32)} | (extra or {})
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["m", "w"], ["z"]),
+        *(tail or [helper.make_node("Softmax", ["z"], ["y"], axis=1)]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", channels, size, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def picture(path, bgr):
+    cv2.imwrite(str(path), np.full((48, 64, 3), bgr, np.uint8))
+    return path
+
+
+@pytest.fixture
+def red(tmp_path):
+    return picture(tmp_path / "red.png", (0, 0, 255))
+
+
+@pytest.fixture
+def data(tmp_path):
+    for label, bgr in {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}.items():
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(3):
+            picture(tmp_path / "data" / label / f"{number}.png", bgr)
+    return tmp_path / "data"
+
+
+def test_a_file_that_says_everything_needs_no_option(run_edgeclf, tmp_path, red):
+    done = run_edgeclf("infer", write(tmp_path / "m.onnx", metadata=ULTRALYTICS), red, "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["label"] == "red"
+    assert "fit crop, of which 1 is kept (found in the metadata)" in done.stderr
+    assert "labels" not in done.stdout
+
+
+def test_what_is_missing_ends_with_3_and_names_the_option(run_edgeclf, tmp_path, red):
+    done = run_edgeclf("infer", write(tmp_path / "m.onnx"), red)
+    assert done.returncode == 3
+    assert "--mean and --std" in done.stderr
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, "--preprocess", "timm").returncode == 2
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, "--preprocess", "torch").returncode == 2
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, "--mean", "0").returncode == 2
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, "--mean", "0,1", "--std", "1").returncode == 2
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, *SCALING, "--image-size", "x").returncode == 2
+    assert run_edgeclf("infer", tmp_path / "m.onnx", red, *SCALING, "--image-size", "64").returncode == 2
+
+
+def test_info_needs_no_option_and_opens_no_session(call_edgeclf, tmp_path):
+    # ONNX Runtime opens no file of this operator set.
+    path = write(tmp_path / "m.onnx", opset=9999)
+    done = call_edgeclf("info", path)
+    assert done.code == 0
+    for words in ("float32 (N, 3, 32, 32)", "softmax inside", "assumed", "missing: ", "--mean and --std"):
+        assert words in done.out
+    document = call_edgeclf("info", path, "--json", *SCALING).json()
+    assert (document["has_spec"], document["opset"], document["used_as"]["missing"]) == (False, 9999, [])
+    assert document["used_as"]["scaling"] == {"mean": [0.0], "std": [255.0], "origin": "given"}
+    assert document["spec"]["labels"] == ["0", "1", "2"]
+
+
+def test_info_measures_what_the_graph_does_not_show(call_edgeclf, tmp_path):
+    tail = [helper.make_node("Softmax", ["z"], ["p"], axis=1), helper.make_node("Clip", ["p"], ["y"])]
+    path = write(tmp_path / "m.onnx", tail=tail)
+    assert call_edgeclf("info", path, "--json").json()["used_as"]["activation"] == {"value": None, "origin": None}
+    found = call_edgeclf("info", path, "--json", *SCALING).json()["used_as"]["activation"]
+    assert found == {"value": "softmax", "origin": "measured on probe images"}
+
+
+@pytest.mark.parametrize("arguments", [["infer", "m.onnx", "red.png"], ["info", "m.onnx"], ["bench", "m.onnx"]])
+def test_a_detector_ends_with_3_and_one_sentence(run_edgeclf, tmp_path, red, arguments):
+    write(tmp_path / "m.onnx", metadata={**ULTRALYTICS, "task": "detect"})
+    done = run_edgeclf(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "for the task 'detect', expected the task 'classify'" in done.stderr
+
+
+def test_weights_that_are_missing_or_outside_and_versions_that_are_too_new(run_edgeclf, tmp_path, red):
+    def fails(path, *words):
+        done = run_edgeclf("infer", path, red, *SCALING)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+
+    fails(write(tmp_path / "o.onnx", opset=9999), "newer than the installed ONNX Runtime", "opset 9999")
+    model = onnx.load(write(tmp_path / "i.onnx"))
+    model.ir_version = 9999
+    (tmp_path / "i.onnx").write_bytes(model.SerializeToString())
+    fails(tmp_path / "i.onnx", "IR version 9999")
+    model = onnx.load(write(tmp_path / "e.onnx"))
+    (weights,) = model.graph.initializer
+    onnx.external_data_helper.set_external_data(weights, "weights.bin")
+    weights.ClearField("raw_data")
+    (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
+    fails(tmp_path / "e.onnx", "no weights.bin beside it")
+    weights.external_data[0].value = "../weights.bin"
+    (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
+    fails(tmp_path / "e.onnx", "outside of its folder")
+
+
+def test_evaluate_compare_verify_and_bench_take_the_same_options(call_edgeclf, tmp_path, data, make_colour_model):
+    ours = make_colour_model(tmp_path / "ours.onnx")
+    path = write(tmp_path / "m.onnx")
+    (tmp_path / "names.txt").write_text("0 red\n1 green\n2 blue\n")
+    options = ("--labels", tmp_path / "names.txt", *SCALING, "--fit", "crop", "--json")
+    done = call_edgeclf("evaluate", path, data, *options)
+    assert (done.code, done.json()["accuracy"]) == (0, 1.0)
+    assert done.json()["used_as"]["fit"] == {
+        "value": "crop",
+        "crop_fraction": 1.0,
+        "pad_value": None,
+        "origin": "given",
+    }
+    assert "are numbered" in done.err
+    other = write(tmp_path / "other.onnx")
+    done = call_edgeclf("verify", path, data, "--against", other, *options)
+    assert (done.code, done.json()["agreement"]) == (0, 1.0)
+    assert set(done.json()["used_as"]) == {str(path), str(other)}
+    done = call_edgeclf("verify", path, data, "--against", ours, *options, "--min-agreement", "0.5")
+    assert set(done.json()["used_as"]) == {str(path)}
+    done = call_edgeclf("compare", ours, path, data, *options)
+    assert (done.code, done.json()["agreement"]) == (0, 1.0)
+    done = call_edgeclf("bench", ours, path, *options, "--duration", "0", "--min-queries", "8")
+    assert done.code == 0
+    assert [item["used_as"] is None for item in done.json()["models"]] == [True, False]
+    for arguments in (("evaluate", ours, data), ("verify", ours, data, "--against", ours), ("infer", ours, data)):
+        refused = call_edgeclf(*arguments, *SCALING)
+        assert (refused.code, "themselves" in refused.err or "itself" in refused.err) == (2, True)
+
+
+def test_a_row_of_nan_is_its_images_error_and_the_others_go_on(run_edgeclf, tmp_path):
+    # The logits are divided by the blue of the image.
+    tail = [
+        helper.make_node("Gather", ["z", "two"], ["b"], axis=1),
+        helper.make_node("Div", ["b", "b"], ["one"]),
+        helper.make_node("Mul", ["z", "one"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=1),
+    ]
+    path = write(tmp_path / "m.onnx", tail=tail, extra={"two": np.array([2], np.int64)})
+    names = [picture(tmp_path / f"{n}.png", bgr) for n, bgr in enumerate([(9, 0, 200), (0, 0, 200), (9, 0, 200)])]
+    done = run_edgeclf("infer", path, *names, *SCALING, "--format", "jsonl")
+    assert done.returncode == 3
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["error" in record for record in records] == [False, True, False]
+    assert "NaN" in records[1]["error"]
+    assert "1 of the images could not be read or classified" in done.stderr
+    assert run_edgeclf("infer", path, *names, *SCALING, "--ignore-unreadable").returncode == 0
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
+    for name in names * 2:
+        video.write(cv2.imread(str(name)))
+    video.release()
+    done = run_edgeclf("infer", path, "--camera", "v.avi", *SCALING, "--format", "jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"error" in json.loads(line) for line in done.stdout.splitlines()} <= {True, False}
+
+
+def test_a_classifier_takes_a_foreign_model(tmp_path, red):
+    from edgeclf.runtime import Classifier, ForeignModel
+
+    classifier = Classifier(write(tmp_path / "m.onnx"), foreign=ForeignModel(("r", "g", "b"), preset="ultralytics"))
+    assert classifier.predict(red).label == "r"
+    assert classifier.session.use.origins["scaling"] == "preset ultralytics"
+    assert classifier.open_session().spec == classifier.spec
+
+
+def test_a_row_of_nan_is_no_image_for_compare_and_no_pass_for_verify(call_edgeclf, tmp_path, data):
+    # The green images have no red, by which the logits are divided.
+    tail = [
+        helper.make_node("Gather", ["z", "zero"], ["r"], axis=1),
+        helper.make_node("Div", ["r", "r"], ["one"]),
+        helper.make_node("Mul", ["z", "one"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=1),
+    ]
+    path = write(tmp_path / "m.onnx", tail=tail, extra={"zero": np.array([0], np.int64)})
+    other = write(tmp_path / "other.onnx")
+    for image in (data / "blue").iterdir():
+        picture(image, (255, 0, 9))
+    options = ("--labels", tmp_path / "names.txt", *SCALING)
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    done = call_edgeclf("compare", path, other, data, *options, "--json")
+    assert (done.code, len(done.json()["unreadable"]), done.json()["agreement"]) == (3, 3, 1.0)
+    done = call_edgeclf("verify", path, data, "--against", other, *options)
+    assert done.code == 3
+    assert "one of the two models gives no probabilities for" in done.err
+    done = call_edgeclf("evaluate", path, data, *options, "--json")
+    assert (done.code, len(done.json()["unreadable"])) == (3, 3)

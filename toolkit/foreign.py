@@ -1,0 +1,238 @@
+"""Options for model files without an edgeclf spec, which several commands share, and what users are told of such files."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeclf.toolkit.console import note
+
+if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel, ModelSession
+
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="File without a spec: class names, one a line (numbered or not), or a .json file. Default: what is found in or "
+        "beside the model, else indices.",
+        show_default=False,
+    ),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="File without a spec: imagenet, keras-tf, keras-caffe, ultralytics, teachable-machine, or timm, which reads the "
+        "config.json beside the model. The options below win over it.",
+        show_default=False,
+    ),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        help="File without a spec, float input: R,G,B subtracted from the pixels, or one number; of pixels 0..255, or of 0..1 "
+        "where --std is below 1.",
+        show_default=False,
+    ),
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--std",
+        help="File without a spec, float input: R,G,B the difference is divided by, or one number.",
+        show_default=False,
+    ),
+]
+FitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fit", help="File without a spec: crop, stretch or letterbox. Default: stretch.", show_default=False
+    ),
+]
+CropFractionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--crop-fraction",
+        help="File without a spec, --fit crop: share of the central region that is kept, such as 0.875.",
+        show_default=False,
+    ),
+]
+InterpolationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--interpolation",
+        help="File without a spec: area, or bilinear or bicubic as Pillow has them. Default: area.",
+        show_default=False,
+    ),
+]
+ChannelsOption = Annotated[
+    str | None,
+    typer.Option("--channels", help="File without a spec: rgb or bgr. Default: rgb.", show_default=False),
+]
+ForeignSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        help="File without a spec whose input leaves it free: 224, or height,width such as 192,256.",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", help="File without a spec: name of the output with the classes.", show_default=False),
+]
+ActivationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output-activation",
+        help="File without a spec: what its output has been through, softmax, sigmoid, none (a softmax follows) or "
+        "sigmoid-logits (a sigmoid follows). Default: read from the graph, else measured.",
+        show_default=False,
+    ),
+]
+
+
+def foreign_model(
+    labels: LabelsOption = None,
+    preprocess: PreprocessOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    crop_fraction: CropFractionOption = None,
+    interpolation: InterpolationOption = None,
+    channels: ChannelsOption = None,
+    image_size: ForeignSizeOption = None,
+    output: OutputOption = None,
+    output_activation: ActivationOption = None,
+) -> "ForeignModel":
+    """What the options say of a foreign model; an empty one where none is given.
+
+    Raises:
+        UsageError: An option cannot be read, or only one of mean and std is given.
+        InputError: The labels file cannot be read or is empty.
+    """
+    from edgeclf.runtime import ForeignModel, PixelScaling
+    from edgeclf.runtime.errors import UsageError
+    from edgeclf.runtime.session.foreign.labels import LabelFile, read_labels
+
+    names = LabelFile(()) if labels is None else read_labels(labels)
+    if names.note is not None:
+        note(names.note)
+    if (mean is None) != (std is None):
+        raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
+    return ForeignModel(
+        labels=names.labels,
+        scaling=None if mean is None or std is None else PixelScaling(_numbers("--mean", mean), _numbers("--std", std)),
+        preset=preprocess,
+        fit=fit,  # type: ignore[arg-type]  # checked there
+        crop_fraction=crop_fraction,
+        interpolation=interpolation,
+        channels=channels,
+        image_size=None if image_size is None else _size(image_size),
+        output=output,
+        activation=output_activation,
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    from edgeclf.runtime.errors import UsageError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in {1, 3}:
+        raise UsageError(
+            f"bad {option}", got=repr(text), expected="three numbers such as 127.5,127.5,127.5, or one for all channels"
+        )
+    return numbers
+
+
+def _size(text: str) -> tuple[int, int]:
+    from edgeclf.runtime.errors import UsageError
+
+    try:
+        sides = [int(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) not in {1, 2} or min(sides) < 1:
+        raise UsageError("bad --image-size", got=repr(text), expected="224, or height,width such as 192,256")
+    return sides[0], sides[-1]
+
+
+def takes_foreign_files(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `foreign_model`; it gets what they say in its parameter `foreign`.
+
+    Args:
+        command: A function whose parameters are options of Typer, but for `foreign`.
+    """
+    own = inspect.signature(command)
+    shared = inspect.signature(foreign_model)
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:  # noqa: ANN401 - options of every type
+        said = {name: values.pop(name, item.default) for name, item in shared.parameters.items()}
+        command(**values, foreign=foreign_model(**said))
+
+    parameters = [
+        item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for item in (*own.parameters.values(), *shared.parameters.values())
+        if item.name != "foreign"
+    ]
+    # Typer reads both.
+    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {item.name: item.annotation for item in parameters}
+    return wrapped
+
+
+def no_options() -> "ForeignModel":
+    """What is said of files without a spec where nothing is."""
+    from edgeclf.runtime import ForeignModel
+
+    return ForeignModel()
+
+
+def note_use(*sessions: "ModelSession") -> None:
+    """Says on stderr how files without a spec are used, and what of that is assumed."""
+    for session in sessions:
+        if session.use is not None:
+            note(f"{session.path} has no edgeclf spec; {session.use.sentence()}")
+            for text in session.use.notes:
+                note(text)
+
+
+def use_json(session: "ModelSession") -> dict[str, Any] | None:
+    """How a file without a spec is used, as plain JSON values; None for one that has a spec."""
+    return None if session.use is None else session.use.to_json()
+
+
+def options_for(path: Path, foreign: "ForeignModel") -> "ForeignModel | None":
+    """The options as they apply to one of several files: None where it has a spec."""
+    from edgeclf.runtime.errors import ModelFileError
+    from edgeclf.runtime.session.graph_outline import read_graph_outline
+    from edgeclf.runtime.spec import SPEC_KEY
+
+    try:
+        has_spec = SPEC_KEY in read_graph_outline(path).metadata
+    except ModelFileError:
+        # Opening it says why.
+        return None
+    return None if has_spec else foreign
+
+
+def refuse_idle_options(foreign: "ForeignModel", models: Sequence[object]) -> None:
+    """Raises UsageError where options are given for files without a spec and none of several models is one."""
+    from edgeclf.runtime.errors import UsageError
+
+    if not foreign.is_empty and not any(getattr(model, "is_foreign", False) for model in models):
+        raise UsageError(
+            "all models describe themselves",
+            got="labels, pixel scaling or other options for files without a spec",
+            expected="none for runs, and for files with an edgeclf spec",
+            hint="leave them out",
+        )

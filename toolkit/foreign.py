@@ -118,15 +118,18 @@ def foreign_model(
     """
     from edgeclf.runtime import ForeignModel, PixelScaling
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.runtime.session.foreign.labels import LabelFile, read_labels
 
-    names = LabelFile(()) if labels is None else read_labels(labels)
-    if names.note is not None:
-        note(names.note)
+    names: tuple[str, ...] = ()
+    if labels is not None:
+        from edgeclf.runtime.session.foreign.labels import read_labels
+
+        names, text = read_labels(labels)
+        if text is not None:
+            note(text)
     if (mean is None) != (std is None):
         raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
     return ForeignModel(
-        labels=names.labels,
+        labels=names,
         scaling=None if mean is None or std is None else PixelScaling(_numbers("--mean", mean), _numbers("--std", std)),
         preset=preprocess,
         fit=fit,  # type: ignore[arg-type]  # checked there

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 
 from edgeclf.export.int8.calibrator import QuantizedNetwork, partition_network
-from edgeclf.export.int8.layerwise import LayerMethods, quantize_layers
+from edgeclf.export.int8.layerwise.fitting import LayerMethods, quantize_layers
 from edgeclf.export.int8.partition import QuantUnit
 from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer
 from edgeclf.export.int8.ranges import QuantParams
@@ -92,7 +92,7 @@ def _round(writer: QdqWriter, source: str, value: str, params: QuantParams) -> N
     ends = -params.zero_point, 255 - params.zero_point
     names = [f"{value}_{name}" for name in ("step", "low", "high", "units", "rounded", "clipped")]
     for name, number in zip(names, (params.scale, *ends), strict=False):
-        writer.initializers[name] = onnx.numpy_helper.from_array(np.asarray(number, np.float32), name)
+        writer.initializers[name] = np.asarray(number, np.float32)
     step, low, high, units, rounded, clipped = names
     for kind, inputs, output in (
         ("Div", (source, step), units),

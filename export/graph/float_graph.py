@@ -62,6 +62,28 @@ def read_graph(model: onnx.ModelProto) -> FloatGraph:
     )
 
 
+# Constants that shapes may depend on are small; of larger ones only type and shape are looked at.
+_SHAPE_CONSTANT_BYTES = 1 << 12
+
+
+def infer_value_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Element type and shape of the values of a model as far as they can be inferred, by name; its weights are not copied."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = light.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() < _SHAPE_CONSTANT_BYTES:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    inferred = onnx.shape_inference.infer_shapes(light).graph
+    return {item.name: item.type.tensor_type for item in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}

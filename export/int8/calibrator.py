@@ -25,7 +25,7 @@ from edgeclf.export.int8.fixed_point import (
     is_fixed_point_layer,
 )
 from edgeclf.export.int8.float_prefix import MeasureLatency, choose_float_prefix, float_prefixes
-from edgeclf.export.int8.layerwise import LayerMethods, activation_ends, quantize_layers
+from edgeclf.export.int8.layerwise.fitting import VALUE_BYTES, LayerMethods, activation_ends, quantize_layers
 from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.partition import Partition, partition_graph
 from edgeclf.export.int8.qat_ranges import PlacedScales, TrainedScales
@@ -237,6 +237,8 @@ class Calibrator:
         progress: Called with each pass.
         sequential_images: How many of the images GPTQ and bias correction are fitted to; ranges are fitted to all.
         trained: Scales from quantization-aware training, for recipes that ask for them; None where there was none.
+        value_bytes: Memory for the values of these images in both networks; what goes beyond is kept in temporary files,
+            with the same results.
 
     Raises:
         InputError: There are no calibration images, the model is quantized already, has no layer that can be, or gives
@@ -253,6 +255,7 @@ class Calibrator:
         *,
         sequential_images: int = SEQUENTIAL_IMAGES,
         trained: TrainedScales | None = None,
+        value_bytes: int = VALUE_BYTES,
     ) -> None:
         if len(calibration_rgb) == 0:
             raise InputError("cannot quantize", got="no calibration images", expected="at least one")
@@ -271,6 +274,7 @@ class Calibrator:
         self._equalized: tuple[FloatGraph, int] | None = None
         self._seen: dict[bool, Observed] = {}
         self._trained = trained
+        self._value_bytes = value_bytes
         self._placed: PlacedScales | None = None
 
     @property
@@ -305,6 +309,7 @@ class Calibrator:
             progress=self._progress,
             fixed=fixed,
             weight_scales=trained.weight_scales,
+            value_bytes=self._value_bytes,
         )
         return QuantizedNetwork(graph, params, fixed, layers, recipe, len(self._images), streams, self._ir_version)
 

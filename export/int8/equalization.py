@@ -159,7 +159,7 @@ def _as_stream(graph: FloatGraph, values: list[str], shared: set[str]) -> Stream
         following = graph.only_reader(value)
         if following is None or following.op_type != "Relu":
             measured.append(value)
-    channels = {_layer(graph, writer).rows.shape[0] for writer in writers}
+    channels = {_layer(graph, writer).outputs for writer in writers}
     # A sum that stretches one channel over many links values of different width.
     channels |= {_layer(graph, reader).input_channels for reader in readers}
     if not (writers and readers) or len(channels) != 1:

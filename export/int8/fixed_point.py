@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.float_graph import FloatGraph, infer_value_types
 from edgeclf.export.int8.partition import Layer, cuts_at_zero, read_layer
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.runtime.arrays import Float64Array
@@ -127,11 +127,7 @@ def is_fixed_point_layer(layer: Layer | None) -> bool:
 
 def _multiplications(graph: FloatGraph) -> dict[str, int]:
     """Multiplications for one image of each layer, by its output; none where the size of one is not known."""
-    inferred = onnx.shape_inference.infer_shapes(graph.model)
-    shapes = {
-        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim]
-        for item in (*inferred.graph.value_info, *inferred.graph.output)
-    }
+    shapes = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in infer_value_types(graph.model).items()}
     counts: dict[str, int] = {}
     for node in graph.nodes:
         layer = read_layer(graph, node)
@@ -141,5 +137,5 @@ def _multiplications(graph: FloatGraph) -> dict[str, int]:
         places = shapes.get(node.output[0], [])[2:] if layer.kind == "Conv" else []
         if layer.kind == "Conv" and (len(places) != 2 or min(places) <= 0):
             return {}
-        counts[node.output[0]] = int(np.prod(places, dtype=np.int64)) * layer.rows.size
+        counts[node.output[0]] = int(np.prod(places, dtype=np.int64)) * layer.weight.size
     return counts

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, Codes, Rows, round_to_codes, split_bound
-from edgeclf.runtime.arrays import Float64Array
+from edgeclf.export.int8.weights import MAX_CODE, PAIR_BOUND, Codes, Int8Codes, Rows, round_to_codes, split_bound
+from edgeclf.runtime.arrays import Float64Array, FloatArray
 
 # Added to the diagonal of H as a share of its mean, so that inputs which never vary do not make it singular.
 _DAMPING = 0.01
@@ -20,27 +20,33 @@ _BLOCK = 64
 
 
 def gptq_with_scales(
-    rows: Rows, scales: Sequence[Float64Array], second_moments: Float64Array, *, paired: bool
-) -> tuple[Codes, Float64Array]:
+    rows: Rows | FloatArray, scales: Sequence[Float64Array], second_moments: Sequence[Float64Array], *, paired: bool
+) -> tuple[Int8Codes, Float64Array]:
     """Codes and scales of least output error: each row takes the scale with which GPTQ comes closest.
 
     Args:
         rows: (O, K) weights.
         scales: Several (O,) scales to try.
-        second_moments: As for `gptq`.
+        second_moments: As for `gptq`, of consecutive blocks of columns whose widths add up to K, all but the last even:
+            inputs of different blocks count as uncorrelated.
         paired: Whether neighbours must respect `PAIR_BOUND`.
 
     Returns:
         (O, K) codes and (O,) scales.
     """
-    best_codes, best_scales, least = np.zeros(rows.shape, np.int64), np.ones(len(rows)), np.full(len(rows), np.inf)
-    factors = _inverse_factors(second_moments)
-    for tried in scales:
-        codes = gptq(rows, tried, second_moments, paired=paired, factors=factors)
-        errors = output_errors(rows, codes, tried, second_moments)
-        better = errors < least
-        best_codes[better], best_scales[better], least[better] = codes[better], tried[better], errors[better]
-    return best_codes, best_scales
+    codes = np.zeros((len(scales), *rows.shape), np.int8)
+    errors = np.zeros((len(scales), len(rows)))
+    start = 0
+    for moments in second_moments:
+        part = slice(start, start + moments.shape[-1])
+        block = np.ascontiguousarray(rows[:, part], np.float64)
+        factors = _inverse_factors(moments)
+        for number, tried in enumerate(scales):
+            codes[number][:, part], found = _gptq(block, tried, moments, factors, paired=paired)
+            errors[number] += found
+        start = part.stop
+    best, row = errors.argmin(axis=0), np.arange(len(rows))
+    return codes[best, row], np.stack(scales)[best, row]
 
 
 def gptq(
@@ -49,8 +55,7 @@ def gptq(
     second_moments: Float64Array,
     *,
     paired: bool,
-    factors: Float64Array | None = None,
-) -> Codes:
+) -> Int8Codes:
     """Chooses codes for given scales by GPTQ, which minimises the error of the outputs rather than of the weights.
 
     Args:
@@ -58,13 +63,18 @@ def gptq(
         scales: (O,) their scales.
         second_moments: H = E[x x^T] of the inputs, (K, K) for all rows or (O, K, K) for each.
         paired: Whether neighbours must respect `PAIR_BOUND`.
-        factors: The Cholesky factors of H's damped inverse where they are known already.
 
     Returns:
         (O, K) codes in -127..127. No row has a larger output error d^T H d than nearest codes give it.
     """
-    nearest = round_to_codes(rows / scales[:, None], paired=paired)
-    factors = _inverse_factors(second_moments) if factors is None else factors
+    return _gptq(rows, scales, second_moments, _inverse_factors(second_moments), paired=paired)[0]
+
+
+def _gptq(
+    rows: Rows, scales: Float64Array, second_moments: Float64Array, factors: Float64Array, *, paired: bool
+) -> tuple[Int8Codes, Float64Array]:
+    """As `gptq`, with the Cholesky factors of H's damped inverse; (O, K) codes, and (O,) their output errors."""
+    nearest = round_to_codes(rows / scales[:, None], paired=paired).astype(np.int8)
     left = rows / scales[:, None]
     codes = np.zeros(rows.shape, np.int64)
     width = rows.shape[1]
@@ -80,12 +90,17 @@ def gptq(
             left[:, k:end] -= errors[:, k - start, None] * row
         rest = factors[..., start:end, end:]
         left[:, end:] -= np.matmul(errors[:, None, :], rest)[:, 0] if rest.ndim == 3 else errors @ rest
-    worse = output_errors(rows, codes, scales, second_moments) > output_errors(rows, nearest, scales, second_moments)
-    codes[worse] = nearest[worse]
-    return codes
+    del left
+    chosen = codes.astype(np.int8)
+    errors, nearest_errors = (output_errors(rows, item, scales, second_moments) for item in (chosen, nearest))
+    worse = errors > nearest_errors
+    chosen[worse] = nearest[worse]
+    return chosen, np.where(worse, nearest_errors, errors)
 
 
-def output_errors(rows: Rows, codes: Codes, scales: Float64Array, second_moments: Float64Array) -> Float64Array:
+def output_errors(
+    rows: Rows, codes: Codes | Int8Codes, scales: Float64Array, second_moments: Float64Array
+) -> Float64Array:
     """(O,) d^T H d: the mean squared error of each output channel."""
     difference = codes * scales[:, None] - rows
     if second_moments.ndim == 3:
@@ -116,7 +131,13 @@ def _inverse_factors(second_moments: Float64Array) -> Float64Array:
     mean = np.trace(second_moments, axis1=-2, axis2=-1) / size
     # Inputs that are always zero leave a row without information: rounding there is to the nearest code.
     mean = np.where(mean > 0, mean, 1.0)
-    damped = second_moments + (_DAMPING * mean)[..., None, None] * np.eye(size)
+    damped = second_moments.copy()
+    places = np.arange(size)
+    damped[..., places, places] += (_DAMPING * mean)[..., None]
     inverse = np.linalg.inv(damped)
-    lower = np.linalg.cholesky((inverse + np.swapaxes(inverse, -1, -2)) / 2)
+    # Matrices of wide layers are large: one is given back, or written to again, as soon as it has served.
+    np.add(inverse, np.swapaxes(inverse, -1, -2), out=damped)
+    del inverse
+    damped /= 2
+    lower = np.linalg.cholesky(damped)
     return np.asarray(np.swapaxes(lower, -1, -2))

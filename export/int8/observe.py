@@ -1,21 +1,28 @@
 """Histograms and channel peaks of a float network's values on calibration images."""
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.value_store import run_into
 from edgeclf.export.int8.ranges import ValueHistogram
 from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session._onnxruntime import OrtSession
-from edgeclf.runtime.session.opening import open_session_from_bytes
+from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
 
 _BATCH = 4
+# Memory for the values of one batch; networks whose values take more are run on fewer images at a time.
+_BATCH_BYTES = 1 << 29
+# A larger model goes to ONNX Runtime through a file, which it reads without another copy in memory.
+_LARGE_MODEL_BYTES = 1 << 27
 # Values of one tensor of one batch that are counted: far more than a histogram needs.
 _COUNTED = 1 << 17
 
@@ -50,15 +57,25 @@ def observe(graph: FloatGraph, tensors: Iterable[str], images_rgb: UInt8Array, p
         return Observed({}, {})
     session = session_with_outputs(graph.model, dict.fromkeys(names, onnx.TensorProto.FLOAT), threads=usable_cpus())
     peaks: dict[str, Float64Array] = {}
+    bytes_each = sum(values.nbytes for values in session.run(None, {graph.input: images_rgb[:1]}))
+    batch = int(np.clip(_BATCH_BYTES // max(1, bytes_each), 1, _BATCH))
+    memory: dict[str, FloatArray] = {}
 
     def run(batch_rgb: UInt8Array) -> dict[str, FloatArray]:
-        return dict(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
+        if len(batch_rgb) != batch:
+            return dict(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
+        if memory:
+            run_into(session, {graph.input: batch_rgb}, memory)
+        else:
+            memory.update(zip(names, session.run(None, {graph.input: batch_rgb}), strict=True))
+        return memory
 
     def on_values(name: str, values: FloatArray) -> None:
-        peak = np.abs(values).max(axis=_other_axes(values)).astype(np.float64)
+        axes = _other_axes(values)
+        peak = np.maximum(values.max(axis=axes), -values.min(axis=axes)).astype(np.float64)
         peaks[name] = np.maximum(peaks.get(name, peak), peak)
 
-    return Observed(count_values(run, images_rgb, progress, on_values=on_values), peaks)
+    return Observed(count_values(run, images_rgb, progress, on_values=on_values, batch=batch), peaks)
 
 
 def count_values(
@@ -67,6 +84,7 @@ def count_values(
     progress: Progress,
     *,
     on_values: Callable[[str, FloatArray], None] = lambda *_: None,
+    batch: int = _BATCH,
 ) -> dict[str, ValueHistogram]:
     """Histograms of a network's values in two passes: minima and maxima, then counts between them.
 
@@ -75,6 +93,7 @@ def count_values(
         images_rgb: (N, H, W, 3) uint8 RGB images.
         progress: Called with the number of images done.
         on_values: Called once with each batch's values.
+        batch: Images at a time.
 
     Raises:
         InputError: A value is not finite.
@@ -84,9 +103,9 @@ def count_values(
     histograms: dict[str, ValueHistogram] = {}
     total = 2 * len(images_rgb)
     for counting in (False, True):
-        for start in range(0, len(images_rgb), _BATCH):
-            batch = np.ascontiguousarray(images_rgb[start : start + _BATCH])
-            for name, values in run(batch).items():
+        for start in range(0, len(images_rgb), batch):
+            batch_rgb = np.ascontiguousarray(images_rgb[start : start + batch])
+            for name, values in run(batch_rgb).items():
                 if counting:
                     flat = values.ravel()
                     histograms[name].add(flat[:: -(-flat.size // _COUNTED)])
@@ -101,7 +120,7 @@ def count_values(
                     )
                 lows[name], highs[name] = min(low, lows.get(name, low)), max(high, highs.get(name, high))
                 on_values(name, values)
-            progress("observe", counting * len(images_rgb) + start + len(batch), total)
+            progress("observe", counting * len(images_rgb) + start + len(batch_rgb), total)
         if not counting:
             histograms = {name: ValueHistogram(lows[name], highs[name]) for name in lows}
     return histograms
@@ -125,4 +144,10 @@ def session_with_outputs(model: onnx.ModelProto, kinds: Mapping[str, int], *, th
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
-    return open_session_from_bytes(copy.SerializeToString(), threads=threads)
+    if copy.ByteSize() < _LARGE_MODEL_BYTES:
+        return open_session_from_bytes(copy.SerializeToString(), threads=threads)
+    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(copy, str(path))
+        del copy
+        return open_session(path, threads=threads)

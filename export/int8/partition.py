@@ -12,6 +12,7 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, scalar_of
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
+from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import Rows
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
@@ -31,24 +32,53 @@ class Layer:
         name: Of its node, or of its output where the node has none.
         kind: `Conv`, `Gemm` or `MatMul`.
         weight_name: Of its weights in the graph.
-        rows: (O, K) float64 weights: K is kernel height, kernel width, input channels of the group, innermost last.
+        weight: Its weights as the graph holds them, float32.
         bias: (O,) float64; zeros where there is none.
         groups: 1 for a plain layer.
         depthwise: Whether each output channel has one input channel and each input channel one output channel: its int8
             kernels do not add in 16 bits.
-        shape: Of the weights in the graph.
         transposed: For a dense layer, whether the graph holds (O, K) rather than (K, O).
     """
 
     name: str
     kind: str
     weight_name: str
-    rows: Rows
+    weight: FloatArray
     bias: Float64Array
     groups: int
     depthwise: bool
-    shape: tuple[int, ...]
     transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights in the graph."""
+        return self.weight.shape
+
+    @property
+    def outputs(self) -> int:
+        """Output channels: the rows."""
+        return int(self.weight.shape[self.channel_axis])
+
+    @property
+    def width(self) -> int:
+        """Weights of a row."""
+        return self.weight.size // max(1, self.outputs)
+
+    @property
+    def rows32(self) -> FloatArray:
+        """(O, K) float32 weights: K is kernel height, kernel width, input channels of the group, innermost last.
+
+        No copy where the graph's layout allows.
+        """
+        if self.kind == "Conv":
+            # (O, I, kh, kw) to (O, kh, kw, I): the order in which the int8 kernels reduce.
+            return self.weight.transpose(0, 2, 3, 1).reshape(self.outputs, -1)
+        return self.weight if self.transposed else self.weight.T
+
+    @property
+    def rows(self) -> Rows:
+        """(O, K) float64, the same, made anew at every call: those of a wide dense layer take a gigabyte."""
+        return np.ascontiguousarray(self.rows32, np.float64)
 
     @property
     def paired(self) -> bool:
@@ -58,7 +88,7 @@ class Layer:
     @property
     def input_channels(self) -> int:
         """Channels of the whole input."""
-        return self.groups * self.shape[1] if self.kind == "Conv" else int(self.rows.shape[1])
+        return self.groups * self.shape[1] if self.kind == "Conv" else self.width
 
     def weight_of(self, rows: AnyArray) -> AnyArray:
         """Rows of any type back in the graph's own layout."""
@@ -87,24 +117,18 @@ def read_layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer | None:
         return None
     options = attributes_of(node)
     transposed = bool(options.get("transB", 0))
-    if node.op_type == "Conv":
-        # (O, I, kh, kw) to (O, kh, kw, I): the order in which the int8 kernels reduce.
-        rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
-    else:
-        rows = weight if transposed else weight.T
     groups = int(options.get("group", 1))
-    outputs = len(rows)
+    outputs = weight.shape[0 if node.op_type == "Conv" or transposed else 1]
     if bias is not None and bias.size not in {1, outputs}:
         return None
     return Layer(
         name=node.name or node.output[0],
         kind=node.op_type,
         weight_name=node.input[1],
-        rows=np.ascontiguousarray(rows, np.float64),
+        weight=weight,
         bias=np.zeros(outputs) if bias is None else np.broadcast_to(bias.reshape(-1).astype(np.float64), (outputs,)),
         groups=groups,
         depthwise=node.op_type == "Conv" and weight.shape[1] == 1 and outputs == groups,
-        shape=weight.shape,
         transposed=transposed,
     )
 
@@ -121,15 +145,24 @@ def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None
     return weight if plain and weight.ndim == (4 if node.op_type == "Conv" else 2) else None
 
 
-def im2col(layer: Layer, node: onnx.NodeProto, inputs: FloatArray, positions: int, rng: np.random.Generator) -> Rows:
+def im2col(
+    layer: Layer,
+    node: onnx.NodeProto,
+    inputs: AnyArray,
+    positions: int,
+    rng: np.random.Generator,
+    *,
+    params: QuantParams | None = None,
+) -> Rows:
     """im2col columns of a layer's inputs at randomly sampled output positions.
 
     Args:
         layer: The layer.
         node: Its node, for the geometry of a convolution.
-        inputs: (N, C, H, W) for a convolution, (N, ..., K) for a dense layer; float32.
+        inputs: (N, C, H, W) for a convolution, (N, ..., K) for a dense layer; float32, or uint8 codes.
         positions: Columns at most.
         rng: Samples the positions.
+        params: Of the codes; None for float32.
 
     Returns:
         (G, P, K) float64: for each group, P columns in the order of `Layer.rows`.
@@ -138,7 +171,7 @@ def im2col(layer: Layer, node: onnx.NodeProto, inputs: FloatArray, positions: in
         columns = inputs.reshape(-1, inputs.shape[-1])
         if len(columns) > positions:
             columns = columns[rng.choice(len(columns), positions, replace=False)]
-        return columns[np.newaxis].astype(np.float64)
+        return _real(columns[np.newaxis], params).astype(np.float64)
     (top, left, bottom, right), (stride_h, stride_w), (dilation_h, dilation_w) = convolution_geometry(
         node, inputs.shape
     )
@@ -156,11 +189,18 @@ def im2col(layer: Layer, node: onnx.NodeProto, inputs: FloatArray, positions: in
     inside = ((rows_at >= 0) & (rows_at < height))[:, :, None] & ((columns_at >= 0) & (columns_at < width))[:, None, :]
     rows_at, columns_at = rows_at.clip(0, height - 1), columns_at.clip(0, width - 1)
     # (P, kh, kw, C): advanced indices first, the sliced channel axis last.
-    taken = inputs[image[:, None, None], :, rows_at[:, :, None], columns_at[:, None, :]]
+    taken = _real(inputs[image[:, None, None], :, rows_at[:, :, None], columns_at[:, None, :]], params)
     taken = np.where(inside[..., None], taken, np.float32(0))
     grouped = taken.reshape(len(chosen), kernel_h * kernel_w, channels // group_inputs, group_inputs)
     # (P, kh * kw, G, I) to (G, P, kh * kw * I).
     return grouped.transpose(2, 0, 1, 3).reshape(layer.groups, len(chosen), -1).astype(np.float64)
+
+
+def _real(values: AnyArray, params: QuantParams | None) -> FloatArray:
+    """float32 values, dequantized where they are codes."""
+    if params is None:
+        return values
+    return np.asarray((values.astype(np.float32) - np.float32(params.zero_point)) * np.float32(params.scale))
 
 
 def convolution_geometry(

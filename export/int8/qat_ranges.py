@@ -207,7 +207,7 @@ def _check_same(kind: str, trained: Mapping[str, object], in_graph: Iterable[str
 
 def _check_weights(unit: QuantUnit, trained: TrainedWeights, cut: LayersIn8Bits) -> None:
     layer = cut.weights[unit.name]
-    channels = 0 if unit.layer is None else len(unit.layer.rows)
+    channels = 0 if unit.layer is None else unit.layer.outputs
     if trained.scales.shape != (channels,):
         raise _cannot_place("weight scales", f"{trained.scales.size} for the {channels} output channels of {layer}")
     if trained.norm != cut.norms.get(layer):

@@ -11,7 +11,7 @@ from edgeclf.export.graph.float_graph import FloatGraph
 from edgeclf.export.int8.fixed_point import FixedPoint, fixed_point_weights, integer_input
 from edgeclf.export.int8.partition import Layer, QuantUnit
 from edgeclf.export.int8.ranges import QuantParams, params_of_range
-from edgeclf.export.int8.weights import Codes
+from edgeclf.export.int8.weights import Codes, Int8Codes
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
 _INT32_MAX = 2**31 - 1
@@ -29,7 +29,7 @@ class QuantizedLayer:
     """
 
     layer: Layer
-    codes: Codes
+    codes: Codes | Int8Codes
     scales: Float64Array
     bias: Float64Array
 
@@ -61,7 +61,7 @@ class QdqWriter:
         layers: The quantized layers by unit name; of fixed-point layers those whose bias was corrected.
         fixed: Of every value between fixed-point layers.
         nodes: Written so far.
-        initializers: Written so far.
+        initializers: Constants written so far.
     """
 
     graph: FloatGraph
@@ -69,7 +69,7 @@ class QdqWriter:
     layers: Mapping[str, QuantizedLayer]
     fixed: Mapping[str, FixedPoint] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    initializers: dict[str, AnyArray] = field(default_factory=dict)
 
     def write_unit(self, unit: QuantUnit, *, quantize_output: bool = True) -> None:
         """Writes a unit.
@@ -201,7 +201,7 @@ class QdqWriter:
     def _weights(self, unit: QuantUnit) -> list[str]:
         quantized = self.layers[unit.name]
         layer, name = quantized.layer, unit.name
-        codes = layer.weight_of(quantized.codes).astype(np.int8)
+        codes = layer.weight_of(quantized.codes).astype(np.int8, copy=False)
         scales = quantized.scales.astype(np.float32)
         weight = self._dequantized(f"{name}_weight", codes, scales, np.zeros(len(scales), np.int8), layer.channel_axis)
         if layer.kind == "MatMul":
@@ -266,7 +266,7 @@ class QdqWriter:
 
     def _add(self, name: str, values: npt.ArrayLike) -> None:
         if name not in self.initializers:
-            self.initializers[name] = onnx.numpy_helper.from_array(np.asarray(values), name)
+            self.initializers[name] = np.asarray(values)
 
 
 def quantized_name(value: str) -> str:
@@ -290,7 +290,10 @@ def model_from_writer(
         outputs: Value infos of the outputs.
         like: The model whose operator sets and IR version it takes.
     """
-    graph = onnx.helper.make_graph(writer.nodes, "classifier", inputs, outputs, list(writer.initializers.values()))
+    graph = onnx.helper.make_graph(writer.nodes, "classifier", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=list(like.opset_import), producer_name="edgeclf")
+    # Only now, so that no weights are copied along with the graph.
+    for name, values in writer.initializers.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     model.ir_version = like.ir_version
     return model

@@ -9,15 +9,17 @@ all of its 8 bits.
 Everything here works on rows: (O, K) float64, one row an output channel, K the reduction axis in that order.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeclf.runtime.arrays import Float64Array, IntArray
+from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
 
 Rows: TypeAlias = Float64Array
 Codes: TypeAlias = IntArray
+# As they are kept: an eighth of what they are computed in.
+Int8Codes: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[np.int8]]
 
 PAIR_BOUND = 128
 MAX_CODE = 127
@@ -29,33 +31,35 @@ _CHUNK_VALUES = 1 << 21
 
 
 def quantize_rows(
-    rows: Rows,
+    rows: Rows | FloatArray,
     *,
     paired: bool,
     importance: Float64Array | None = None,
     smallest_scale: Float64Array | None = None,
-) -> tuple[Codes, Float64Array]:
+) -> tuple[Int8Codes, Float64Array]:
     """Chooses scales and codes of least error.
 
     Args:
-        rows: (O, K) weights.
+        rows: (O, K) weights, float32 or float64; computed in float64, some rows at a time.
         paired: Whether neighbours must respect `PAIR_BOUND`.
         importance: (K,) or (O, K) weights of the squared errors, such as the mean square of the inputs each weight
             meets; None counts all alike.
         smallest_scale: (O,) scale below which a row must not go, whatever its weights; None for any.
 
     Returns:
-        (O, K) codes in -127..127, and (O,) float64 positive scales that float32 represents exactly.
+        (O, K) int8 codes in -127..127, and (O,) float64 positive scales that float32 represents exactly.
     """
     importance = np.ones(rows.shape[1]) if importance is None else importance
     weight = np.broadcast_to(importance, rows.shape)
-    codes = np.empty(rows.shape, np.int64)
+    codes = np.empty(rows.shape, np.int8)
     scales = np.empty(len(rows))
     step = max(1, _CHUNK_VALUES // max(1, rows.shape[1] * len(_SCALE_SHARES)))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         least = np.zeros(len(rows[part])) if smallest_scale is None else smallest_scale[part]
-        codes[part], scales[part] = _best_scales(rows[part], weight[part], least, paired=paired)
+        codes[part], scales[part] = _best_scales(
+            np.ascontiguousarray(rows[part], np.float64), weight[part], least, paired=paired
+        )
     return codes, scales
 
 

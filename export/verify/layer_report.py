@@ -151,7 +151,8 @@ def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_Layer
         if unit.layer is not None
     ]
     is_same_network = len(units) == len(nodes) and all(
-        (pair.unit.nodes[0].op_type, pair.layer.rows.shape) == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
+        (pair.unit.nodes[0].op_type, (pair.layer.outputs, pair.layer.width))
+        == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
         for pair in pairs
     )
     if not is_same_network or all(pair.codes is None for pair in pairs):

@@ -15,6 +15,7 @@ BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
     "int8/gate.py",
+    "int8/memory.py",
     "runtime/predict.py",
     "runtime/reduced_jpeg.py",
     "runtime/startup.py",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeclf.export.int8.calibrator import calibrate_network, partition_network
-from edgeclf.export.int8.layerwise import LayerMethods, quantize_layers
+from edgeclf.export.int8.layerwise.fitting import LayerMethods, quantize_layers
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.progress import no_progress
 

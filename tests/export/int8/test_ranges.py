@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeclf.export.int8.layerwise import bias_shift
+from edgeclf.export.int8.layerwise.fitting import bias_shift
 from edgeclf.export.int8.ranges import ValueHistogram, params_of_range
 
 

@@ -17,6 +17,7 @@ from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
 from edgeclf.export.search.trials import Trial
 from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate, JudgedModel
+from edgeclf.export.verify.golden import make_self_test
 from edgeclf.export.verify.parity import FP32_LIMITS
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.verify.timing import latency_ratios, time_models
@@ -162,6 +163,7 @@ def export_classifier(
         elif file is not None:
             spec = spec_with_figures(file.spec, candidates[:1], FP32_LIMITS, in_8_bits=False, refused=candidates[-1])
         if file is not None:
+            spec = spec.with_changes(self_test=make_self_test(file.model, spec, judged[0].model, Path(folder)))
             write_model_file(file, spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
     report = ExportReport(
         out,

@@ -14,6 +14,7 @@ from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, limits_record
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.files import replacing
+from edgeclf.runtime.session.self_test import run_self_test
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
 
@@ -64,7 +65,8 @@ def write_model_file(judged: JudgedModel, spec: ModelSpec, out: Path, images_rgb
         temporary.write_bytes(judged.model.SerializeToString())
         session = ModelSession(temporary, device="cpu")
         same_spec = session.spec.to_json() == spec.to_json()
-        if not same_spec or not np.array_equal(session.run(np.array(images_rgb)), judged.first_probabilities):
+        same = np.array_equal(session.run(np.array(images_rgb)), judged.first_probabilities)
+        if not (same_spec and same and run_self_test(session).passed):
             raise RuntimeError(f"{temporary} does not give back what was judged")
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edgeclf.runtime.prediction import LabelConfidence, Prediction
     from edgeclf.runtime.session.devices import DeviceChoice
     from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
+    from edgeclf.runtime.session.self_test import SelfTestResult
     from edgeclf.runtime.session.session import ModelSession
     from edgeclf.runtime.spec import ModelSpec, Preprocess
 
@@ -80,6 +81,7 @@ __all__ = [
     "Preprocess",
     "Reconnected",
     "Recovered",
+    "SelfTestResult",
     "Smoothing",
     "SourceError",
     "UsageError",
@@ -120,6 +122,7 @@ _HOMES = {
     "Preprocess": "spec",
     "Reconnected": "live.events",
     "Recovered": "live.events",
+    "SelfTestResult": "session.self_test",
     "Smoothing": "live.smoothing",
     "SourceError": "errors",
     "UsageError": "errors",

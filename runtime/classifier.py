@@ -20,6 +20,7 @@ from edgeclf.runtime.spec import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from edgeclf.runtime.session.foreign.given import ForeignModel
+    from edgeclf.runtime.session.self_test import SelfTestResult
 
 SourceT = TypeVar("SourceT", str, Path)
 
@@ -78,6 +79,17 @@ class Classifier:
     def provider(self) -> str:
         """ONNX Runtime provider that runs the model, such as `CPUExecutionProvider`."""
         return self.session.provider
+
+    def self_test(self) -> "SelfTestResult":
+        """Runs the golden inputs that the file carries: whether it computes here what it computed where it was made.
+
+        Raises:
+            ModelFileError: The file has no self-test, or one that cannot be read.
+        """
+        # Only here: an application that classifies frames needs no golden inputs.
+        from edgeclf.runtime.session.self_test import run_self_test
+
+        return run_self_test(self.session)
 
     def predict(self, image: UInt8Array | Path | str) -> Prediction:
         """Classifies one image.

@@ -90,6 +90,7 @@ class ModelSpec:
         package_versions: Versions of the packages that made the model.
         parity: Figures of the parity gate this file passed.
         latency: Measured latencies, with the processor they were measured on.
+        self_test: Golden inputs and what the file computed of them, see docs/self-test.md; None for a file without.
         schema_version: Version of this document's layout.
     """
 
@@ -106,6 +107,7 @@ class ModelSpec:
     package_versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None
+    self_test: Mapping[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ specs = st.builds(
     package_versions=st.dictionaries(st.text(), st.text(), max_size=3),
     parity=st.none() | facts,
     latency=st.none() | facts,
+    self_test=st.none() | facts,
 )
 SPEC = ModelSpec(labels=("a", "b"), preprocess=Preprocess((3, 4)))
 

@@ -19,10 +19,7 @@ COMMANDS: dict[str, str] = {
         " that changed."
     ),
     "export": "Write one .onnx file, verified against the trained network on held-out images; nothing if it differs.",
-    "verify": (
-        "Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if"
-        " it differs."
-    ),
+    "verify": "Compare a model file with its own record, its run, or another file, on this machine; exit code 4 if it differs.",
     "infer": "Classify images, folders, videos or a camera; records to stdout, everything else to stderr.",
     "bench": "Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing.",
     "info": "Say what a model file is: labels, input, precision, how it was trained, quantized and verified.",

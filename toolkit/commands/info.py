@@ -10,6 +10,8 @@ from edgeclf.toolkit.foreign import no_options, options_for, takes_foreign_files
 from edgeclf.toolkit.options import JsonOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeclf.runtime import ForeignModel
     from edgeclf.runtime.session.device_report import DeviceReport
 
@@ -146,6 +148,8 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
         ("made with", spec.package_versions),
     ):
         rows.extend([f"{name} {key}", _text(value)] for key, value in (facts or {}).items())
+    if not session.is_foreign:
+        rows.append(["self-test", _self_test(spec.self_test)])
     if spec.dataset_fingerprint:
         rows.append(["data set", spec.dataset_fingerprint])
     if spec.seen_images is not None:
@@ -154,6 +158,11 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
         splits = list(images_of_record(spec.seen_images).short.values())
         rows.append(["knows again", f"{splits.count('train')} training and {splits.count('val')} validation images"])
     print_table("", ["", ""], rows, numeric=False)
+
+
+def _self_test(record: "Mapping[str, Any] | None") -> str:
+    inputs = None if record is None else record.get("inputs")
+    return f"{len(inputs)} inputs: edgeclf verify MODEL" if isinstance(inputs, list) else "none"
 
 
 def _shortened(labels: list[str], most: int = 12) -> str:

@@ -1,4 +1,4 @@
-"""`edgeclf verify`: the parity gate once more, on the machine where the model will run or on emulated cores."""
+"""`edgeclf verify`: the self-test or the parity gate, on the machine where the model will run or on emulated cores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ from edgeclf.toolkit.options import (
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
     from edgeclf.export.verify.verdict import Limits
-    from edgeclf.runtime import ForeignModel, ModelSession
+    from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
 
 # Without and with dot products: the two kinds of int8 kernels there are.
@@ -45,8 +45,12 @@ _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
 def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
     data: Annotated[
-        Path, typer.Argument(help="The images: a folder of class folders, a CSV, or any folder.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(
+            help="The images: a folder of class folders, a CSV, or any folder. Without: the self-test that the file carries.",
+            show_default=False,
+        ),
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option("--against", help="The run folder, or another .onnx file, to compare with.", show_default=False),
@@ -103,7 +107,7 @@ def verify(
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
 ) -> None:
-    """Compare a model file with the run it was made from, or with another file, on this machine; exit code 4 if it differs."""
+    """Compare a model file with its own record, its run, or another file, on this machine; exit code 4 if it differs."""
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.files import default_cache_folder
@@ -111,6 +115,21 @@ def verify(
     if plot is not None and not layers:
         raise UsageError("--plot without --layers", expected="both", hint="add --layers")
     limits = given_limits(min_agreement, max_accuracy_drop)
+    options = foreign or no_options()
+    if data is None:
+        for option, is_given in {
+            "--against": against is not None,
+            "--emulate": emulate is not None,
+            "--core": bool(core),
+            "--layers": layers,
+            "--min-agreement or --max-accuracy-drop": limits is not None,
+        }.items():
+            if is_given:
+                raise UsageError(f"{option} needs images", got="no DATA", expected="edgeclf verify MODEL DATA")
+        chosen = chosen_device(device, provider_option, engine_cache)
+        session = ModelSession(model, device=chosen, threads=threads, foreign=options_for(model, options))
+        _self_test(session, as_json=as_json)
+        return
     if emulate is not None:
         if against is not None or layers:
             raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
@@ -129,7 +148,6 @@ def verify(
     if against is None or core:
         missing = "--core without --emulate" if core else "neither --against nor --emulate"
         raise UsageError("nothing to compare with", got=missing, expected="--against RUN_OR_MODEL or --emulate arm64")
-    options = foreign or no_options()
     _verify_against(
         ModelSession(
             model,
@@ -149,6 +167,22 @@ def verify(
     )
 
 
+def _self_test(model: "ModelSession", *, as_json: bool) -> None:
+    from edgeclf.runtime.cpus import cpu_info
+    from edgeclf.runtime.session.self_test import run_self_test
+    from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
+
+    result, cpu = run_self_test(model), cpu_info()
+    if as_json:
+        print_json(
+            {"model": str(model.path), "cpu": cpu.to_json(), "precision": model.spec.precision, **result.to_json()}
+        )
+    else:
+        print_self_test(f"{model.path}, self-test ({model.provider}, {cpu.model})", result)
+    check_self_test(str(model.path), result)
+    note(self_test_sentence(result))
+
+
 def _verify_against(
     model: "ModelSession",
     against: Path,
@@ -165,13 +199,16 @@ def _verify_against(
     from edgeclf.export import check_same_labels, verify_classifier
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import GateError
+    from edgeclf.runtime.session.self_test import run_self_test
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection, open_reference
     from edgeclf.toolkit.datasets.selection import seen_images_of
+    from edgeclf.toolkit.reports.self_test import check_self_test, self_test_sentence
 
     reference = open_reference(against, None if against.is_dir() else options_for(against, foreign))
     refuse_idle_options(foreign, [model, reference])
     sessions = [item for item in (model, reference) if isinstance(item, ModelSession)]
     note_use(*sessions)
+    self_test = None if model.spec.self_test is None else run_self_test(model)
     # Before the images: other classes than the folders' would be reported as a fault of the data.
     check_same_labels(model.path, model.spec.labels, against, reference.spec.labels)
     # A run knows its images exactly, a file by their content alone.
@@ -193,7 +230,9 @@ def _verify_against(
         )
     note(_limits_sentence(report.limits, report.recorded_limits))
     used_as = {str(item.path): use_json(item) for item in sessions if item.is_foreign}
-    _show(report, model, against, images.selection, used_as, as_json=as_json)
+    if self_test is not None and self_test.passed:
+        note(self_test_sentence(self_test))
+    _show(report, self_test, model, against, images.selection, used_as, as_json=as_json)
     if plot is not None:
         from edgeclf.toolkit.reports.plots import plot_layers
 
@@ -204,6 +243,8 @@ def _verify_against(
             got="; ".join(report.failures),
             hint="do not ship it to this machine: export it again, or use the fp32 file",
         )
+    if self_test is not None:
+        check_self_test(str(model.path), self_test)
     if report.verdict.doubts:
         note(f"undecided: {'; '.join(report.verdict.doubts)}")
     else:
@@ -225,6 +266,7 @@ def _limits_sentence(limits: "Limits", recorded: "Limits | None") -> str:
 
 def _show(
     report: "VerificationReport",
+    self_test: "SelfTestResult | None",
     model: "ModelSession",
     against: Path,
     selection: "Selection",
@@ -259,6 +301,7 @@ def _show(
             **report.parity.to_json(),
             "differing": [str(path) for path in report.differing],
             "layers": [item.to_json() for item in report.layers],
+            "self_test": None if self_test is None else self_test.to_json(),
             "selection": selection.to_json(),
             "unreadable": unreadable_json(report.unreadable),
         }

@@ -148,8 +148,7 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
         ("made with", spec.package_versions),
     ):
         rows.extend([f"{name} {key}", _text(value)] for key, value in (facts or {}).items())
-    if not session.is_foreign:
-        rows.append(["self-test", _self_test(spec.self_test)])
+    rows.append(["self-test", _self_test(spec.self_test)])
     if spec.dataset_fingerprint:
         rows.append(["data set", spec.dataset_fingerprint])
     if spec.seen_images is not None:

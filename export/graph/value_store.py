@@ -155,17 +155,13 @@ def run_in_batches(session: OrtSession, inputs: Mapping[str, StoredValue], *, ba
         (n, ...) the output of each batch; the next one is written to the same memory.
     """
     count = next(iter(inputs.values())).shape[0]
-    memory: AnyArray | None = None
+    probe = _probed(session, inputs)
+    memory = np.empty((min(batch, count), *probe.shape[1:]), probe.dtype)
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
-        feeds = {name: value.read(rows) for name, value in inputs.items()}
-        if memory is None:
-            memory = _checked(session, session.run(None, feeds)[0], rows)
-            yield memory
-        else:
-            output = memory[: rows.stop - rows.start]
-            run_into(session, feeds, {session.get_outputs()[0].name: output})
-            yield output
+        output = memory[: rows.stop - rows.start]
+        _run_rows(session, inputs, rows, output)
+        yield output
 
 
 def store_in_batches(
@@ -177,18 +173,19 @@ def store_in_batches(
         OutputError: As `ValueStore.create`.
     """
     count = next(iter(inputs.values())).shape[0]
-    stored: StoredValue | None = None
+    probe = _probed(session, inputs)
+    stored = store.create(key, (count, *probe.shape[1:]), probe.dtype)
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
-        feeds = {name: value.read(rows) for name, value in inputs.items()}
-        if stored is None:
-            output = _checked(session, session.run(None, feeds)[0], rows)
-            stored = store.create(key, (count, *output.shape[1:]), output.dtype)
-        else:
-            output = stored.target(rows)
-            run_into(session, feeds, {session.get_outputs()[0].name: output})
+        output = stored.target(rows)
+        _run_rows(session, inputs, rows, output)
         stored.written(rows, output)
         yield output
+
+
+def _run_rows(session: OrtSession, inputs: Mapping[str, StoredValue], rows: slice, output: AnyArray) -> None:
+    feeds = {name: value.read(rows) for name, value in inputs.items()}
+    run_into(session, feeds, {session.get_outputs()[0].name: output})
 
 
 def run_into(session: OrtSession, feeds: Mapping[str, AnyArray], outputs: Mapping[str, AnyArray]) -> None:
@@ -207,8 +204,10 @@ def run_into(session: OrtSession, feeds: Mapping[str, AnyArray], outputs: Mappin
     session.run_with_iobinding(binding)
 
 
-def _checked(session: OrtSession, output: AnyArray, rows: slice) -> AnyArray:
-    images = rows.stop - rows.start
+def _probed(session: OrtSession, inputs: Mapping[str, StoredValue]) -> AnyArray:
+    """The output for two images, or the only one: what its shape and type are."""
+    images = min(2, next(iter(inputs.values())).shape[0])
+    output: AnyArray = session.run(None, {name: value.read(slice(0, images)) for name, value in inputs.items()})[0]
     if output.ndim == 0 or output.shape[0] != images:
         raise InputError(
             "cannot quantize this network",

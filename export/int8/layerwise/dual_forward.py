@@ -4,6 +4,7 @@ Each unit is a small model of its own, run by ONNX Runtime on the values its pre
 pass through either network. Values are dropped as soon as no later unit reads them, and kept in files where they are many.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.float_graph import FloatGraph, infer_value_types
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
 from edgeclf.export.graph.value_store import StoredValue, ValueStore, run_in_batches, store_in_batches
 from edgeclf.export.int8.fixed_point import FixedPoint
@@ -24,8 +25,9 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.session._onnxruntime import OrtSession
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
-# Images at a time.
+# Images at a time; fewer where the values of a unit take more than so many bytes for all of them.
 BATCH = 16
+_BATCH_BYTES = 96 << 20
 # The float network, and the growing int8 network.
 _FLOAT, _INT8 = "float", "int8"
 
@@ -62,6 +64,10 @@ class DualForward:
         self._params = params
         self._fixed = fixed
         self._store = store
+        self._float_bytes = {
+            name: 4 * math.prod(dim.dim_value for dim in kind.shape.dim[1:])
+            for name, kind in infer_value_types(graph.model).items()
+        }
         self._passing = {
             value: unit for unit in partition.units if not _kept(unit, params) for value in unit.nodes[-1].output
         }
@@ -73,6 +79,14 @@ class DualForward:
             store.keep((side, graph.input), images)
         if partition.pixels is not None:
             self._run_pixels(partition.pixels)
+
+    def batch_of(self, unit: QuantUnit) -> int:
+        """Images that a unit is run on at a time."""
+        most = max(self._float_bytes.get(name, 0) for name in (*unit.inputs, unit.output))
+        batch = BATCH
+        while batch > 1 and batch * most > _BATCH_BYTES:
+            batch //= 2
+        return batch
 
     def columns(self, unit: QuantUnit, layer: Layer, rows: slice, positions: int, rng: np.random.Generator) -> Rows:
         """(G, P, K) im2col columns of the inputs of some images as a layer meets them, see `im2col`."""
@@ -94,10 +108,10 @@ class DualForward:
             writer = self._writer({unit.name: layer})
             for part in chain:
                 writer.write_unit(part, quantize_output=part is not cut)
-            return run_in_batches(*self._model(writer, chain, cut.output, _INT8), batch=BATCH)
+            return run_in_batches(*self._model(writer, chain, cut.output, _INT8), batch=self.batch_of(unit))
         writer = self._float_writer(chain[:-1])
         writer.copy_dequantized(cut.nodes[0], layer)
-        return run_in_batches(*self._model(writer, chain, cut.output, _FLOAT), batch=BATCH)
+        return run_in_batches(*self._model(writer, chain, cut.output, _FLOAT), batch=self.batch_of(unit))
 
     def advance(self, unit: QuantUnit, layers: Mapping[str, QuantizedLayer]) -> None:
         """Runs a unit in both networks, and drops values that no later unit reads."""
@@ -144,7 +158,7 @@ class DualForward:
     def _run_float(self, unit: QuantUnit, value: str) -> Iterator[FloatArray]:
         chain = self._chain(unit)
         session, inputs = self._model(self._float_writer(chain), chain, value, _FLOAT)
-        return store_in_batches(session, inputs, self._store, (_FLOAT, value), batch=BATCH)
+        return store_in_batches(session, inputs, self._store, (_FLOAT, value), batch=self.batch_of(unit))
 
     def _run_int8(self, chain: tuple[QuantUnit, ...], value: str, layers: Mapping[str, QuantizedLayer]) -> None:
         writer = self._writer(layers)
@@ -152,7 +166,7 @@ class DualForward:
             writer.write_unit(part)
         key = writer.stored_name(value)
         session, inputs = self._model(writer, chain, key, _INT8)
-        _take_all(store_in_batches(session, inputs, self._store, (_INT8, key), batch=BATCH))
+        _take_all(store_in_batches(session, inputs, self._store, (_INT8, key), batch=self.batch_of(chain[-1])))
 
     def _run_pixels(self, pixels: PixelNormalisation) -> None:
         for side in (_FLOAT, _INT8):

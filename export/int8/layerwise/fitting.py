@@ -26,7 +26,7 @@ from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Arra
 from edgeclf.runtime.progress import Progress
 
 # Memory for the values of all images in both networks; what goes beyond is kept in files.
-VALUE_BYTES = 1 << 30
+VALUE_BYTES = 1 << 29
 # Inputs that second moments are estimated from, as a multiple of the weights of a row; at least and at most so many.
 _POSITIONS_PER_WEIGHT, _FEWEST_POSITIONS, _MOST_POSITIONS = 8, 1024, 8192
 # Numbers in the second moments of a layer; GPTQ needs four times as much memory. Rows of more weights than the root of it are
@@ -233,7 +233,7 @@ def _column_blocks(width: int, *, positions: int) -> list[slice]:
 
 def _corrected(graph: FloatGraph, unit: QuantUnit, quantized: QuantizedLayer, forward: DualForward) -> QuantizedLayer:
     """The layer with its bias corrected: outputs behind the activation function closest to the float network's."""
-    each = max(1, _BIAS_POSITIONS // -(-forward.images // BATCH))
+    each = max(1, _BIAS_POSITIONS // -(-forward.images // forward.batch_of(unit)))
     # Both at the same positions. The float network's are behind the activation function already, which changes nothing.
     wanted, got = (
         np.concatenate([_sample(values, each, seed) for seed, values in enumerate(batches)])

@@ -86,5 +86,5 @@ def test_values_that_do_not_count_images_are_refused_by_name():
     session = session_of(helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0]))
     with ValueStore(0) as store:
         store.keep("x", np.zeros((11, 6), np.float32))
-        with pytest.raises(InputError, match=r"y of shape \(6, 4\) for 4 images"):
+        with pytest.raises(InputError, match=r"y of shape \(6, 2\) for 2 images"):
             next(run_in_batches(session, {"x": store["x"]}, batch=4))

@@ -1,17 +1,22 @@
 """Conversion of Keras models to float32 ONNX."""
 
+import contextlib
+import logging
+import re
 import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import INPUT_NAME, MAX_IR_VERSION, apply_contract_names
 from edgeclf.export.graph.fuse_clips import fuse_clips
-from edgeclf.export.graph.layer_names import name_after_layers, name_in_order, trace_by_layer
+from edgeclf.export.graph.layer_names import layer_of, name_after_layers, name_in_order, trace_by_layer
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow, import_tf2onnx
 from edgeclf.runtime.errors import InputError, ModelFileError
 
 # The newest opset tf2onnx writes that ONNX Runtime's quantizer and the other engines all read.
 OPSET = 17
+_GRAPHS = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -79,17 +84,28 @@ def _convert(model: KerasModel) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         # Traced before, so that only what the converter raises is put down to the layers.
         function.get_concrete_function()
-        try:
-            converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-        except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-            raise InputError(
-                "cannot convert this network to ONNX",
-                got=str(error).split("\n", 1)[0][:300],
-                expected="layers that tf2onnx can convert",
-                hint="replace the layer that is named",
-            ) from error
+        with _failed_nodes() as failed:
+            try:
+                converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+            except Exception as error:
+                # The converters of single operators raise whatever they meet: assertions, type errors, errors of NumPy.
+                said = str(error).split("\n", 1)[0][:300] or type(error).__name__
+                raise _cannot_convert(
+                    [f"{_layer_phrase(name, operations)}: {said}" for name in failed[:1]] or [said]
+                ) from error
     proto: onnx.ModelProto = onnx.ModelProto()
     proto.CopyFrom(converted)
+    # An operator that it does not know is left as it is, under TensorFlow's name.
+    unknown = {f"{_layer_phrase(node.name, operations)}: {node.op_type}": None for node in _unknown_nodes(proto.graph)}
+    if unknown:
+        raise _cannot_convert(list(unknown))
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        # Such as an input that ONNX wants as an attribute.
+        said = str(error).split("\n", 1)[0][:300]
+        node = re.search(r"Node ?\(([^)]+)\)", said)
+        raise _cannot_convert([f"{_layer_phrase(node[1], operations)}: {said}" if node else said]) from error
     proto.ir_version = min(proto.ir_version, MAX_IR_VERSION)
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "edgeclf", "", ""
     name_after_layers(proto, operations)
@@ -97,6 +113,54 @@ def _convert(model: KerasModel) -> onnx.ModelProto:
     name_in_order(proto)
     keep_used_opsets(proto)
     return proto
+
+
+def _cannot_convert(got: list[str]) -> InputError:
+    more = f" and {len(got) - 3} more" if len(got) > 3 else ""
+    return InputError(
+        "cannot convert this network to ONNX",
+        got=", ".join(got[:3]) + more,
+        expected="layers that tf2onnx can convert",
+        hint="replace the layer that is named",
+    )
+
+
+def _layer_phrase(node: str, operations: Collection[str]) -> str:
+    """The Keras layer that a node belongs to, or the node where that is not known."""
+    layer = layer_of(node)
+    return f"layer {layer!r}" if layer in operations else f"node {node!r}"
+
+
+@contextlib.contextmanager
+def _failed_nodes() -> Iterator[list[str]]:
+    """Collects the nodes that tf2onnx cannot convert: it logs their names, and raises errors without them."""
+    names: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if str(record.msg).startswith("Failed to convert node") and isinstance(record.args, tuple):
+                names.append(str(record.args[0]))
+
+    logger, handler = logging.getLogger("tf2onnx.tfonnx"), Collect(logging.ERROR)
+    quiet = logger.propagate
+    logger.addHandler(handler)
+    # Its messages, pages of them, say nothing that the sentence does not.
+    logger.propagate = False
+    try:
+        yield names
+    finally:
+        logger.propagate = quiet
+        logger.removeHandler(handler)
+
+
+def _unknown_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes, those of the bodies of loops and branches as well, whose operator ONNX does not have."""
+    for node in graph.node:
+        if not onnx.defs.has(node.op_type, OPSET, "" if node.domain == "ai.onnx" else node.domain):
+            yield node
+        for item in node.attribute:
+            for body in (item.g, *item.graphs) if item.type in _GRAPHS else ():
+                yield from _unknown_nodes(body)
 
 
 def keep_used_opsets(model: onnx.ModelProto) -> None:

@@ -109,7 +109,16 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             from onnxruntime.quantization.shape_inference import quant_pre_process
 
-            quant_pre_process(model, str(path))
+            try:
+                quant_pre_process(model, str(path))
+            except ImportError:
+                raise
+            except Exception:  # noqa: BLE001 - it raises plain exceptions, key errors, assertions
+                # Symbolic shape inference knows fewer operators than ONNX Runtime runs, and ends with whatever it meets there.
+                # Without it fewer shapes are known, which costs no more than a chance for the fixed-point prefix. From a
+                # file: it would take the weights out of a model in memory.
+                onnx.save(model, str(Path(folder) / "given.onnx"))
+                quant_pre_process(str(Path(folder) / "given.onnx"), str(path), skip_symbolic_shape=True)
         except ImportError as error:
             raise MissingPackageError(
                 "ONNX Runtime's quantizer cannot be loaded",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, scalar_of
+from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, infer_value_types, scalar_of
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import Rows
@@ -305,12 +305,17 @@ def partition_graph(
     """
     pixel_nodes = set(pixels.nodes) if pixels else set()
     absorbed: set[str] = set()
-    towards_layer = _values_towards_layers(graph)
+    # Shapes and indices are computed as they are, whatever the recipe.
+    towards_layer = _values_towards_layers(graph) - _values_not_float(graph)
+    of_images = _values_of_images(graph)
     raw: list[QuantUnit] = []
     for node in graph.nodes:
         if node.name in pixel_nodes or node.output[0] in absorbed:
             continue
         unit = _unit_of(graph, node, excluded, towards_layer, exact)
+        if not of_images.issuperset(unit.inputs):
+            # What is computed from constants alone has no image to be told apart by.
+            unit = QuantUnit((node,), unit.inputs, node.output[0], None, quantized=False)
         absorbed.update(name for further in unit.nodes[1:] for name in further.output)
         raw.append(unit)
     units = _drop_isolated(raw, pixels)
@@ -355,7 +360,7 @@ def _unit_of(
     plain = QuantUnit((node,), inputs, output, layer, quantized=False)
     if plain.name in excluded or len(node.output) != 1:
         return plain
-    if layer is None and (output not in towards_layer or not _has_int8_form(graph, node)):
+    if layer is None and (output not in towards_layer or not inputs or not _has_int8_form(graph, node)):
         return plain
     if layer is not None and layer.kind != "Conv" and output not in towards_layer:
         return QuantUnit((node,), inputs, output, layer, quantized=True, float_output=True)
@@ -389,7 +394,11 @@ def _has_int8_form(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         return all(value.dtype == np.float32 and np.isfinite(value).all() for value in floats)
     if kind == "Clip":
         return cuts_at_zero(graph, node)
-    return kind in _OTHER or kind in MOVING_OPS
+    if kind == "Transpose" and list(attributes_of(node).get("perm", [1]))[:1] != [0]:
+        # Images are told apart by the first axis.
+        return False
+    # A shape that is computed from another value's is no constant.
+    return kind in _OTHER or (kind in MOVING_OPS and all(name in graph.constants for name in node.input[1:]))
 
 
 def cuts_at_zero(graph: FloatGraph, node: onnx.NodeProto) -> bool:
@@ -406,6 +415,24 @@ def cuts_at_zero(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         return False
     low, high = [*node.input[1:], "", ""][:2]
     return scalar_of(graph, low, -np.inf) == 0.0 and scalar_of(graph, high, np.inf) > 0.0
+
+
+def _values_of_images(graph: FloatGraph) -> set[str]:
+    """The values that are computed from the graph's input."""
+    reached = {graph.input}
+    for node in graph.nodes:
+        if reached.intersection(node.input):
+            reached.update(node.output)
+    return reached
+
+
+def _values_not_float(graph: FloatGraph) -> set[str]:
+    """The values that are known not to be float32, such as shapes."""
+    return {
+        name
+        for name, kind in infer_value_types(graph.model).items()
+        if kind.elem_type not in {onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT}
+    }
 
 
 def _values_towards_layers(graph: FloatGraph) -> set[str]:

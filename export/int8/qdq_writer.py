@@ -100,8 +100,9 @@ class QdqWriter:
         self._copy(main, inputs, [last if written else final, *main.output[1:]])
         for node in written:
             self._copy(node, [self._constant(n, unit, keep=True) for n in node.input], list(node.output))
-        if final in self.params and quantize_output:
-            self.quantize(final)
+        for value in (final, *main.output[1:]) if quantize_output else ():
+            if value in self.params:
+                self.quantize(value)
 
     def stored_name(self, value: str) -> str:
         """The name of the form in which units read a value: in 8 bits, in fixed point, or in float."""

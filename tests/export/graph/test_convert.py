@@ -89,3 +89,74 @@ def test_dropout_and_batch_normalisation_are_in_inference_mode(trained, tmp_path
     alone = session.run(trained.held_out_rgb[:1])
     among = session.run(trained.held_out_rgb[:9])[:1]
     np.testing.assert_allclose(alone, among, atol=1e-6)
+
+
+def network_with(compute, name="odd"):
+    """A small network with a layer between two convolutions that computes whatever is given."""
+    import keras
+
+    class Odd(keras.layers.Layer):
+        def call(self, x):
+            return compute(x)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    image = keras.Input((16, 16, 3), dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 128, offset=-127 / 128)(image))
+    x = keras.layers.Conv2D(4, 3, padding="same")(Odd(name=name)(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
+
+
+def bessel(x):
+    import tensorflow as tf
+
+    return tf.math.bessel_i0(x)
+
+
+def fourier(x):
+    import tensorflow as tf
+
+    return tf.math.real(tf.signal.fft2d(tf.cast(x, tf.complex64)))
+
+
+def transposed_by_values(x):
+    import tensorflow as tf
+
+    # Always 0, which nobody but the values can tell.
+    nothing = tf.cast(tf.sigmoid(x[0, 0, 0, 0]) * 0.5, tf.int32)
+    return tf.ensure_shape(tf.transpose(x, tf.add([0, 1, 2, 3], nothing)), x.shape)
+
+
+def in_a_loop(x):
+    import tensorflow as tf
+
+    return tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, tf.math.bessel_i0(v)), (0, x))[1]
+
+
+@pytest.mark.parametrize(
+    ("compute", "said"),
+    [
+        # Operators that the converter does not know, one in the body of a loop; one that it makes an invalid node of.
+        (bessel, "layer 'odd': BesselI0,"),
+        (fourier, "layer 'odd': FFT2D, layer 'odd': Real,"),
+        (in_a_loop, "BesselI0,"),
+        (transposed_by_values, "layer 'odd': .*has input size 2"),
+    ],
+)
+def test_a_layer_that_cannot_be_converted_is_named_in_one_sentence(compute, said):
+    with pytest.raises(InputError, match=said) as caught:
+        onnx_from_keras(network_with(compute))
+    assert "\n" not in caught.value.sentence
+    assert "replace the layer" in caught.value.sentence
+
+
+def test_an_odd_layer_that_can_be_converted_is():
+    def clipped(x):
+        import tensorflow as tf
+
+        return tf.math.top_k(tf.clip_by_value(x, -1, 1), 4).values
+
+    kinds = {node.op_type for node in onnx_from_keras(network_with(clipped)).graph.node}
+    assert "TopK" in kinds

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
 from edgeclf.export.int8.calibrator import quantize_int8
@@ -56,6 +56,44 @@ def arithmetic_with_constants():
     return b.finish()
 
 
+def splits():
+    """An operator with two outputs, of which the second reaches a layer by itself and the first through a sum."""
+    b = Builder(7)
+    b.conv(16, strides=[2, 2])
+    b.count += 1
+    b.nodes.append(helper.make_node("Split", [b.x], ["left", "right"], "split", axis=1))
+    b.channels = 8
+    b.conv(8, 3, x="right")
+    b.x = b.op("Add", b.x, "left")
+    b.relu()
+    return b.finish()
+
+
+def shapes_from_values():
+    """Shapes computed from other values', a constant that no preparation folds, and a float chain between layers."""
+    b = Builder(8)
+    b.conv(16, strides=[2, 2])
+    count = b.op("Gather", b.op("Shape", b.x), b.constant(np.array([0])), axis=0)
+    tail = [b.constant(np.array(size)) for size in ([4, 4, 16, 16], [16, 16, 16])]
+    rows, flat = (b.op("Concat", count, size, axis=0) for size in tail)
+    b.x = b.op("Reshape", b.x, rows)
+    b.x = b.op("Sub", b.x, b.op("ReduceMean", b.x, axes=[2, 3, 4]))
+    b.x = b.op("Reshape", b.x, flat)
+    b.conv(16)
+    b.x = b.op("Mul", b.x, b.op("Cast", b.constant(np.full((1, 1, 1, 1), 2, np.float16)), to=TensorProto.FLOAT))
+    b.conv(8)
+    return b.finish()
+
+
+def batch_and_rows_swapped():
+    """Values of which the first axis counts no images, between layers."""
+    b = Builder(9)
+    b.conv(8, strides=[2, 2])
+    b.x = b.op("Transpose", b.op("Transpose", b.x, perm=[1, 0, 2, 3]), perm=[1, 0, 2, 3])
+    b.conv(8)
+    return b.finish()
+
+
 def with_an_operator_of_no_int8_form():
     b = Builder(5)
     b.conv(12, strides=[2, 2])
@@ -72,6 +110,9 @@ GRAPHS = [
     groups_dilation_and_concat,
     arithmetic_with_constants,
     with_an_operator_of_no_int8_form,
+    splits,
+    shapes_from_values,
+    batch_and_rows_swapped,
 ]
 
 

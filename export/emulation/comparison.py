@@ -12,6 +12,7 @@ from edgeclf.export.emulation.sysroot import prepare_sysroot
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.session.self_test import SelfTestResult, compare_with_record, self_test_of
 from edgeclf.runtime.session.session import ModelSession
 
 
@@ -66,6 +67,40 @@ def compare_cores(
     here = np.concatenate([model.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))])
     return [
         compare_outputs(here, run_emulated(model.path, images_rgb, core, sysroot, progress), core, true_indices)
+        for core in cores
+    ]
+
+
+def self_test_on_cores(
+    model: ModelSession, cores: Sequence[Core], *, cache_folder: Path, progress: Progress = no_progress
+) -> list[SelfTestResult]:
+    """Runs the self-test of a model file on emulated cores.
+
+    Args:
+        model: The file.
+        cores: The cores.
+        cache_folder: Folder in which the emulated system is kept for later calls.
+        progress: Called at each step and input.
+
+    Returns:
+        A result for each core.
+
+    Raises:
+        ModelFileError: The file has no self-test, or one that cannot be read.
+        MissingPackageError: The emulator or a packaging tool is not installed.
+        DeviceUnavailableError: The emulated system cannot be prepared, or cannot run the file.
+    """
+    test, labels = self_test_of(model), model.spec.labels
+    images_rgb = test.images_rgb(model.spec.preprocess.size_hw)
+    sysroot = prepare_sysroot(cache_folder, progress)
+    return [
+        compare_with_record(
+            test,
+            run_emulated(model.path, images_rgb, core, sysroot, progress),
+            labels,
+            is_cpu=True,
+            provider=f"CPUExecutionProvider, emulated {core.name}",
+        )
         for core in cores
     ]
 

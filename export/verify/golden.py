@@ -19,7 +19,7 @@ _MAX_CLASSES = 625
 # Integer sums are the same bits everywhere; this is for the last bits of a softmax.
 _SAME_BITS = 1e-4
 # The order of additions in float32.
-_FLOAT32 = 2e-3
+_FLOAT32 = 1e-3
 # Products of 11 bits (TF32, float16), which is how GPUs and NPUs multiply floats unless told otherwise.
 _FEWER_BITS = 0.05
 
@@ -39,12 +39,14 @@ def make_self_test(model: onnx.ModelProto, spec: ModelSpec, fp32: onnx.ModelProt
     tolerance, other = _FLOAT32, _FEWER_BITS
     if spec.precision != "fp32":
         reference = _open(fp32, spec, folder / "golden-fp32.onnx")
-        # Another device may round other values up and down; that it does not do worse than rounding itself did.
+        # Values of float layers that another CPU rounds up and not down: on emulated ARM cores up to a 25th of what rounding
+        # itself changed. Elsewhere all sums differ, and what is rounded otherwise may be as much as rounding itself.
         rounding = max(
             log_error(reference.run(pixels[None])[0], got) for pixels, got in zip(images, outputs, strict=True)
         )
         other = max(rounding, _FEWER_BITS)
-        tolerance = _SAME_BITS if (spec.quantization or {}).get("portable") else other
+        is_portable = (spec.quantization or {}).get("portable")
+        tolerance = _SAME_BITS if is_portable else max(rounding / 4, _FEWER_BITS)
     step = -(-len(spec.labels) // _MAX_CLASSES)
     inputs = [
         GoldenInput(image, int(got.argmax()), np.ascontiguousarray(got[number % step :: step]))

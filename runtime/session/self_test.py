@@ -5,7 +5,7 @@ docs/self-test.md has the format for programs in other languages.
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,10 @@ class SelfTest:
     tolerance: float
     other_tolerance: float
     class_step: int = 1
+
+    def images_rgb(self, size_hw: tuple[int, int]) -> UInt8Array:
+        """The inputs, (N, H, W, 3) uint8 RGB, at a model's input size."""
+        return np.stack([item.image.pixels(size_hw) for item in self.inputs])
 
     def recorded(self, number: int) -> slice:
         """The classes of which the input of that number, from 0 on, has probabilities."""
@@ -236,13 +240,29 @@ def run_self_test(session: ModelSession) -> SelfTestResult:
         ModelFileError: The file has no self-test, or one that cannot be read, or cannot be run.
     """
     test = self_test_of(session)
-    size_hw, labels = session.spec.preprocess.size_hw, session.spec.labels
+    images_rgb = test.images_rgb(session.spec.preprocess.size_hw)
+    # One at a time, as they were recorded.
+    outputs = np.concatenate([session.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))])
+    return compare_with_record(test, outputs, session.spec.labels, is_cpu=session.is_cpu, provider=session.provider)
+
+
+def compare_with_record(
+    test: SelfTest, outputs: FloatArray, labels: Sequence[str], *, is_cpu: bool, provider: str
+) -> SelfTestResult:
+    """Compares outputs with those that a self-test records.
+
+    Args:
+        test: The self-test.
+        outputs: (N, C) float32 probabilities of its inputs.
+        labels: Class names in the order of the outputs.
+        is_cpu: Whether ONNX Runtime's CPU kernels computed them.
+        provider: Name of what did.
+    """
     items = []
-    for number, item in enumerate(test.inputs):
-        (got,) = session.run(item.image.pixels(size_hw)[None])
+    for number, (item, got) in enumerate(zip(test.inputs, outputs, strict=True)):
         error = log_error(got[test.recorded(number)], item.probabilities)
         items.append(SelfTestItem(item.image, labels[item.label_index], labels[int(got.argmax())], error))
-    return SelfTestResult(tuple(items), test.tolerance if session.is_cpu else test.other_tolerance, session.provider)
+    return SelfTestResult(tuple(items), test.tolerance if is_cpu else test.other_tolerance, provider)
 
 
 def log_error(got: FloatArray, expected: FloatArray) -> float:

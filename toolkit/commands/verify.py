@@ -33,6 +33,7 @@ from edgeclf.toolkit.options import (
 
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
+    from edgeclf.export.emulation.arm64 import Core
     from edgeclf.export.verify.verdict import Limits
     from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
@@ -119,16 +120,20 @@ def verify(
     if data is None:
         for option, is_given in {
             "--against": against is not None,
-            "--emulate": emulate is not None,
-            "--core": bool(core),
             "--layers": layers,
             "--min-agreement or --max-accuracy-drop": limits is not None,
         }.items():
             if is_given:
                 raise UsageError(f"{option} needs images", got="no DATA", expected="edgeclf verify MODEL DATA")
-        chosen = chosen_device(device, provider_option, engine_cache)
+        if core and emulate is None:
+            raise UsageError("--core without --emulate", expected="--emulate arm64")
+        chosen = chosen_device("cpu" if emulate else device, provider_option, engine_cache)
         session = ModelSession(model, device=chosen, threads=threads, foreign=options_for(model, options))
-        _self_test(session, as_json=as_json)
+        if emulate is not None:
+            cores = _cores(emulate, core or _DEFAULT_CORES)
+            _self_test_emulated(session, cores, cache_folder or default_cache_folder(), as_json=as_json)
+        else:
+            _self_test(session, as_json=as_json)
         return
     if emulate is not None:
         if against is not None or layers:
@@ -181,6 +186,35 @@ def _self_test(model: "ModelSession", *, as_json: bool) -> None:
         print_self_test(f"{model.path}, self-test ({model.provider}, {cpu.model})", result)
     check_self_test(str(model.path), result)
     note(self_test_sentence(result))
+
+
+def _self_test_emulated(model: "ModelSession", cores: "Sequence[Core]", cache_folder: Path, *, as_json: bool) -> None:
+    from edgeclf.export.emulation.comparison import self_test_on_cores
+    from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
+
+    with progress_bar(enabled=not as_json) as progress:
+        results = self_test_on_cores(model, cores, cache_folder=cache_folder, progress=progress)
+    if as_json:
+        found = [{"core": core.name, **result.to_json()} for core, result in zip(cores, results, strict=True)]
+        print_json({"model": str(model.path), "passed": all(result.passed for result in results), "cores": found})
+    else:
+        for result in results:
+            print_self_test(f"{model.path}, self-test ({result.provider})", result)
+    for result in results:
+        check_self_test(str(model.path), result)
+    for core, result in zip(cores, results, strict=True):
+        note(f"{core.name}: {self_test_sentence(result)}")
+
+
+def _cores(architecture: str, names: Sequence[str]) -> "list[Core]":
+    from edgeclf.export.emulation.arm64 import get_core
+    from edgeclf.runtime.errors import UsageError
+
+    if architecture != "arm64":
+        raise UsageError(
+            f"cannot emulate {architecture!r}", expected="arm64", hint="leave the others to their own machines"
+        )
+    return [get_core(name) for name in names]
 
 
 def _verify_against(
@@ -322,21 +356,16 @@ def _verify_emulated(
 ) -> None:
     import numpy as np
 
-    from edgeclf.export.emulation.arm64 import get_core
     from edgeclf.export.emulation.comparison import compare_cores
     from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity, limits_between, limits_record, recorded_limits
     from edgeclf.runtime import ModelSession, load_image, preprocess_bgr
     from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.errors import GateError, UsageError
+    from edgeclf.runtime.errors import GateError
     from edgeclf.toolkit.datasets.evaluation_set import list_images, note_selection
     from edgeclf.toolkit.datasets.selection import seen_images_of
     from edgeclf.toolkit.reports.emulation import print_emulation
 
-    if architecture != "arm64":
-        raise UsageError(
-            f"cannot emulate {architecture!r}", expected="arm64", hint="leave the others to their own machines"
-        )
-    cores = [get_core(name) for name in core_names]
+    cores = _cores(architecture, core_names)
     session = ModelSession(model, device="cpu", threads=1)
     seen = seen_images_of(model, session.spec)
     with progress_bar(enabled=not as_json) as progress:

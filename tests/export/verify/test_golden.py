@@ -71,7 +71,7 @@ def test_a_tolerance_is_by_the_kind_of_the_file(files):
     }
     assert Classifier(files / "int8.onnx", device="cpu").spec.quantization["portable"] is True
     assert tests["int8"].tolerance < tests["fp32"].tolerance < tests["fp16"].tolerance
-    assert tests["fp16"].tolerance == tests["fp16"].other_tolerance
+    assert tests["fp16"].tolerance <= tests["fp16"].other_tolerance
     assert tests["int8"].other_tolerance >= tests["fp32"].other_tolerance
 
 

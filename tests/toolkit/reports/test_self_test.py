@@ -10,6 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgeclf.export.emulation import comparison
+from edgeclf.runtime import ModelSession
+
 pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[3] / "docs" / "self-test.md").read_text(encoding="utf-8")
@@ -62,11 +65,32 @@ def test_a_file_without_one_and_options_that_need_images_are_refused(call_edgecl
     done = call_edgeclf("verify", colour_model)
     assert (done.code, done.out) == (3, "")
     assert "has no self-test" in done.err
-    for options in (["--against", exported], ["--emulate", "arm64"], ["--layers"], ["--min-agreement", "0.9"]):
+    for options in (["--against", exported], ["--layers"], ["--min-agreement", "0.9"]):
         done = call_edgeclf("verify", exported, *options)
         assert (done.code, done.out) == (2, "")
         assert f"{options[0]}" in done.err
         assert "needs images" in done.err
+
+
+def test_on_emulated_cores_it_is_judged_by_the_same_tolerance(call_edgeclf, exported, monkeypatch):
+    """The emulator is replaced by this machine, and on one core by another computation."""
+
+    def run_here(path, images_rgb, core, sysroot, progress):
+        rows = ModelSession(path, device="cpu").run(images_rgb)
+        return rows if core.name == "cortex-a53" else rows[:, ::-1]
+
+    monkeypatch.setattr(comparison, "prepare_sysroot", lambda cache_folder, progress: None)
+    monkeypatch.setattr(comparison, "run_emulated", run_here)
+    done = call_edgeclf("verify", exported, "--emulate", "arm64", "--core", "cortex-a53")
+    assert done.code == 0, done.err
+    assert "cortex-a53: self-test passed" in done.err
+    done = call_edgeclf("verify", exported, "--emulate", "arm64", "--core", "cortex-a53", "--core", "max", "--json")
+    assert (done.code, done.json()["passed"]) == (4, False)
+    assert [item["passed"] for item in done.json()["cores"]] == [True, False]
+    for options, words in ((("--emulate", "riscv"), "cannot emulate"), (("--core", "max"), "--core without --emulate")):
+        done = call_edgeclf("verify", exported, *options)
+        assert done.code == 2
+        assert words in done.err
 
 
 def test_info_says_whether_there_is_one(call_edgeclf, colour_model, exported):

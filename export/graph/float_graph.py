@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -104,8 +105,9 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         MissingPackageError: A package of the extra [export] is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as folder, _quiet_logging():
-        path = Path(folder) / "prepared.onnx"
+    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as name, _quiet_logging(), _working_folder(name):
+        folder = Path(name).absolute()
+        path = folder / "prepared.onnx"
         try:
             from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -117,8 +119,8 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
                 # Symbolic shape inference knows fewer operators than ONNX Runtime runs, and ends with whatever it meets there.
                 # Without it fewer shapes are known, which costs no more than a chance for the fixed-point prefix. From a
                 # file: it would take the weights out of a model in memory.
-                onnx.save(model, str(Path(folder) / "given.onnx"))
-                quant_pre_process(str(Path(folder) / "given.onnx"), str(path), skip_symbolic_shape=True)
+                onnx.save(model, str(folder / "given.onnx"))
+                quant_pre_process(str(folder / "given.onnx"), str(path), skip_symbolic_shape=True)
         except ImportError as error:
             raise MissingPackageError(
                 "ONNX Runtime's quantizer cannot be loaded",
@@ -127,6 +129,17 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
                 hint=install_hint("export"),
             ) from error
         return onnx.load(str(path))
+
+
+@contextlib.contextmanager
+def _working_folder(folder: str) -> Iterator[None]:
+    """Another working folder for a while: symbolic shape inference leaves a model there where it does not come to an end."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextlib.contextmanager

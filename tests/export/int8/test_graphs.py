@@ -1,5 +1,7 @@
 """Quantized graphs of many shapes, each run by ONNX Runtime on crops of real photographs and compared with its float form."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -85,6 +87,17 @@ def shapes_from_values():
     return b.finish()
 
 
+def determinants():
+    """An operator that symbolic shape inference does not know."""
+    b = Builder(10)
+    start = b.conv(8, strides=[2, 2])
+    ends = [b.constant(np.array(value)) for value in ([0, 0], [2, 2], [2, 3])]
+    x = b.op("Sigmoid", b.op("Det", b.op("Slice", start, *ends)))
+    b.x = b.op("Mul", start, b.op("Unsqueeze", x, b.constant(np.array([2, 3]))))
+    b.conv(8)
+    return b.finish()
+
+
 def batch_and_rows_swapped():
     """Values of which the first axis counts no images, between layers."""
     b = Builder(9)
@@ -113,6 +126,7 @@ GRAPHS = [
     splits,
     shapes_from_values,
     batch_and_rows_swapped,
+    determinants,
 ]
 
 
@@ -126,6 +140,14 @@ def test_the_int8_graph_gives_what_the_float_graph_gives(build, images):
     assert quantized.recipe["saturation"]["holds"]
     # Other batch sizes, the same rows.
     np.testing.assert_allclose(run(quantized.model, images[48:51]), got[:3], atol=1e-6)
+
+
+def test_what_shape_inference_does_not_know_leaves_nothing_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kinds = [node.op_type for node in prepare_model(determinants()).graph.node]
+    assert "Det" in kinds
+    assert Path.cwd() == tmp_path
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("build", GRAPHS[:4])

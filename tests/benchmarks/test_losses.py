@@ -89,7 +89,7 @@ def test_layers_fitted_alone_cost_less_than_those_that_take_back_the_errors_of_o
 
 def test_fixed_point_takes_back_what_the_first_layers_cost(benchmarks, model, rng):
     losses, _ = benchmarks
-    found = losses.measure(losses.Case("small", model, draw_images(rng), draw_images(rng, 12)), 8, methods=False)
+    found = losses.measure(losses.Case("small", model, draw_images(rng), draw_images(rng, 40)), 32, methods=False)
     parts = {part.name: part for part in found.parts}
     assert len(found.fixed_point) == 3
     # In fixed point, not in float: what is left is little, and not nothing.

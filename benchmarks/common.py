@@ -281,7 +281,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         SystemExit: There is none.
     """
-    from edgeclf.runtime.batch.sources import looks_like_image
+    from edgeclf.runtime.batch.listing import looks_like_image
 
     found = sorted(path for path in folder.rglob("*") if path.is_file() and looks_like_image(path))
     if not found:

@@ -1,4 +1,4 @@
-"""From a trained Keras classifier to one `.onnx` file, verified against it: fp32, int8 or fp16.
+"""From an image classifier to one `.onnx` file, verified against it: fp32, int8 or fp16.
 
     from edgeclf.export import ExportOptions, export_classifier
     from edgeclf.training import load_run
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.export.exporter import ExportReport, ParityGateError, export_classifier
-    from edgeclf.export.inputs import ExportImages, LabelledImages, TrainedClassifier
     from edgeclf.export.options import PRECISIONS, ExportOptions
+    from edgeclf.export.source.classifier import ForeignClassifier, TrainedClassifier
+    from edgeclf.export.source.images import ExportImages, LabelledImages
+    from edgeclf.export.source.onnx_file import open_onnx_source
     from edgeclf.export.targets import TARGETS
     from edgeclf.export.verify.layer_report import LayerFacts, worst_first
     from edgeclf.export.verify.parity import FP32_LIMITS, INT8_LIMITS, ParityFacts, ParityLimits
@@ -36,6 +38,7 @@ __all__ = [
     "ExportImages",
     "ExportOptions",
     "ExportReport",
+    "ForeignClassifier",
     "GateRule",
     "LabelledImages",
     "LayerFacts",
@@ -48,6 +51,7 @@ __all__ = [
     "VerificationReport",
     "check_same_labels",
     "export_classifier",
+    "open_onnx_source",
     "pareto_front",
     "verify_classifier",
     "worst_first",
@@ -61,21 +65,23 @@ _HOMES = {
     "TARGETS": "targets",
     "CacheFolder": "cache_folder",
     "Candidate": "verify.recommend",
-    "ExportImages": "inputs",
+    "ExportImages": "source.images",
     "ExportOptions": "options",
     "ExportReport": "exporter",
+    "ForeignClassifier": "source.classifier",
     "GateRule": "verify.verdict",
-    "LabelledImages": "inputs",
+    "LabelledImages": "source.images",
     "LayerFacts": "verify.layer_report",
     "ParityFacts": "verify.parity",
     "ParityGateError": "exporter",
     "ParityLimits": "verify.parity",
     "Recommendation": "verify.recommend",
-    "TrainedClassifier": "inputs",
+    "TrainedClassifier": "source.classifier",
     "Verdict": "verify.verdict",
     "VerificationReport": "verify.verification",
     "check_same_labels": "verify.verification",
     "export_classifier": "exporter",
+    "open_onnx_source": "source.onnx_file",
     "pareto_front": "verify.recommend",
     "verify_classifier": "verify.verification",
     "worst_first": "verify.layer_report",

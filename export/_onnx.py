@@ -4,6 +4,8 @@ from edgeclf.runtime.errors import MissingPackageError, install_hint
 
 try:
     import onnx
+    import onnx.inliner
+    import onnx.version_converter
 except ImportError as error:
     raise MissingPackageError(
         "onnx cannot be loaded",

@@ -1,10 +1,13 @@
 """The cache folder: files that save time, bounded in size, shared by all commands and processes of a user."""
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
 import re
+import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +24,21 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(|[KMGT]I?)B?\s*", re.IGNORECASE
 # Nothing else is ever removed: the folder may be one in which a user keeps other files.
 _EVICTABLE = re.compile(
     r"((?:pixels|features)-[0-9a-f]{32})\.(?:array|index)|[0-9a-f]{32}-\d+\.onnx|int8-[0-9a-f]{32}\.\w+"
+    r"|(images-[0-9a-f]{32})(?:\.json|\.lock)?"
 )
-_OF_EARLIER_VERSIONS = re.compile(r"([0-9a-f]{16}-[0-9a-f]{32})\.(?:pixels|features|json)|digests\.sqlite3")
+_OF_EARLIER_VERSIONS = re.compile(
+    r"([0-9a-f]{16}-[0-9a-f]{32})\.(?:pixels|features|json)|digests\.sqlite3|(copies-[0-9a-f]{32})\.(?:array|index)"
+)
+# What says that the rest is whole goes first, and what the rest is locked by goes last.
+_REMOVED_IN_ORDER = {".index": 0, ".json": 0, ".lock": 2}
 # Digests of files, an emulated system and TensorRT engines count, but stay: they cannot be locked while they are used.
 _STAYING = ("file-digests.sqlite3", "emulation", "engines")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part\..*")
 # An unfinished file older than this belongs to a process that was killed.
 _ABANDONED_AFTER_S = 24 * 3600.0
+
+
+_NO_LOCKS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK))
 
 
 @dataclass(frozen=True)
@@ -79,11 +90,11 @@ class CacheFolder:
                 old = _OF_EARLIER_VERSIONS.fullmatch(path.name)
                 match = old or _EVICTABLE.fullmatch(path.name)
                 if match:
-                    entry = entries.setdefault(match[1] or path.name, _Entry(is_current=old is None))
-                    entry.add(path, status)
-                    total += status.st_size
+                    name = next(filter(None, match.groups()), path.name)
+                    entry = entries.setdefault(name, _Entry(is_current=old is None))
+                    total += entry.add(path, status)
                 elif path.name in _STAYING:
-                    total += _size_of_tree(path) if path.is_dir() else status.st_size
+                    total += _size_of(path, status)
                 elif _UNFINISHED.fullmatch(path.name) and time.time() - status.st_mtime > _ABANDONED_AFTER_S:
                     path.unlink()
         for entry in sorted(entries.values(), key=_Entry.last_use):
@@ -109,10 +120,13 @@ class _Entry:
         self._paths: list[Path] = []
         self._mtime_ns = 0
 
-    def add(self, path: Path, status: os.stat_result) -> None:
+    def add(self, path: Path, status: os.stat_result) -> int:
+        """Adds a file, or a folder of files, and gives its size in bytes."""
+        size_bytes = _size_of(path, status)
         self._paths.append(path)
-        self.size_bytes += status.st_size
+        self.size_bytes += size_bytes
         self._mtime_ns = max(self._mtime_ns, status.st_mtime_ns)
+        return size_bytes
 
     def last_use(self) -> tuple[bool, int]:
         """Order of removal: files of earlier versions, which this one cannot use, before all others; then by last use."""
@@ -123,13 +137,65 @@ class _Entry:
         with contextlib.ExitStack() as locks:
             try:
                 for path in self._paths:
-                    locks.enter_context(_locked(path))
-                # The index of an array before the array, so that no index is ever found without its rows.
-                for path in reversed(self._paths):
-                    path.unlink(missing_ok=True)
+                    if not path.is_dir():
+                        locks.enter_context(_locked(path))
+                for path in sorted(self._paths, key=lambda path: _REMOVED_IN_ORDER.get(path.suffix, 1)):
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink(missing_ok=True)
             except OSError:
                 return False
         return True
+
+
+def lock_file(descriptor: int, operation: int) -> bool:
+    """Locks an open file (flock); False where its file system has no locks, as some network file systems have none.
+
+    What must not happen without a lock, such as removing what others may use, calls `fcntl.flock` itself.
+
+    Args:
+        descriptor: The open file.
+        operation: As of `fcntl.flock`.
+
+    Raises:
+        BlockingIOError: Another process holds the lock, and the operation does not wait.
+        OSError: Anything else.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def open_locked(path: Path, operation: int) -> int:
+    """Opens a file of the cache, made where it is missing, with a lock, and as it lies at its path once the lock is held.
+
+    Args:
+        path: The file.
+        operation: As of `lock_file`.
+
+    Returns:
+        Its descriptor, which the caller closes.
+
+    Raises:
+        OSError: It cannot be opened or locked.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock_file(descriptor, operation)
+            # Another process may have removed it between the two calls.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -142,8 +208,11 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _size_of_tree(folder: Path) -> int:
-    return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)
+def _size_of(path: Path, status: os.stat_result) -> int:
+    """Size in bytes of a file, or of all files in a folder."""
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size
+    return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(path) for name in names)
 
 
 def chosen_cache_folder(path: Path | None = None, size: str | None = None) -> CacheFolder:

@@ -1,27 +1,28 @@
-"""A trained Keras classifier becomes one verified `.onnx` file, or nothing is written."""
+"""A classifier becomes one verified `.onnx` file, or nothing is written."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.file_writer import spec_with_figures, write_model_file
 from edgeclf.export.fp16 import convert_fp16
-from edgeclf.export.graph.convert import onnx_from_keras
-from edgeclf.export.inputs import ExportImages, TrainedClassifier
+from edgeclf.export.graph.light.moving import moved_in
+from edgeclf.export.graph.light.whole_file import serialized
 from edgeclf.export.int8.qat_ranges import trained_scales, without_weight_scales
 from edgeclf.export.options import ExportOptions
 from edgeclf.export.search.search import search
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
 from edgeclf.export.search.trials import Trial
+from edgeclf.export.source.classifier import SourceClassifier
+from edgeclf.export.source.images import ExportImages
 from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate, JudgedModel
 from edgeclf.export.verify.golden import make_self_test
-from edgeclf.export.verify.parity import FP32_LIMITS
 from edgeclf.export.verify.recommend import Candidate, Recommendation, recommend
 from edgeclf.export.verify.timing import latency_ratios, time_models
-from edgeclf.export.verify.verdict import Limits, limits_that_pass
+from edgeclf.export.verify.verdict import Limits, limits_between, limits_that_pass
 from edgeclf.export.verify.verification import check_same_labels
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import GateError, InputError
@@ -46,6 +47,8 @@ class ExportReport:
         recipes: The int8 recipes that were tried, the best first, with their comparisons on validation images.
         reused_recipes: How many of these an earlier export had tried already.
         trained_in_8_bits: Whether int8 files were compared with the network in the 8-bit arithmetic it was trained in.
+        reference: What the files were compared with, as sentences call it.
+        images: Numbers of the images that calibrated and judged, by use.
     """
 
     out: Path
@@ -58,6 +61,8 @@ class ExportReport:
     recipes: tuple[Candidate, ...] = ()
     reused_recipes: int = 0
     trained_in_8_bits: bool = False
+    reference: str = "the Keras model"
+    images: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def closest(self) -> Candidate:
@@ -66,7 +71,7 @@ class ExportReport:
 
 
 class ParityGateError(GateError):
-    """The exported model is not close enough to the trained one; nothing was written.
+    """The exported model is not close enough to the original; nothing was written.
 
     Attributes:
         report: The figures, to be shown beside the sentence.
@@ -74,7 +79,7 @@ class ParityGateError(GateError):
 
     def __init__(self, report: ExportReport, failures: Sequence[str]) -> None:
         super().__init__(
-            f"the {report.precision} model does not match the trained one, {report.out} was not written",
+            f"the {report.precision} model does not match {report.reference}, {report.out} was not written",
             got="; ".join(failures),
             hint=_way_out(report),
         )
@@ -90,19 +95,19 @@ def _way_out(report: ExportReport) -> str:
 
 
 def export_classifier(
-    classifier: TrainedClassifier,
+    classifier: SourceClassifier,
     images: ExportImages,
     out: Path | str,
     options: ExportOptions | None = None,
     *,
-    replaces: TrainedClassifier | None = None,
+    replaces: SourceClassifier | None = None,
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> ExportReport:
-    """Converts, quantizes if asked, verifies against the trained network, times, and writes one `.onnx` file.
+    """Converts, quantizes if asked, verifies against the original, times, and writes one `.onnx` file.
 
     Args:
-        classifier: The trained network.
+        classifier: What is exported.
         images: Held-out images that the file is verified with and, for int8, training images to calibrate on.
         out: The file to write.
         options: Precision, limits, and how much is tried; None takes `ExportOptions()`, which is fp32.
@@ -126,6 +131,13 @@ def export_classifier(
     options, out = options or ExportOptions(), file_to_write(out)
     if not len(images.validation):
         raise InputError("cannot verify the export", got="no validation images", expected="at least one")
+    if images.are_computed and options.precision != "fp32":
+        raise InputError(
+            f"cannot judge an {options.precision} file",
+            got="computed images",
+            expected="photographs of what the model will see",
+            hint="pass some",
+        )
     if replaces is not None:
         check_same_labels("the network", classifier.spec.labels, "the one it replaces", replaces.spec.labels)
     held_out = images.held_out()
@@ -146,7 +158,10 @@ def export_classifier(
         )
         candidates = [item.candidate for item in judged]
         recipes = [_as_candidate(trial) for trial in found.trials]
-        limits = FP32_LIMITS if options.precision == "fp32" else options.limits
+        fp32_limits = _fp32_limits(classifier, options)
+        limits = fp32_limits if options.precision == "fp32" else options.limits
+        used = {"calibration": _calibration_count(images, options)}
+        used |= {split: len(part) for split, part in held_out.items()}
         file = _to_write(judged, or_fp32=options.or_fp32)
         if not candidates[0].failures:
             # Also of what failed: what it costs to go without it.
@@ -157,11 +172,20 @@ def export_classifier(
                 file.spec,
                 candidates,
                 limits,
-                in_8_bits=gate.has_int8_reference,
+                reference=classifier.runtime_of_reference(options.precision),
+                images=used,
+                seen_images=images.seen_images if options.precision == "int8" else None,
                 replaced_limits=options.replaced_limits,
             )
         elif file is not None:
-            spec = spec_with_figures(file.spec, candidates[:1], FP32_LIMITS, in_8_bits=False, refused=candidates[-1])
+            spec = spec_with_figures(
+                file.spec,
+                candidates[:1],
+                fp32_limits,
+                reference=classifier.runtime_of_reference("fp32"),
+                images=used | {"calibration": 0},
+                refused=candidates[-1],
+            )
         if file is not None:
             spec = spec.with_changes(self_test=make_self_test(file.model, spec, judged[0].model, Path(folder)))
             write_model_file(file, spec, out, next(iter(held_out.values())).images_rgb[:CHECKED_IMAGES])
@@ -176,10 +200,22 @@ def export_classifier(
         tuple(recipes),
         found.reused,
         gate.has_int8_reference,
+        classifier.name,
+        used,
     )
     if file is None:
         raise ParityGateError(report, candidates[-1].failures)
     return report
+
+
+def _fp32_limits(classifier: SourceClassifier, options: ExportOptions) -> Limits:
+    """What the fp32 file must keep: that of an original in float16 cannot be the same to more digits than these have."""
+    return limits_between("fp32", classifier.spec.precision, options.limits)
+
+
+def _calibration_count(images: ExportImages, options: ExportOptions) -> int:
+    """Number of images that the file is calibrated on."""
+    return min(options.max_calibration_images, images.training_count) if options.precision == "int8" else 0
 
 
 def _to_write(judged: Sequence[JudgedModel], *, or_fp32: bool) -> JudgedModel | None:
@@ -198,7 +234,7 @@ class _Search:
 
 
 def _judge_precisions(
-    classifier: TrainedClassifier,
+    classifier: SourceClassifier,
     images: ExportImages,
     *,
     gate: Gate,
@@ -208,16 +244,16 @@ def _judge_precisions(
 ) -> tuple[list[JudgedModel], _Search]:
     """Judges the fp32 model and, where that passes, the model of the precision asked for, which comes last."""
     progress("convert", 0, 1)
-    model = onnx_from_keras(classifier.model)
-    progress("convert", 1, 1)
     # A file is judged, and its size reported, with the spec it is written with, as far as that is known.
     training = without_weight_scales(classifier.spec.training)
     spec = classifier.spec.with_changes(precision="fp32", quantization=None, training=training)
-    fp32 = gate.judge(model, spec, FP32_LIMITS)
+    # Of its model nothing is left in memory but its small weights.
+    fp32 = gate.judge(classifier.float_model(), spec, _fp32_limits(classifier, options))
+    progress("convert", 1, 1)
     if fp32.candidate.failures or options.precision == "fp32":
         return [fp32], _Search()
     if options.precision == "fp16":
-        half = convert_fp16(fp32.model, options.keep_float)
+        half = convert_fp16(moved_in(fp32.model), options.keep_float)
         spec = fp32.spec.with_changes(precision="fp16", quantization=half.record)
         return [fp32, gate.judge(half.model, spec, options.limits)], _Search()
     calibration_rgb = images.sample_training(options.max_calibration_images)
@@ -233,7 +269,7 @@ def _judge_precisions(
 
 
 def _search_recipe(
-    classifier: TrainedClassifier,
+    classifier: SourceClassifier,
     fp32: JudgedModel,
     calibration_rgb: UInt8Array,
     *,
@@ -279,7 +315,7 @@ def _with_latency(candidate: Candidate, timed: ComparedModel) -> Candidate:
 
 
 def _as_candidate(trial: Trial) -> Candidate:
-    record, size = trial.quantized.recipe, len(trial.quantized.model.SerializeToString())
+    record, size = trial.quantized.recipe, sum(map(len, serialized(trial.quantized.model)))
     candidate = Candidate(trial.name, size, trial.parity, trial.verdict)
     return replace(candidate, portable=record["portable"], portable_reason=record["portable_reason"])
 

@@ -10,8 +10,8 @@ import numpy as np
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.convert import keep_used_opsets
 from edgeclf.export.graph.float_graph import prepare_model
+from edgeclf.export.graph.layers import WEIGHTED_OPS
 from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
-from edgeclf.export.int8.partition import WEIGHTED_OPS
 from edgeclf.runtime.errors import InputError, UsageError
 
 # Eleven bits of a probability would be fewer than a decision threshold has digits.

@@ -1,6 +1,7 @@
 """The Keras backend: late import of TensorFlow, aliases for its missing types, and a Keras model in inference mode."""
 
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import os
@@ -48,6 +49,13 @@ def import_tensorflow() -> UntypedModule:
     # Its Python side advises about retracing, which is for its developers; errors still arrive as exceptions.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return tensorflow
+
+
+def give_memory_back() -> None:
+    """Gives memory that was freed back to the system, where the C library keeps it: glibc all blocks of less than 32 MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def check_training_packages() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import EdgeclfError, UsageError
+from edgeclf.runtime.images.given_image import ChannelOrder, GivenImage, check_channels, pixels_of
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.prediction import Prediction, predictions_from
 from edgeclf.runtime.session.devices import DeviceChoice
@@ -28,7 +30,9 @@ SourceT = TypeVar("SourceT", str, Path)
 class Classifier:
     """An image classifier read from one `.onnx` file.
 
-    Thread-safe: one instance serves any number of threads.
+    Thread-safe: one instance serves any number of threads. Used in a `with` block it is closed at its end; without, when
+    nothing refers to it any more. A forked process opens the file again at its first prediction, and so does whoever
+    unpickles a classifier: it can be handed to a pool of processes of any kind. `docs/embedding.md` has examples.
 
     Args:
         model: The `.onnx` file.
@@ -62,11 +66,10 @@ class Classifier:
         foreign: "ForeignModel | None" = None,
         exact: bool = False,
     ) -> None:
-        self.open_session = partial(ModelSession, model, device=device, threads=threads, foreign=foreign)
-        self.session = self.open_session()
-        if not self.session.is_foreign:
-            # A file that takes its place later must have a spec too.
-            self.open_session = partial(ModelSession, model, device=device, threads=threads)
+        self.session = ModelSession(model, device=device, threads=threads, foreign=foreign)
+        # A file that takes its place later describes itself, or is used in the way that was said of a foreign one.
+        usual = foreign if self.session.is_foreign else None
+        self.open_session = partial(_open_again, Path(model), device, threads, usual)
         self._is_exact = exact
         self._local = threading.local()
 
@@ -91,30 +94,64 @@ class Classifier:
 
         return run_self_test(self.session)
 
-    def predict(self, image: UInt8Array | Path | str) -> Prediction:
+    def __enter__(self) -> "Classifier":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the model's memory back; afterwards classifying is a UsageError. What is under way goes on to its end."""
+        self.session.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        """What `pickle` keeps: the file's path and the options. The file itself is opened again."""
+        path, *options = self.open_session.args
+        return {
+            **self.__dict__,
+            "_local": None,
+            # A process that unpickles it may run in another folder.
+            "open_session": partial(_open_again, Path(path).absolute(), *options),
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Takes what `__getstate__` gave."""
+        self.__dict__.update(state)
+        self._local = threading.local()
+
+    def predict(self, image: GivenImage, *, channels: ChannelOrder = "bgr") -> Prediction:
         """Classifies one image.
 
         Args:
-            image: (H, W, 3) uint8 in BGR order, as `cv2.imread` and `VideoCapture.read` give it; or a file's path.
+            image: (H, W, 3) uint8 in BGR order, as `cv2.imread` and `VideoCapture.read` give it; a file's path; the bytes
+                of an image file, such as an upload; or a Pillow image, which is turned upright and laid on white.
+            channels: Order of the channels where `image` is an array: `bgr`, or `rgb` as Pillow, imageio and
+                scikit-image give it.
 
         Raises:
-            ImageError: The file cannot be read, or the array has another shape or dtype.
+            ImageError: The image cannot be read, or the array has another shape or dtype.
+            UsageError: `channels` is something else, or the classifier was closed.
         """
+        check_channels(channels)
         session = self.session
         preprocess = session.spec.preprocess
         one_rgb: UInt8Array | None = getattr(self._local, "one_rgb", None)
         if one_rgb is None or one_rgb.shape[1:3] != preprocess.size_hw:
             # Used again for each image of this thread: new memory costs a page fault every 4 KB.
             one_rgb = self._local.one_rgb = np.empty((1, *preprocess.size_hw, 3), np.uint8)
-        preprocess_bgr(self._pixels(image, preprocess), preprocess, out=one_rgb[0])
+        preprocess_bgr(self._pixels(image, channels, preprocess), preprocess, out=one_rgb[0])
         return predictions_from(session.run(one_rgb), session.spec)[0]
 
-    def predict_batch(self, images: Sequence[UInt8Array | Path | str]) -> list[Prediction]:
+    def predict_batch(self, images: Sequence[GivenImage], *, channels: ChannelOrder = "bgr") -> list[Prediction]:
         """Classifies several images in one inference; see `predict` for what an image may be.
 
         Raises:
             ImageError: An image cannot be used; none is classified then.
+            UsageError: As for `predict`.
         """
+        check_channels(channels)
         if not len(images):
             return []
         session = self.session
@@ -122,13 +159,11 @@ class Classifier:
         height, width = preprocess.size_hw
         batch_rgb = np.empty((len(images), height, width, 3), np.uint8)
         for row, image in zip(batch_rgb, images, strict=True):
-            preprocess_bgr(self._pixels(image, preprocess), preprocess, out=row)
+            preprocess_bgr(self._pixels(image, channels, preprocess), preprocess, out=row)
         return predictions_from(session.run(batch_rgb), session.spec)
 
-    def _pixels(self, image: UInt8Array | Path | str, preprocess: Preprocess) -> UInt8Array:
-        if not isinstance(image, str | Path):
-            return image
-        return load_image(image, reduce_for=None if self._is_exact else preprocess)
+    def _pixels(self, image: GivenImage, channels: ChannelOrder, preprocess: Preprocess) -> UInt8Array:
+        return pixels_of(image, channels=channels, reduce_for=None if self._is_exact else preprocess)
 
     @overload
     def stream(
@@ -204,3 +239,16 @@ class Classifier:
                         yield path, outcome.error
 
         return results()
+
+
+def _open_again(
+    path: Path, device: str | DeviceChoice, threads: int | None, foreign: "ForeignModel | None"
+) -> ModelSession:
+    """The session of a file that may have been replaced: what is said of files without a spec applies to those alone."""
+    if foreign is not None:
+        from edgeclf.runtime.session.graph_outline import read_graph_outline
+        from edgeclf.runtime.spec import SPEC_KEY
+
+        if SPEC_KEY in read_graph_outline(path).metadata:
+            foreign = None
+    return ModelSession(path, device=device, threads=threads, foreign=foreign)

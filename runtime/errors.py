@@ -5,9 +5,12 @@ built here from four parts - what happened, what was got, what was expected, wha
 forget one by formatting its own text.
 """
 
+import re
 import shlex
 from os import PathLike, fspath
 from typing import ClassVar
+
+_LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 class EdgeclfError(Exception):
@@ -35,6 +38,10 @@ class EdgeclfError(Exception):
         self.hint = hint
         super().__init__(self.sentence)
 
+    def __reduce__(self) -> "tuple[object, ...]":
+        """The four parts, for `pickle`: an error comes back from another process as it was, whatever its class adds."""
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
     @property
     def sentence(self) -> str:
         """The whole error as one sentence on one line."""
@@ -44,10 +51,19 @@ class EdgeclfError(Exception):
             text += ": " + ", ".join(fact for fact in facts if fact)
         if self.hint:
             text += f"; {self.hint}"
-        return " ".join(text.split()) + "."
+        # One line; two spaces in a file's name stay two.
+        return _LINE_ENDS.sub(" ", text).strip() + "."
 
     def __str__(self) -> str:
         return self.sentence
+
+
+def _restored(error_class: type[EdgeclfError], args: tuple[object, ...], state: dict[str, object]) -> EdgeclfError:
+    # Without `__init__`, whose arguments may be others in a class of its own.
+    error = error_class.__new__(error_class, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def command_line(*words: "str | PathLike[str]") -> str:

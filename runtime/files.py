@@ -30,13 +30,24 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x02", "a Python pickle"),
     (b"\x80\x04", "a Python pickle"),
     (b"%PDF", "a PDF document"),
+    (b"PAR1", "a Parquet table"),
+    (b"ARROW1", "an Arrow table"),
+    (b"\xff\xff\xff\xff", "an Arrow table"),
     (b"version https://git-lfs", "a Git LFS pointer"),
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
 )
 _ZIP_SUFFIXES = {".keras": "a Keras model", ".npz": "NumPy arrays", ".xlsx": "a spreadsheet", ".ods": "a spreadsheet"}
+_EXPORT = "make an .onnx file of it first, with edgeclf export"
+_HINTS = {
+    "a Keras model": _EXPORT,
+    "an HDF5 file": _EXPORT,
+    "a TensorFlow SavedModel": _EXPORT,
+    "a Git LFS pointer": "fetch the file itself with git lfs pull",
+    "an HTML page": "download the file itself, not the page about it",
+}
 # Of ISO base media files that hold one image, no video.
-STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"))
 # Bytes of text, in UTF-8 as in the older encodings: no control character but white space and escape.
 _NOT_IN_TEXT = frozenset(range(0x20)) - {0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x1B} | {0x7F}
 
@@ -101,7 +112,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         # Only a failure of writing here is an output error; one that names another file is the block's own business.
-        if error.filename is not None and Path(os.fsdecode(error.filename)).parent != path.parent:
+        # An error of a descriptor has its number there.
+        named = error.filename if isinstance(error.filename, str | bytes) else None
+        if named is not None and Path(os.fsdecode(named)).parent != path.parent:
             raise
         raise output_error(path, error) from error
     finally:
@@ -150,7 +163,8 @@ def content_kind(path: Path | str) -> str:
     """
     kind = kind_of(path)
     if kind == "folder":
-        return "a folder"
+        is_saved_model = kind_of(os.path.join(path, "saved_model.pb")) == "file"  # noqa: PTH118 - text that is no path
+        return "a TensorFlow SavedModel" if is_saved_model else "a folder"
     if kind == "other":
         return "a device or a pipe"
     try:
@@ -163,6 +177,16 @@ def content_kind(path: Path | str) -> str:
     except OSError as error:
         return (error.strerror or type(error).__name__).lower()
     return kind_of_bytes(head, Path(path).suffix.lower())
+
+
+def hint_for(kind: str, default: str) -> str:
+    """What to do with a file that is no ONNX model.
+
+    Args:
+        kind: What it is, see `content_kind`.
+        default: What to do with one of which its kind says nothing.
+    """
+    return _HINTS.get(kind, default)
 
 
 def kind_of_bytes(head: bytes, suffix: str = "") -> str:
@@ -290,11 +314,24 @@ def file_identity(path: Path) -> FileIdentity | None:
 
 
 def default_cache_folder() -> Path:
-    """`$EDGECLF_CACHE`, else `$XDG_CACHE_HOME/edgeclf`, else `~/.cache/edgeclf`."""
+    """`$EDGECLF_CACHE`, else `$XDG_CACHE_HOME/edgeclf`, else `~/.cache/edgeclf`.
+
+    Raises:
+        OutputError: None of these is set, and the user has no home folder.
+    """
     if os.environ.get("EDGECLF_CACHE"):
         return Path(os.environ["EDGECLF_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgeclf"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "edgeclf"
+    except RuntimeError as error:
+        # A container's user that no passwd file lists.
+        raise OutputError(
+            "cannot keep anything in a cache",
+            got="no home folder of this user",
+            expected="a folder for it",
+            hint="set EDGECLF_CACHE or HOME to one",
+        ) from error
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

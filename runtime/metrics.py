@@ -60,11 +60,17 @@ class ClassificationReport:
         """Class names in the order of rows and columns of the confusion matrix."""
         return tuple(figures.label for figures in self.per_class)
 
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, by Wilson's score."""
+        return wilson_interval(round(self.accuracy * self.count), self.count, z=Z_95)
+
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
         return {
             "count": self.count,
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
             "macro_f1": self.macro_f1,
             "expected_calibration_error": self.expected_calibration_error,
             "per_class": [asdict(figures) for figures in self.per_class],

@@ -31,6 +31,7 @@ class Prediction:
         confidence: Its probability, 0..1.
         probabilities: (C,) float32, in the order of `labels`.
         labels: Class names in the order of the model's output.
+        rejected: Whether `confidence` is below the threshold: a class may itself be called `unknown`.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Prediction:
     confidence: float
     probabilities: FloatArray
     labels: tuple[str, ...]
+    rejected: bool = False
 
     def top_k(self, count: int) -> list[LabelConfidence]:
         """The `count` most probable classes, most probable first, ties in the order of the labels."""
@@ -71,7 +73,7 @@ def predictions_from(probabilities: FloatArray, spec: ModelSpec) -> list[Predict
         confidence = float(row[index])
         rejected = threshold is not None and confidence < threshold
         label = UNKNOWN_LABEL if rejected else spec.labels[index]
-        results.append(Prediction(label, index, confidence, row, spec.labels))
+        results.append(Prediction(label, index, confidence, row, spec.labels, rejected))
     return results
 
 

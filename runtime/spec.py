@@ -4,9 +4,10 @@ The spec is everything an application needs besides the graph - labels, input si
 person needs to trust it: how it was trained, quantized and verified, and on which processor.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import parse_failure
@@ -84,12 +85,16 @@ class ModelSpec:
         precision: `fp32`, `int8` or `fp16`.
         quantization: The recipe that made an int8 file, None for floats.
         training: Summary of the training run: options, epochs, metrics.
+        source: Of a file made from a model that others made: which file that was, how it is used, and where each part of that
+            comes from, see docs/export-foreign.md; None for one that edgeclf trained.
         dataset_fingerprint: Digest of the labelled images the model was trained and selected on.
         seen_images: Which images these are: of those that trained (`train`) and those that chose (`val`) the first four bytes
             of each file's BLAKE2b-128 digest, sorted, one after the other in base64. None where it is not recorded.
         package_versions: Versions of the packages that made the model.
         parity: Figures of the parity gate this file passed.
         latency: Measured latencies, with the processor they were measured on.
+        portable: Of an exported file: whether it gives the same bits on every CPU; None where that is not recorded.
+        portable_reason: Why it does not; empty where it does.
         self_test: Golden inputs and what the file computed of them, see docs/self-test.md; None for a file without.
         schema_version: Version of this document's layout.
     """
@@ -102,11 +107,14 @@ class ModelSpec:
     precision: str = "fp32"
     quantization: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = None
     dataset_fingerprint: str | None = None
     seen_images: Mapping[str, str] | None = None
     package_versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None
     latency: Mapping[str, Any] | None = None
+    portable: bool | None = None
+    portable_reason: str = ""
     self_test: Mapping[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -129,6 +137,99 @@ class ModelSpec:
         return replace(self, **changes)
 
 
+_CPU: "_Shape" = {"model": str, "architecture": str, "isa_flags": [str], "usable_cpus": int}
+# The values of the document that programs read, by key: a type; a list of one; a record of known keys, others may stand beside
+# them; or, under `*`, one of any keys. Null may stand for each.
+_SHAPE: "_Shape" = {
+    "labels": [str],
+    "preprocess": {
+        "size_hw": [int],
+        "fit": str,
+        "crop_fraction": float,
+        "pad_value": int,
+        "interpolation": str,
+    },
+    "temperature": float,
+    "rejection_threshold": float,
+    "architecture": str,
+    "precision": str,
+    "quantization": {
+        "target": str,
+        "portable": bool,
+        "portable_reason": str,
+        "equalized_streams": int,
+        "keep_float": [str],
+        "float_entrance": [str],
+        "saturation": {},
+    },
+    "training": {
+        "calibration": {"false_rejection_rate": float},
+        "classes_before": {"kept": [str], "renamed": [{"from": str, "to": str}], "new": [str], "gone": [str]},
+        "fine_tune": {},
+        "images": {"*": int},
+        "quantization_aware": bool,
+        "ranges_8bit": {},
+        "weights": str,
+        "weights_match": {},
+    },
+    "source": {"used_as": {}},
+    "dataset_fingerprint": str,
+    "seen_images": {"*": str},
+    "package_versions": {"*": str},
+    "parity": {"cpu": _CPU, "limits": {}, "verdict": {"outcome": str, "failures": [str], "doubts": [str]}},
+    "latency": {"cpu": _CPU},
+    "portable": bool,
+    "portable_reason": str,
+    "self_test": {"inputs": [{}]},
+    "schema_version": int,
+}
+_Shape: TypeAlias = "type | list[_Shape] | dict[str, _Shape]"
+_TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check_shape(value: object, shape: "_Shape", place: str) -> None:
+    """Raises TypeError where a value of a JSON document has another type than programs expect."""
+    if value is None:
+        return
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise TypeError(f"{place}: expected a record, got {_shown(value)}")
+        for key, item in value.items():
+            if (of_item := shape.get(key, shape.get("*"))) is not None:
+                _check_shape(item, of_item, f"{place}.{key}" if place else key)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise TypeError(f"{place}: expected a list, got {_shown(value)}")
+        for number, item in enumerate(value):
+            _check_shape(_Nothing if item is None else item, shape[0], f"{place}[{number}]")
+    elif not _is_of_type(value, shape):
+        raise TypeError(f"{place}: expected {_TYPE_NAMES[shape]}, got {_shown(value)}")
+
+
+class _Nothing:
+    """Stands for null where it may not stand: in a list."""
+
+
+def _is_of_type(value: object, of: type) -> bool:
+    # JSON writes 1 for 1.0; true is no number.
+    if isinstance(value, bool):
+        return of is bool
+    return isinstance(value, (int, float) if of is float else of)
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON document; Python would also read NaN, Infinity and 1e999, which it cannot write again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text}")
+    return number
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is _Nothing else repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
 def spec_from_json(text: str, source: str) -> ModelSpec:
     """Reads a spec that `ModelSpec.to_json` wrote, perhaps by an older or newer edgeclf.
 
@@ -147,7 +248,7 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     expected = "the JSON document edgeclf writes"
     hint = "export or train the model again"
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
         raise ModelFileError(
@@ -166,13 +267,19 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
             hint="update edgeclf",
         )
     try:
-        known = {key: document[key] for key in (item.name for item in fields(ModelSpec)) if key in document}
-        preprocess = dict(known["preprocess"])
-        preprocess["size_hw"] = tuple(int(side) for side in preprocess["size_hw"])
+        _check_shape(document, _SHAPE, "")
+        # Null stands for what is not recorded.
+        known = {item.name: document[item.name] for item in fields(ModelSpec) if document.get(item.name) is not None}
+        preprocess = {key: value for key, value in known["preprocess"].items() if value is not None}
+        preprocess["size_hw"] = tuple(preprocess["size_hw"])
         known["preprocess"] = Preprocess(**preprocess)
-        known["labels"] = tuple(str(label) for label in known["labels"])
+        known["labels"] = tuple(known["labels"])
         return ModelSpec(**known)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except KeyError as error:
         raise ModelFileError(
-            f"cannot read the spec of {source}", got=f"{type(error).__name__}: {error}", expected=expected, hint=hint
+            f"cannot read the spec of {source}", got=parse_failure(error), expected=expected, hint=hint
+        ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelFileError(
+            f"cannot read the spec of {source}", got=str(error), expected=expected, hint=hint
         ) from error

@@ -147,16 +147,22 @@ class StreamServer:
             what stands in its place, a number of seconds to wait, or None to end at once. A connection for which it
             raises LookupError is answered with 503.
         with_length: Whether parts say how long they are.
+
+    Attributes:
+        connections: How many there were.
+        paths: What each asked for, with its query.
     """
 
     def __init__(self, parts: Callable[[int], Iterable[bytes | float | None]], *, with_length: bool = True) -> None:
         outer = self
         self.connections = 0
+        self.paths: list[str] = []
         self.closing = threading.Event()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.connections += 1
+                outer.paths.append(self.path)
                 try:
                     script = parts(outer.connections - 1)
                 except LookupError:

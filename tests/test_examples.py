@@ -185,3 +185,21 @@ def test_the_service_is_a_unit_that_systemd_accepts(tmp_path):
     unit.write_text(UNIT.read_text().replace("/opt/edgeclf/bin/edgeclf", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False)
     assert UNIT.name not in done.stderr, done.stderr
+
+
+def test_a_web_service_classifies_uploads(colour_model, monkeypatch):
+    testclient = pytest.importorskip("starlette.testclient", reason="needs the serve extra")
+    monkeypatch.setenv("EDGECLF_MODEL", str(colour_model))
+    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path])
+    module = runpy.run_path(str(ROOT / "examples" / "classify_uploads.py"))
+    upload = cv2.imencode(".png", np.full((40, 50, 3), (20, 20, 250), np.uint8))[1].tobytes()
+    with testclient.TestClient(module["app"]()) as client:
+        done = client.post("/classify", content=upload)
+        assert (done.status_code, done.json()["label"]) == (200, "red")
+        for broken in (b"", b"no picture", upload[:60]):
+            refused = client.post("/classify", content=broken)
+            assert refused.status_code == 422
+            assert "cannot" in refused.json()["error"]
+        assert client.post("/classify", content=bytes(module["MOST_BYTES"] + 1)).status_code == 413
+        assert client.get("/classify").status_code == 405
+        assert client.post("/classify", content=upload).status_code == 200

@@ -1,9 +1,13 @@
 """The `edgeclf` command: its sub-commands, and the mapping of errors to exit codes."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -11,6 +15,15 @@ import typer.core
 import typer.main
 
 from edgeclf.toolkit.commands import COMMANDS
+from edgeclf.toolkit.console import (
+    end_streams,
+    environment_error,
+    note,
+    open_missing_streams,
+    say,
+    show_any_text,
+    silence_stdout,
+)
 
 
 class _Boundary(typer.core.TyperGroup):
@@ -34,27 +47,49 @@ class _Boundary(typer.core.TyperGroup):
         from edgeclf.runtime.errors import EdgeclfError
 
         try:
-            return super().invoke(ctx)
+            with _terminated_like_interrupted():
+                return super().invoke(ctx)
         except EdgeclfError as error:
-            print(f"edgeclf: {error}", file=sys.stderr)  # noqa: T201 - the boundary reports on stderr
+            note(f"edgeclf: {error}")
             raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
-            print("edgeclf: interrupted", file=sys.stderr)  # noqa: T201
+            say("edgeclf: interrupted\n")
             raise SystemExit(130) from None
         except BrokenPipeError:
-            # The reader of a pipe (`| head`) is gone; what is still buffered must not raise again at exit.
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
+            # The reader of a pipe (`| head`) is gone.
+            silence_stdout()
             raise SystemExit(0) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if type(error).__module__.split(".", 1)[0] in {"typer", "click"}:
                 raise
-            traceback.print_exc()
-            print(  # noqa: T201
-                "edgeclf: this is a bug in edgeclf, not in your input; please report the lines above", file=sys.stderr
-            )
+            shown = environment_error(error) if isinstance(error, OSError) else None
+            if shown is not None:
+                say(f"edgeclf: {shown}\n")
+                silence_stdout()
+                raise SystemExit(shown.exit_code) from None
+            say(traceback.format_exc())
+            say("edgeclf: this is a bug in edgeclf, not in your input; please report the lines above\n")
             raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Lets SIGTERM do what Ctrl-C does: a camera ends with its summary, a training with its best weights, an export without leftovers."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        # An application's thread: signals are the application's.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _load_command(name: str) -> Any:  # noqa: ANN401 - as in `invoke`
@@ -103,12 +138,25 @@ def main() -> None:
 
 def run_process() -> None:
     """Entry point of the `edgeclf` script: runs the command line and ends the process."""
+    open_missing_streams()
+    show_any_text()
     try:
         main()
     except SystemExit as ended:
-        if "tensorflow" in sys.modules and (ended.code is None or isinstance(ended.code, int)):
-            _exit_at_once(ended.code or 0)
-        raise
+        if ended.code is not None and not isinstance(ended.code, int):
+            raise
+        status = end_streams(ended.code or 0)
+        if "tensorflow" in sys.modules:
+            _exit_at_once(status)
+        raise SystemExit(status) from None
+    except OSError as error:
+        # Help and version are written outside of the boundary.
+        shown = environment_error(error)
+        if shown is None:
+            raise
+        say(f"edgeclf: {shown}\n")
+        silence_stdout()
+        raise SystemExit(end_streams(shown.exit_code)) from None
 
 
 def _exit_at_once(status: int) -> None:

@@ -1,11 +1,18 @@
-"""Output of the commands: results on stdout, notes and warnings on stderr, progress bars on terminals."""
+"""Output of the commands: results on stdout, notes and warnings on stderr, progress bars on terminals; streams that fail."""
 
 import contextlib
+import errno
+import faulthandler
+import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from edgeclf.runtime.errors import OutputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +21,13 @@ if TYPE_CHECKING:
     from edgeclf.runtime.progress import Progress
 
 _QUIET_LEVELS = frozenset(("0", "OFF", "SILENT"))
+# What the user's disks and descriptors cause, and no bug.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_NOT_WRITABLE = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
+_LITTLE_BYTES = 1 << 20
+# What the names of temporary files and folders begin with: edgeclf's own, and those of Python where nobody gives another.
+_TEMPORARY = ("edgeclf-", "tmp")
+_BROKEN_STREAM = _NO_ROOM | {errno.EBADF, errno.EIO, errno.EROFS}
 
 
 def print_result(text: str) -> None:
@@ -53,7 +67,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if numeric and index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # Names in files of others may hold what moves a terminal's cursor.
+        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
     # Cells hold file and class names, which may contain [brackets]: no markup, no highlighting.
     Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
 
@@ -73,8 +88,8 @@ def _escaped(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """Writes a note to stderr."""
-    sys.stderr.write(text + "\n")
+    """Writes a note to stderr, of one line or several; names in files of others may hold what moves a terminal's cursor."""
+    say("\n".join(map(printable, text.split("\n"))) + "\n")
 
 
 def warn(text: str) -> None:
@@ -157,16 +172,151 @@ def silenced_decoders() -> Iterator[None]:
         yield
         return
     before = sys.stderr
-    before.flush()
+    say("")
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+    # A crash in a decoder is told all the same.
+    is_ours = not faulthandler.is_enabled()
+    if is_ours:
+        faulthandler.enable(saved)
+    ours = open(saved, "w", encoding=before.encoding, errors=before.errors, buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = ours
     try:
-        with open(saved, "w", encoding=before.encoding, errors=before.errors, buffering=1, closefd=False) as ours:
-            sys.stderr = ours
-            yield
+        yield
     finally:
         sys.stderr = before
+        if is_ours:
+            faulthandler.disable()
+        with contextlib.suppress(OSError):
+            ours.close()
         os.dup2(saved, 2)
         os.close(saved)
+
+
+def open_missing_streams() -> None:
+    """Opens the standard streams that are closed, as with `2>&-` or under some supervisors.
+
+    The next file opened would otherwise get the number of one, and native libraries would write their messages into it.
+    What goes to stderr is lost, as was asked for; writing a result to stdout fails.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is given; what can be read alone refuses to be written to.
+            opened = os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives until the exit
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+
+
+def show_any_text() -> None:
+    """Lets stdout escape what it cannot encode: names of files that are not Unicode, terminals that are not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def environment_error(error: OSError) -> OutputError | None:
+    """The error to show for one of the operating system that nothing has made a sentence of; None where it is a bug.
+
+    Args:
+        error: A full disk or a closed descriptor behind stdout, or temporary files that cannot be written.
+    """
+    words = (error.strerror or type(error).__name__).lower()
+    if "No usable temporary directory" in str(error):
+        return _temporary("no folder that can be written to")
+    # An error of a descriptor has its number there.
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
+    if place is None and error.errno in _BROKEN_STREAM and not _is_full(_temporary_folder()):
+        return OutputError(
+            "cannot write the result to stdout",
+            got="a closed file" if error.errno == errno.EBADF else words,
+            expected="a place that takes all of it",
+            hint="free some space, or write to another place",
+        )
+    if _is_own_temporary(place) and error.errno in _NO_ROOM | _NOT_WRITABLE:
+        return _temporary(words)
+    if error.errno in _NO_ROOM:
+        return OutputError(
+            "cannot write" if place is None else f"cannot write {place}",
+            got=words,
+            expected=f"room for results and for temporary files in {_temporary_folder()}",
+            hint="free some space, or set TMPDIR to a folder that has some",
+        )
+    return None
+
+
+def end_streams(status: int) -> int:
+    """Writes what is still buffered, so that a failure has a sentence and a status; the status to exit with.
+
+    Args:
+        status: What the process would exit with.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+    except (OSError, ValueError) as error:
+        shown = environment_error(error) if isinstance(error, OSError) else None
+        if shown is not None:
+            say(f"edgeclf: {shown}\n")
+        silence_stdout()
+        status = status or OutputError.exit_code
+    say("")
+    return status
+
+
+def silence_stdout() -> None:
+    """Lets nothing that is still buffered raise again at the exit."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
+
+
+def say(text: str) -> None:
+    """Writes to stderr; one that takes nothing costs no result, and is not tried again."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
+
+
+def _is_own_temporary(place: str | None) -> bool:
+    """Whether a path is a temporary file of edgeclf or of a package that it uses, and not a file of the user in that folder."""
+    if place is None:
+        return False
+    folder = os.path.join(os.path.realpath(_temporary_folder()), "")  # noqa: PTH118 - pathlib is not loaded for --help
+    path = os.path.realpath(place)
+    return path.startswith(folder) and path[len(folder) :].startswith(_TEMPORARY)
+
+
+def _is_full(folder: str) -> bool:
+    """Whether the disk of a folder has next to no room left."""
+    try:
+        return shutil.disk_usage(folder).free < _LITTLE_BYTES
+    except OSError:
+        return False
+
+
+def _temporary(got: str) -> OutputError:
+    return OutputError(
+        "cannot write temporary files",
+        got=got,
+        expected="a writable folder with free space",
+        hint="set TMPDIR to one",
+    )
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - for a message

@@ -2,16 +2,22 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from edgeclf.toolkit.console import note
 
 if TYPE_CHECKING:
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
+    from edgeclf.export.source.keras_files.network import KerasReference
     from edgeclf.runtime import ForeignModel, ModelSession
+    from edgeclf.runtime.session.foreign.use import ModelUse
+
+# What others made, run by ONNX Runtime or by Keras.
+_Opened = TypeVar("_Opened", "ModelSession", "KerasReference", "ModelSession | KerasReference")
 
 LabelsOption = Annotated[
     Path | None,
@@ -62,6 +68,14 @@ CropFractionOption = Annotated[
         show_default=False,
     ),
 ]
+PadValueOption = Annotated[
+    int | None,
+    typer.Option(
+        "--pad-value",
+        help="File without a spec, --fit letterbox: grey value of the padding, 0 (black) to 255. Default: 114.",
+        show_default=False,
+    ),
+]
 InterpolationOption = Annotated[
     str | None,
     typer.Option(
@@ -104,6 +118,7 @@ def foreign_model(
     std: StdOption = None,
     fit: FitOption = None,
     crop_fraction: CropFractionOption = None,
+    pad_value: PadValueOption = None,
     interpolation: InterpolationOption = None,
     channels: ChannelsOption = None,
     image_size: ForeignSizeOption = None,
@@ -134,6 +149,7 @@ def foreign_model(
         preset=preprocess,
         fit=fit,  # type: ignore[arg-type]  # checked there
         crop_fraction=crop_fraction,
+        pad_value=pad_value,
         interpolation=interpolation,
         channels=channels,
         image_size=None if image_size is None else _size(image_size),
@@ -168,11 +184,21 @@ def _size(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
+def option_words(said: Mapping[str, object]) -> dict[str, str]:
+    """The options as they were typed: values by option, of those that were given.
+
+    Args:
+        said: Values by parameter of `foreign_model`.
+    """
+    return {f"--{name.replace('_', '-')}": str(value) for name, value in said.items() if value is not None}
+
+
 def takes_foreign_files(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of `foreign_model`; it gets what they say in its parameter `foreign`.
 
     Args:
-        command: A function whose parameters are options of Typer, but for `foreign`.
+        command: A function whose parameters are options of Typer, but for `foreign`, and for `foreign_words` where it wants
+            the options as they were typed.
     """
     own = inspect.signature(command)
     shared = inspect.signature(foreign_model)
@@ -180,12 +206,14 @@ def takes_foreign_files(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**values: Any) -> None:  # noqa: ANN401 - options of every type
         said = {name: values.pop(name, item.default) for name, item in shared.parameters.items()}
+        if "foreign_words" in own.parameters:
+            values["foreign_words"] = option_words(said)
         command(**values, foreign=foreign_model(**said))
 
     parameters = [
         item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for item in (*own.parameters.values(), *shared.parameters.values())
-        if item.name != "foreign"
+        if item.name not in {"foreign", "foreign_words"}
     ]
     # Typer reads both.
     wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -200,32 +228,133 @@ def no_options() -> "ForeignModel":
     return ForeignModel()
 
 
-def note_use(*sessions: "ModelSession") -> None:
+def note_use(*sessions: "ModelSession | KerasReference") -> None:
     """Says on stderr how files without a spec are used, and what of that is assumed."""
     for session in sessions:
         if session.use is not None:
-            note(f"{session.path} has no edgeclf spec; {session.use.sentence()}")
-            for text in session.use.notes:
-                note(text)
+            note_use_of(session.path, session.use)
 
 
-def use_json(session: "ModelSession") -> dict[str, Any] | None:
+def note_use_of(path: Path, use: "ModelUse") -> None:
+    """The same of one file."""
+    note(f"{path} has no edgeclf spec; {use.sentence()}")
+    for text in use.notes:
+        note(text)
+
+
+def use_json(session: "ModelSession | KerasReference") -> dict[str, Any] | None:
     """How a file without a spec is used, as plain JSON values; None for one that has a spec."""
     return None if session.use is None else session.use.to_json()
 
 
-def options_for(path: Path, foreign: "ForeignModel") -> "ForeignModel | None":
-    """The options as they apply to one of several files: None where it has a spec."""
+def named_like(model: _Opened, other: Path, labels: Sequence[str]) -> _Opened:
+    """The model with another's labels, where nothing names its own and both have as many: outputs are compared in order.
+
+    Args:
+        model: A model file, or a Keras model of others.
+        other: The file or run that it is compared with.
+        labels: The labels of that.
+    """
+    from dataclasses import replace
+
+    use = model.use
+    if use is None or use.origins["labels"] != "assumed" or len(model.spec.labels) != len(labels):
+        return model
+    if model.spec.labels == tuple(labels):
+        return model
+    note(f"nothing names the classes of {model.path}: the names of {other} are taken, in the same order")
+    return model.used_as(
+        replace(use, labels=tuple(labels), origins={**use.origins, "labels": f"as {other} names them"})
+    )
+
+
+def open_keras(
+    source: Path, foreign: "ForeignModel", keras: "KerasOptions", others: Sequence[Path] = ()
+) -> "KerasReference":
+    """Opens a Keras model that others made as a classifier.
+
+    Args:
+        source: A `.keras` or `.h5` file, a SavedModel folder, or `module:name`.
+        foreign: The options for files without a spec.
+        keras: What is said of opening it.
+        others: Files beside it, of which one may have been made of it.
+
+    Raises:
+        EdgeclfError: As `open_keras_reference`.
+    """
+    from edgeclf.export.source.keras_files.source import open_keras_reference
+
+    return open_keras_reference(source, options_for(source, foreign, others), keras)
+
+
+def labels_hint(*models: object) -> str:
+    """What to do where class folders are not named as the classes of one of the models."""
+    uses = [use for use in (getattr(model, "use", None) for model in models) if use is not None]
+    if any(use.origins["labels"] == "assumed" for use in uses):
+        return "pass --labels with the classes' names in the order of the outputs, as the folders are named"
+    if uses:
+        return "pass --labels with names as the folders have them, or rename the folders"
+    return "rename the folders as the model names its classes"
+
+
+def options_for(path: Path, foreign: "ForeignModel", others: Sequence[Path] = ()) -> "ForeignModel | None":
+    """The options as they apply to one of several files: None where it has a spec.
+
+    Args:
+        path: The file.
+        foreign: The options; where none is given, a file is used as the record of one that was made of it says.
+        others: Files beside it, of which one may have been made of it.
+    """
+    if _recorded_spec(path) is not None:
+        return None
+    from edgeclf.export.source.keras_files.kinds import keras_kind
+    from edgeclf.runtime.files import kind_of
+
+    if foreign.is_empty and (kind_of(path) == "file" or keras_kind(path) == "SavedModel"):
+        from edgeclf.export.source.record import recorded_use
+        from edgeclf.runtime.errors import ModelFileError
+        from edgeclf.runtime.spec import spec_from_json
+
+        for other in others:
+            try:
+                text = _recorded_spec(other)
+                found = None if text is None else recorded_use(spec_from_json(text, str(other)), path)
+            except ModelFileError:
+                # Opening it says why.
+                continue
+            if found is not None:
+                note(f"{path} is used as {other} records, which was made of it")
+                return found
+    return foreign
+
+
+def _recorded_spec(path: Path) -> str | None:
+    """The spec in a file as text; None where it has none, or cannot be read: opening it says why."""
     from edgeclf.runtime.errors import ModelFileError
+    from edgeclf.runtime.files import kind_of
     from edgeclf.runtime.session.graph_outline import read_graph_outline
     from edgeclf.runtime.spec import SPEC_KEY
 
     try:
-        has_spec = SPEC_KEY in read_graph_outline(path).metadata
+        return None if kind_of(path) == "folder" else read_graph_outline(path).metadata.get(SPEC_KEY)
     except ModelFileError:
-        # Opening it says why.
         return None
-    return None if has_spec else foreign
+
+
+def refuse_idle_keras_options(keras: "KerasOptions", *sources: Path | str) -> None:
+    """Raises UsageError where options for opening a Keras model are given and none of the sources is one."""
+    from edgeclf.export.source.keras_files.kinds import keras_kind
+    from edgeclf.runtime.errors import UsageError
+
+    if any(keras_kind(source) is not None for source in sources):
+        return
+    if keras.custom_objects is not None or keras.signature is not None or keras.is_trusted:
+        raise UsageError(
+            f"{' and '.join(map(str, sources))} {'is' if len(sources) == 1 else 'are'} no Keras file and no SavedModel",
+            got="--custom-objects, --signature or --unsafe-load",
+            expected="none of them",
+            hint="leave them out",
+        )
 
 
 def refuse_idle_options(foreign: "ForeignModel", models: Sequence[object]) -> None:

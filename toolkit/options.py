@@ -77,6 +77,30 @@ ThreadsOption = Annotated[
         show_default=False,
     ),
 ]
+CustomObjectsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--custom-objects",
+        help="Keras file: the Python module with its custom layers and functions, importable from the current folder.",
+        metavar="MODULE",
+        show_default=False,
+    ),
+]
+SignatureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--signature",
+        help="SavedModel: its signature. Default: serving_default, or the only one.",
+        show_default=False,
+    ),
+]
+UnsafeLoadOption = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-load",
+        help="Keras file, SavedModel: open it even if that runs Python code in it. Only for files whose makers you trust.",
+    ),
+]
 IgnoreUnreadableOption = Annotated[
     bool,
     typer.Option("--ignore-unreadable", help="End with exit code 0 although some images could not be read."),

@@ -9,12 +9,13 @@ from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.array_file import ArrayFile
-from edgeclf.training.cache.features import FrozenBackbone, backbone_features, freeze_backbone, freeze_written
+from edgeclf.training.cache.features import backbone_features
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.training_data import TrainingData, prepare_training_data
 from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
+from edgeclf.training.networks.frozen_backbone import FrozenBackbone, freeze_backbone, freeze_graph, freeze_written
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.prefetch import run_in_background
 from edgeclf.training.run.folder import Run
@@ -115,6 +116,8 @@ def _freeze(
 ) -> tuple[FrozenBackbone, KerasModel | None]:
     """The backbone in ONNX Runtime, and in Keras where it had to be built for that."""
     architecture, size_hw = resolved.architecture, resolved.preprocess.size_hw
+    if resolved.backbone is not None:
+        return freeze_graph(resolved.backbone.graph, resolved.backbone.digest), None
     if backbone is None and architecture.write_backbone is not None:
         weights = resolved.read_weights()
         if weights is not None:

@@ -82,7 +82,7 @@ class TrainingOption:
             raise UsageError(
                 f"bad {self.sets.replace('_', ' ')}",
                 got=f"{value:g}" if isinstance(value, float) else str(value),
-                expected=f"at least {lowest:g}" + ("" if below == math.inf else f" and below {below:g}"),
+                expected=f"at least {lowest:g}" + ("" if below == math.inf else f" and below {below:.10g}"),
             )
 
 
@@ -119,11 +119,25 @@ class TrainOptions:
     """
 
     architecture: str = _option(
-        "The network, or keras:NAME for any of keras.applications; see --list.",
+        "The network, keras:NAME for any of keras.applications, or module:function of your own; see --list.",
         flag="--arch",
         default=DEFAULT_ARCHITECTURE,
     )
-    weights: str | None = _option("imagenet, none (random: the whole network is trained) or a file of weights.")
+    weights: str | None = _option(
+        "imagenet, none (random: the whole network is trained), a file of weights, or a saved Keras model."
+    )
+    backbone: str | None = _option(
+        "An ONNX file, whoever made it, whose features a head is trained on; see docs/backbones.md.", kind=Path | None
+    )
+    backbone_output: str | None = _option(
+        "With --backbone: name of the value with the features; else what its last pooling gives."
+    )
+    preprocess: str | None = _option(
+        "With --backbone: preprocessing by name, such as imagenet; the options below win over it."
+    )
+    mean: str | None = _option("With --backbone, float input: R,G,B subtracted from the pixels, or one number.")
+    std: str | None = _option("With --backbone, float input: R,G,B the difference is divided by, or one number.")
+    channels: str | None = _option("With --backbone: rgb or bgr.")
     from_run: str | None = _option(
         "Go on from this run's network, for other or more classes.", flag="--from", kind=Path | None
     )
@@ -170,7 +184,24 @@ class TrainOptions:
     false_rejection_rate: float | None = _option(
         "Call images unknown below a confidence that this share of the validation images misses."
     )
-    seed: int = _option("Of split, weights, order, augmentation and dropout.", *_EVERY, minimum=0, default=0)
+    # NumPy's and TensorFlow's generators take no more than 32 bits.
+    seed: int = _option(
+        "Of split, weights, order, augmentation and dropout.", *_EVERY, minimum=0, bounds=(0, 2**32), default=0
+    )
+    path_column: str | None = _option(
+        "Name of the column with the paths of a CSV (path if left out), or with the images of Parquet files."
+    )
+    label_column: str | None = _option(
+        "With a CSV or Parquet files: name of the column with the classes; label if left out."
+    )
+    image_folder: str | None = _option(
+        "With a CSV: folder of the images, where its paths begin there.", kind=Path | None
+    )
+    image_suffix: str | None = _option("With a CSV of bare ids: suffix of the files, such as .jpg.")
+    group_by: str | None = _option(
+        "Keep together, in one split, what has the same value in this column of a CSV or Parquet file, or in the first group of this regular "
+        "expression on paths, such as '(animal\\d+)'."
+    )
     val_fraction: float | None = _option("Share that validates (0.15; 0.2 of train/).")
     test_fraction: float | None = _option("Share that tests (0.15); 0 for none.")
 

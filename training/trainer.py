@@ -3,25 +3,31 @@
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import check_training_packages
+from edgeclf.runtime.errors import RunFolderError
+from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.calibration.report import calibrate
-from edgeclf.training.data.dataset import Dataset, discover_dataset
+from edgeclf.training.data.dataset import Dataset
+from edgeclf.training.data.discovery import discover_dataset, table_options
+from edgeclf.training.data.seen_images import changed_images, changed_words
+from edgeclf.training.data.training_data import TrainingData
 from edgeclf.training.fit.checkpoint import Checkpoint
 from edgeclf.training.fit.loop import DivergedError, FitState
-from edgeclf.training.fit.old_classes import answer_with_earlier, compare_old_classes
-from edgeclf.training.fit.resolve import resolve_options
+from edgeclf.training.fit.old_classes import answer_with_earlier, compare_old_classes, learned_before
+from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
 from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import FINE_TUNE, Stage, TrainOptions
 from edgeclf.training.run.earlier import open_earlier
-from edgeclf.training.run.folder import Run, check_run_target, load_run, open_unfinished
+from edgeclf.training.run.folder import BACKBONE_FILE, Run, UnfinishedRun, check_run_target, load_run, open_unfinished
 from edgeclf.training.run.results import TrainResult, summarise, write_result, write_start
 from edgeclf.training.run.tensorboard import check_tensorboard, tensorboard_log
-from edgeclf.training.run.writer import writing_run
+from edgeclf.training.run.writer import RunWriter, writing_run
 
 
 def train(
@@ -58,7 +64,17 @@ def train(
         KeyboardInterrupt: Ctrl-C before the first epoch was complete; nothing is written.
     """
     folder, options = Path(folder), options or TrainOptions()
-    dataset = data if isinstance(data, Dataset) else discover_dataset(data)
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else discover_dataset(
+            data,
+            table=table_options(options),
+            group_by=options.group_by,
+            cache_folder=cache_folder,
+            progress=progress,
+        )
+    )
     options, earlier = open_earlier(options)
     check_run_target(folder, overwrite=overwrite, earlier=earlier)
     return _train(
@@ -90,14 +106,14 @@ def resume(
         EdgeclfError: As `train`.
     """
     folder, data = Path(folder), None if data is None else Path(data)
-    checkpoint, options, dataset = open_unfinished(folder, data)
-    earlier = None if options.from_run is None else load_run(options.from_run)
+    unfinished = open_unfinished(folder, data)
+    earlier = None if unfinished.options.from_run is None else load_run(unfinished.options.from_run)
     return _train(
-        dataset,
+        unfinished.dataset,
         folder,
-        options,
+        unfinished.options,
         earlier,
-        checkpoint,
+        unfinished,
         tensorboard=tensorboard,
         cache_folder=cache_folder,
         progress=progress,
@@ -109,24 +125,26 @@ def _train(
     folder: Path,
     options: TrainOptions,
     earlier: Run | None,
-    checkpoint: Checkpoint | None,
+    unfinished: UnfinishedRun | None,
     *,
     tensorboard: bool,
     cache_folder: CacheFolder | None,
     progress: Progress,
 ) -> TrainResult:
     started = time.perf_counter()
-    resolved = resolve_options(options)
+    checkpoint = None if unfinished is None else unfinished.checkpoint
+    resolved = _resolve(options, earlier) if unfinished is None else _resolve_again(unfinished, earlier, folder)
     # A missing package is reported before any image is read.
     check_training_packages()
     if tensorboard:
         check_tensorboard()
     if earlier is None:
-        resolved.architecture.check_available(resolved.weights)
+        resolved.check_available()
     with writing_run(folder, resumed=checkpoint is not None) as writer:
         data, transfer, backbone = prepare_inputs(
             dataset,
-            options,
+            # The images of an unfinished run are divided already.
+            options if checkpoint is None else replace(options, val_fraction=None, test_fraction=None),
             resolved,
             earlier,
             with_features=checkpoint is None or checkpoint.stage != FINE_TUNE,
@@ -135,12 +153,17 @@ def _train(
         )
         fingerprint = data.fingerprint
         if checkpoint is not None:
-            checkpoint.check_images(fingerprint, folder)
-        write_start(writer, samples=data.samples, dataset=dataset, options=options)
+            data = _check_unchanged(checkpoint, dataset, data, folder)
+        start = partial(write_start, writer, samples=data.samples, dataset=dataset, options=options, resolved=resolved)
+        start()
+        if resolved.backbone is not None:
+            # Where the training goes on from, should it be cut off and the file be gone by then.
+            write_bytes(writer.folder / BACKBONE_FILE, resolved.backbone.graph)
         # Before the fits, which change the earlier network's weights.
         earlier_answers = None
         if transfer is not None and earlier is not None:
             earlier_answers = answer_with_earlier(transfer, earlier.seen_images, data, progress)
+            data = _noted(data, learned_before(transfer, earlier.seen_images, data))
         import keras
 
         keras.utils.set_random_seed(options.seed)
@@ -155,16 +178,74 @@ def _train(
                     resolved, data, transfer, backbone, checkpoint=checkpoint, on_epoch=on_epoch, progress=progress
                 )
             except DivergedError as error:
-                write_start(writer, samples=data.samples, dataset=dataset, options=options, diverged=error.facts)
+                start(diverged=error.facts)
                 if not writer.publish_failure():
                     raise
                 raise error.with_run(folder) from error
         scored = {split: (values, data.subset(split).true_indices) for split, values in probabilities.items()}
         calibration = calibrate(scored, options.false_rejection_rate)
         model = with_temperature_layer(network, calibration.temperature)
+        folder, data = _place(writer, folder, data)
         result = summarise(folder, options, resolved, data, transfer, model=model, fit=fit, calibration=calibration)
         if earlier_answers is not None:
             old_classes = compare_old_classes(earlier_answers, calibration.probabilities["test"], data)
             result = replace(result, old_classes=old_classes)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)
+
+
+def _place(writer: RunWriter, folder: Path, data: TrainingData) -> tuple[Path, TrainingData]:
+    """The run folder, and the data with a note where it is another one than was named."""
+    if writer.note is None:
+        return folder, data
+    return writer.folder, replace(data, notes=(*data.notes, writer.note))
+
+
+def _check_unchanged(checkpoint: Checkpoint, dataset: Dataset, data: TrainingData, folder: Path) -> TrainingData:
+    """The data of a training that goes on, with a note where test images have changed.
+
+    Raises:
+        RunFolderError: Training or validation images have.
+    """
+    changed = changed_words(changed_images(dataset.samples, data.samples))
+    checkpoint.check_images(data.fingerprint, folder, changed)
+    goes_on = "test images, so that the training goes on; the test figures are of the new ones"
+    return _noted(data, None if changed is None else f"{changed}: {goes_on}")
+
+
+def _noted(data: TrainingData, text: str | None) -> TrainingData:
+    """The data with one note more, where there is one."""
+    return data if text is None else replace(data, notes=(*data.notes, text))
+
+
+def _resolve(options: TrainOptions, earlier: Run | None) -> ResolvedOptions:
+    """The options resolved; a training with `--from` has its preprocessing from that run, whose parts no option says."""
+    resolved = resolve_options(options)
+    return resolved if earlier is None else replace(resolved, preprocess=earlier.spec.preprocess)
+
+
+def _resolve_again(unfinished: UnfinishedRun, earlier: Run | None, folder: Path) -> ResolvedOptions:
+    """The options as they were resolved when a training began, its ONNX backbone from the run folder."""
+    options, backbone_copy = unfinished.options, folder / BACKBONE_FILE
+    if options.backbone is not None and backbone_copy.is_file():
+        options = replace(
+            options,
+            backbone=str(backbone_copy),
+            backbone_output=None,
+            preprocess=None,
+            mean=None,
+            std=None,
+            channels=None,
+        )
+    resolved = _resolve(options, earlier)
+    if unfinished.resolved is None:
+        return resolved
+    try:
+        return resolved.with_record(unfinished.resolved)
+    except ValueError as error:
+        raise RunFolderError(
+            f"cannot resume {folder}",
+            got=f"options of another version of edgeclf ({error})",
+            expected="those of this one",
+            hint="resume with the version that began it, or train again",
+        ) from error

@@ -33,7 +33,7 @@ from benchmarks.common import Arguments, Report, working_folder
 from benchmarks.doctor.faults.base import Fault, judge
 from benchmarks.synthetic import write_labelled_folder
 from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
-from edgeclf.runtime.batch.sources import looks_like_image
+from edgeclf.runtime.batch.listing import looks_like_image
 from edgeclf.runtime.progress import no_progress
 from edgeclf.toolkit.datasets.demo_data import write_demo_data
 from edgeclf.toolkit.doctor.examination import ExaminationOptions, examine_path

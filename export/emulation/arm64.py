@@ -13,6 +13,7 @@ from edgeclf.export.emulation.sysroot import EMULATOR, Sysroot
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
 from edgeclf.runtime.progress import Progress
+from edgeclf.runtime.session.session import ModelSession
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ def get_core(name: str) -> Core:
     return CORES[name]
 
 
-def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress) -> FloatArray:
+def run_emulated(
+    model: ModelSession, images_rgb: UInt8Array, core: Core, sysroot: Sysroot, progress: Progress
+) -> FloatArray:
     """Runs a model file on an emulated core, one image at a time on one thread.
 
     Args:
-        model: The `.onnx` file.
+        model: The file, opened here.
         images_rgb: (N, H, W, 3) uint8 RGB, preprocessed.
         core: The core.
         sysroot: The emulated system.
@@ -78,13 +81,15 @@ def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysro
 
     Raises:
         DeviceUnavailableError: The emulated process fails.
+        ModelFileError: Its output is not one row an image.
     """
     with tempfile.TemporaryDirectory(prefix="edgeclf-arm64-") as name:
         folder = Path(name)
-        np.save(folder / "images.npy", images_rgb)
+        np.save(folder / "tensor.npy", model.tensor_of(images_rgb))
         view = _system_with_core(core, sysroot, folder / "system")
         command = [EMULATOR, "-cpu", core.name, "-L", str(view), str(sysroot.python), "-s", "-B"]
-        command += [guest.__file__, str(model.resolve()), str(folder / "images.npy"), str(folder / "out.npy")]
+        command += [guest.__file__, str(model.path.resolve()), str(folder / "tensor.npy"), str(folder / "out.npy")]
+        command += [model.output_name, str(model.fixed_batch or 1)]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_"))}
         environment |= {"PYTHONPATH": str(sysroot.wheels), "OMP_NUM_THREADS": "1"}
         stage = f"arm64 {core.name}"
@@ -104,12 +109,12 @@ def run_emulated(model: Path, images_rgb: UInt8Array, core: Core, sysroot: Sysro
             said = [text for text in errors.read().splitlines() if text.strip()]
         if code or not (folder / "out.npy").is_file():
             raise DeviceUnavailableError(
-                f"the emulated {core.name} could not run {model}",
+                f"the emulated {core.name} could not run {model.path}",
                 got=said[-1][:200] if said else f"exit code {code}",
                 expected="outputs for every image",
                 hint="remove the folder emulation/ in the cache and try again",
             )
-        return np.asarray(np.load(folder / "out.npy"), np.float32)
+        return model.probabilities_of(np.load(folder / "out.npy"), len(images_rgb))
 
 
 def _system_with_core(core: Core, sysroot: Sysroot, view: Path) -> Path:

@@ -66,7 +66,7 @@ def compare_cores(
     sysroot = prepare_sysroot(cache_folder, progress)
     here = np.concatenate([model.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))])
     return [
-        compare_outputs(here, run_emulated(model.path, images_rgb, core, sysroot, progress), core, true_indices)
+        compare_outputs(here, run_emulated(model, images_rgb, core, sysroot, progress), core, true_indices)
         for core in cores
     ]
 
@@ -96,7 +96,7 @@ def self_test_on_cores(
     return [
         compare_with_record(
             test,
-            run_emulated(model.path, images_rgb, core, sysroot, progress),
+            run_emulated(model, images_rgb, core, sysroot, progress),
             labels,
             is_cpu=True,
             provider=f"CPUExecutionProvider, emulated {core.name}",

@@ -1,8 +1,9 @@
 """The program inside the emulated system: runs a model on preprocessed images with NumPy and ONNX Runtime alone.
 
-    python guest.py MODEL IMAGES.npy PROBABILITIES.npy
+    python guest.py MODEL TENSOR.npy ROWS.npy OUTPUT BATCH
 
-IMAGES holds (N, H, W, 3) uint8 RGB; PROBABILITIES becomes (N, C) float32. Prints the number of images done, a line for each.
+TENSOR holds N inputs as the file takes them; ROWS becomes (N, C), the file's output of that name. BATCH inputs are run at once, all
+the same, for files that fix their number. Prints the number of inputs done, a line for each.
 """
 
 import sys
@@ -11,18 +12,20 @@ import numpy as np
 import onnxruntime
 
 
-def main(model: str, images_path: str, out_path: str) -> None:
-    """Classifies the images one at a time on one thread."""
+def main(model: str, tensor_path: str, out_path: str, output: str, batch: str) -> None:
+    """Runs the inputs one at a time on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    images = np.load(images_path)
+    tensor = np.load(tensor_path)
     rows = []
-    for number in range(len(images)):
-        rows.append(session.run(None, {name: images[number : number + 1]})[0])
+    for number in range(len(tensor)):
+        (found,) = session.run([output], {name: np.repeat(tensor[number : number + 1], int(batch), axis=0)})
+        # Some outputs are squeezed.
+        rows.append(np.asarray(found).reshape(int(batch), -1)[:1])
         sys.stdout.write(f"{number + 1}\n")
         sys.stdout.flush()
     np.save(out_path, np.concatenate(rows))

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +12,11 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.runtime.arrays import AnyArray
+from edgeclf.export.graph.light.constants import Constants
+from edgeclf.export.graph.light.folder import ModelFolder
+from edgeclf.export.graph.light.sessions import basic_optimized
+from edgeclf.export.graph.light.structure import structure_of
+from edgeclf.export.graph.light.weights import is_light
 from edgeclf.runtime.errors import MissingPackageError, install_hint
 
 
@@ -24,20 +27,22 @@ class FloatGraph:
     Attributes:
         model: The model it was read from.
         nodes: In topological order.
-        constants: Values of the initializers by name.
+        constants: Values of the initializers by name; large ones are read anew each time that they are asked for.
         input: Name of the input.
         output: Name of the output.
         producers: The node that gives each value.
         readers: The nodes that read each value, in order, once for each time they do.
+        files: The folder of a light model's weights, which lasts as long as this graph; None where another keeps them.
     """
 
     model: onnx.ModelProto
     nodes: tuple[onnx.NodeProto, ...]
-    constants: dict[str, AnyArray]
+    constants: Constants
     input: str
     output: str
     producers: dict[str, onnx.NodeProto]
     readers: dict[str, list[onnx.NodeProto]]
+    files: ModelFolder | None = None
 
     def only_reader(self, value: str) -> onnx.NodeProto | None:
         """The one node that reads a value; None when there are several, or the value leaves the graph."""
@@ -45,8 +50,13 @@ class FloatGraph:
         return readers[0] if len(readers) == 1 and value != self.output else None
 
 
-def read_graph(model: onnx.ModelProto) -> FloatGraph:
-    """Reads a model as a float graph."""
+def read_graph(model: onnx.ModelProto, *, files: ModelFolder | None = None) -> FloatGraph:
+    """Reads a model as a float graph.
+
+    Args:
+        model: The model, light or not.
+        files: See `FloatGraph`.
+    """
     graph = model.graph
     readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
@@ -55,11 +65,12 @@ def read_graph(model: onnx.ModelProto) -> FloatGraph:
     return FloatGraph(
         model=model,
         nodes=tuple(graph.node),
-        constants={tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer},
+        constants=Constants(graph),
         input=graph.input[0].name,
         output=graph.output[0].name,
         producers={name: node for node in graph.node for name in node.output},
         readers=dict(readers),
+        files=files,
     )
 
 
@@ -69,19 +80,7 @@ _SHAPE_CONSTANT_BYTES = 1 << 12
 
 def infer_value_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     """Element type and shape of the values of a model as far as they can be inferred, by name; its weights are not copied."""
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    graph = light.graph
-    graph.name = model.graph.name
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() < _SHAPE_CONSTANT_BYTES:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    inferred = onnx.shape_inference.infer_shapes(light).graph
+    inferred = onnx.shape_inference.infer_shapes(structure_of(model, most_bytes=_SHAPE_CONSTANT_BYTES)).graph
     return {item.name: item.type.tensor_type for item in (*inferred.input, *inferred.value_info, *inferred.output)}
 
 
@@ -102,25 +101,26 @@ def scalar_of(graph: FloatGraph, name: str, default: float) -> float:
 def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Folds batch normalisation into convolutions and computes constants, by ONNX Runtime's pre-processing.
 
+    Without its symbolic shape inference: `infer_value_types` knows the same shapes of what is left, while that one ends
+    with an error at operators it does not know, and leaves a file in the process's working folder.
+
+    Args:
+        model: The model. Of a light one the result is a light one too, its weights in the same folder: the pre-processing holds
+            a model several times, and the optimizations are all that is needed of it.
+
     Raises:
         MissingPackageError: A package of the extra [export] is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as name, _quiet_logging(), _working_folder(name):
-        folder = Path(name).absolute()
-        path = folder / "prepared.onnx"
+    if is_light(model):
+        return basic_optimized(model)
+    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as name, _quiet_logging():
+        given, prepared = str(Path(name, "given.onnx")), str(Path(name, "prepared.onnx"))
         try:
             from onnxruntime.quantization.shape_inference import quant_pre_process
 
-            try:
-                quant_pre_process(model, str(path))
-            except ImportError:
-                raise
-            except Exception:  # noqa: BLE001 - it raises plain exceptions, key errors, assertions
-                # Symbolic shape inference knows fewer operators than ONNX Runtime runs, and ends with whatever it meets there.
-                # Without it fewer shapes are known, which costs no more than a chance for the fixed-point prefix. From a
-                # file: it would take the weights out of a model in memory.
-                onnx.save(model, str(folder / "given.onnx"))
-                quant_pre_process(str(folder / "given.onnx"), str(path), skip_symbolic_shape=True)
+            # From a file: it would take the weights out of a model in memory.
+            onnx.save(model, given)
+            quant_pre_process(given, prepared, skip_symbolic_shape=True)
         except ImportError as error:
             raise MissingPackageError(
                 "ONNX Runtime's quantizer cannot be loaded",
@@ -128,18 +128,7 @@ def prepare_model(model: onnx.ModelProto) -> onnx.ModelProto:
                 expected="the packages of the extra [export]",
                 hint=install_hint("export"),
             ) from error
-        return onnx.load(str(path))
-
-
-@contextlib.contextmanager
-def _working_folder(folder: str) -> Iterator[None]:
-    """Another working folder for a while: symbolic shape inference leaves a model there where it does not come to an end."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+        return onnx.load(prepared)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.graph.float_graph import infer_value_types
 
 _CUTTING = frozenset({"Relu", "Clip", "Min", "Max"})
 
@@ -53,11 +54,8 @@ def fuse_clips(model: onnx.ModelProto) -> int:
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     """Ranks of the values whose shape can be inferred."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    known = [
-        item for item in (*graph.input, *graph.value_info, *graph.output) if item.type.tensor_type.HasField("shape")
-    ]
-    return {item.name: len(item.type.tensor_type.shape.dim) for item in known}
+    types = infer_value_types(model)
+    return {name: len(kind.shape.dim) for name, kind in types.items() if kind.HasField("shape")}
 
 
 def _bounds_of(
@@ -95,8 +93,7 @@ def _scalar(name: str, constants: dict[str, onnx.TensorProto], rank: int) -> flo
     tensor = constants.get(name)
     if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) > rank:
         return None
-    values = onnx.numpy_helper.to_array(tensor)
-    return float(values.reshape(-1)[0]) if values.size == 1 else None
+    return float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0]) if np.prod(tensor.dims) == 1 else None
 
 
 def _clip_node(

@@ -24,7 +24,7 @@ def layer_of(name: str) -> str:
 
 
 def trace_by_layer(model: KerasModel) -> tuple[KerasModel, frozenset[str]]:
-    """The same network, each operation traced in a TensorFlow scope of its own name, for `name_after_layers`.
+    """The same network for inference, each operation traced in a TensorFlow scope of its own name, for `name_after_layers`.
 
     Args:
         model: A Keras model. One that is not functional has no list of operations and is returned as it is.
@@ -45,6 +45,9 @@ def trace_by_layer(model: KerasModel) -> tuple[KerasModel, frozenset[str]]:
             self._operation = operation
 
         def call(self, *arguments: object, **options: object) -> object:
+            # A layer whose default is training, such as augmentation, was called with that as the model was built.
+            if "training" in options:
+                options["training"] = False
             # With a slash at its end a scope is taken as it is: not nested, not numbered.
             with tensorflow.name_scope(f"{self.name}/"):
                 return self._operation(*arguments, **options)

@@ -1,4 +1,7 @@
-"""The pixel normalisation: the nodes between uint8 pixels and the first layer, read as `scale * pixel + offset`."""
+"""The pixel normalisation: the nodes between uint8 pixels and the first layer, read as `scale * byte + offset`.
+
+The bytes are the pixels, or what is made of them in bytes: their luma, other channels, another order.
+"""
 
 from dataclasses import dataclass
 
@@ -6,20 +9,43 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 
+# Operators on the way to bytes that give the type that they read.
+_KEEP_TYPE = frozenset(
+    {
+        "Transpose",
+        "Pad",
+        "Gather",
+        "Slice",
+        "Identity",
+        "Mul",
+        "Add",
+        "Sub",
+        "Div",
+        "ReduceSum",
+        "Floor",
+        "Round",
+        "Clip",
+    }
+)
+
 
 @dataclass(frozen=True)
 class PixelNormalisation:
-    """A chain of nodes from the graph's input to its first layer that only casts, scales, shifts and transposes.
+    """A chain of nodes from the graph's input to its first layer that makes bytes, then casts, scales, shifts, transposes.
 
     Attributes:
         nodes: Names of its nodes, in order.
+        byte_nodes: Those at its beginning that end in bytes again, whatever they do between; mostly none.
+        bytes: Name of the uint8 value that they end in: the graph's input where there are none.
         output: Name of the value it ends in.
-        perm: The transposition inside it, None without one.
-        scale: Factor on the pixel value.
+        perm: The transposition behind the bytes, None without one.
+        scale: Factor on a byte's value.
         offset: Added after that.
     """
 
     nodes: tuple[str, ...]
+    byte_nodes: tuple[str, ...]
+    bytes: str
     output: str
     perm: tuple[int, ...] | None
     scale: float
@@ -49,8 +75,9 @@ def find_pixel_normalisation(model: onnx.ModelProto) -> PixelNormalisation | Non
     """
     graph = model.graph
     scalars = _scalars(graph)
-    current = graph.input[0].name
-    names: list[str] = []
+    byte_nodes = _byte_nodes(graph)
+    current = start = byte_nodes[-1].output[0] if byte_nodes else graph.input[0].name
+    names = [node.name for node in byte_nodes]
     perm: tuple[int, ...] | None = None
     scale, offset = 1.0, 0.0
     has_cast = False
@@ -60,8 +87,7 @@ def find_pixel_normalisation(model: onnx.ModelProto) -> PixelNormalisation | Non
             break
         node = users[0]
         if node.op_type == "Cast":
-            (attribute,) = node.attribute
-            if attribute.i != onnx.TensorProto.FLOAT:
+            if _cast_type(node) != onnx.TensorProto.FLOAT:
                 break
             has_cast = True
         elif node.op_type == "Transpose" and perm is None:
@@ -75,7 +101,34 @@ def find_pixel_normalisation(model: onnx.ModelProto) -> PixelNormalisation | Non
         current = node.output[0]
     if not has_cast or len(set(names)) != len(names):
         return None
-    return PixelNormalisation(tuple(names), current, perm, scale, offset)
+    return PixelNormalisation(
+        tuple(names), tuple(node.name for node in byte_nodes), start, current, perm, scale, offset
+    )
+
+
+def _byte_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes from the graph's input to the last bytes on the way to its first layer."""
+    value, kind = graph.input[0].name, graph.input[0].type.tensor_type.elem_type
+    outputs = {item.name for item in graph.output}
+    chain: list[onnx.NodeProto] = []
+    count = 0
+    while True:
+        readers = [node for node in graph.node if value in node.input]
+        if len(readers) != 1 or value in outputs or readers[0].op_type not in _KEEP_TYPE | {"Cast"}:
+            return chain[:count]
+        (node,) = readers
+        if node.op_type == "Cast":
+            kind = _cast_type(node)
+        chain.append(node)
+        value = node.output[0]
+        if kind == onnx.TensorProto.UINT8:
+            count = len(chain)
+
+
+def _cast_type(node: onnx.NodeProto) -> int:
+    # Newer operator sets have a second attribute.
+    (kind,) = [item.i for item in node.attribute if item.name == "to"]
+    return int(kind)
 
 
 def _scalars(graph: onnx.GraphProto) -> dict[str, float]:

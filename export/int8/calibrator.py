@@ -5,18 +5,25 @@ weights are rounded by GPTQ and biases corrected layer by layer on the real outp
 uint8 pixels enter the first layer untouched.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.contract import INPUT_NAME, OUTPUT_NAME
+from edgeclf.export.graph.contract import OUTPUT_NAME
 from edgeclf.export.graph.convert import keep_used_opsets
-from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
+from edgeclf.export.graph.float_graph import FloatGraph, read_graph
+from edgeclf.export.graph.int8_forms import prepare_for_int8
+from edgeclf.export.graph.light.moving import moved_out_where_large
+from edgeclf.export.graph.light.structure import check_model
+from edgeclf.export.graph.pad_channels import pad_depthwise_channels
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation, find_pixel_normalisation
-from edgeclf.export.int8.determinism import adds_with_ties, align_residual_adds, prove_no_saturation
+from edgeclf.export.int8.determinism.alignment import align_scales
+from edgeclf.export.int8.determinism.near_ties import units_with_ties
+from edgeclf.export.int8.determinism.portability import what_binds
+from edgeclf.export.int8.determinism.saturation import prove_no_saturation
 from edgeclf.export.int8.equalization import equalize, find_streams
 from edgeclf.export.int8.fixed_point import (
     FixedPoint,
@@ -29,7 +36,15 @@ from edgeclf.export.int8.layerwise.fitting import VALUE_BYTES, LayerMethods, act
 from edgeclf.export.int8.observe import Observed, observe
 from edgeclf.export.int8.partition import Partition, partition_graph
 from edgeclf.export.int8.qat_ranges import PlacedScales, TrainedScales
-from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, model_from_writer, quantized_name
+from edgeclf.export.int8.qdq_writer import (
+    QdqWriter,
+    QuantizedLayer,
+    constant_key,
+    model_from_writer,
+    params_of_constant,
+    quantized_constants,
+    write_pixels,
+)
 from edgeclf.export.int8.ranges import QuantParams, ValueHistogram
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.arrays import UInt8Array
@@ -95,18 +110,20 @@ class QuantizedNetwork:
         """
         recipe = replace(self.recipe, keep_float=tuple(dict.fromkeys([*self.recipe.keep_float, *keep_float])))
         partition = partition_network(self.graph, recipe)
-        params = {value: params for value, params in self.params.items() if value in partition.quantized_values}
+        read = {constant_key(unit, name) for unit in partition.units for name in quantized_constants(self.graph, unit)}
+        params = {value: params for value, params in self.params.items() if value in partition.quantized_values | read}
         folded = _is_exact(partition.pixels)
         fixed = {value: self.fixed[value] for value in partition.fixed_values}
         writer = QdqWriter(self.graph, params, self.layers, fixed)
         model = _write(writer, partition, folded=folded)
+        pad_depthwise_channels(model)
         model.ir_version = self.ir_version
-        onnx.checker.check_model(model)
+        check_model(model)
         proof = prove_no_saturation(model)
         if recipe.pair_constraint and not proof.holds:
             raise RuntimeError(f"the pair constraint does not hold in {', '.join(proof.violating)}")
-        ties = adds_with_ties(partition.units, params)
-        reason = _what_binds(recipe, partition.left_in_float, ties)
+        ties = [(unit.name, unit.nodes[0].op_type) for unit in units_with_ties(self.graph, partition.units, params)]
+        reason = what_binds(recipe.target, partition.left_in_float, ties)
         record = {
             "format": "QDQ",
             "activation_type": "uint8",
@@ -121,7 +138,7 @@ class QuantizedNetwork:
             "calibration_images": self.calibration_images,
             "normalisation_folded": folded,
             "saturation": proof.to_json(),
-            "unsettled_sums": list(ties),
+            "unsettled_sums": [name for name, _ in ties],
             "portable": not reason,
             "portable_reason": reason,
         }
@@ -150,40 +167,14 @@ def partition_network(graph: FloatGraph, recipe: QuantizationRecipe) -> Partitio
     return partition
 
 
-def _what_binds(recipe: QuantizationRecipe, left_in_float: Sequence[tuple[str, str]], ties: Sequence[str]) -> str:
-    """Why a file may give other results on another CPU; empty where it gives the same on all."""
-    if recipe.target != "any":
-        return f"made for {recipe.target} alone"
-    if left_in_float:
-        return f"{_some([name for name, _ in left_in_float])} in float, whose sums differ in their last bits between kinds of CPUs"
-    return f"{_some(ties)} can meet a rounding tie, which CPUs round differently" if ties else ""
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
-
-
 def _is_exact(pixels: PixelNormalisation | None) -> bool:
     return pixels is not None and pixels.zero_point is not None
 
 
 def _write(writer: QdqWriter, partition: Partition, *, folded: bool) -> onnx.ModelProto:
-    graph, params = writer.graph, writer.params
-    pixels = partition.pixels
-    if pixels is not None and pixels.output in params and folded:
-        # The transposition of the normalisation, NHWC to NCHW, on bytes instead of floats.
-        output = quantized_name(pixels.output)
-        node = onnx.helper.make_node("Identity", [INPUT_NAME], [output], "pixels")
-        if pixels.perm is not None:
-            node = onnx.helper.make_node("Transpose", [INPUT_NAME], [output], "transpose_image", perm=list(pixels.perm))
-        writer.nodes.append(node)
-    elif pixels is not None:
-        for node in graph.nodes:
-            if node.name in pixels.nodes:
-                writer.copy(node)
-        if pixels.output in params:
-            writer.quantize(pixels.output)
+    graph = writer.graph
+    if partition.pixels is not None:
+        write_pixels(writer, partition.pixels, folded=folded)
     for unit in partition.units:
         writer.write_unit(unit)
     model = model_from_writer(writer, list(graph.model.graph.input), list(graph.model.graph.output), graph.model)
@@ -270,7 +261,9 @@ class Calibrator:
         self._progress = progress
         self._few = calibration_rgb[:sequential_images]
         self._ir_version = model.ir_version
-        self._graph = read_graph(prepare_model(model))
+        # Layers and sessions read large weights from files as they need them.
+        model, files = moved_out_where_large(model)
+        self._graph = read_graph(prepare_for_int8(model, norms=trained is None), files=files)
         self._equalized: tuple[FloatGraph, int] | None = None
         self._seen: dict[bool, Observed] = {}
         self._trained = trained
@@ -292,7 +285,7 @@ class Calibrator:
             partition = partition_network(graph, recipe)
         trained = self._place() if recipe.trained_ranges else PlacedScales()
         seen = self._observe(graph, equalized=streams > 0)
-        params = _choose_params(partition, seen, recipe, trained.params)
+        params = _choose_params(graph, partition, seen, recipe, trained.params)
         fixed = {
             unit.output: _fixed_point(seen.histograms[unit.output], activation_ends(graph, unit))
             for unit in partition.units
@@ -351,7 +344,10 @@ class Calibrator:
                 measured = [value for stream in streams for value in stream.measured]
                 peaks = observe(self._graph, measured, self._images, self._progress)
                 model, count = equalize(self._graph.model, self._graph, peaks.channel_peaks)
-                self._equalized = read_graph(model), count
+                if count:
+                    # Into a folder of its own where no weight stayed as it was.
+                    model, files = moved_out_where_large(model)
+                    self._equalized = read_graph(model, files=files or self._graph.files), count
         return self._equalized
 
     def _place(self) -> PlacedScales:
@@ -377,7 +373,11 @@ def _fixed_point(histogram: ValueHistogram, ends: tuple[float, float]) -> FixedP
 
 
 def _choose_params(
-    partition: Partition, seen: Observed, recipe: QuantizationRecipe, trained: Mapping[str, QuantParams]
+    graph: FloatGraph,
+    partition: Partition,
+    seen: Observed,
+    recipe: QuantizationRecipe,
+    trained: Mapping[str, QuantParams],
 ) -> dict[str, QuantParams]:
     """Scale and zero point of every 8-bit value: trained ones where there are any, else chosen from its histogram."""
     params = {
@@ -395,4 +395,6 @@ def _choose_params(
         if unit.factor is not None and {unit.inputs[0], unit.output} <= params.keys():
             source = params[unit.inputs[0]]
             params[unit.output] = QuantParams(float(np.float32(source.scale * unit.factor)), source.zero_point)
-    return align_residual_adds(partition.units, params)
+        for name in quantized_constants(graph, unit):
+            params[constant_key(unit, name)] = params_of_constant(graph.constants[name])
+    return align_scales(graph, partition.units, params)

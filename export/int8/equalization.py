@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of
-from edgeclf.export.int8.partition import Layer, read_layer
+from edgeclf.export.graph.layers import Layer, read_layer
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
 # f(s x) = s f(x) for every positive s, channel by channel.
@@ -83,7 +83,7 @@ def equalize(
     count = 0
 
     def constant(name: str) -> AnyArray:
-        return changed.get(name, graph.constants[name])
+        return changed[name] if name in changed else graph.constants[name]
 
     for stream in find_streams(graph):
         columns = [_column_peaks(graph, reader, constant(reader.input[1])) for reader in stream.readers]

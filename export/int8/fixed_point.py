@@ -7,13 +7,15 @@ layers read integers (pixels, 8-bit codes, or values rounded by the layer before
 of two as fine as 2^24 allows, and what one hands to the next is rounded to `_ACTIVATION_BITS` bits.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, infer_value_types
-from edgeclf.export.int8.partition import Layer, cuts_at_zero, read_layer
+from edgeclf.export.graph.layers import Layer, read_layer
+from edgeclf.export.int8.partition import cuts_at_zero
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.runtime.arrays import Float64Array
 
@@ -137,5 +139,5 @@ def _multiplications(graph: FloatGraph) -> dict[str, int]:
         places = shapes.get(node.output[0], [])[2:] if layer.kind == "Conv" else []
         if layer.kind == "Conv" and (len(places) != 2 or min(places) <= 0):
             return {}
-        counts[node.output[0]] = int(np.prod(places, dtype=np.int64)) * layer.weight.size
+        counts[node.output[0]] = int(np.prod(places, dtype=np.int64)) * math.prod(layer.shape)
     return counts

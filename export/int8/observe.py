@@ -1,14 +1,13 @@
 """Histograms and channel peaks of a float network's values on calibration images."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph
+from edgeclf.export.graph.light.sessions import open_model
 from edgeclf.export.graph.value_store import run_into
 from edgeclf.export.int8.ranges import ValueHistogram
 from edgeclf.runtime.arrays import Float64Array, FloatArray, UInt8Array
@@ -16,13 +15,10 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session._onnxruntime import OrtSession
-from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
 
 _BATCH = 4
 # Memory for the values of one batch; networks whose values take more are run on fewer images at a time.
 _BATCH_BYTES = 1 << 29
-# A larger model goes to ONNX Runtime through a file, which it reads without another copy in memory.
-_LARGE_MODEL_BYTES = 1 << 27
 # Values of one tensor of one batch that are counted: far more than a histogram needs.
 _COUNTED = 1 << 17
 
@@ -144,10 +140,4 @@ def session_with_outputs(model: onnx.ModelProto, kinds: Mapping[str, int], *, th
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
-    if copy.ByteSize() < _LARGE_MODEL_BYTES:
-        return open_session_from_bytes(copy.SerializeToString(), threads=threads)
-    with tempfile.TemporaryDirectory(prefix="edgeclf-int8-") as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(copy, str(path))
-        del copy
-        return open_session(path, threads=threads)
+    return open_model(copy, threads=threads)

@@ -1,7 +1,6 @@
 """The partition of a float graph into quantizable units: an operator with the activation function its int8 form absorbs.
 
 Each unit turns quantized tensors into one quantized tensor, or is left in float; which tensors exist in 8 bits follows.
-A unit with weights is a layer: a convolution or dense layer, its weights as rows, its inputs as im2col columns.
 """
 
 from collections.abc import Collection
@@ -11,219 +10,14 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, attributes_of, infer_value_types, scalar_of
+from edgeclf.export.graph.layers import WEIGHTED_OPS, Layer, read_layer
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
-from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.export.int8.weights import Rows
-from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray
 
-WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 # What lies between layers has int8 kernels as well, so that no layer pays for a conversion to float and back.
 _ELEMENTWISE = frozenset({"Add", "Mul", "Concat"})
 _OTHER = frozenset({"GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu", "Relu"})
 # These give values that were there before, and so keep their scale.
-MOVING_OPS = frozenset({"MaxPool", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A convolution or dense layer whose weights are constant.
-
-    Attributes:
-        name: Of its node, or of its output where the node has none.
-        kind: `Conv`, `Gemm` or `MatMul`.
-        weight_name: Of its weights in the graph.
-        weight: Its weights as the graph holds them, float32.
-        bias: (O,) float64; zeros where there is none.
-        groups: 1 for a plain layer.
-        depthwise: Whether each output channel has one input channel and each input channel one output channel: its int8
-            kernels do not add in 16 bits.
-        transposed: For a dense layer, whether the graph holds (O, K) rather than (K, O).
-    """
-
-    name: str
-    kind: str
-    weight_name: str
-    weight: FloatArray
-    bias: Float64Array
-    groups: int
-    depthwise: bool
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weights in the graph."""
-        return self.weight.shape
-
-    @property
-    def outputs(self) -> int:
-        """Output channels: the rows."""
-        return int(self.weight.shape[self.channel_axis])
-
-    @property
-    def width(self) -> int:
-        """Weights of a row."""
-        return self.weight.size // max(1, self.outputs)
-
-    @property
-    def rows32(self) -> FloatArray:
-        """(O, K) float32 weights: K is kernel height, kernel width, input channels of the group, innermost last.
-
-        No copy where the graph's layout allows.
-        """
-        if self.kind == "Conv":
-            # (O, I, kh, kw) to (O, kh, kw, I): the order in which the int8 kernels reduce.
-            return self.weight.transpose(0, 2, 3, 1).reshape(self.outputs, -1)
-        return self.weight if self.transposed else self.weight.T
-
-    @property
-    def rows(self) -> Rows:
-        """(O, K) float64, the same, made anew at every call: those of a wide dense layer take a gigabyte."""
-        return np.ascontiguousarray(self.rows32, np.float64)
-
-    @property
-    def paired(self) -> bool:
-        """Whether neighbouring products are added in 16 bits where there is no VNNI."""
-        return not self.depthwise
-
-    @property
-    def input_channels(self) -> int:
-        """Channels of the whole input."""
-        return self.groups * self.shape[1] if self.kind == "Conv" else self.width
-
-    def weight_of(self, rows: AnyArray) -> AnyArray:
-        """Rows of any type back in the graph's own layout."""
-        if self.kind == "Conv":
-            outputs, inputs, height, width = self.shape
-            # (O, kh * kw * I) to (O, kh, kw, I) to (O, I, kh, kw).
-            return np.ascontiguousarray(rows.reshape(outputs, height, width, inputs).transpose(0, 3, 1, 2))
-        return np.ascontiguousarray(rows if self.transposed else rows.T)
-
-    @property
-    def channel_axis(self) -> int:
-        """The axis of the output channels in the graph's own layout."""
-        return 0 if self.kind == "Conv" or self.transposed else 1
-
-
-def read_layer(graph: FloatGraph, node: onnx.NodeProto) -> Layer | None:
-    """Reads a node as a layer; None for a node that is no layer, or a layer without a known int8 form.
-
-    Convolutions in two dimensions with constant weights; Gemm with constant weights and plain factors; MatMul with a
-    constant matrix on its right.
-    """
-    weight = _constant_weight(graph, node)
-    bias_name = node.input[2] if len(node.input) > 2 else ""
-    bias = graph.constants.get(bias_name)
-    if weight is None or (bias_name and bias is None):
-        return None
-    options = attributes_of(node)
-    transposed = bool(options.get("transB", 0))
-    groups = int(options.get("group", 1))
-    outputs = weight.shape[0 if node.op_type == "Conv" or transposed else 1]
-    if bias is not None and bias.size not in {1, outputs}:
-        return None
-    return Layer(
-        name=node.name or node.output[0],
-        kind=node.op_type,
-        weight_name=node.input[1],
-        weight=weight,
-        bias=np.zeros(outputs) if bias is None else np.broadcast_to(bias.reshape(-1).astype(np.float64), (outputs,)),
-        groups=groups,
-        depthwise=node.op_type == "Conv" and weight.shape[1] == 1 and outputs == groups,
-        transposed=transposed,
-    )
-
-
-def _constant_weight(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None:
-    """The weights of a node of which an int8 form is known; None for any other."""
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
-        return None
-    weight = graph.constants.get(node.input[1])
-    if weight is None or weight.dtype != np.float32 or node.input[0] in graph.constants:
-        return None
-    options = attributes_of(node)
-    plain = (options.get("alpha", 1.0), options.get("beta", 1.0), options.get("transA", 0)) == (1.0, 1.0, 0)
-    return weight if plain and weight.ndim == (4 if node.op_type == "Conv" else 2) else None
-
-
-def im2col(
-    layer: Layer,
-    node: onnx.NodeProto,
-    inputs: AnyArray,
-    positions: int,
-    rng: np.random.Generator,
-    *,
-    params: QuantParams | None = None,
-) -> Rows:
-    """im2col columns of a layer's inputs at randomly sampled output positions.
-
-    Args:
-        layer: The layer.
-        node: Its node, for the geometry of a convolution.
-        inputs: (N, C, H, W) for a convolution, (N, ..., K) for a dense layer; float32, or uint8 codes.
-        positions: Columns at most.
-        rng: Samples the positions.
-        params: Of the codes; None for float32.
-
-    Returns:
-        (G, P, K) float64: for each group, P columns in the order of `Layer.rows`.
-    """
-    if layer.kind != "Conv":
-        columns = inputs.reshape(-1, inputs.shape[-1])
-        if len(columns) > positions:
-            columns = columns[rng.choice(len(columns), positions, replace=False)]
-        return _real(columns[np.newaxis], params).astype(np.float64)
-    (top, left, bottom, right), (stride_h, stride_w), (dilation_h, dilation_w) = convolution_geometry(
-        node, inputs.shape
-    )
-    _, group_inputs, kernel_h, kernel_w = layer.shape
-    count, channels, height, width = inputs.shape
-    out_h = (height + top + bottom - dilation_h * (kernel_h - 1) - 1) // stride_h + 1
-    out_w = (width + left + right - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
-    total = count * out_h * out_w
-    chosen = np.arange(total) if total <= positions else rng.choice(total, positions, replace=False)
-    image, place = np.divmod(chosen, out_h * out_w)
-    row, column = np.divmod(place, out_w)
-    # (P, kh) and (P, kw): where each weight looks, outside of the image where it is padded.
-    rows_at = (row * stride_h - top)[:, None] + np.arange(kernel_h) * dilation_h
-    columns_at = (column * stride_w - left)[:, None] + np.arange(kernel_w) * dilation_w
-    inside = ((rows_at >= 0) & (rows_at < height))[:, :, None] & ((columns_at >= 0) & (columns_at < width))[:, None, :]
-    rows_at, columns_at = rows_at.clip(0, height - 1), columns_at.clip(0, width - 1)
-    # (P, kh, kw, C): advanced indices first, the sliced channel axis last.
-    taken = _real(inputs[image[:, None, None], :, rows_at[:, :, None], columns_at[:, None, :]], params)
-    taken = np.where(inside[..., None], taken, np.float32(0))
-    grouped = taken.reshape(len(chosen), kernel_h * kernel_w, channels // group_inputs, group_inputs)
-    # (P, kh * kw, G, I) to (G, P, kh * kw * I).
-    return grouped.transpose(2, 0, 1, 3).reshape(layer.groups, len(chosen), -1).astype(np.float64)
-
-
-def _real(values: AnyArray, params: QuantParams | None) -> FloatArray:
-    """float32 values, dequantized where they are codes."""
-    if params is None:
-        return values
-    return np.asarray((values.astype(np.float32) - np.float32(params.zero_point)) * np.float32(params.scale))
-
-
-def convolution_geometry(
-    node: onnx.NodeProto,
-    input_shape: tuple[int, ...],
-) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
-    """Pads (top, left, bottom, right), strides and dilations (height, width) of a two-dimensional convolution."""
-    options = attributes_of(node)
-    strides = tuple(options.get("strides", (1, 1)))
-    dilations = tuple(options.get("dilations", (1, 1)))
-    auto = options.get("auto_pad", b"NOTSET").decode()
-    pads = tuple(options.get("pads", (0, 0, 0, 0)))
-    if auto in {"SAME_UPPER", "SAME_LOWER"}:
-        before, after = [], []
-        for size, stride, dilation, kernel in zip(
-            input_shape[2:], strides, dilations, options["kernel_shape"], strict=True
-        ):
-            total = max(0, (-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
-            small, large = total // 2, total - total // 2
-            before.append(small if auto == "SAME_UPPER" else large)
-            after.append(large if auto == "SAME_UPPER" else small)
-        pads = (*before, *after)
-    return pads, strides, dilations
+MOVING_OPS = frozenset({"MaxPool", "Transpose", "Reshape", "Flatten", "Slice", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,8 +173,11 @@ def _unit_of(
 
 def _factor(graph: FloatGraph, node: onnx.NodeProto) -> float | None:
     """The one positive number that a Mul multiplies a value by, as hard sigmoid does by a sixth; None for anything else."""
-    factors = [graph.constants[name] for name in node.input if name in graph.constants]
-    if node.op_type != "Mul" or len(node.input) != 2 or len(factors) != 1 or factors[0].size != 1:
+    names = [name for name in node.input if name in graph.constants]
+    if node.op_type != "Mul" or len(node.input) != 2 or len(names) != 1:
+        return None
+    factors = [graph.constants[name] for name in names]
+    if factors[0].size != 1:
         return None
     factor = float(factors[0].reshape(-1)[0])
     # More axes than the value has would be added to it; a value between layers has two at least.
@@ -396,6 +193,8 @@ def _has_int8_form(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         return cuts_at_zero(graph, node)
     if kind == "Transpose" and list(attributes_of(node).get("perm", [1]))[:1] != [0]:
         # Images are told apart by the first axis.
+        return False
+    if kind == "Slice" and (len(node.input) < 4 or 0 in graph.constants.get(node.input[3], np.zeros(1))):
         return False
     # A shape that is computed from another value's is no constant.
     return kind in _OTHER or (kind in MOVING_OPS and all(name in graph.constants for name in node.input[1:]))

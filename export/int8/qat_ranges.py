@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
+from edgeclf.export.graph.float_graph import FloatGraph, read_graph
+from edgeclf.export.graph.int8_forms import prepare_for_int8
 from edgeclf.export.graph.layer_names import layer_of
 from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
 from edgeclf.export.int8.partition import MOVING_OPS, Partition, QuantUnit, partition_graph
@@ -65,7 +66,7 @@ def layers_in_8_bits(graph: FloatGraph, partition: Partition) -> LayersIn8Bits:
 
 def cut_of(model: onnx.ModelProto) -> LayersIn8Bits:
     """The cut of a float32 contract model that was converted from Keras, see `layers_in_8_bits`."""
-    graph = read_graph(prepare_model(model))
+    graph = read_graph(prepare_for_int8(model, norms=False))
     return layers_in_8_bits(graph, partition_graph(graph, find_pixel_normalisation(graph.model)))
 
 
@@ -195,6 +196,11 @@ def lacks_weight_scales(training: Mapping[str, Any]) -> bool:
 def without_weight_scales(training: Mapping[str, Any]) -> dict[str, Any]:
     """A training summary for an exported file, whose weights have their scales beside them."""
     return {key: value for key, value in training.items() if key != _WEIGHTS}
+
+
+def without_ranges(training: Mapping[str, Any]) -> dict[str, Any]:
+    """A training summary without the scales of quantization-aware training, for a network that is calibrated anew."""
+    return {key: value for key, value in training.items() if key not in {_RANGES, _WEIGHTS}}
 
 
 def _check_same(kind: str, trained: Mapping[str, object], in_graph: Iterable[str]) -> None:

@@ -116,10 +116,14 @@ def largest_pair(codes: npt.NDArray[np.integer]) -> int:
     Args:
         codes: (O, K) integers; the last element of an odd row has no neighbour and counts alone.
     """
-    wide = np.asarray(codes, np.int64)
-    even = wide.shape[1] // 2 * 2
-    first, second = wide[:, 0:even:2], wide[:, 1:even:2]
-    same = np.sign(first) == np.sign(second)
-    sums = np.where(same, np.abs(first) + np.abs(second), np.maximum(np.abs(first), np.abs(second)))
-    alone = np.abs(wide[:, even:])
-    return int(max(sums.max(initial=0), alone.max(initial=0)))
+    even = codes.shape[1] // 2 * 2
+    largest = 0
+    step = max(1, _CHUNK_VALUES // max(1, codes.shape[1]))
+    for start in range(0, len(codes), step):
+        wide = np.asarray(codes[start : start + step], np.int64)
+        first, second = wide[:, 0:even:2], wide[:, 1:even:2]
+        same = np.sign(first) == np.sign(second)
+        sums = np.where(same, np.abs(first) + np.abs(second), np.maximum(np.abs(first), np.abs(second)))
+        alone = np.abs(wide[:, even:])
+        largest = max(largest, int(sums.max(initial=0)), int(alone.max(initial=0)))
+    return largest

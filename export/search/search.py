@@ -80,7 +80,7 @@ def search(
     if trained is not None:
         measure_latency = None
     progress("choose the first layers", 0, 1)
-    base = _with_float_prefix(base, calibrator, runner, measure_latency, first_in_float)
+    base = _with_float_prefix(base, calibrator, measure_latency, first_in_float)
     progress("choose the first layers", 1, 1)
     recipes = candidate_recipes(effort, base, trained=trained is not None)
     # With even channels an equalized recipe gives the same model as the recipe without.
@@ -116,7 +116,6 @@ def search(
 def _with_float_prefix(
     base: QuantizationRecipe,
     calibrator: Calibrator,
-    runner: "_TrialRunner",
     measure_latency: MeasureLatency | None,
     first_in_float: int | None,
 ) -> QuantizationRecipe:
@@ -124,8 +123,8 @@ def _with_float_prefix(
         return replace(base, float_prefix=tuple(calibrator.layers(base)[:first_in_float]))
     if measure_latency is None:
         return base
-    prefix = runner.names("entrance", base, lambda: calibrator.find_float_prefix(base, measure_latency))
-    return replace(base, float_prefix=prefix)
+    # Never from the cache: what was faster when an earlier export ran says nothing of this machine now.
+    return replace(base, float_prefix=calibrator.find_float_prefix(base, measure_latency))
 
 
 def _calibrate(calibrator: Calibrator, recipe: QuantizationRecipe) -> Quantized:

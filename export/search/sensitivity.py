@@ -3,10 +3,10 @@
 import numpy as np
 
 from edgeclf.export._onnx import onnx
+from edgeclf.export.graph.light.sessions import open_model
 from edgeclf.export.int8.calibrator import QuantizedNetwork
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.progress import Progress
-from edgeclf.runtime.session.opening import open_session_from_bytes
 
 
 def rank_layers(network: QuantizedNetwork, images_rgb: UInt8Array, progress: Progress) -> list[tuple[str, float]]:
@@ -37,7 +37,7 @@ def _squared_error(reference: Float64Array, model: onnx.ModelProto, images_rgb: 
 
 def _log_probabilities(model: onnx.ModelProto, images_rgb: UInt8Array) -> Float64Array:
     """(N, C) float64 log-probabilities less their mean over the classes: the logits up to what a softmax ignores."""
-    session = open_session_from_bytes(model.SerializeToString(), threads=1)
+    session = open_model(model, threads=1)
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: images_rgb[i : i + 1]})[0] for i in range(len(images_rgb))]
     logs = np.log(np.maximum(np.concatenate(rows).astype(np.float64), 1e-12))

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.export.graph.light.whole_file import serialized
 from edgeclf.export.int8.calibrator import Quantized
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.verify.parity import ParityFacts
@@ -55,7 +56,8 @@ class TrialKey:
         # Kernels are chosen by the CPU and the versions, and round differently.
         here = [cpu.model, cpu.architecture, cpu.isa_flags, onnx.__version__, onnxruntime.__version__, np.__version__]
         digest = hashlib.blake2b(json.dumps([here, self.judged_by, dict(self.trained)]).encode(), digest_size=16)
-        digest.update(self.model.SerializeToString(deterministic=True))
+        for piece in serialized(self.model):
+            digest.update(piece)
         digest.update(str(self.calibration_rgb.shape).encode())
         digest.update(np.ascontiguousarray(self.calibration_rgb).data)
         # A newer edgeclf may quantize better.

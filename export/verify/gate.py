@@ -1,4 +1,4 @@
-"""The parity gate: model files run by ONNX Runtime on held-out images, and compared with the trained network."""
+"""The parity gate: model files run by ONNX Runtime on held-out images, and compared with the classifier that is exported."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,11 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
-from edgeclf.export.inputs import LabelledImages, TrainedClassifier
+from edgeclf.export.graph.light.whole_file import read_light, write_model
+from edgeclf.export.source.classifier import SourceClassifier
+from edgeclf.export.source.images import LabelledImages
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
-from edgeclf.export.verify.probabilities import BATCH_SIZE, probabilities_of
+from edgeclf.export.verify.probabilities import BATCH_SIZE, batch_size_of, probabilities_of
 from edgeclf.export.verify.recommend import Candidate
 from edgeclf.export.verify.rejection import RejectionFit, fit_rejection
 from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, Verdict, judge_parity, judge_replacement
@@ -28,53 +30,59 @@ CHECKED_IMAGES = 8
 
 @dataclass(frozen=True, eq=False)
 class JudgedModel:
-    """A model that was compared with the trained network.
+    """A model that was compared with the classifier that is exported.
 
     Attributes:
-        model: The model.
+        path: The model's file.
         spec: The spec it was judged with; of a rounded model, with a rejection threshold of its own.
         candidate: Its figures.
         first_probabilities: (n, C) float32 for the first `CHECKED_IMAGES` images of the first split, in one batch.
     """
 
-    model: onnx.ModelProto
+    path: Path
     spec: ModelSpec
     candidate: Candidate
     first_probabilities: FloatArray
 
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model, read anew: a light one where it has large weights."""
+        return read_light(self.path)
+
 
 class Gate:
-    """Compares models with a trained network on held-out images.
+    """Compares models with the classifier that is exported on held-out images.
 
     Args:
-        classifier: The trained network.
+        classifier: The classifier.
         held_out: The held-out images by split; the first split, `validation`, decides about int8 and fp16 models.
         precision: The precision that is exported: int8 models have a reference of their own where the network was trained
             in 8-bit arithmetic.
         folder: Folder for the models' files.
         progress: Called with the number of images done.
-        replaced: The trained network whose place this one takes, and by which rounded models are judged as well; None for
+        replaced: The network whose place this one takes, and by which rounded models are judged as well; None for
             none.
         replaced_limits: What they must keep of it, see `ExportOptions`.
     """
 
     def __init__(
         self,
-        classifier: TrainedClassifier,
+        classifier: SourceClassifier,
         held_out: Mapping[str, LabelledImages],
         precision: str,
         folder: Path,
         progress: Progress,
         *,
-        replaced: TrainedClassifier | None = None,
+        replaced: SourceClassifier | None = None,
         replaced_limits: Limits = DEFAULT_RULE,
     ) -> None:
         self._held_out = held_out
         self._folder = folder
         self._progress = progress
         self._rejection_threshold = classifier.spec.rejection_threshold
+        self._batch_size = batch_size_of(classifier.weight_bytes)
         self._references = {"fp32": self._reference(classifier, "fp32")}
-        self.has_int8_reference = precision == "int8" and classifier.simulate is not None
+        self.has_int8_reference = precision == "int8" and classifier.has_int8_reference
         if self.has_int8_reference:
             self._references["int8"] = self._reference(classifier, "int8")
         self._replaced = replaced
@@ -91,7 +99,8 @@ class Gate:
             for start in range(0, len(images), BATCH_SIZE):
                 digest.update(np.ascontiguousarray(images.images_rgb[start : start + BATCH_SIZE]).data)
             digest.update(np.ascontiguousarray(references[split]).data)
-            digest.update(np.ascontiguousarray(images.true_indices).data)
+            if images.true_indices is not None:
+                digest.update(np.ascontiguousarray(images.true_indices).data)
         return digest.hexdigest()
 
     def judge(
@@ -129,17 +138,19 @@ class Gate:
             if facts.split == _DECIDING_SPLIT:
                 verdict += judge_replacement(facts, self._replaced_limits)
         candidate = Candidate(spec.precision, size, tuple(parity), verdict, rejection=rejection, replaced=replaced)
-        return JudgedModel(model, spec, candidate, first)
+        return JudgedModel(self._path(spec.precision), spec, candidate, first)
 
     def judge_trial(self, model: onnx.ModelProto, spec: ModelSpec) -> tuple[ParityFacts, ...]:
         """Compares the int8 model of a trial on the split that decides."""
         session = self._open("trial", model, spec.with_changes(precision="int8"))
         return (self._compare(session, _DECIDING_SPLIT, spec.rejection_threshold),)
 
-    def _reference(self, classifier: TrainedClassifier, precision: str) -> dict[str, FloatArray]:
+    def _reference(self, classifier: SourceClassifier, precision: str) -> dict[str, FloatArray]:
         model = classifier.reference_for(precision)
         return {
-            split: probabilities_of(model, images.images_rgb, f"keras on {split}", self._progress)
+            split: probabilities_of(
+                model, images.images_rgb, f"reference on {split}", self._progress, batch_size=self._batch_size
+            )
             for split, images in self._held_out.items()
         }
 
@@ -181,11 +192,13 @@ class Gate:
 
     def _probabilities(self, session: ModelSession, split: str) -> FloatArray:
         stage = f"{session.spec.precision} on {split}"
-        return probabilities_of(session, self._held_out[split].images_rgb, stage, self._progress)
+        return probabilities_of(
+            session, self._held_out[split].images_rgb, stage, self._progress, batch_size=self._batch_size
+        )
 
     def _open(self, name: str, model: onnx.ModelProto, spec: ModelSpec) -> ModelSession:
         attach_spec(model, spec)
-        self._path(name).write_bytes(model.SerializeToString())
+        write_model(model, self._path(name))
         return ModelSession(self._path(name), device="cpu")
 
     def _path(self, name: str) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
+from edgeclf.export.graph.light.whole_file import write_model
 from edgeclf.runtime.session.self_test import GoldenImage, GoldenInput, SelfTest, log_error
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
@@ -57,5 +58,5 @@ def make_self_test(model: onnx.ModelProto, spec: ModelSpec, fp32: onnx.ModelProt
 
 def _open(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSession:
     attach_spec(model, spec)
-    path.write_bytes(model.SerializeToString())
+    write_model(model, path)
     return ModelSession(path, device="cpu")

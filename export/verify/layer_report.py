@@ -7,10 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclf.export._onnx import onnx
-from edgeclf.export.graph.float_graph import FloatGraph, prepare_model, read_graph
+from edgeclf.export.graph.float_graph import FloatGraph, read_graph
+from edgeclf.export.graph.int8_forms import prepare_for_int8
+from edgeclf.export.graph.layers import WEIGHTED_OPS, Layer
+from edgeclf.export.graph.pad_channels import CHANNEL_STEP
 from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
 from edgeclf.export.int8.observe import session_with_outputs
-from edgeclf.export.int8.partition import WEIGHTED_OPS, Layer, QuantUnit, partition_graph
+from edgeclf.export.int8.partition import QuantUnit, partition_graph
 from edgeclf.runtime.arrays import AnyArray, Float64Array, FloatArray, UInt8Array
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.progress import Progress, no_progress
@@ -71,7 +74,12 @@ def compare_layers(
     Raises:
         ModelFileError: The two are different networks, or the model has no quantized layer.
     """
-    float_graph, int8_graph = read_graph(prepare_model(reference)), read_graph(model)
+    int8_graph = read_graph(model)
+    # Of a network that was trained for 8 bits normalisations and poolings stay as they are.
+    kept = {node.name for node in int8_graph.nodes if node.op_type in {"BatchNormalization", "AveragePool"}}
+    float_graph = read_graph(prepare_for_int8(reference))
+    if any(node.op_type == "Conv" and node.name in kept for node in float_graph.nodes):
+        float_graph = read_graph(prepare_for_int8(reference, norms=False))
     pairs = _pair_layers(float_graph, int8_graph)
     ratios = _output_ratios(float_graph, int8_graph, pairs, images_rgb, equalized=equalized, progress=progress)
     facts = []
@@ -146,13 +154,12 @@ def _pair_layers(float_graph: FloatGraph, int8_graph: FloatGraph) -> list[_Layer
     ]
     nodes = [node for node in int8_graph.nodes if _weights(int8_graph, node) is not None]
     pairs = [
-        _LayerPair(unit, unit.layer, node, _codes(int8_graph, node))
+        _LayerPair(unit, unit.layer, node, _codes(int8_graph, node, unit.layer.shape))
         for unit, node in zip(units, nodes, strict=False)
         if unit.layer is not None
     ]
     is_same_network = len(units) == len(nodes) and all(
-        (pair.unit.nodes[0].op_type, (pair.layer.outputs, pair.layer.width))
-        == (pair.node.op_type, _rows_shape(int8_graph, pair.node))
+        pair.unit.nodes[0].op_type == pair.node.op_type and _has_shape_of(pair.layer, int8_graph, pair.node)
         for pair in pairs
     )
     if not is_same_network or all(pair.codes is None for pair in pairs):
@@ -211,6 +218,8 @@ def _output_ratios(
         outputs = int8_session.run([name for name, _ in int8_values], {int8_graph.input: batch})
         for number, (name, in_8_bits) in enumerate(int8_values):
             values = _dequantized(int8_graph, outputs[number], name) if in_8_bits else outputs[number]
+            # Channels that were added for the kernels lie behind the others.
+            values = _without_padding(values, expected[number].shape)
             if equalized:
                 values = _rescaled_by_channel(expected[number], values)
             signal[number] += np.square(expected[number], dtype=np.float64).sum()
@@ -258,27 +267,39 @@ def _weights(graph: FloatGraph, node: onnx.NodeProto) -> AnyArray | None:
     return graph.constants.get(node.input[1]) if codes is None else codes
 
 
-def _codes(graph: FloatGraph, node: onnx.NodeProto) -> npt.NDArray[np.int8] | None:
-    """A layer's int8 weights; None where its weights are float."""
+def _codes(
+    graph: FloatGraph, node: onnx.NodeProto, shape: tuple[int, ...] | None = None
+) -> npt.NDArray[np.int8] | None:
+    """A layer's int8 weights, without padding where the layer's own shape is given; None where its weights are float."""
     producer = graph.producers.get(node.input[1])
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
-    return graph.constants.get(producer.input[0])
+    codes: npt.NDArray[np.int8] | None = graph.constants.get(producer.input[0])
+    return codes if codes is None or shape is None else _without_padding(codes, shape)
 
 
-def _rows_shape(graph: FloatGraph, node: onnx.NodeProto) -> tuple[int, ...]:
-    """Shape of a layer's weights as rows, one for each output channel."""
+def _without_padding(values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    """The leading part of an array that has a shape."""
+    return values[tuple(slice(side) for side in shape)] if values.ndim == len(shape) else values
+
+
+def _has_shape_of(layer: Layer, graph: FloatGraph, node: onnx.NodeProto) -> bool:
+    """Whether a node of the int8 file has a layer's weights as far as their shape tells, perhaps with padded channels."""
     weights = _weights(graph, node)
     if weights is None:
-        return ()
+        return False
     if node.op_type == "Conv":
-        return len(weights), int(np.prod(weights.shape[1:]))
+        padded = [side + -side % CHANNEL_STEP for side in layer.shape[:2]]
+        return weights.shape[2:] == layer.shape[2:] and all(
+            side in sides
+            for side, sides in zip(weights.shape[:2], zip(layer.shape[:2], padded, strict=True), strict=True)
+        )
     transposed = any(item.name == "transB" and item.i for item in node.attribute)
-    return tuple(weights.shape if transposed else weights.shape[::-1])
+    return (weights.shape if transposed else weights.shape[::-1]) == (layer.outputs, layer.width)
 
 
 def _weight_ratio(layer: Layer, codes: npt.NDArray[np.int8], graph: FloatGraph, node: onnx.NodeProto) -> float | None:
-    scales = graph.constants[graph.producers[node.input[1]].input[1]].astype(np.float64)
+    scales = graph.constants[graph.producers[node.input[1]].input[1]].astype(np.float64)[: layer.outputs]
     shape = [1] * codes.ndim
     shape[layer.channel_axis] = -1
     return sqnr_db(layer.weight_of(layer.rows), codes * scales.reshape(shape))

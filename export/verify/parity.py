@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgeclf.export.verify.expected_flips import expected_flips
+from edgeclf.export.verify.relation import relation_of
 from edgeclf.runtime.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.metrics import paired_accuracy_interval
+from edgeclf.runtime.metrics import Z_95, paired_accuracy_interval, wilson_interval
 
 # Of an image whose two largest probabilities differ by more the reference is sure: no rounding error may change its label.
 SURE_MARGIN = 0.3
@@ -29,7 +30,7 @@ class ParityFacts:
         split: Which images: `validation`, `test`, or another name for them.
         images: Number of images.
         agreement: Top-1 agreement: fraction of images whose most probable class is the same in both, 0..1.
-        max_error: Largest absolute difference of a probability; NaN when either side has a NaN.
+        max_error: Largest absolute difference of a probability; NaN when either side has a NaN or an infinity.
         mean_error: Mean absolute difference of the probabilities.
         reference_accuracy: Top-1 accuracy of the reference, None without labels.
         candidate_accuracy: Top-1 accuracy of the candidate, None without labels.
@@ -47,6 +48,14 @@ class ParityFacts:
             without a threshold.
         reference_rejected: Fraction of images that the reference rejects; None without a threshold.
         candidate_rejected: The same of the candidate.
+        reference_range: Largest range of a class's probability over the images: close to 0 where the reference gives all
+            images the same. None for a single class, and in figures of an earlier edgeclf.
+        far_flips: Disagreements where the difference of the probabilities of the two labels moves by more than `SURE_MARGIN`:
+            those of all images of which either side is sure, among others.
+        chance_agreement: Agreement of a candidate that gives each label as often and looks at no image, see `relation.py`.
+        correlation: Correlation of the two sides' probabilities over the images, -1..1; None where those of the reference
+            vary no more than rounding moves them.
+        correlation_high: Upper end of its 95 % interval.
     """
 
     split: str
@@ -68,6 +77,11 @@ class ParityFacts:
     decision_agreement: float | None = None
     reference_rejected: float | None = None
     candidate_rejected: float | None = None
+    reference_range: float | None = None
+    far_flips: int | None = None
+    chance_agreement: float | None = None
+    correlation: float | None = None
+    correlation_high: float | None = None
 
     @property
     def flips(self) -> int:
@@ -80,11 +94,43 @@ class ParityFacts:
         return None if not self.sure_images or self.sure_flips is None else 1 - self.sure_flips / self.sure_images
 
     @property
+    def kappa(self) -> float | None:
+        """Cohen's kappa of the labels, the agreement beyond chance: 0 is chance, 1 all; None where both give one label only."""
+        return self._beyond_chance(self.agreement)
+
+    @property
+    def kappa_high(self) -> float | None:
+        """Upper end of its 95 % interval, that of the agreement; None where there is no kappa."""
+        return self._beyond_chance(self.agreement_interval[1])
+
+    def _beyond_chance(self, agreement: float) -> float | None:
+        chance = self.chance_agreement
+        return None if chance is None or chance >= 1 - 1e-9 else (agreement - chance) / (1 - chance)
+
+    @property
     def accuracy_drop_interval(self) -> tuple[float, float] | None:
         """95 % interval of the accuracy drop from the two kinds of flips; None where they are not known."""
         if self.harmful_flips is None or self.beneficial_flips is None:
             return None
         return paired_accuracy_interval(self.harmful_flips, self.beneficial_flips, self.images)
+
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """95 % interval of the agreement, by Wilson's score."""
+        return self._interval(self.agreement)
+
+    @property
+    def reference_accuracy_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the reference's accuracy; None without labels."""
+        return None if self.reference_accuracy is None else self._interval(self.reference_accuracy)
+
+    @property
+    def candidate_accuracy_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the candidate's accuracy; None without labels."""
+        return None if self.candidate_accuracy is None else self._interval(self.candidate_accuracy)
+
+    def _interval(self, share: float) -> tuple[float, float]:
+        return wilson_interval(round(share * self.images), self.images, z=Z_95)
 
     @property
     def expected_agreement(self) -> tuple[float, float, float] | None:
@@ -111,12 +157,20 @@ class ParityFacts:
             "part": document.pop("split"),
             **document,
             "sure_agreement": self.sure_agreement,
+            "agreement_interval": [*self.agreement_interval],
+            "reference_accuracy_interval": _listed(self.reference_accuracy_interval),
+            "candidate_accuracy_interval": _listed(self.candidate_accuracy_interval),
             "accuracy_drop": self.accuracy_drop,
-            "accuracy_drop_interval": None if self.accuracy_drop_interval is None else [*self.accuracy_drop_interval],
+            "accuracy_drop_interval": _listed(self.accuracy_drop_interval),
+            "kappa": self.kappa,
             "expected_agreement": None if expected is None else expected[0],
             "expected_agreement_interval": None if expected is None else [*expected[1:]],
         }
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in document.items()}
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [*interval]
 
 
 @dataclass(frozen=True)
@@ -167,7 +221,7 @@ def compare_probabilities(
             accepts everything.
 
     Returns:
-        The figures. A NaN anywhere makes the errors NaN and its image a disagreement.
+        The figures. A NaN or an infinity anywhere makes the errors NaN and its image a disagreement.
 
     Raises:
         InputError: There are no images, or the shapes differ: an empty comparison is no pass.
@@ -180,14 +234,19 @@ def compare_probabilities(
             hint="check the data and that both models have the same classes",
         )
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    for side in (a, b):
+        # No probability either: what runs the file refuses both.
+        side[np.isinf(side)] = np.nan
     error = np.abs(a - b)
     damaged = np.isnan(error).any(axis=1)
     before, after = a.argmax(axis=1), b.argmax(axis=1)
     same = (before == after) & ~damaged
     rows = np.arange(len(a))
     flipped_by = a[rows, before] - a[rows, after]
+    moved_by = flipped_by + b[rows, after] - b[rows, before]
     sure = _margins(a) > SURE_MARGIN
     expected = expected_flips(a[~damaged], b[~damaged])
+    relation = relation_of(a[~damaged], b[~damaged])
     true = None if true_indices is None else np.asarray(true_indices)
     right_before, right_after = (None, None) if true is None else (before == true, (after == true) & ~damaged)
     return ParityFacts(
@@ -207,6 +266,11 @@ def compare_probabilities(
         expected_flips=expected.mean,
         expected_flips_low=expected.low,
         expected_flips_high=expected.high,
+        reference_range=float(np.ptp(a, axis=0).max()) if a.shape[1] > 1 else None,
+        far_flips=int((~same & ~(moved_by <= SURE_MARGIN)).sum()),
+        chance_agreement=relation.chance_agreement,
+        correlation=relation.correlation,
+        correlation_high=relation.correlation_high,
         **_decisions(a, b, same, rejection_thresholds),
     )
 

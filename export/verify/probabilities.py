@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export.inputs import ImageRows
+from edgeclf.export.source.images import ImageRows
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.batch.jobs import Job, ProbabilityModel
 from edgeclf.runtime.batch.pipeline import classify_jobs
@@ -16,10 +16,22 @@ from edgeclf.runtime.images.preprocess import load_image
 from edgeclf.runtime.progress import Progress, no_progress
 
 BATCH_SIZE = 32
+# Networks with as many weights have wide layers, whose values take gigabytes for so many images.
+_FEW_IMAGES, _LARGE_BYTES = 8, 1 << 28
+
+
+def batch_size_of(weight_bytes: int) -> int:
+    """Images that a network with weights of so many bytes is run on at a time."""
+    return BATCH_SIZE if weight_bytes < _LARGE_BYTES else _FEW_IMAGES
 
 
 def probabilities_of(
-    model: ProbabilityModel, images_rgb: ImageRows, stage: str, progress: Progress = no_progress
+    model: ProbabilityModel,
+    images_rgb: ImageRows,
+    stage: str,
+    progress: Progress = no_progress,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> FloatArray:
     """A model's probabilities for preprocessed images.
 
@@ -28,13 +40,14 @@ def probabilities_of(
         images_rgb: (N, H, W, 3) uint8, RGB; read batch by batch.
         stage: Name of this stage for `progress`.
         progress: Called with the number of images done.
+        batch_size: Images at a time.
 
     Returns:
         (N, C) float32.
     """
     rows = []
-    for start in range(0, len(images_rgb), BATCH_SIZE):
-        batch = np.asarray(images_rgb[start : start + BATCH_SIZE])
+    for start in range(0, len(images_rgb), batch_size):
+        batch = np.asarray(images_rgb[start : start + batch_size])
         rows.append(model.run(batch))
         progress(stage, start + len(batch), len(images_rgb))
     return np.concatenate(rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.contract import attach_spec
+from edgeclf.export.graph.light.whole_file import write_model
 from edgeclf.runtime.session.session import ModelSession
 from edgeclf.runtime.spec import ModelSpec
 from edgeclf.runtime.timing.comparison import ComparedModel, Ratio, compare_models
@@ -27,7 +28,7 @@ def time_models(models: Sequence[onnx.ModelProto], spec: ModelSpec, *, rounds: i
         for number, model in enumerate(models):
             path = Path(folder) / f"{number}.onnx"
             attach_spec(model, spec)
-            path.write_bytes(model.SerializeToString())
+            write_model(model, path)
             sessions[path.name] = ModelSession(path, device="cpu", threads=1)
             path.unlink()
         return compare_models(sessions, duration_s=0, min_rounds=rounds)

@@ -2,7 +2,8 @@
 
 A user's limits are compared with the figures as they are. The default rule asks what the figures prove: by how much
 accuracy falls, given the number of images; whether images flip of which the reference is sure; and whether labels change
-more often than errors of the measured size explain.
+more often than errors of the measured size explain. Of what these leave undecided it asks whether the answers go with the
+reference's at all.
 """
 
 import math
@@ -27,6 +28,15 @@ OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed")
 
 # One-sided probability below which a number of sure flips is no chance.
 _NO_CHANCE = 0.05
+# Highest share of labels that change with the difference of the two probabilities moving by more than `SURE_MARGIN`. Of two
+# classes and a reference that is sure of no image, noise of 0.3 on the logits, where rounding was measured as 0.12, changes 8 % so.
+_MOST_FAR_FLIPS = 0.1
+# Below, and proven, the labels go with the reference's no more than by chance.
+_KAPPA_OF_CHANCE = 0.15
+# Where both, the labels' kappa and the correlation of the probabilities, are proven to be below, the answers do not follow.
+_LEAST_RELATION = 1 / 3
+# By chance alone labels may agree more often, where one class is most of them; the probabilities have to tell then.
+_MOST_BY_CHANCE = 0.75
 # No advice names more images.
 _MOST_IMAGES = 1_000_000
 
@@ -97,22 +107,25 @@ def judge_parity(facts: ParityFacts, limits: Limits) -> Verdict:
     """Judges one comparison.
 
     What keeps `INT8_LIMITS`, the limits before there was the default rule, is never failed by that rule: what it would be
-    failed by becomes a doubt.
+    failed by becomes a doubt. What that rule passes, it passes whatever the relation to the reference: the accuracy is kept.
 
     Args:
         facts: The figures.
         limits: Limits that are compared with the figures as they are, or the default rule.
     """
+    nothing_said = _doubt_of_same_answers(facts)
     if isinstance(limits, ParityLimits):
-        return Verdict(tuple(parity_failures(facts, limits)))
+        return Verdict(tuple(parity_failures(facts, limits)), nothing_said)
     if math.isnan(facts.max_error):
         return Verdict(tuple(parity_failures(facts, ParityLimits(0.0))))
     if facts.max_error <= TIE_MARGIN:
         # The same arithmetic as the reference: no number of images could say more.
-        return Verdict()
-    findings = (_judge_accuracy(facts, limits), _judge_sure(facts, limits), _judge_expected(facts))
+        return Verdict((), nothing_said)
+    findings = [_judge_accuracy(facts, limits), _judge_sure(facts, limits), _judge_expected(facts)]
+    if any(phrase for _, phrase in findings):
+        findings += [_judge_far(facts), _judge_relation(facts)]
     failures = tuple(phrase for is_proven, phrase in findings if is_proven and phrase)
-    doubts = tuple(phrase for is_proven, phrase in findings if not is_proven and phrase)
+    doubts = (*nothing_said, *(phrase for is_proven, phrase in findings if not is_proven and phrase))
     if failures and not parity_failures(facts, INT8_LIMITS):
         kept = f"written all the same, because agreement {facts.agreement:.4f} and the accuracy are within the older limits"
         return Verdict((), (*failures, *doubts, kept))
@@ -140,6 +153,16 @@ def judge_replacement(facts: ParityFacts, limits: Limits) -> Verdict:
     return Verdict(*(tuple(f"{against}: {phrase}" for phrase in phrases) for phrases in (failures, doubts)))
 
 
+def _doubt_of_same_answers(facts: ParityFacts) -> tuple[str, ...]:
+    """Agreement with a reference that answers every image alike is none: weights at random, or pixels scaled otherwise."""
+    if facts.images < 2 or facts.reference_range is None or not facts.reference_range <= TIE_MARGIN:
+        return ()
+    doubt = (
+        f"the original gives all {facts.images} {facts.split} images the same probabilities to within {TIE_MARGIN:g}"
+    )
+    return (f"{doubt}, so that agreement says nothing; check how it is used, above all how pixels are scaled",)
+
+
 _Finding: TypeAlias = tuple[bool, str]
 _NOTHING: _Finding = (False, "")
 
@@ -161,9 +184,10 @@ def _judge_accuracy(facts: ParityFacts, rule: GateRule) -> _Finding:
         return _NOTHING
 
     def can_tell(factor: float) -> bool:
-        low, high = paired_accuracy_interval(
-            round(harmful * factor), round(beneficial * factor), round(images * factor)
-        )
+        more_harmful, more_beneficial = round(harmful * factor), round(beneficial * factor)
+        # Where every image flips, rounding the counts must not make more flips than images.
+        more_images = max(round(images * factor), more_harmful + more_beneficial)
+        low, high = paired_accuracy_interval(more_harmful, more_beneficial, more_images)
         return high <= limit or (drop > limit and low > 0)
 
     return False, (
@@ -215,6 +239,35 @@ def _judge_expected(facts: ParityFacts) -> _Finding:
     return True, (
         f"{facts.flips} of {facts.images} {facts.split} images get another label, where probability errors of the measured "
         f"size explain {facts.expected_flips:.1f} (99.9 % interval up to {facts.expected_flips_high}): a systematic fault"
+    )
+
+
+def _judge_far(facts: ParityFacts) -> _Finding:
+    """Whether labels change by more than rounding can, on images of which the reference need not be sure, and the phrase."""
+    images, flips = facts.images, facts.far_flips or 0
+    if flips <= _MOST_FAR_FLIPS * images or binomial_tail(flips, images, _MOST_FAR_FLIPS) >= _NO_CHANCE:
+        return _NOTHING
+    low, high = wilson_interval(flips, images, z=Z_95)
+    return True, (
+        f"{flips} of {images} {facts.split} images get another label by more than rounding: the difference of the two labels' "
+        f"probabilities moves by more than {SURE_MARGIN:g} ({flips / images:.2%}, 95 % interval {low:.2%} to {high:.2%}), "
+        f"at most {_MOST_FAR_FLIPS:.2%} allowed"
+    )
+
+
+def _judge_relation(facts: ParityFacts) -> _Finding:
+    """Whether the answers are proven not to follow the reference's from image to image, and the phrase."""
+    kappa, kappa_high = facts.kappa, facts.kappa_high
+    correlation, correlation_high = facts.correlation, facts.correlation_high
+    if kappa is None or kappa_high is None or correlation is None or correlation_high is None:
+        return _NOTHING
+    is_by_chance = kappa_high < _KAPPA_OF_CHANCE and facts.agreement_interval[1] < _MOST_BY_CHANCE
+    if not is_by_chance and max(kappa_high, correlation_high) >= _LEAST_RELATION:
+        return _NOTHING
+    return True, (
+        f"the answers to {facts.images} {facts.split} images do not go with the float network's: {facts.agreement:.2%} of the "
+        f"labels agree, where chance gives {facts.chance_agreement:.2%} (kappa {kappa:.2f}, 95 % interval up to "
+        f"{kappa_high:.2f}), and the probabilities have a correlation of {correlation:.2f} (up to {correlation_high:.2f})"
     )
 
 
@@ -276,7 +329,8 @@ def describe_limits(limits: Limits) -> str:
     if isinstance(limits, GateRule):
         return (
             f"the default rule (an accuracy drop above {_in_points(limits.max_accuracy_drop)} that is no chance, "
-            f"sure agreement below {limits.min_sure_agreement:g}, or unexplained flips fail)"
+            f"sure agreement below {limits.min_sure_agreement:g}, unexplained flips, or answers that do not go with the "
+            "original's fail)"
         )
     parts = [f"agreement at least {limits.min_agreement:g}"]
     if limits.max_error is not None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeclf.export.inputs import TrainedClassifier
+from edgeclf.export.source.classifier import TrainedClassifier
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.export.verify.probabilities import classify_files
 from edgeclf.export.verify.verdict import DEFAULT_RULE, Limits, Verdict, judge_parity, limits_between, recorded_limits
-from edgeclf.runtime.errors import EdgeclfError, ModelFileError
+from edgeclf.runtime.batch.jobs import ProbabilityModel
+from edgeclf.runtime.errors import EdgeclfError, ModelFileError, UsageError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.session.session import ModelSession
@@ -58,7 +59,7 @@ class VerificationReport:
 
 def verify_classifier(
     model: ModelSession,
-    reference: TrainedClassifier | ModelSession,
+    reference: TrainedClassifier | ProbabilityModel,
     image_paths: Sequence[Path],
     true_indices: Sequence[int] | None = None,
     *,
@@ -71,7 +72,7 @@ def verify_classifier(
 
     Args:
         model: The file, opened on the device where it will run.
-        reference: The trained network that the file was made from, or another file of it.
+        reference: The trained network that the file was made from, another file of it, or the original that others made.
         image_paths: The image files.
         true_indices: (N,) index of each image's class in the labels, for the accuracies; None leaves them out.
         limits: What an int8 or fp16 file must keep; None for the limits recorded in the file, or the default rule where there
@@ -81,10 +82,19 @@ def verify_classifier(
         progress: Called with the number of images done.
 
     Raises:
+        UsageError: Layers are compared, and the reference is neither a run nor a file.
         ModelFileError: The two have different labels, or layers are compared of what is no int8 file of the reference.
         InputError: None of the images can be read.
         MissingPackageError: A package of the extras [train] or [export] is needed and not installed.
     """
+    layered = reference if isinstance(reference, TrainedClassifier | ModelSession) else None
+    if with_layers and layered is None:
+        raise UsageError(
+            "layers are compared with a float file or a run",
+            got="a Keras model that others made",
+            expected="one of these",
+            hint="export it with --precision fp32 first, and compare with that file",
+        )
     check_same_labels(model.path, model.spec.labels, "its reference", reference.spec.labels)
     precision = model.spec.precision
     trusted = reference.reference_for(precision) if isinstance(reference, TrainedClassifier) else reference
@@ -100,7 +110,7 @@ def verify_classifier(
     if expected.rows != got.rows:
         raise RuntimeError("the two models could not read the same files")
     paths = [image_paths[row] for row in got.rows]
-    layers = _compare_layers(model, reference, paths, progress) if with_layers else ()
+    layers = _compare_layers(model, layered, paths, progress) if with_layers and layered is not None else ()
     true = None if true_indices is None else np.asarray(true_indices)[list(got.rows)]
     parity = compare_probabilities(
         expected.probabilities,

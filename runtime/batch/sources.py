@@ -2,16 +2,17 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.batch.jobs import Job
+from edgeclf.runtime.batch.listing import count_kinds, looks_like_image, walk
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.images.preprocess import IMAGE_SUFFIXES, load_image
-from edgeclf.runtime.images.video import VIDEO_SUFFIXES, VideoFile, begins_like_video
+from edgeclf.runtime.images.video import VIDEO_SUFFIXES, VideoFile, VideoGap, begins_like_video
 from edgeclf.runtime.spec import Preprocess
 
 
@@ -19,8 +20,8 @@ def image_paths(sources: Sequence[Path | str]) -> list[Path]:
     """The image files that sources name.
 
     Args:
-        sources: Files, folders (searched recursively, hidden entries passed over), or glob patterns (`**` crosses
-            folders). A file that is named is taken whatever it is. From folders come the entries with an image
+        sources: Files, folders (searched recursively; see `walk`), or glob patterns (`**` crosses folders). A file that
+            is named is taken whatever it is. From folders come the entries with an image
             suffix - also a folder or a dangling link that has one, and a folder that may not be read, so that they
             show up as unreadable instead of vanishing. From patterns come the same, and whatever has the suffix
             that the pattern itself ends in; a folder that a pattern without `**` matches is searched.
@@ -31,21 +32,25 @@ def image_paths(sources: Sequence[Path | str]) -> list[Path]:
     Raises:
         SourceError: A source does not exist, or has no image.
     """
-    return _expand(sources, IMAGE_SUFFIXES, "images")
+    return _expand(sources, IMAGE_SUFFIXES, "images")[0]
 
 
-def source_jobs(sources: Sequence[Path | str], *, reduce_for: Preprocess | None = None) -> "SourceJobs":
+def source_jobs(
+    sources: Sequence[Path | str], *, listed: Sequence[Path] = (), reduce_for: Preprocess | None = None
+) -> "SourceJobs":
     """The jobs of sources: every image, and every frame of every video.
 
     Args:
         sources: As for `image_paths`, with video files among them, see `is_video`.
+        listed: Files of a list, taken as they are: no patterns, and one that is not there is an error of its own.
         reduce_for: The model's preprocessing, where large JPEGs need not be decoded at their full size; see
             `decode_image`.
 
     Raises:
         SourceError: A source does not exist, or has neither image nor video.
     """
-    return SourceJobs(_expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos"), reduce_for=reduce_for)
+    paths, not_read = _expand(sources, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos")
+    return SourceJobs([*paths, *listed], reduce_for=reduce_for, not_read=not_read)
 
 
 class SourceJobs:
@@ -57,16 +62,24 @@ class SourceJobs:
         expected: Number of jobs as far as it can be known: exact for images; a video counts as one until it is
             opened, then as the frames it announces, in the end as those it had.
         fps: Frame rate of the last video that was opened, 0 before there is one.
+        not_read: Number of files in the folders that are neither images nor videos by their names, by kind.
         warnings: What went wrong besides errors of single jobs; grows while the jobs are read.
     """
 
-    def __init__(self, paths: Sequence[Path], *, reduce_for: Preprocess | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        reduce_for: Preprocess | None = None,
+        not_read: Mapping[str, int] | None = None,
+    ) -> None:
         self._load = partial(load_image, reduce_for=reduce_for)
         self.paths = tuple(paths)
         self._videos = frozenset(path for path in self.paths if is_video(path))
         self.has_videos = bool(self._videos)
         self.expected = len(self.paths)
         self.fps = 0.0
+        self.not_read = dict(not_read or {})
         self.warnings: list[str] = []
 
     def __iter__(self) -> Iterator[Job]:
@@ -86,8 +99,11 @@ class SourceJobs:
         self.fps = video.fps
         self.expected += announced - 1
         with video:
-            for number, frame_bgr in enumerate(video):
-                yield Job.of_pixels(str(path), frame_bgr, number)
+            for number, frame_bgr in video.numbered():
+                if isinstance(frame_bgr, VideoGap):
+                    yield Job(str(path), partial(_raise, frame_bgr.error(path)), number)
+                else:
+                    yield Job.of_pixels(str(path), frame_bgr, number)
         self.expected += video.frames_read - announced
         if video.ended_early:
             self.warnings.append(
@@ -113,44 +129,21 @@ def is_video(path: Path) -> bool:
         return False
 
 
-def looks_like_image(path: Path) -> bool:
-    """Whether the name ends as an image file's does."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted, without hidden entries.
-
-    Folders named like an image are given instead of entered, and so are folders that may not be listed, `folder`
-    itself included. Links to folders are not followed, so that loops end. Pipes, sockets and devices are passed over:
-    reading one that nobody asked for by name may never end.
-    """
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        yield folder
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        kind = kind_of(entry)
-        if kind == "folder" and not looks_like_image(entry):
-            if not entry.is_symlink():
-                yield from walk(entry)
-        elif kind != "other":
-            yield entry
-
-
-def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) -> list[Path]:
+def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) -> tuple[list[Path], dict[str, int]]:
+    """The files that sources name, and the number of files of each kind in their folders that are not read."""
     paths: list[Path] = []
+    others: list[Path] = []
     for source in sources:
         text = os.fspath(source)
         if kind_of(text) == "folder":
-            found = _in_folder(Path(text), suffixes)
+            listed = walk(Path(text))
+            found = _with_suffix(listed, suffixes)
+            others.extend(listed)
             if not found:
+                counts = count_kinds(listed, suffixes)
                 raise SourceError(
                     f"no {kind} in {text}",
-                    got="a folder without such files",
+                    got="a folder without such files" + (f", with {_in_words(counts)}" if counts else ""),
                     expected=f"files ending in {', '.join(sorted(suffixes))}",
                     hint="check the path",
                 )
@@ -168,11 +161,15 @@ def _expand(sources: Sequence[Path | str], suffixes: frozenset[str], kind: str) 
                     hint="check the path",
                 )
         paths.extend(found)
-    return paths
+    return paths, count_kinds(others, suffixes)
 
 
-def _in_folder(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    return [entry for entry in walk(folder) if entry.suffix.lower() in suffixes or kind_of(entry) == "folder"]
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in list(counts.items())[:6])
+
+
+def _with_suffix(listed: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
+    return [entry for entry in listed if entry.suffix.lower() in suffixes or kind_of(entry) == "folder"]
 
 
 def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
@@ -183,7 +180,7 @@ def _matches(pattern: str, suffixes: frozenset[str]) -> list[Path]:
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207 - Path.glob takes no absolute patterns
         if kind_of(match) == "folder" and not looks_like_image(match):
             # With `**` the files in a folder that matches come as matches of their own.
-            found.extend([] if "**" in pattern else _in_folder(match, suffixes))
+            found.extend([] if "**" in pattern else _with_suffix(walk(match), suffixes))
         elif match.suffix.lower() in suffixes and kind_of(match) != "other":
             found.append(match)
     return found

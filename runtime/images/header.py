@@ -10,6 +10,9 @@ import struct
 import zlib
 from typing import Literal, NamedTuple
 
+from edgeclf.runtime.images.formats.heif import begins_like_heif, heif_size
+from edgeclf.runtime.images.formats.pnm import read_pnm_header
+
 # JPEG: a marker that ends a run of entropy-coded data. 0xFF00 is a stuffed byte, 0xFFD0-D7 restart markers, 0xFFFF fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
@@ -17,13 +20,16 @@ _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ORIENTATION_TAG = 0x0112
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _GREY_PNG = 0
+# Of a BMP's pixels that are not compressed: channels as usual, or told apart by masks.
+_BMP_MASKED = frozenset((3, 6))
+_PNM_KINDS = frozenset(b"%d" % kind for kind in range(1, 7))
 
 
 class ImageHeader(NamedTuple):
     """Header of an image file.
 
     Attributes:
-        format: `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
+        format: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, `pnm` or `heif`.
         width: Stored width in pixels, before orientation.
         height: Stored height in pixels, before orientation.
         orientation: EXIF orientation 1..8; 1 where the file has none.
@@ -34,6 +40,7 @@ class ImageHeader(NamedTuple):
         alpha: How OpenCV gives a fourth channel: `straight`; `premultiplied`, the colours already multiplied by it;
             or `ignored`, no transparency at all.
         transparent_grey: The grey value, in the depth OpenCV decodes to, that stands for transparent; None for none.
+        mended: The file without faults that harm no pixel and that OpenCV refuses; None where there is nothing to mend.
     """
 
     format: str
@@ -46,6 +53,7 @@ class ImageHeader(NamedTuple):
     is_cmyk: bool = False
     alpha: Literal["straight", "premultiplied", "ignored"] = "straight"
     transparent_grey: int | None = None
+    mended: bytes | None = None
 
 
 def read_image_header(data: bytes) -> ImageHeader | None:
@@ -64,6 +72,8 @@ def read_image_header(data: bytes) -> ImageHeader | None:
         (data[:6] in {b"GIF87a", b"GIF89a"}, _gif),
         (data[:2] == b"BM", _bmp),
         (data[:4] in {b"II*\0", b"MM\0*"}, _tiff),
+        (begins_like_heif(data), _heif),
+        (data[:1] == b"P" and data[1:2] in _PNM_KINDS, _pnm),
     )
     for matches, reader in readers:
         if matches:
@@ -78,11 +88,13 @@ def read_image_header(data: bytes) -> ImageHeader | None:
 
 def begins_like_image(data: bytes) -> bool:
     """Whether the first bytes are those of a known format, whatever follows."""
-    return data.startswith(_MAGIC)
+    is_pnm = data[:1] == b"P" and data[1:2] in _PNM_KINDS and data[2:3] in b" \t\n\r#"
+    return data.startswith(_MAGIC) or begins_like_heif(data) or is_pnm
 
 
 def _jpeg(data: bytes) -> ImageHeader | None:
     width = height = 0
+    bits = 8
     orientation = 1
     missing: str | None = "the end-of-image marker"
     position = 2
@@ -100,11 +112,12 @@ def _jpeg(data: bytes) -> ImageHeader | None:
         body = position + 4
         end = position + 2 + length
         if marker in _JPEG_FRAME_HEADERS:
-            height, width = struct.unpack_from(">HH", data, body + 1)
+            bits, height, width = struct.unpack_from(">BHH", data, body)
         elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
             orientation = _exif_orientation(data[body + 6 : end])
         position = _end_of_scan(data, end) if marker == 0xDA else end
-    return ImageHeader("jpeg", width, height, orientation, missing) if width else None
+    unsupported = f"a JPEG file of {bits} bits a channel" if bits in {12, 16} else None
+    return ImageHeader("jpeg", width, height, orientation, missing, unsupported=unsupported) if width else None
 
 
 def _end_of_scan(data: bytes, start: int) -> int:
@@ -173,28 +186,38 @@ def _webp(data: bytes) -> ImageHeader | None:
     return ImageHeader("webp", width, height, orientation, missing=missing) if width else None
 
 
-def _gif(data: bytes) -> ImageHeader:
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    return ImageHeader("gif", width, height, missing=None if _reaches_gif_trailer(data, flags) else "the GIF trailer")
+def _gif(data: bytes) -> ImageHeader | None:
+    """The header of a GIF, of which the first image alone is read.
 
-
-def _reaches_gif_trailer(data: bytes, flags: int) -> bool:
-    """Whether the blocks of a GIF, followed from its header, lead to the trailer: any byte of pixels may look like one."""
+    What stands behind its last whole block is passed over, as every viewer does: a trailer that is missing, zeros or
+    other bytes before it.
+    """
+    width, height, flags, background = struct.unpack_from("<HHBB", data, 6)
     position = 13 + _colour_table_length(flags)
-    while position < len(data):
-        if data[position] == 0x3B:
-            return True
-        if data[position] == 0x2C and position + 10 < len(data):
+    first_end = 0
+    while position < len(data) and data[position] in {0x2C, 0x21}:
+        if data[position] == 0x2C:
             # An image: its descriptor, its own colour table, the code size of its pixels.
-            position += 11 + _colour_table_length(data[position + 9])
-        elif data[position] == 0x21:
-            position += 2
+            left, top, image_width, image_height, image_flags = struct.unpack_from("<HHHHB", data, position + 1)
+            position = _end_of_gif_blocks(data, position + 11 + _colour_table_length(image_flags))
+            if not first_end:
+                first_end = position
+                # Some writers leave the canvas empty, or smaller than the image on it.
+                width, height = max(width, left + image_width), max(height, top + image_height)
         else:
-            return False
-        while position < len(data) and data[position]:
-            position += 1 + data[position]
-        position += 1
-    return False
+            position = _end_of_gif_blocks(data, position + 2)
+    if position > len(data) or not first_end:
+        return ImageHeader("gif", width, height, missing="the GIF trailer")
+    canvas = struct.pack("<HHBB", width, height, flags, background if background < 2 << (flags & 7) else 0)
+    whole = data[:6] + canvas + data[12:first_end] + b";"
+    return ImageHeader("gif", width, height, mended=None if data == whole else whole)
+
+
+def _end_of_gif_blocks(data: bytes, position: int) -> int:
+    """Position behind the blocks that begin there and the empty one that ends them; beyond the data where it is missing."""
+    while position < len(data) and data[position]:
+        position += 1 + data[position]
+    return position + 1
 
 
 def _colour_table_length(flags: int) -> int:
@@ -202,14 +225,44 @@ def _colour_table_length(flags: int) -> int:
 
 
 def _bmp(data: bytes) -> ImageHeader:
-    (file_size, _reserved, _pixels, header_size) = struct.unpack_from("<IIII", data, 2)
+    """The header of a BMP.
+
+    What it says of the size of the file and of the pixels is passed over: many writers leave it 0 or get it wrong. Where
+    pixels of varying length end, their decoder finds out.
+    """
+    _size, _reserved, pixels_at, header_size = struct.unpack_from("<IIII", data, 2)
+    compression = colours = 0
     if header_size == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
+        width, height, _planes, bits = struct.unpack_from("<HHHH", data, 18)
     else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    # A negative height only says that rows are stored top-down. Some writers leave the file size 0.
-    missing = "the end of the pixel data" if file_size > len(data) else None
-    return ImageHeader("bmp", abs(width), abs(height), missing=missing)
+        width, height, _planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+        (colours,) = struct.unpack_from("<I", data, 46)
+    # A negative height only says that rows are stored top-down.
+    height = abs(height)
+    fields: dict[int, int] = {}
+    if bits <= 8 and colours > 1 << bits:
+        colours = fields[46] = 0
+    palette = (colours or (1 << bits if bits <= 8 else 0)) * (3 if header_size == 12 else 4)
+    header_end = 14 + header_size + palette
+    if compression in _BMP_MASKED and header_size == 40:
+        # Later headers have the masks inside.
+        header_end += 12 if compression == 3 else 16
+    if pixels_at == 0:
+        pixels_at = fields[10] = header_end
+    end = padding = 0
+    if compression == 0 or compression in _BMP_MASKED:
+        row_bytes = (abs(width) * bits + 7) // 8
+        padding = -row_bytes % 4
+        end = pixels_at + height * (row_bytes + padding)
+    missing = "the end of the pixel data" if end - padding > len(data) else None
+    mended: bytes | None = None
+    if not missing and (fields or end > len(data)):
+        # Only what fills up the last row to four bytes may be missing.
+        repaired = bytearray(data) + bytes(max(0, end - len(data)))
+        for offset, value in fields.items():
+            struct.pack_into("<I", repaired, offset, value)
+        mended = bytes(repaired)
+    return ImageHeader("bmp", abs(width), height, missing=missing, mended=mended)
 
 
 def _tiff(data: bytes) -> ImageHeader | None:
@@ -241,6 +294,18 @@ def _tiff(data: bytes) -> ImageHeader | None:
         is_cmyk=tags.get(262) == 5,
         alpha=alpha,
     )
+
+
+def _pnm(data: bytes) -> ImageHeader | None:
+    header = read_pnm_header(data)
+    if header is None:
+        return None
+    return ImageHeader("pnm", header.width, header.height, missing=header.missing, damage=header.damage)
+
+
+def _heif(data: bytes) -> ImageHeader | None:
+    size = heif_size(data)
+    return None if size is None else ImageHeader("heif", *size)
 
 
 def _exif_orientation(tiff: bytes) -> int:

@@ -11,20 +11,30 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
-from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.errors import ImageError, install_hint
 from edgeclf.runtime.files import kind_of_bytes
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.decode import decode_pixels
+from edgeclf.runtime.images.encoded_file import read_image_file
 from edgeclf.runtime.images.fit_modes import filled_size, kept_region, resized_window
-from edgeclf.runtime.images.header import begins_like_image, read_image_header
+from edgeclf.runtime.images.formats.heif import HEIF_SUFFIXES, begins_like_heif, can_read_heif, heif_kind
+from edgeclf.runtime.images.header import ImageHeader, begins_like_image, read_image_header
+from edgeclf.runtime.images.memory import within_memory
 from edgeclf.runtime.images.reduced_jpeg import jpeg_reduction, lay_on_input
 from edgeclf.runtime.images.resample import MAX_SIDE, resample
 from edgeclf.runtime.spec import AREA, Preprocess
 
 # 200 million pixels are 600 MB as 8-bit BGR; the largest phone sensors stay just below.
 MAX_PIXELS = 200_000_000
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
-_FORMATS = "a JPEG, PNG, BMP, WebP, TIFF or GIF image"
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp"),
+        *("png", "bmp", "dib", "webp", "tif", "tiff", "gif"),
+        *("ppm", "pgm", "pbm", "pnm"),
+    )
+) | (HEIF_SUFFIXES if can_read_heif() else frozenset())
+_FORMATS = "a JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, HEIC or AVIF image"
 
 
 def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Preprocess | None = None) -> UInt8Array:
@@ -39,16 +49,12 @@ def load_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, reduce_for: Pr
         (H, W, 3) uint8, BGR, upright.
 
     Raises:
-        ImageError: The file is missing, unreadable, or not a whole image; see `decode_image`.
+        ImageError: The file is missing, unreadable, too large, or not a whole image; see `decode_image`. A pipe or a
+            device is read as well, but not without end.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        got = "a dangling link" if path.is_symlink() and not path.exists() else _os_words(error)
-        raise ImageError(
-            f"cannot read {path}", got=got, expected="a readable image file", hint="check the path and its permissions"
-        ) from error
+    with within_memory(f"cannot read {path}", "a file larger than the memory that is left"):
+        data = read_image_file(path, max_pixels)
     return decode_image(data, source=str(path), max_pixels=max_pixels, reduce_for=reduce_for)
 
 
@@ -72,11 +78,19 @@ def decode_image(
         (H, W, 3) uint8, BGR, upright.
 
     Raises:
-        ImageError: The bytes are empty, not an image, truncated, damaged, or larger than `max_pixels`.
+        ImageError: The bytes are empty, not an image, truncated, damaged, or larger than `max_pixels`; or HEIC or AVIF, and
+            the packages of the extra `heif` are not installed.
     """
     if not data:
         raise ImageError(f"cannot read {source}", got="0 bytes", expected=_FORMATS, hint="copy the file again")
     header = read_image_header(data)
+    if begins_like_heif(data) and not can_read_heif():
+        raise ImageError(
+            f"cannot read {source}",
+            got=f"a HEIF image ({heif_kind(data)}), which the extra heif reads",
+            expected="a JPEG or PNG image",
+            hint=install_hint("heif") + ", or convert it, for example with heif-convert or by sending it as JPEG",
+        )
     if header is None:
         raise ImageError(
             f"cannot read {source}", got=_describe_bytes(data), expected=_FORMATS, hint="replace or remove the file"
@@ -102,8 +116,8 @@ def decode_image(
             expected="8 or 16 bits a channel, grey, colour or colour with transparency",
             hint="convert it to PNG",
         )
-    reduction = 1 if reduce_for is None else jpeg_reduction(header, reduce_for)
-    image_bgr = None if header.damage else decode_pixels(data, header, reduction)
+    with within_memory(f"cannot decode {source}", f"{header.width} x {header.height} pixels"):
+        image_bgr = None if header.damage else _decoded(data, header, reduce_for)
     if image_bgr is None:
         raise ImageError(
             f"cannot decode {source}",
@@ -111,7 +125,16 @@ def decode_image(
             expected="pixels that can be decoded",
             hint="copy the file again",
         )
-    return image_bgr if reduce_for is None or reduction == 1 else lay_on_input(image_bgr, header, reduction, reduce_for)
+    return image_bgr
+
+
+def _decoded(data: bytes, header: ImageHeader, reduce_for: Preprocess | None) -> UInt8Array | None:
+    """The pixels, at a part of their size where the input needs no more; None where they are damaged."""
+    reduction = 1 if reduce_for is None else jpeg_reduction(header, reduce_for)
+    image_bgr = decode_pixels(data, header, reduction)
+    if image_bgr is None or reduce_for is None or reduction == 1:
+        return image_bgr
+    return lay_on_input(image_bgr, header, reduction, reduce_for)
 
 
 def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Array | None = None) -> UInt8Array:
@@ -127,14 +150,14 @@ def preprocess_bgr(image_bgr: UInt8Array, preprocess: Preprocess, out: UInt8Arra
         (height, width, 3) uint8, RGB: `out`, when it was given.
 
     Raises:
-        ImageError: `image_bgr` does not have that shape and dtype, or has no pixels.
+        ImageError: `image_bgr` does not have that shape and dtype, has no pixels, or there is no memory to resize it.
     """
     check_image(image_bgr)
     height, width = preprocess.size_hw
     inner_height, inner_width = filled_size(image_bgr.shape[:2], preprocess)
-    fitted = (
-        _fit_area(image_bgr, preprocess) if preprocess.interpolation == AREA else _fit_pillow(image_bgr, preprocess)
-    )
+    fit = _fit_area if preprocess.interpolation == AREA else _fit_pillow
+    with within_memory("cannot resize this image", f"{image_bgr.shape[1]} x {image_bgr.shape[0]} pixels"):
+        fitted = fit(image_bgr, preprocess)
     if out is None:
         out = np.empty((height, width, 3), np.uint8)
     if preprocess.fit == "letterbox":
@@ -231,10 +254,8 @@ def check_image(image_bgr: UInt8Array) -> None:
 
 def _describe_bytes(data: bytes) -> str:
     kind = kind_of_bytes(data[:4096])
+    if kind == "a HEIF or AVIF image":
+        return f"{kind} that ends inside its header, or whose header is damaged"
     if kind == "an image" or (kind == "binary data" and begins_like_image(data)):
         return "an image file that ends inside its header, or whose header is damaged"
     return f"{len(data):,} bytes of an unknown format" if kind == "binary data" else kind
-
-
-def _os_words(error: OSError) -> str:
-    return "a folder" if isinstance(error, IsADirectoryError) else (error.strerror or type(error).__name__).lower()

@@ -25,6 +25,8 @@ __all__ = ["Camera", "CameraFrame"]
 _RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 # A source has recovered once it has delivered for this long; one that drops again sooner has only the attempts left over.
 _RECOVERED_AFTER_S = 10.0
+# Pause between the images of a URL that answers with one, where nothing else is asked for.
+_SNAPSHOT_S = 1.0
 # Long enough for a working camera to finish its frame, too short to notice for one that hangs.
 _CLOSING_S = 0.5
 
@@ -38,7 +40,8 @@ class Camera:
         timeout_s: Longest wait for the first frame, and for any later one, before the source counts as gone.
         reconnects: How often a source that went away is reopened before it is given up; 0 for never. A source that
             has delivered for 10 s since is entitled to as many attempts again.
-        max_fps: Frames handed out per second at most; None for no limit.
+        max_fps: Frames handed out per second at most; None for no limit, but a URL that answers with one image is asked
+            once a second.
         every: Frames that arrive per frame handed out: 1 hands out all, 3 every third.
         loop: Whether a video file begins again at its end.
         on_event: Called with `Disconnected` and `Reconnected`, from the iterating thread.
@@ -79,7 +82,8 @@ class Camera:
         self._clock = clock
         self._taken = self._reconnected = self._attempts = 0
         self._due_s = 0.0
-        self._open = partial(open_capture, self.source.opened, is_looped=loop, clock=clock)
+        poll_s = self._period_s or _SNAPSHOT_S
+        self._open = partial(open_capture, self.source.opened, is_looped=loop, poll_s=poll_s, clock=clock)
         self._counts = GrabCounts()
         self._closed = threading.Event()
         self._grabber = Grabber(self._open, timeout_s, self._counts, clock)

@@ -71,6 +71,7 @@ class LabelChanged(CameraEvent):
         confidence: Smoothed probability of the label, 0..1.
         frame_number: Number of the frame that changed it.
         age_ms: Age of that frame, in milliseconds.
+        rejected: Whether the label is `unknown` because the confidence is below the model's threshold.
     """
 
     label: str
@@ -78,6 +79,7 @@ class LabelChanged(CameraEvent):
     confidence: float
     frame_number: int
     age_ms: float
+    rejected: bool = False
 
 
 @dataclass(frozen=True, eq=False)

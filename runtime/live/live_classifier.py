@@ -197,6 +197,7 @@ class LiveClassifier:
             self.figures.fps,
             self.statistics,
             self._smoothing,
+            rejected=self._state is not None and self._state.rejected,
         )
         return self.newest
 
@@ -208,13 +209,16 @@ class LiveClassifier:
         if prediction.labels != self._labels:
             # A reloaded model with other classes: their probabilities cannot be averaged with the old ones.
             self._labels, self._state = prediction.labels, None
+        was_rejected = self._state is not None and self._state.rejected
         self._state = state = smooth(
             self._state, prediction.probabilities, frame.captured_at_s, self._smoothing, threshold
         )
         previous, self._label = self._label, state.label(self._labels)
-        if self._label != previous:
+        if self._label != previous or state.rejected != was_rejected:
             self._on_event(
-                LabelChanged(self.camera, self._label, previous, state.confidence, frame.number, frame.age_ms)
+                LabelChanged(
+                    self.camera, self._label, previous, state.confidence, frame.number, frame.age_ms, state.rejected
+                )
             )
 
 

@@ -56,6 +56,7 @@ class LiveResult:
         fps: Frames classified per second, over the last 30 frames.
         statistics: Counts since the camera was opened.
         smoothing: Conditions for a change of the label; off where label and confidence are those of this frame alone.
+        rejected: Whether the label is `unknown` because the confidence is below the model's threshold.
     """
 
     camera: str
@@ -67,6 +68,7 @@ class LiveResult:
     fps: float
     statistics: CameraStatistics
     smoothing: Smoothing = field(default_factory=Smoothing)
+    rejected: bool = False
 
 
 class LiveFigures:

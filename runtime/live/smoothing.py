@@ -76,6 +76,11 @@ class LabelState:
         """Averaged probability of the label; that of the most probable class where the label is `unknown`."""
         return float(self.mean.max() if self.index == UNKNOWN_INDEX else self.mean[self.index])
 
+    @property
+    def rejected(self) -> bool:
+        """Whether the label is none of the classes, be one of them called `unknown` as well."""
+        return self.index == UNKNOWN_INDEX
+
     def label(self, labels: tuple[str, ...]) -> str:
         """Name of the label, given the class names in the order of the model's output."""
         return UNKNOWN_LABEL if self.index == UNKNOWN_INDEX else labels[self.index]

@@ -24,10 +24,16 @@ def known_fault(path: Path, message: str) -> ModelFileError | None:
         outline = read_graph_outline(path)
     except ModelFileError:
         return None
-    return _missing_weights(path, outline) or _too_new(path, outline, message)
+    return missing_weights(path, outline) or _too_new(path, outline, message)
 
 
-def _missing_weights(path: Path, outline: GraphOutline) -> ModelFileError | None:
+def missing_weights(path: Path, outline: GraphOutline) -> ModelFileError | None:
+    """The error for a file whose weights are in another that is missing or outside of its folder; None for any other.
+
+    Args:
+        path: The file.
+        outline: Its graph.
+    """
     locations = {tensor.location for tensor in outline.initializers.values() if tensor.external}
     for location in sorted(locations):
         # Joined as text: a location may be absolute, and may climb out of the folder.

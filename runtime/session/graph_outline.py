@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import ModelFileError
-from edgeclf.runtime.files import content_kind, kind_of
+from edgeclf.runtime.files import content_kind, hint_for, kind_of
 from edgeclf.runtime.session.protobuf import DamagedMessageError, Message, MessageReader
 
 # Values are kept of initializers up to this many bytes, and of tensors in attributes up to this many elements.
@@ -72,10 +72,6 @@ _ELEMENT_TYPES = {
 _OTHER_TYPES = {4: "sequence", 5: "map", 7: "opaque", 8: "sparse", 9: "optional"}
 # AttributeProto.AttributeType, and the field where each kind is.
 _ATTRIBUTE_FIELDS = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8, 8: 9}
-_HINTS = {
-    "a Git LFS pointer": "fetch the file itself with git lfs pull",
-    "an HTML page": "download the file itself, not the page about it",
-}
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class ValueOutline:
 
     Attributes:
         name: Its name.
-        dtype: A tensor's element type, as in `TensorOutline`; `sequence`, `map`, `optional`, `sparse` or `opaque` for
-            what is no dense tensor.
+        dtype: A tensor's element type, as in `TensorOutline`; `sequence of maps`, `sequence`, `map`, `optional`, `sparse` or
+            `opaque` for what is no dense tensor.
         shape: Dimensions, each a number, a name, or None for unknown; None for an unknown rank and for no tensor.
     """
 
@@ -185,6 +181,14 @@ class GraphOutline:
         """The nodes that read a value, each once, in the file's order; what subgraphs read is not known."""
         return tuple(self._readers.get(value, ()))
 
+    def constant(self, value: str) -> AnyArray | None:
+        """The array of a small initializer, or of a `Constant` node that gives a small tensor; None of any other value."""
+        tensor: object = self.initializers.get(value)
+        if tensor is None:
+            producer = self.producer_of(value)
+            tensor = None if producer is None or producer.op_type != "Constant" else producer.attributes.get("value")
+        return tensor.values if isinstance(tensor, TensorOutline) else None
+
     @cached_property
     def _producers(self) -> dict[str, NodeOutline]:
         return {value: node for node in self.nodes for value in node.outputs if value}
@@ -230,7 +234,7 @@ def read_graph_outline(path: Path | str) -> GraphOutline:
 
 def _no_model(path: Path, got: str) -> ModelFileError:
     return ModelFileError(
-        f"cannot read model {path}", got=got, expected="an .onnx file", hint=_HINTS.get(got, "check the path")
+        f"cannot read model {path}", got=got, expected="an .onnx file", hint=hint_for(got, "check the path")
     )
 
 
@@ -303,9 +307,9 @@ def _text_or_bytes(data: bytes) -> str | bytes:
 def _value(value: Message) -> ValueOutline:
     name, kind = value.text(1), value.message(2)
     if not kind.has(1):
-        return ValueOutline(
-            name, next((word for field, word in _OTHER_TYPES.items() if kind.has(field)), "undefined"), None
-        )
+        word = next((word for field, word in _OTHER_TYPES.items() if kind.has(field)), "undefined")
+        holds_maps = word == "sequence" and kind.message(4).message(1).has(5)
+        return ValueOutline(name, "sequence of maps" if holds_maps else word, None)
     tensor = kind.message(1)
     shape = tuple(_dimension(dim) for dim in tensor.message(2).messages(1)) if tensor.has(2) else None
     return ValueOutline(name, _element_type(tensor.integer(1)).name, shape)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError
-from edgeclf.runtime.files import content_kind, kind_of
+from edgeclf.runtime.files import content_kind, hint_for, kind_of
 from edgeclf.runtime.session._onnxruntime import OrtOptions, OrtSession, onnxruntime
 from edgeclf.runtime.session.devices import (
     CPU_PROVIDER,
@@ -37,11 +37,12 @@ def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> Or
 
 
 def _no_model(path: Path) -> ModelFileError:
+    kind = content_kind(path)
     return ModelFileError(
         f"cannot open model {path}",
-        got=content_kind(path),
+        got=kind,
         expected="an .onnx file",
-        hint="check the path (a run folder becomes a file with edgeclf export)",
+        hint=hint_for(kind, "check the path (a run folder becomes a file with edgeclf export)"),
     )
 
 

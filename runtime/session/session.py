@@ -1,10 +1,13 @@
 """`ModelSession`: a model file opened in ONNX Runtime, preprocessed pixels in, probabilities out."""
 
 import copy
+import ctypes
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, spec_from_json
 
 if TYPE_CHECKING:
     from edgeclf.runtime.session.foreign.given import Activation, ForeignModel
+    from edgeclf.runtime.session.foreign.outputs import OutputCodes
     from edgeclf.runtime.session.foreign.use import ModelUse
 
 
@@ -27,7 +31,8 @@ class ModelSession:
     """A classifier file opened in ONNX Runtime, its inputs and outputs checked against the contract.
 
     Safe to use from several threads at once: ONNX Runtime's `Run` is, and what changes here after construction is each
-    thread's own.
+    thread's own. A forked process opens the file again at its first inference, on the CPU; on other devices that is an
+    error. Pickling keeps the path and the options: whoever unpickles it opens the file.
 
     Args:
         path: The `.onnx` file.
@@ -69,17 +74,23 @@ class ModelSession:
         self.threads_were_chosen = threads is not None
         self.identity = file_identity(self.path)
         choice = device if isinstance(device, DeviceChoice) else DeviceChoice(device)
-        self._session = open_session(self.path, threads=self.threads, device=choice)
+        self._choice = choice
+        self._given = foreign
+        # ONNX Runtime has no types. None once it is closed.
+        self._session: Any = open_session(self.path, threads=self.threads, device=choice)
+        self._is_of_parent = False
         self._alone: ModelSession | None = None
         self._alone_lock = threading.Lock()
+        _SESSIONS.add(self)
         self.provider = check_provider(choice, list(self._session.get_providers()))
         self.placement = node_placement(self._session)
         check_placement(choice, self.placement)
         self.fixed_batch: int | None = None
         self._bound: BoundRuns | None = None
         self.use: ModelUse | None = None
-        # Of a foreign file alone: what is left to do to its output.
+        # Of a foreign file alone: what is left to do to its output, and what its codes stand for.
         self._activation: Activation | None = None
+        self._codes: OutputCodes | None = None
         self._output_name = self._session.get_outputs()[0].name
         text = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
         if text is None:
@@ -96,6 +107,19 @@ class ModelSession:
     def is_cpu(self) -> bool:
         """Whether ONNX Runtime's own CPU kernels run it."""
         return self.provider == "CPUExecutionProvider"
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        """The path and the options, for `pickle`."""
+        threads = self.threads if self.threads_were_chosen else None
+        return _open_pickled, (self.path.absolute(), self._choice, threads, self._given, self.use)
+
+    def close(self) -> None:
+        """Gives the model's memory back; afterwards `run` is an error. An inference under way goes on to its end."""
+        with self._alone_lock:
+            alone, self._alone = self._alone, None
+        if alone is not None:
+            alone.close()
+        self._session = self._bound = None
 
     def on_one_thread(self) -> "ModelSession | None":
         """The same model for data-parallel inferences, each on the CPU in the one thread that calls it.
@@ -114,9 +138,35 @@ class ModelSession:
                 alone = copy.copy(self)
                 alone._session = open_session(self.path, threads=1)
                 alone.threads, alone.provider, alone._bound = 1, "CPUExecutionProvider", None
+                alone._is_of_parent, alone._alone_lock = False, threading.Lock()
+                alone._choice = DeviceChoice("cpu")
+                _SESSIONS.add(alone)
                 if file_identity(self.path) == self.identity:
                     self._alone = alone
             return self._alone
+
+    def used_as(self, use: "ModelUse") -> "ModelSession":
+        """The same opened foreign file, used in another way: other scaling, channels, fit or activation.
+
+        Args:
+            use: This session's `use` with some parts replaced; input, output and image size stay.
+
+        Raises:
+            ValueError: The file has a spec, or the use is of another input, output or image size.
+        """
+        if self.use is None or (use.input, use.output, use.size_hw) != (
+            self.use.input,
+            self.use.output,
+            self.use.size_hw,
+        ):
+            raise ValueError("only scaling, channels, fit, interpolation, activation and labels can be replaced")
+        other = copy.copy(self)
+        other._alone = None
+        other._alone_lock = threading.Lock()
+        _SESSIONS.add(other)
+        other._conversion = PixelConversion(use.input, is_bgr=use.channels == "bgr", scaling=use.scaling)
+        other.use, other.spec, other._activation = use, use.spec, use.activation
+        return other
 
     def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
         """The probabilities of preprocessed images.
@@ -131,7 +181,9 @@ class ModelSession:
 
         Raises:
             InputError: The array has another shape or dtype.
-            ModelFileError: ONNX Runtime cannot run the file on it, or it does not give one row an image.
+            ModelFileError: ONNX Runtime cannot run the file on it, or it does not give one row an image; or the process was
+                forked, and the file is another since it was opened.
+            UsageError: The session was closed, or runs on another device than the CPU and the process was forked.
         """
         height, width = self._size_hw
         if images_rgb.dtype != np.uint8 or images_rgb.shape[1:] != (height, width, 3) or len(images_rgb) == 0:
@@ -154,33 +206,96 @@ class ModelSession:
         return np.concatenate(rows)
 
     def _run_exact(self, images_rgb: UInt8Array) -> FloatArray:
-        output = self._raw(images_rgb)
+        return self.probabilities_of(self._raw(images_rgb), len(images_rgb))
+
+    @property
+    def output_name(self) -> str:
+        """Name of the output with the classes."""
+        return str(self._output_name)
+
+    def tensor_of(self, images_rgb: UInt8Array) -> AnyArray:
+        """The input tensor of the file for preprocessed images, for runs elsewhere than in this session.
+
+        Args:
+            images_rgb: As for `run`.
+        """
+        return self._conversion(images_rgb)
+
+    def probabilities_of(self, output: AnyArray, count: int) -> FloatArray:
+        """The probabilities in an output of the file.
+
+        Args:
+            output: The output, as the file gives it.
+            count: Number of images.
+
+        Returns:
+            (N, C) float32, as `run` gives them.
+
+        Raises:
+            ModelFileError: It is not one row an image.
+        """
         if self._activation is None:
-            probabilities = np.asarray(output, np.float32)
-            if probabilities.ndim != 2 or len(probabilities) != len(images_rgb):
-                raise self._cannot_run(len(images_rgb), f"an output of shape {probabilities.shape}")
+            # A copy: whoever keeps an array of ONNX Runtime's keeps all memory of its session, the weights as well.
+            probabilities = np.array(output, np.float32)
+            if probabilities.ndim != 2 or len(probabilities) != count:
+                raise self._cannot_run(count, f"an output of shape {probabilities.shape}")
             return probabilities
         from edgeclf.runtime.session.foreign.activation import probabilities_from
 
-        return probabilities_from(self._scores(output, len(images_rgb)), self._activation)
+        return probabilities_from(self._scores(output, count), self._activation)
 
     def _raw(self, images_rgb: UInt8Array) -> AnyArray:
         """The output for a batch, as the file gives it."""
+        if self._is_of_parent:
+            self._open_after_fork()
+        session, bound = self._session, self._bound
+        if session is None:
+            raise UsageError(f"cannot classify with {self.path}", got="a closed model", hint="open it again")
         tensor = self._conversion(images_rgb)
         try:
-            if self._bound is not None:
-                return self._bound.run(tensor)
-            (output,) = self._session.run([self._output_name], {self._input_name: tensor})
+            if bound is not None:
+                return bound.run(tensor)
+            (output,) = session.run([self._output_name], {self._input_name: tensor})
         except Exception as error:
             # As in `open_session`. Typical is a file made for one image at a time that does not say so in its input's shape.
             raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error
         else:
             return output  # type: ignore[no-any-return]  # ONNX Runtime has no types
 
+    def _open_after_fork(self) -> None:
+        """Opens the file in a forked process: the threads of the parent's session, and its GPU, are not there."""
+        if not self.is_cpu:
+            raise UsageError(
+                f"cannot run {self.path} in a forked process",
+                got=f"a model opened on {self.provider} before the fork",
+                expected="one that is opened in the process that uses it",
+                hint='start processes with multiprocessing.get_context("spawn")',
+            )
+        with self._alone_lock:
+            if not self._is_of_parent:
+                return
+            if file_identity(self.path) != self.identity:
+                raise ModelFileError(
+                    f"cannot open {self.path} again in this forked process",
+                    got="another file than before the fork",
+                    expected="the same one",
+                    hint="open the model in the process that uses it",
+                )
+            self._session = open_session(self.path, threads=self.threads, device=self._choice)
+            self._is_of_parent = False
+
+    def _leave_to_parent(self) -> None:
+        """In a forked process: what is open belongs to the parent."""
+        if self._session is not None:
+            # Freed here, it would wait for threads that there are not.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._is_of_parent = True
+        self._alone, self._alone_lock = None, threading.Lock()
+
     def _scores(self, output: AnyArray, count: int) -> FloatArray:
         from edgeclf.runtime.session.foreign.outputs import rows_of
 
-        scores = rows_of(output, count)
+        scores = rows_of(output, count, self._codes)
         if scores is None:
             raise self._cannot_run(count, f"an output of shape {np.shape(output)}")
         return scores
@@ -239,7 +354,7 @@ class ModelSession:
             raise use.missing[0].error(self.path)
         if use.output is None or use.size_hw is None:
             raise AssertionError(use)
-        self._output_name = use.output
+        self._output_name, self._codes = use.output, use.codes
         conversion = PixelConversion(use.input, is_bgr=use.channels == "bgr", scaling=use.scaling)
         self._set_input(use.input.name, use.size_hw, conversion, use.input.batch)
         self.use = use = self._tried(use, given)
@@ -273,6 +388,25 @@ class ModelSession:
         count, batch = len(images_rgb), self.fixed_batch or len(images_rgb)
         output = self._raw(np.repeat(images_rgb[:1], batch, axis=0) if batch != count else images_rgb)
         return output if batch == count or np.ndim(output) == 0 else output[:count]
+
+
+_SESSIONS: "weakref.WeakSet[ModelSession]" = weakref.WeakSet()
+
+
+def _leave_sessions_to_parent() -> None:
+    for session in list(_SESSIONS):
+        session._leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sessions_to_parent)
+
+
+def _open_pickled(
+    path: Path, choice: DeviceChoice, threads: int | None, given: "ForeignModel | None", use: "ModelUse | None"
+) -> ModelSession:
+    session = ModelSession(path, device=choice, threads=threads, foreign=given)
+    return session if use is None or use == session.use else session.used_as(use)
 
 
 def _check_own_outputs(outputs: Sequence[object], classes: int, path: Path) -> None:

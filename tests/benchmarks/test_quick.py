@@ -14,8 +14,13 @@ ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
+    "int8/foreign.py",
     "int8/gate.py",
     "int8/memory.py",
+    "int8/operators.py",
+    "robustness/damaged_pictures.py",
+    "robustness/layouts.py",
+    "robustness/tables.py",
     "runtime/predict.py",
     "runtime/reduced_jpeg.py",
     "runtime/startup.py",

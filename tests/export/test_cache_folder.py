@@ -19,7 +19,7 @@ def write(tmp_path):
 
     def write(name, size=100, used=1000.0):
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * size)
         os.utime(path, (used, used))
         return path
@@ -50,6 +50,7 @@ def test_what_was_not_used_for_longest_goes_until_the_rest_fits(tmp_path, write)
 
 def test_files_of_earlier_versions_go_first(tmp_path, write):
     earlier = [write(f"{NAME}-{NAME * 2}.pixels", used=8), write(f"{NAME}-{NAME * 2}.json", used=8)]
+    earlier += [write(f"copies-{NAME * 2}.{suffix}", used=8) for suffix in ("array", "index")]
     memo = write("digests.sqlite3", used=9)
     current = write(f"{NAME * 2}-17.onnx", used=1)
     assert CacheFolder(tmp_path, 300).make_room(0) == 0
@@ -67,6 +68,21 @@ def test_what_a_process_has_locked_stays(tmp_path, write):
         assert names(tmp_path) == {used.name}
     assert not unused.exists()
     assert CacheFolder(tmp_path, 0).make_room(0) == 0
+    assert names(tmp_path) == set()
+
+
+def test_extracted_images_go_together_and_stay_while_their_lock_is_held(tmp_path, write):
+    key = f"images-{NAME * 2}"
+    write(f"{key}/a/0.jpg", 300, used=1)
+    lock, whole = write(f"{key}.lock", 0, used=1), write(f"{key}.json", 50, used=1)
+    other = write(f"features-{NAME * 2}.array", used=2)
+    assert CacheFolder(tmp_path, 450).make_room(0) == 0
+    assert {lock, whole, other} <= set(tmp_path.iterdir())
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert CacheFolder(tmp_path, 350).make_room(0) == 0
+        assert names(tmp_path) == {key, lock.name, whole.name}
+    assert CacheFolder(tmp_path, 349).make_room(0) == 0
     assert names(tmp_path) == set()
 
 

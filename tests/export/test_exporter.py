@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-import edgeclf.export.exporter as exporter_module
+import edgeclf.export.graph.convert as convert_module
 from edgeclf.export import (
     ExportImages,
     ExportOptions,
@@ -127,17 +127,17 @@ def poison(model):
 @pytest.mark.parametrize("fault", [swap_channels, scale_twice, drop_layer, poison])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_fault_of_the_conversion_is_caught_and_nothing_is_written(trained, tmp_path, monkeypatch, fault, precision):
-    convert = exporter_module.onnx_from_keras
+    convert = convert_module.onnx_from_keras
 
     def faulty(model):
         converted = convert(model)
         fault(converted)
         return converted
 
-    monkeypatch.setattr(exporter_module, "onnx_from_keras", faulty)
+    monkeypatch.setattr(convert_module, "onnx_from_keras", faulty)
     out = tmp_path / "model.onnx"
     out.write_bytes(b"the model of yesterday")
-    with pytest.raises(ParityGateError, match="does not match the trained one") as caught:
+    with pytest.raises(ParityGateError, match="does not match the Keras model") as caught:
         export(trained, out, precision)
     assert caught.value.exit_code == 4
     assert not caught.value.report.written

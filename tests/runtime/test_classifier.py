@@ -83,6 +83,15 @@ def test_doubtful_images_are_unknown_where_the_model_has_a_threshold(make_colour
     grey = strict.predict(np.full((32, 32, 3), 100, np.uint8))
     assert grey.label == "unknown"
     assert grey.confidence == pytest.approx(1 / 3, abs=1e-3)
+    assert grey.rejected
+
+
+def test_a_class_called_unknown_is_told_apart_from_a_rejection(make_colour_model, tmp_path):
+    changes = {"rejection_threshold": 0.9, "labels": ("unknown", "green", "blue")}
+    classifier = Classifier(make_colour_model(tmp_path / "m.onnx", spec_changes=changes))
+    red, grey = classifier.predict(colour_image("red")), classifier.predict(np.full((32, 32, 3), 100, np.uint8))
+    assert (red.label, red.rejected) == ("unknown", False)
+    assert (grey.label, grey.rejected) == ("unknown", True)
 
 
 def test_stream_keeps_order_and_gives_paths_back_as_they_came(classifier, files):

@@ -1,3 +1,4 @@
+import copy
 import pickle
 import shlex
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_a_sentence_says_what_got_expected_and_do():
         ({"expected": "b"}, "it broke: expected b."),
         ({"hint": "c"}, "it broke; c."),
         ({"got": "two\nlines\tand tabs"}, "it broke: got two lines and tabs."),
+        ({"got": "a  b.jpg\r\n  and more\n"}, "it broke: got a  b.jpg and more."),
     ],
 )
 def test_missing_parts_leave_no_trace(parts, sentence):
@@ -57,9 +59,25 @@ def test_a_missing_package_is_an_import_error_too():
     assert not issubclass(UsageError, ImportError)
 
 
-def test_an_error_survives_a_process_boundary():
-    error = pickle.loads(pickle.dumps(GateError("the gate failed")))
-    assert (type(error), str(error)) == (GateError, "the gate failed.")
+class OddError(GateError):
+    """An error with arguments of its own."""
+
+    def __init__(self, count: int, *, limit: int) -> None:
+        super().__init__(f"{count} of {limit}", hint="ask for less")
+        self.count = count
+
+
+@pytest.mark.parametrize("cls", [EdgeclfError, *EdgeclfError.__subclasses__(), MissingPackageError, OddError])
+@pytest.mark.parametrize("copied", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_an_error_survives_a_process_boundary(cls, copied):
+    error = (
+        cls(3, limit=2) if cls is OddError else cls("cannot read x", got="0 bytes", expected="an image", hint="copy it")
+    )
+    # Twice, as from a pool within a pool.
+    again = copied(copied(error))
+    assert type(again) is cls
+    assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+    assert again.exit_code == error.exit_code
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from edgeclf.runtime.errors import InputError, ModelFileError, OutputError
-from edgeclf.runtime.files import content_kind, file_identity, kind_of, read_text, replacing, write_bytes, write_text
+from edgeclf.runtime.files import (
+    content_kind,
+    default_cache_folder,
+    file_identity,
+    kind_of,
+    read_text,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 def names_in(folder):
@@ -210,6 +219,8 @@ def test_what_is_no_file_is_called_by_its_name_too(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert content_kind(tmp_path) == "a folder"
+    (tmp_path / "saved_model.pb").touch()
+    assert content_kind(tmp_path) == "a TensorFlow SavedModel"
     assert content_kind(tmp_path / "pipe") == "a device or a pipe"
     assert content_kind(tmp_path / "link") == "a dangling link"
     assert content_kind(tmp_path / "nowhere") == "no such file or folder"
@@ -242,3 +253,16 @@ def test_what_is_no_text_is_an_error_of_the_class_asked_for(tmp_path, content, w
         read_text(tmp_path / "b.txt", what="w", expected="e")
     with pytest.raises(InputError, match="got a folder"):
         read_text(tmp_path, what="w", expected="e")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("EDGECLF_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(OutputError, match=r"got no home folder of this user.*set EDGECLF_CACHE or HOME"):
+        default_cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_folder() == tmp_path / "edgeclf"

@@ -1,5 +1,6 @@
 """Photographs in class folders, and one small run and model made from them, shared by the tests of the commands."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -44,18 +45,31 @@ def call_edgeclf(monkeypatch, capsys) -> Callable[..., Finished]:
 
 
 def write_photographs(folder: Path, seed: int = 0, per_class: int = IMAGES_PER_CLASS) -> Path:
-    """Writes `per_class` crops of each of three colour photographs, JPEG and PNG in turn, into class folders."""
+    """Writes `per_class` crops of each of three colour photographs, JPEG and PNG in turn, into class folders.
+
+    Crops are drawn until as many of each class as are expected, and not a number by chance, train, validate and test by default.
+    """
     import cv2
     from skimage import data
 
+    from edgeclf.training.data.split import drawn_split
+
+    held_out = max(1, round(0.15 * per_class))
     rng = np.random.default_rng(seed)
     for label in CLASSES:
         image_bgr = cv2.cvtColor(getattr(data, label)(), cv2.COLOR_RGB2BGR)
         (folder / label).mkdir(parents=True)
+        room = {"train": per_class - 2 * held_out, "val": held_out, "test": held_out}
         for number in range(per_class):
-            top, left = rng.integers(0, image_bgr.shape[0] - 120), rng.integers(0, image_bgr.shape[1] - 120)
-            path = folder / label / f"{number:02d}.{'jpg' if number % 2 else 'png'}"
-            cv2.imwrite(str(path), image_bgr[top : top + 120, left : left + 120])
+            suffix = ".jpg" if number % 2 else ".png"
+            while True:
+                top, left = rng.integers(0, image_bgr.shape[0] - 120), rng.integers(0, image_bgr.shape[1] - 120)
+                encoded = cv2.imencode(suffix, image_bgr[top : top + 120, left : left + 120])[1].tobytes()
+                split = drawn_split(hashlib.blake2b(encoded, digest_size=16).hexdigest())
+                if room[split]:
+                    break
+            room[split] -= 1
+            (folder / label / f"{number:02d}{suffix}").write_bytes(encoded)
     return folder
 
 

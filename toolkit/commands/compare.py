@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.datasets.table_options import takes_tables
 from edgeclf.toolkit.foreign import no_options, takes_foreign_files
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
+    CustomObjectsOption,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
     ProviderOptionOption,
+    SignatureOption,
     SplitOption,
     ThreadsOption,
+    UnsafeLoadOption,
     chosen_device,
     output_file,
     output_png,
@@ -23,16 +27,21 @@ from edgeclf.toolkit.options import (
 
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
+    from edgeclf.training.data.table import TableOptions
 
 
 @takes_foreign_files
+@takes_tables
 def compare(
     first: Annotated[
-        Path, typer.Argument(metavar="A", help="A run folder or an .onnx file, the one before.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="A",
+            help="The one before: a run folder, an .onnx file, or a Keras model that others made.",
+            show_default=False,
+        ),
     ],
-    second: Annotated[
-        Path, typer.Argument(metavar="B", help="A run folder or an .onnx file, the one after.", show_default=False)
-    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The one after, likewise.", show_default=False)],
     data: Annotated[
         Path | None,
         typer.Argument(
@@ -66,11 +75,16 @@ def compare(
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
+    custom_objects: CustomObjectsOption = None,
+    signature: SignatureOption = None,
+    unsafe_load: UnsafeLoadOption = False,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
+    table: "TableOptions | None" = None,
 ) -> None:
     """Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images that changed."""
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
     from edgeclf.toolkit.compare.comparison import compare_answers
     from edgeclf.toolkit.compare.images import answer_images, images_to_compare, shared_names
     from edgeclf.toolkit.compare.sides import open_sides
@@ -83,9 +97,10 @@ def compare(
         device=chosen_device(device, provider_option, engine_cache),
         threads=threads,
         foreign=foreign or no_options(),
+        keras=KerasOptions(custom_objects, signature, is_trusted=unsafe_load),
     )
     with progress_bar(enabled=not as_json) as progress:
-        images = images_to_compare(sides, data, split, progress)
+        images = images_to_compare(sides, data, split, progress, table)
         for text in (
             images.selection.sentence("A or B", "one of them"),
             *(unknown_training_note(side.path, side.spec, side.seen) for side in sides),

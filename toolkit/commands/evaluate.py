@@ -6,49 +6,83 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeclf.toolkit.console import print_json, progress_bar, unreadable_json
-from edgeclf.toolkit.foreign import note_use, takes_foreign_files, use_json
+from edgeclf.toolkit.datasets.table_options import takes_tables
+from edgeclf.toolkit.foreign import (
+    no_options,
+    note_use,
+    open_keras,
+    refuse_idle_keras_options,
+    takes_foreign_files,
+    use_json,
+)
 from edgeclf.toolkit.options import (
+    CustomObjectsOption,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
     JsonOption,
     ProviderOptionOption,
+    SignatureOption,
     SplitOption,
     ThreadsOption,
+    UnsafeLoadOption,
     chosen_device,
 )
 
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
     from edgeclf.runtime.batch.jobs import ProbabilityModel
+    from edgeclf.training.data.table import TableOptions
 
 
 @takes_foreign_files
+@takes_tables
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An .onnx file or a run folder.", show_default=False)],
-    data: Annotated[Path, typer.Argument(help="The images: a folder of class folders, or a CSV.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="An .onnx file, a run folder, or a Keras model that others made: a .keras or .h5 file, a SavedModel folder, or "
+            "module:name.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Argument(help="The images: a folder of class folders, a CSV, or Parquet files.", show_default=False)
+    ],
     split: SplitOption = "auto",
     device: DeviceOption = "auto",
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
+    custom_objects: CustomObjectsOption = None,
+    signature: SignatureOption = None,
+    unsafe_load: UnsafeLoadOption = False,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
+    table: "TableOptions | None" = None,
 ) -> None:
     """Measure accuracy, per-class precision and recall, confusion and calibration error on labelled images."""
     import numpy as np
 
+    from edgeclf.export.source.keras_files.kinds import KerasOptions, keras_kind
     from edgeclf.export.verify.probabilities import classify_files
     from edgeclf.runtime import ModelSession
+    from edgeclf.runtime.files import kind_of
     from edgeclf.runtime.metrics import classification_report
-    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection
-    from edgeclf.toolkit.datasets.selection import seen_images_of
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
     from edgeclf.toolkit.reports.classification import print_report
 
     opened: ProbabilityModel
     used_as = None
-    if model.is_dir():
+    keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
+    refuse_idle_keras_options(keras, model)
+    if keras_kind(model) is not None:
+        network = open_keras(model, foreign or no_options(), keras)
+        note_use(network)
+        used_as = use_json(network)
+        opened, ran_on = network, network.runtime
+    elif kind_of(model) == "folder":
         from edgeclf.training import load_run
 
         opened, ran_on = load_run(model).load_classifier().as_trained(), "Keras"
@@ -62,11 +96,9 @@ def evaluate(
         note_use(session)
         used_as = use_json(session)
         opened, ran_on = session, session.provider
-    seen = seen_images_of(model, opened.spec)
     with progress_bar(enabled=not as_json) as progress:
-        images = list_images(data, opened.spec.labels, split, need_labels=True, models=[seen], progress=progress)
+        images = list_images(data, [(model, opened)], split, need_labels=True, table=table, progress=progress)
         classified = classify_files(opened, images.paths, f"evaluate on {images.name}", progress)
-    note_selection(images.selection, model, opened.spec, seen)
     if images.true_indices is None:  # need_labels=True
         raise AssertionError(images)
     true = np.asarray(images.true_indices)[list(classified.rows)]

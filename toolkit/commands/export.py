@@ -1,4 +1,4 @@
-"""`edgeclf export`: a trained run becomes one verified `.onnx` file."""
+"""`edgeclf export`: a run, or a model that others made, becomes one verified `.onnx` file."""
 
 import math
 import time
@@ -9,31 +9,48 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
+from edgeclf.toolkit.foreign import no_options, takes_foreign_files
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
     CacheFolderOption,
     CacheSizeOption,
+    CustomObjectsOption,
     IgnoreUnreadableOption,
     JsonOption,
     MaxAccuracyDropOption,
     MinAgreementOption,
+    SignatureOption,
+    UnsafeLoadOption,
     given_limits,
     output_file,
     output_png,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeclf.export import ExportOptions, ExportReport
+    from edgeclf.export.source.images import ExportImages
+    from edgeclf.runtime import ForeignModel, ModelSpec
     from edgeclf.toolkit.export.last_resort import ExportedRun
-    from edgeclf.training import Run
 
 _ENTRANCES = ("auto", "int8")
 # Fewer images leave ranges and corrections to chance.
 _FEW_IMAGES = 100
+# A classifier that is worth a device is right more often than not; one that is less often may be used wrongly.
+_LOW_ACCURACY = 0.5
 
 
+@takes_foreign_files
 def export(
-    run: Annotated[Path, typer.Argument(help="The run folder that edgeclf train wrote.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The run folder that edgeclf train wrote; or an image classifier that others made: an .onnx file, a .keras or "
+            ".h5 file, a SavedModel folder, or module:name of a Keras model or a function that gives one.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -48,13 +65,22 @@ def export(
     precision: Annotated[str, typer.Option("--precision", help="fp32, int8, or fp16 for GPUs.")] = "fp32",
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="The data set of the run, if it has moved since.", show_default=False),
+        typer.Option(
+            "--data",
+            help="A run: its data set, if it has moved since. Other models: photographs, in class folders named like the "
+            "labels or unlabelled: some calibrate int8, others judge the file, divided by their content.",
+            show_default=False,
+        ),
     ] = None,
     min_agreement: MinAgreementOption = None,
     max_accuracy_drop: MaxAccuracyDropOption = None,
     calibration_images: Annotated[
         int,
-        typer.Option("--calibration-images", min=1, help="int8: training images that activation ranges are fitted to."),
+        typer.Option(
+            "--calibration-images",
+            min=1,
+            help="int8: images, of a run its training images, that activation ranges are fitted to.",
+        ),
     ] = 256,
     effort: Annotated[
         str,
@@ -124,19 +150,23 @@ def export(
         bool,
         typer.Option("--fresh", help="int8: try every recipe again, also those that an earlier export has tried."),
     ] = False,
+    custom_objects: CustomObjectsOption = None,
+    signature: SignatureOption = None,
+    unsafe_load: UnsafeLoadOption = False,
     cache_folder: CacheFolderOption = None,
     cache_size: CacheSizeOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
+    foreign: "ForeignModel | None" = None,
 ) -> None:
-    """Write one .onnx file, verified against the trained network on held-out images; nothing if it differs."""
+    """Write one .onnx file, verified against the original on images it was not made with; nothing if it differs."""
     from edgeclf.export import DEFAULT_RULE, ExportOptions, ParityGateError, export_classifier
     from edgeclf.export.cache_folder import chosen_cache_folder
-    from edgeclf.runtime.errors import UsageError, command_line
-    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
+    from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.export.last_resort import ExportedRun, can_help, train_and_export
     from edgeclf.toolkit.export.records import export_document, recipe_points
-    from edgeclf.training import load_run
+    from edgeclf.toolkit.export.sources import open_source
 
     if entrance not in _ENTRANCES and not entrance.isdecimal():
         expected = f"{', '.join(_ENTRANCES)} or a number of layers"
@@ -173,13 +203,22 @@ def export(
     )
     started = time.perf_counter()
     cache = chosen_cache_folder(cache_folder, cache_size)
-    opened = load_run(run)
+    keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
+    opened = open_source(source, foreign or no_options(), keras, precision=options.precision, data=data)
+    if opened.run is None and qat is not None:
+        raise UsageError(
+            "a training for 8 bits needs a run",
+            got=f"{'--qat' if qat else '--no-qat'} for {source}",
+            expected="neither for a model that others made",
+            hint="leave it out",
+        )
     failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
-        images = opened.load_images(data, cache_folder=cache, progress=progress)
+        images = opened.load_images(data, options, cache, progress)
+        options = _without_accuracy(options, images, is_asked=max_accuracy_drop is not None)
         classifier = opened.load_classifier()
         if precision == "int8":
-            _warn_of_int8(opened, min(options.max_calibration_images, len(images.training_rgb or ())))
+            _warn_of_int8(classifier.spec, min(options.max_calibration_images, images.training_count))
         try:
             report = export_classifier(
                 classifier, images, out, options, cache_folder=None if fresh else cache, progress=progress
@@ -189,12 +228,12 @@ def export(
     if not as_json:
         _print(report)
     last_resort = None
-    if can_help(report, opened) and _wants_training(
-        qat, run, min_agreement, options.budget_s - (time.perf_counter() - started)
+    if can_help(opened.run, report) and _wants_training(
+        qat, opened.run.folder, min_agreement, options.budget_s - (time.perf_counter() - started)
     ):
         with progress_bar(enabled=not as_json) as progress:
             last_resort = train_and_export(
-                opened,
+                opened.run,
                 images,
                 out,
                 options,
@@ -206,7 +245,7 @@ def export(
                 say=note,
                 progress=progress,
             )
-    exported = ExportedRun(opened, options, report, failure, last_resort)
+    exported = ExportedRun(opened.run, options, report, failure, last_resort)
     if last_resort is not None and not as_json:
         _print(last_resort.report)
     if plot is not None:
@@ -214,27 +253,100 @@ def export(
 
         plot_recipes(recipe_points(exported.final), min_agreement, plot)
     if as_json:
-        print_json(export_document(exported))
+        print_json(export_document(exported, classifier.spec))
     _say_how_it_ended(exported, data)
-    note(f"wrote {out}; next: {command_line('infer', out, 'IMAGES')}, or {command_line('bench', out)}")
+    _note_next(exported.final, opened.original, classifier.spec.source)
+    _end(source, images, ignore_unreadable=ignore_unreadable)
+
+
+def _end(source: str, images: "ExportImages", *, ignore_unreadable: bool) -> None:
+    """Says on stderr which images were left out; ends with exit code 3 where some cannot be read."""
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
+
+    if images.changed:
+        warn(
+            f"{images.changed:,} image{'s' if images.changed > 1 else ''} of {source} changed since the training: left out, as "
+            "nothing says whether the network has seen them"
+        )
     end_with_unreadable(images.unreadable, ignore=ignore_unreadable)
 
 
-def _warn_of_int8(run: "Run", count: int) -> None:
+def _note_next(report: "ExportReport", original: Path | None, source: "Mapping[str, Any] | None") -> None:
+    """Says on stderr what was written and what comes next; of an original that others made its size and accuracy too.
+
+    Args:
+        report: The figures of the file.
+        original: What others made; None for a run.
+        source: What is known of that; None for a run.
+    """
+    from edgeclf.runtime.errors import command_line
+
+    timed = (report.out,) if original is None else (report.out, original)
+    if original is not None and source is not None:
+        _note_original(report, original, source["bytes"])
+    note(f"wrote {report.out}; next: {command_line('infer', report.out, 'IMAGES')}, or {command_line('bench', *timed)}")
+
+
+def _note_original(report: "ExportReport", original: Path, original_bytes: int) -> None:
+    from edgeclf.runtime.errors import command_line
+
+    size = report.out.stat().st_size
+    note(
+        f"{original} has {original_bytes / 1e6:.2f} MB, {report.out} {size / 1e6:.2f} MB "
+        f"({size / max(1, original_bytes):.2f}x)"
+    )
+    facts = report.candidates[0].parity[0]
+    interval = facts.reference_accuracy_interval
+    if interval is not None and interval[1] < _LOW_ACCURACY:
+        note(
+            f"the original has the right label for only {facts.reference_accuracy:.4f} of {facts.images} {facts.split} images: "
+            f"{command_line('doctor', original, '--data', 'PHOTOS')} says whether it is used as it was trained"
+        )
+
+
+def _without_accuracy(options: "ExportOptions", images: "ExportImages", *, is_asked: bool) -> "ExportOptions":
+    """The options as they apply to the images: without labels no limit on accuracy can be kept.
+
+    Args:
+        options: The options.
+        images: The images.
+        is_asked: Whether a limit on accuracy was asked for.
+
+    Raises:
+        UsageError: It was, and there are no labels.
+    """
+    from edgeclf.export import ParityLimits
+    from edgeclf.runtime.errors import UsageError
+
+    if images.validation.true_indices is not None:
+        return options
+    if is_asked:
+        raise UsageError(
+            "--max-accuracy-drop needs labels",
+            got="images without",
+            expected="class folders that are named like the labels of the model",
+            hint="sort the images by class, or pass --min-agreement",
+        )
+    if isinstance(options.limits, ParityLimits):
+        return replace(options, limits=replace(options.limits, max_accuracy_drop=None))
+    return options
+
+
+def _warn_of_int8(spec: "ModelSpec", count: int) -> None:
     """Warns where int8 ranges have little to go by.
 
     Args:
-        run: The run.
+        spec: What is known of the network.
         count: Calibration images.
     """
     from edgeclf.export.int8.qat_ranges import lacks_weight_scales
 
     if count < _FEW_IMAGES:
         warn(
-            f"int8 is fitted to {count} training images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
+            f"int8 is fitted to {count} images; with fewer than {_FEW_IMAGES} its ranges and corrections may "
             "not hold for others: check the figures on test images"
         )
-    if lacks_weight_scales(run.spec.training):
+    if lacks_weight_scales(spec.training):
         warn(
             "this run was trained for 8 bits by a version that did not record its weight scales: they are chosen anew; "
             "for those that were trained, train it again with --from RUN --qat"
@@ -263,7 +375,7 @@ def _say_how_it_ended(exported: "ExportedRun", data: Path | None) -> None:
         ParityGateError: Nothing was.
     """
     from edgeclf.toolkit.export.ways_out import note_ways_out
-    from edgeclf.toolkit.reports.parity import replacement_sentence
+    from edgeclf.toolkit.reports.parity import replacement_sentence, unlabelled_warning
 
     final, last, last_resort = exported.final, exported.final.candidates[-1], exported.last_resort
     if final.written_precision != final.precision:
@@ -275,12 +387,14 @@ def _say_how_it_ended(exported: "ExportedRun", data: Path | None) -> None:
         return
     if last.verdict.doubts:
         note(f"undecided: {'; '.join(last.verdict.doubts)}")
+    if final.precision != "fp32" and (text := unlabelled_warning(last.parity[0])) is not None:
+        warn(text)
     if last.portable is False and exported.options.targets[0] == "any" and not exported.options.names_float_layers:
         warn(
             f"{final.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "
             "with edgeclf verify, or pass --entrance int8 for a portable file or none"
         )
-    if last_resort is not None:
+    if last_resort is not None and exported.run is not None:
         warn(
             f"{final.out} is of {last_resort.run.folder}, the network of {exported.run.folder} trained for 8 bits: "
             f"{replacement_sentence(last.replaced[0])}; verify it with --against {last_resort.run.folder}"

@@ -1,10 +1,8 @@
 """`edgeclf infer`: images, folders, videos and cameras through a model."""
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,12 +37,31 @@ def infer(
         list[str] | None,
         typer.Argument(help="Images, folders (searched recursively), quoted globs, videos.", show_default=False),
     ] = None,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            metavar="FILE",
+            help="A list of files, one a line or divided by NULs; - for stdin, as in find … -print0 | edgeclf infer … .",
+            show_default=False,
+        ),
+    ] = None,
     cameras: Annotated[
         list[str] | None,
         typer.Option(
             "--camera",
             help="0, /dev/video0, http://…, rtsp://… or a video file at its own pace: the newest frame, again and "
             "again, until Ctrl-C. Several are read at once: --camera 0 --camera 1.",
+            show_default=False,
+        ),
+    ] = None,
+    camera_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--camera-password-file",
+            help="A file with the password of cameras whose address has user@ or {password}, one for all or one a line. A list of "
+            "processes shows addresses; this and the variable EDGECLF_CAMERA_PASSWORD stay hidden.",
+            metavar="FILE",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +73,7 @@ def infer(
         typer.Option(
             "--out",
             "-o",
-            help="Write the records to a file; it appears when complete, a camera's grows line by line.",
+            help="Write the records to a file; it appears when complete or on Ctrl-C, a camera's lines are appended.",
             parser=output_file("records.jsonl"),
             metavar=FILE_METAVAR,
             show_default=False,
@@ -118,7 +135,12 @@ def infer(
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option("--fps", min=0.001, help="Classify at most so many frames a second.", show_default=False),
+        typer.Option(
+            "--fps",
+            min=0.001,
+            help="Classify at most so many frames a second; ask a URL of one image so often (else once a second).",
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[
         int | None, typer.Option("--every", min=1, help="Classify only every so many frames.", show_default=False)
@@ -210,13 +232,14 @@ def infer(
         raise UsageError(
             f"unknown format {output_format!r}", expected=" or ".join(OUTPUT_FORMATS), hint="choose one of them"
         )
-    if bool(cameras) == bool(sources):
+    if bool(cameras) == bool(sources or files_from):
         raise UsageError(
             "both a camera and sources are named" if cameras else "nothing to classify",
-            expected="either SOURCE... or --camera",
+            expected="either SOURCE... and --files-from, or --camera",
             hint="see edgeclf infer --help",
         )
     only_for_cameras = {
+        "--camera-password-file": camera_password_file,
         "--reconnects": reconnects,
         "--fps": fps,
         "--every": every,
@@ -254,6 +277,7 @@ def infer(
         # Only here: files need no camera code.
         from edgeclf.runtime import Smoothing
         from edgeclf.runtime.live.source import parse_cameras
+        from edgeclf.toolkit.infer.camera_passwords import camera_passwords
         from edgeclf.toolkit.infer.cameras import infer_cameras
         from edgeclf.toolkit.infer.options import LiveOptions
 
@@ -270,10 +294,9 @@ def infer(
             webhook=webhook,
             on_event=on_event,
         )
-        named = parse_cameras(cameras)
+        named = parse_cameras(cameras, camera_passwords(camera_password_file, cameras, os.environ))
         classifier = open_classifier()
         with (
-            _terminated_like_interrupted(),
             silenced_decoders(),
             preview_of(classifier.session, named, serve, serve_token) as preview,
         ):
@@ -282,8 +305,16 @@ def infer(
     from edgeclf.toolkit.infer.files import infer_files
 
     session = open_classifier().session
-    with _terminated_like_interrupted(), silenced_decoders():
-        errors = infer_files(session, sources or [], targets, batch_size=batch_size, workers=workers, exact=exact)
+    with silenced_decoders():
+        errors = infer_files(
+            session,
+            sources or [],
+            targets,
+            batch_size=batch_size,
+            workers=workers,
+            exact=exact,
+            files_from=files_from,
+        )
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 
@@ -293,20 +324,6 @@ def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str,
     for option, value in options.items():
         if value is not None and not is_kind:
             raise UsageError(f"{option} is for {kind}", expected=wanted, hint="leave it out")
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Lets SIGTERM do what Ctrl-C does: end a camera with its summary, end files without leaving half a file."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end_with_errors(errors: int, *, ignore: bool) -> None:

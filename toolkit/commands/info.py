@@ -6,38 +6,54 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, progress_bar, warn
-from edgeclf.toolkit.foreign import no_options, options_for, takes_foreign_files
-from edgeclf.toolkit.options import JsonOption
+from edgeclf.toolkit.foreign import no_options, options_for, refuse_idle_keras_options, takes_foreign_files
+from edgeclf.toolkit.options import CustomObjectsOption, JsonOption, SignatureOption, UnsafeLoadOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeclf.runtime import ForeignModel
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
+    from edgeclf.runtime import ForeignModel, ModelSpec
     from edgeclf.runtime.session.device_report import DeviceReport
+    from edgeclf.runtime.session.foreign.use import ModelUse
 
 
 @takes_foreign_files
 def info(
-    model: Annotated[Path | None, typer.Argument(help="The .onnx file.", show_default=False)] = None,
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The .onnx file; or a .keras or .h5 file, a SavedModel folder, or module:name of a Keras model.",
+            show_default=False,
+        ),
+    ] = None,
     devices: Annotated[
         bool,
         typer.Option(
             "--devices", help="Instead of a file: open every device that --device knows, and say what is missing."
         ),
     ] = False,
+    custom_objects: CustomObjectsOption = None,
+    signature: SignatureOption = None,
+    unsafe_load: UnsafeLoadOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
 ) -> None:
     """Say what a model file is: labels, input, precision, how it was trained, quantized and verified."""
+    from edgeclf.export.source.keras_files.kinds import KerasOptions, keras_kind
     from edgeclf.runtime.errors import UsageError
 
+    keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
+    refuse_idle_keras_options(keras, model or "--devices")
     if devices == (model is not None):
         raise UsageError("nothing to describe", got="both" if devices else "neither", expected="a model or --devices")
     if model is None:
         _describe_devices(as_json=as_json)
     else:
         given = foreign or no_options()
-        if options_for(model, given) is None:
+        if keras_kind(model) is not None:
+            _describe_keras(model, given, keras, as_json=as_json)
+        elif options_for(model, given) is None:
             _describe_model(model, given, as_json=as_json)
         else:
             _describe_foreign(model, given, as_json=as_json)
@@ -94,11 +110,45 @@ def _describe_foreign(model: Path, given: "ForeignModel", *, as_json: bool) -> N
     if as_json:
         print_json(document)
         return
-    image_input = use.input
     written = " by ".join(text for text in (f"opset {document['opset']}", producer) if text)
+    _print_use(f"{model} ({document['bytes'] / 1e6:.2f} MB)", f"ONNX {written}, without an edgeclf spec", use)
+
+
+def _describe_keras(model: Path, given: "ForeignModel", keras: "KerasOptions", *, as_json: bool) -> None:
+    """Describes a Keras model that others made, by its graph; runs it where that does not show its output's kind."""
+    import dataclasses
+
+    from edgeclf.export.source.keras_files.kinds import keras_kind
+    from edgeclf.export.source.keras_files.source import open_keras_model
+
+    kind = keras_kind(model)
+    opened = open_keras_model(model, given, keras)
+    network, use = opened.network, opened.use
+    size = sum(file.stat().st_size for file in ([model] if model.is_file() else model.rglob("*")) if file.is_file())
+    document: dict[str, Any] = {
+        "file": str(model),
+        "bytes": size or None,
+        "has_spec": False,
+        "kind": kind,
+        "producer": network.producer or None,
+        "opened_with": network.runtime,
+        "used_as": use.to_json(),
+        "spec": None if use.missing or use.labels is None else dataclasses.asdict(use.spec),
+    }
+    if as_json:
+        print_json(document)
+        return
+    by = f" by {network.producer}" if network.producer else ""
+    _print_use(
+        f"{model} ({size / 1e6:.2f} MB)" if size else str(model), f"{kind}{by}, opened with {network.runtime}", use
+    )
+
+
+def _print_use(file: str, written: str, use: "ModelUse") -> None:
+    image_input = use.input
     rows = [
-        ["file", f"{model} ({document['bytes'] / 1e6:.2f} MB)", ""],
-        ["format", f"ONNX {written}, without an edgeclf spec", ""],
+        ["file", file, ""],
+        ["format", written, ""],
         ["input", f"{image_input.name}: {image_input.dtype} {image_input.shape_text()}", "found in the graph"],
         *([name, value, origin or "missing"] for name, value, origin in use.parts()),
     ]
@@ -133,6 +183,7 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
         ["file", f"{model} ({document['bytes'] / 1e6:.2f} MB)"],
         ["architecture", spec.architecture],
         ["precision", spec.precision],
+        *([] if spec.portable is None else [["same bits everywhere", _portability(spec)]]),
         ["classes", f"{len(spec.labels)}: {_shortened(list(spec.labels))}"],
         ["input", f"{'x'.join(str(side) for side in document['input']['shape'])} RGB, {spec.preprocess.key}"],
     ]
@@ -143,6 +194,7 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
     for name, facts in (
         ("quantization", spec.quantization),
         ("training", spec.training),
+        ("made from", {key: value for key, value in (spec.source or {}).items() if key != "used_as"}),
         ("parity", spec.parity),
         ("latency", spec.latency),
         ("made with", spec.package_versions),
@@ -157,6 +209,10 @@ def _describe_model(model: Path, given: "ForeignModel", *, as_json: bool) -> Non
         splits = list(images_of_record(spec.seen_images).short.values())
         rows.append(["knows again", f"{splits.count('train')} training and {splits.count('val')} validation images"])
     print_table("", ["", ""], rows, numeric=False)
+
+
+def _portability(spec: "ModelSpec") -> str:
+    return "yes: portable" if spec.portable else f"no: {spec.portable_reason}"
 
 
 def _self_test(record: "Mapping[str, Any] | None") -> str:

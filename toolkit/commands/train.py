@@ -1,7 +1,8 @@
 """`edgeclf train`: a folder of labelled images becomes a run folder."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from edgeclf.training.options import TrainingOption, TrainOptions, training_opti
 if TYPE_CHECKING:
     from edgeclf.export.cache_folder import CacheFolder
     from edgeclf.training import TrainResult
+    from edgeclf.training.data.dataset import Dataset
 
 # Options that a resumed training takes; it has the others from its run folder.
 _WITH_RESUME = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
@@ -31,7 +33,7 @@ def _train(
     data: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of class folders, folder with train/ and test/ of these, or a CSV path,label[,split].",
+            help="Folder of class folders, folder with train/ and test/ of these, a CSV path,label[,split], or Parquet files.",
             show_default=False,
         ),
     ] = None,
@@ -87,8 +89,11 @@ def _train(
         result = _resume(resume, data, tensorboard=tensorboard, cache_folder=cache, as_json=as_json)
         _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
         return
-    from_run = options.pop("from_run")
-    train_options = TrainOptions(from_run=None if from_run is None else str(from_run.absolute()), **options)
+    # What a run records must not depend on the folder it was begun in.
+    for name in ("from_run", "backbone"):
+        options[name] = None if options[name] is None else str(options[name].absolute())
+    options["image_folder"] = None if options["image_folder"] is None else str(options["image_folder"])
+    train_options = TrainOptions(**options)
     _check_places(data, run, find_lr, show_augmentation)
     if data is None:
         raise AssertionError("checked above")
@@ -98,10 +103,20 @@ def _train(
     if run is None:
         raise AssertionError("checked above")
     from edgeclf import training
+    from edgeclf.training.data.discovery import discover_dataset, table_options
 
     with progress_bar(enabled=not as_json) as progress:
-        result = training.train(
+        dataset = discover_dataset(
             data,
+            table=table_options(train_options),
+            group_by=train_options.group_by,
+            cache_folder=cache,
+            progress=progress,
+        )
+    _tell_not_read(dataset)
+    with progress_bar(enabled=not as_json) as progress:
+        result = training.train(
+            dataset,
             run,
             train_options,
             overwrite=overwrite,
@@ -109,13 +124,22 @@ def _train(
             cache_folder=cache,
             progress=progress,
         )
-    _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
+    _end(result, dataset.not_read, ignore_unreadable=ignore_unreadable, as_json=as_json)
+
+
+def _tell_not_read(dataset: "Dataset") -> None:
+    from edgeclf.runtime.batch.listing import unread_sentence
+
+    text = unread_sentence(dataset.not_read, "the class folders")
+    if text is not None:
+        warn(text)
 
 
 def _parameter(row: TrainingOption) -> inspect.Parameter:
     """A row of the table as a parameter that Typer makes an option of."""
     flags = row.flag if row.negative_flag is None else f"{row.flag}/{row.negative_flag}"
-    option = typer.Option(flags, min=row.minimum, help=row.help, show_default=row.default is not None)
+    largest = row.bounds[1] - 1 if row.type is int and row.bounds is not None and row.bounds[1] < math.inf else None
+    option = typer.Option(flags, min=row.minimum, max=largest, help=row.help, show_default=row.default is not None)
     return inspect.Parameter(
         row.name, inspect.Parameter.KEYWORD_ONLY, default=row.default, annotation=Annotated[row.type, option]
     )
@@ -190,10 +214,14 @@ def _preview(
     as_json: bool,
 ) -> None:
     from edgeclf.toolkit.reports.training import print_sweep
-    from edgeclf.training.data.dataset import discover_dataset
+    from edgeclf.training.data.discovery import discover_dataset, table_options
     from edgeclf.training.inspect.preview import draw_augmentation, sweep_learning_rate
 
-    dataset = discover_dataset(data)
+    with progress_bar(enabled=not as_json) as progress:
+        dataset = discover_dataset(
+            data, table=table_options(options), group_by=options.group_by, cache_folder=cache_folder, progress=progress
+        )
+    _tell_not_read(dataset)
     document: dict[str, Any] = {}
     with progress_bar(enabled=not as_json) as progress:
         if show_augmentation is not None:
@@ -211,15 +239,19 @@ def _preview(
         print_sweep(sweep, find_lr)
 
 
-def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> None:
+def _end(
+    result: "TrainResult", not_read: Mapping[str, int] | None = None, *, ignore_unreadable: bool, as_json: bool
+) -> None:
     from edgeclf.runtime.errors import command_line
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable
-    from edgeclf.toolkit.reports.training import old_classes_warning, print_training, training_json
+    from edgeclf.toolkit.reports.training import kept_weights, old_classes_warning, print_training, training_json
 
     if as_json:
-        print_json(training_json(result))
+        print_json(training_json(result) | ({} if not_read is None else {"not_read": dict(not_read)}))
     else:
         print_training(result)
+    for sentence in result.notes:
+        warn(sentence)
     if result.transfer is not None and result.transfer.leaked:
         warn(
             f"{result.transfer.leaked} test images were training or validation images of {result.transfer.folder}: "
@@ -231,12 +263,12 @@ def _end(result: "TrainResult", *, ignore_unreadable: bool, as_json: bool) -> No
             warn(text)
     if result.fit.ending == "diverged":
         warn(
-            f"the loss stopped being a number in epoch {len(result.fit.history) + 1}; the weights of epoch "
-            f"{result.fit.best_epoch} were kept; try a lower --learning-rate"
+            f"the loss stopped being a number in epoch {len(result.fit.history) + 1}; the "
+            f"{kept_weights(result)} were kept; try a lower --learning-rate"
         )
     if result.fit.ending == "interrupted":
         note(
-            f"interrupted: the weights of epoch {result.fit.best_epoch}, the best so far, are in {result.folder}; "
+            f"interrupted: the {kept_weights(result)}, the best so far, are in {result.folder}; "
             f"{command_line('train', '--resume', result.folder)} goes on"
         )
         raise SystemExit(130)

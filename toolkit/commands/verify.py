@@ -1,6 +1,5 @@
 """`edgeclf verify`: the self-test or the parity gate, on the machine where the model will run or on emulated cores."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,15 +7,18 @@ import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.foreign import (
+    named_like,
     no_options,
     note_use,
     options_for,
+    refuse_idle_keras_options,
     refuse_idle_options,
     takes_foreign_files,
     use_json,
 )
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
+    CustomObjectsOption,
     DeviceOption,
     EngineCacheOption,
     IgnoreUnreadableOption,
@@ -24,8 +26,10 @@ from edgeclf.toolkit.options import (
     MaxAccuracyDropOption,
     MinAgreementOption,
     ProviderOptionOption,
+    SignatureOption,
     SplitOption,
     ThreadsOption,
+    UnsafeLoadOption,
     chosen_device,
     given_limits,
     output_png,
@@ -33,13 +37,9 @@ from edgeclf.toolkit.options import (
 
 if TYPE_CHECKING:
     from edgeclf.export import ParityLimits, VerificationReport
-    from edgeclf.export.emulation.arm64 import Core
-    from edgeclf.export.verify.verdict import Limits
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
     from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
-
-# Without and with dot products: the two kinds of int8 kernels there are.
-_DEFAULT_CORES = ("cortex-a72", "cortex-a76")
 
 
 @takes_foreign_files
@@ -54,7 +54,12 @@ def verify(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option("--against", help="The run folder, or another .onnx file, to compare with.", show_default=False),
+        typer.Option(
+            "--against",
+            help="What to compare with: the run folder, another .onnx file, or the Keras model that others made: a .keras or .h5 "
+            "file, a SavedModel folder, or module:name.",
+            show_default=False,
+        ),
     ] = None,
     emulate: Annotated[
         str | None,
@@ -104,11 +109,15 @@ def verify(
     provider_option: ProviderOptionOption = None,
     engine_cache: EngineCacheOption = None,
     threads: ThreadsOption = None,
+    custom_objects: CustomObjectsOption = None,
+    signature: SignatureOption = None,
+    unsafe_load: UnsafeLoadOption = False,
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
 ) -> None:
     """Compare a model file with its own record, its run, or another file, on this machine; exit code 4 if it differs."""
+    from edgeclf.export.source.keras_files.kinds import KerasOptions
     from edgeclf.runtime import ModelSession
     from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.files import default_cache_folder
@@ -116,6 +125,8 @@ def verify(
     if plot is not None and not layers:
         raise UsageError("--plot without --layers", expected="both", hint="add --layers")
     limits = given_limits(min_agreement, max_accuracy_drop)
+    keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
+    refuse_idle_keras_options(keras, against or model)
     options = foreign or no_options()
     if data is None:
         for option, is_given in {
@@ -130,20 +141,24 @@ def verify(
         chosen = chosen_device("cpu" if emulate else device, provider_option, engine_cache)
         session = ModelSession(model, device=chosen, threads=threads, foreign=options_for(model, options))
         if emulate is not None:
-            cores = _cores(emulate, core or _DEFAULT_CORES)
-            _self_test_emulated(session, cores, cache_folder or default_cache_folder(), as_json=as_json)
+            from edgeclf.toolkit.compare.emulated_cores import self_test_emulated
+
+            self_test_emulated(session, emulate, core, cache_folder or default_cache_folder(), as_json=as_json)
         else:
             _self_test(session, as_json=as_json)
         return
     if emulate is not None:
         if against is not None or layers:
             raise UsageError("--emulate compares with this machine", got="--against or --layers", expected="neither")
-        _verify_emulated(
+        from edgeclf.toolkit.compare.emulated_cores import verify_emulated
+
+        verify_emulated(
             model,
+            options,
             data,
             split,
             architecture=emulate,
-            core_names=core or _DEFAULT_CORES,
+            core_names=core,
             max_images=emulate_images,
             limits=limits,
             cache_folder=cache_folder or default_cache_folder(),
@@ -158,10 +173,11 @@ def verify(
             model,
             device=chosen_device(device, provider_option, engine_cache),
             threads=threads,
-            foreign=options_for(model, options),
+            foreign=options_for(model, options, [against]),
         ),
         against,
         options,
+        keras,
         data,
         split,
         limits=limits,
@@ -188,39 +204,11 @@ def _self_test(model: "ModelSession", *, as_json: bool) -> None:
     note(self_test_sentence(result))
 
 
-def _self_test_emulated(model: "ModelSession", cores: "Sequence[Core]", cache_folder: Path, *, as_json: bool) -> None:
-    from edgeclf.export.emulation.comparison import self_test_on_cores
-    from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
-
-    with progress_bar(enabled=not as_json) as progress:
-        results = self_test_on_cores(model, cores, cache_folder=cache_folder, progress=progress)
-    if as_json:
-        found = [{"core": core.name, **result.to_json()} for core, result in zip(cores, results, strict=True)]
-        print_json({"model": str(model.path), "passed": all(result.passed for result in results), "cores": found})
-    else:
-        for result in results:
-            print_self_test(f"{model.path}, self-test ({result.provider})", result)
-    for result in results:
-        check_self_test(str(model.path), result)
-    for core, result in zip(cores, results, strict=True):
-        note(f"{core.name}: {self_test_sentence(result)}")
-
-
-def _cores(architecture: str, names: Sequence[str]) -> "list[Core]":
-    from edgeclf.export.emulation.arm64 import get_core
-    from edgeclf.runtime.errors import UsageError
-
-    if architecture != "arm64":
-        raise UsageError(
-            f"cannot emulate {architecture!r}", expected="arm64", hint="leave the others to their own machines"
-        )
-    return [get_core(name) for name in names]
-
-
 def _verify_against(
     model: "ModelSession",
     against: Path,
     foreign: "ForeignModel",
+    keras: "KerasOptions",
     data: Path,
     split: str,
     *,
@@ -230,26 +218,27 @@ def _verify_against(
     ignore_unreadable: bool,
     as_json: bool,
 ) -> None:
-    from edgeclf.export import check_same_labels, verify_classifier
-    from edgeclf.runtime import ModelSession
+    from edgeclf.export import TrainedClassifier, check_same_labels, verify_classifier
     from edgeclf.runtime.errors import GateError
     from edgeclf.runtime.session.self_test import run_self_test
-    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, note_selection, open_reference
-    from edgeclf.toolkit.datasets.selection import seen_images_of
+    from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images, open_reference
+    from edgeclf.toolkit.reports.parity import limits_sentence
     from edgeclf.toolkit.reports.self_test import check_self_test, self_test_sentence
 
-    reference = open_reference(against, None if against.is_dir() else options_for(against, foreign))
+    reference = open_reference(against, foreign, keras, model.path)
     refuse_idle_options(foreign, [model, reference])
-    sessions = [item for item in (model, reference) if isinstance(item, ModelSession)]
+    model = named_like(model, against, reference.spec.labels)
+    if not isinstance(reference, TrainedClassifier):
+        reference = named_like(reference, model.path, model.spec.labels)
+    sessions = [item for item in (model, reference) if not isinstance(item, TrainedClassifier)]
     note_use(*sessions)
     self_test = None if model.spec.self_test is None else run_self_test(model)
     # Before the images: other classes than the folders' would be reported as a fault of the data.
     check_same_labels(model.path, model.spec.labels, against, reference.spec.labels)
     # A run knows its images exactly, a file by their content alone.
-    seen = seen_images_of(against, reference.spec) or seen_images_of(model.path, model.spec)
+    known = [(against, reference), (model.path, model)]
     with progress_bar(enabled=not as_json) as progress:
-        images = list_images(data, model.spec.labels, split, need_labels=False, models=[seen], progress=progress)
-        note_selection(images.selection, against, reference.spec, seen)
+        images = list_images(data, known, split, need_labels=False, progress=progress)
         if images.true_indices is None:
             note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
         report = verify_classifier(
@@ -262,7 +251,7 @@ def _verify_against(
             with_layers=with_layers,
             progress=progress,
         )
-    note(_limits_sentence(report.limits, report.recorded_limits))
+    note(limits_sentence(report.limits, report.recorded_limits))
     used_as = {str(item.path): use_json(item) for item in sessions if item.is_foreign}
     if self_test is not None and self_test.passed:
         note(self_test_sentence(self_test))
@@ -284,18 +273,6 @@ def _verify_against(
     else:
         note("passed: the model does here what it was trained to do")
     end_with_unreadable(report.unreadable, ignore=ignore_unreadable)
-
-
-def _limits_sentence(limits: "Limits", recorded: "Limits | None") -> str:
-    """Which limits apply, and whether the file was written with others."""
-    from edgeclf.export.verify.verdict import describe_limits
-
-    applied = describe_limits(limits)
-    if recorded is None:
-        return f"judged by {applied}; the file records no limits"
-    if recorded == limits:
-        return f"judged by the limits recorded in the file: {applied}"
-    return f"judged by {applied}; the file was written with other limits: {describe_limits(recorded)}"
 
 
 def _show(
@@ -340,67 +317,3 @@ def _show(
             "unreadable": unreadable_json(report.unreadable),
         }
     )
-
-
-def _verify_emulated(
-    model: Path,
-    data: Path,
-    split: str,
-    *,
-    architecture: str,
-    core_names: Sequence[str],
-    max_images: int,
-    limits: "ParityLimits | None",
-    cache_folder: Path,
-    as_json: bool,
-) -> None:
-    import numpy as np
-
-    from edgeclf.export.emulation.comparison import compare_cores
-    from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity, limits_between, limits_record, recorded_limits
-    from edgeclf.runtime import ModelSession, load_image, preprocess_bgr
-    from edgeclf.runtime.cpus import cpu_info
-    from edgeclf.runtime.errors import GateError
-    from edgeclf.toolkit.datasets.evaluation_set import list_images, note_selection
-    from edgeclf.toolkit.datasets.selection import seen_images_of
-    from edgeclf.toolkit.reports.emulation import print_emulation
-
-    cores = _cores(architecture, core_names)
-    session = ModelSession(model, device="cpu", threads=1)
-    seen = seen_images_of(model, session.spec)
-    with progress_bar(enabled=not as_json) as progress:
-        images = list_images(data, session.spec.labels, split, need_labels=False, models=[seen], progress=progress)
-        note_selection(images.selection, model, session.spec, seen)
-        images = images.spread(max_images)
-        facts = compare_cores(
-            session,
-            np.stack([preprocess_bgr(load_image(path), session.spec.preprocess) for path in images.paths]),
-            images.true_indices,
-            cores,
-            cache_folder=cache_folder,
-            progress=progress,
-        )
-    recorded = recorded_limits(session.spec.parity)
-    allowed = limits_between(session.spec.precision, session.spec.precision, limits or recorded or DEFAULT_RULE)
-    note(_limits_sentence(allowed, recorded))
-    verdicts = [judge_parity(item.parity, allowed) for item in facts]
-    failures = [failure for verdict in verdicts for failure in verdict.failures]
-    doubts = [doubt for verdict in verdicts for doubt in verdict.doubts]
-    cpu = cpu_info()
-    if as_json:
-        document = {"model": str(model), "cpu": cpu.to_json(), "passed": not failures, "failures": failures}
-        cores_json = [
-            {**item.to_json(), "verdict": verdict.to_json()} for item, verdict in zip(facts, verdicts, strict=True)
-        ]
-        print_json({**document, "doubts": doubts, "limits": limits_record(allowed), "cores": cores_json})
-    else:
-        print_emulation(
-            f"{model} on emulated ARM cores, next to {cpu.model}", facts, [item.outcome for item in verdicts]
-        )
-    if failures:
-        raise GateError(
-            f"{model} does something else on ARM",
-            got="; ".join(failures),
-            hint="export it again with --target any, or ship the fp32 file there",
-        )
-    note(f"undecided: {'; '.join(doubts)}" if doubts else "passed: the file does the same on these cores")

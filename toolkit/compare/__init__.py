@@ -1,1 +1,1 @@
-"""Comparison of two classifiers on the same images: what the one gains and loses against the other, and on which images."""
+"""Comparison on the same images: of two classifiers, what the one gains and loses against the other; of a file, on other cores."""

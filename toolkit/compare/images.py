@@ -18,7 +18,10 @@ from edgeclf.toolkit.compare.comparison import Answer
 from edgeclf.toolkit.compare.sides import Side, renamed_classes
 from edgeclf.toolkit.datasets.evaluation_set import SPLIT_CHOICES
 from edgeclf.toolkit.datasets.selection import Selection, select_images, splits_in_training
-from edgeclf.training.data.dataset import Sample, discover_dataset
+from edgeclf.toolkit.foreign import labels_hint
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.discovery import discover_dataset
+from edgeclf.training.data.table import TableOptions
 from edgeclf.training.prefetch import prefetch_map
 
 
@@ -60,7 +63,13 @@ def shared_names(sides: tuple[Side, Side]) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(renamed.get(label, label) for label in sides[0].spec.labels), sides[1].spec.labels
 
 
-def images_to_compare(sides: tuple[Side, Side], data: Path | None, split: str, progress: Progress) -> ComparedImages:
+def images_to_compare(
+    sides: tuple[Side, Side],
+    data: Path | None,
+    split: str,
+    progress: Progress,
+    table: TableOptions | None = None,
+) -> ComparedImages:
     """Lists the images of a comparison.
 
     Args:
@@ -68,6 +77,7 @@ def images_to_compare(sides: tuple[Side, Side], data: Path | None, split: str, p
         data: A folder of class folders or a CSV; None takes the images of the runs among the two, of both where both are.
         split: As for `select_images`; for the images of runs, `auto` takes their test images.
         progress: Called with the number of files read.
+        table: What the user says of a CSV; None for nothing.
 
     Raises:
         UsageError: There is no such split name, or neither data nor a run.
@@ -79,12 +89,11 @@ def images_to_compare(sides: tuple[Side, Side], data: Path | None, split: str, p
         paths, samples = _images_of_runs(sides, split)
         name = " and ".join(dict.fromkeys(str(side.path) for side in sides if side.run is not None))
     else:
-        dataset = discover_dataset(data, for_training=False)
+        dataset = discover_dataset(data, for_training=False, table=table, progress=progress)
         paths, samples = [dataset.root / sample.path for sample in dataset.samples], list(dataset.samples)
         name = str(data)
-    selection = select_images(
-        splits_in_training(paths, [side.seen for side in sides], progress), [sample.split for sample in samples], split
-    )
+    known, changed = splits_in_training(paths, [side.seen for side in sides], progress)
+    selection = select_images(known, [sample.split for sample in samples], split, changed)
     if not selection.rows:
         raise DatasetError(f"{name} has no {split} image", expected="images to compare on", hint="use --split all")
     renamed = renamed_classes(sides[0].spec, sides[1].spec)
@@ -96,7 +105,7 @@ def images_to_compare(sides: tuple[Side, Side], data: Path | None, split: str, p
             f"the classes of {name} match neither model",
             got=f"{', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}",
             expected=f"some of {', '.join(sorted(names)[:12])}{' …' if len(names) > 12 else ''}",
-            hint="rename the folders as the models name their classes",
+            hint=labels_hint(*(side.model for side in sides)),
         )
     return ComparedImages(
         selection,
@@ -126,7 +135,7 @@ def _images_of_runs(sides: tuple[Side, Side], split: str) -> tuple[list[Path], l
     found: set[str] = set()
     for run in runs:
         mine = [sample for sample in run.split if sample.split in wanted]
-        if mine and not run.data_root.is_dir():
+        if mine and not run.images_root().is_dir():
             raise DatasetError(
                 f"cannot find the images of {run.folder}",
                 got=f"no folder {run.data_root}",

@@ -25,7 +25,8 @@ def print_comparison(sides: tuple[Side, Side], facts: Comparison, name: str, dat
     """
     shared = facts.shared
     for side in sides:
-        print_result(f"{side.letter}: {side.path} ({side.spec.architecture}, {side.spec.precision}, {side.ran_on})")
+        precision = "precision unknown" if side.used_as is not None else side.spec.precision
+        print_result(f"{side.letter}: {side.path} ({side.spec.architecture}, {precision}, {side.ran_on})")
     print_result(f"{shared.images} {name} images of {data}" + (" of classes that both know" if _differ(facts) else ""))
     if shared.images:
         print_result(

@@ -1,23 +1,32 @@
-"""Examination of a data set, or of a run with its data: gathers the facts and runs the checks on them."""
+"""Examination of a data set, of a run with its data, or of a model file on photographs: gathers the facts and runs the checks on them."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError, RunFolderError
+from edgeclf.runtime.errors import DatasetError, EdgeclfError, MissingPackageError, RunFolderError, UsageError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.progress import Progress
-from edgeclf.toolkit.doctor.facts import SPLITS, DataFacts, Facts, ModelFacts, RunFacts
+from edgeclf.toolkit.doctor.facts import SPLITS, DataFacts, Facts, ModelFacts, RunFacts, UseFacts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy, summary
 from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 from edgeclf.toolkit.doctor.registry import checks_for, examine
-from edgeclf.training.data.dataset import Sample, check_place, folder_of
+from edgeclf.toolkit.doctor.use_analysis import judge_use
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.discovery import check_place, folder_of
+from edgeclf.training.data.packed.dataset import restore_images
+from edgeclf.training.data.table import TableOptions
 from edgeclf.training.data.training_data import read_split
+from edgeclf.training.options import options_from_json
 from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE
+
+if TYPE_CHECKING:
+    from edgeclf.runtime import ForeignModel
+    from edgeclf.runtime.session.foreign.use import ModelUse
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,10 @@ class ExaminationOptions:
         seed: Seed of the samples.
         cache_folder: Cache of preprocessed images and features; None for the default folder.
         data: Present location of a run's data; None for the recorded one.
-        int8: Path of an int8 file of the run, to compare with its network; None for none.
+        int8: Path of an int8 file of the run or model, to compare with its network; None for none.
+        foreign: What is said of a model file without a spec; None for nothing.
+        foreign_words: The same as it was typed, values by option.
+        table: What is said of a CSV of images; None for nothing.
     """
 
     max_images: int | None = None
@@ -39,6 +51,9 @@ class ExaminationOptions:
     cache_folder: CacheFolder | None = None
     data: Path | None = None
     int8: Path | None = None
+    foreign: "ForeignModel | None" = None
+    foreign_words: Mapping[str, str] = field(default_factory=dict)
+    table: TableOptions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +62,19 @@ class Examination:
 
     Attributes:
         subject: Path as given.
-        kind: Whether the path is a data set or a run.
+        kind: Whether the path is a data set, a run or a model file.
         facts: The gathered facts, with what checks derived from them.
         findings: The findings, most important first.
         checks: Names of the checks that ran.
+        used_as: How a model file without a spec was used; None for any other subject.
     """
 
     subject: str
-    kind: Literal["data", "run"]
+    kind: Literal["data", "run", "model"]
     facts: Facts
     findings: tuple[Finding, ...]
     checks: tuple[str, ...]
+    used_as: "ModelUse | None" = None
 
     @property
     def summary(self) -> str:
@@ -77,6 +94,8 @@ class Examination:
             "kind": self.kind,
             "summary": self.summary,
             "has_problem": self.has_problem,
+            "used_as": None if self.used_as is None else self.used_as.to_json(),
+            "tried": None if self.facts.use is None else tried_json(self.facts.use),
             "data": None if data is None else data_json(data),
             "checks": list(self.checks),
             "findings": [finding.to_json() for finding in self.findings],
@@ -98,18 +117,36 @@ def data_json(data: DataFacts) -> dict[str, Any]:
     }
 
 
+def tried_json(use: UseFacts) -> list[dict[str, Any]]:
+    """The ways in which a model file was used, each with its accuracy where that is known, as plain JSON values."""
+    judgement = use.derived(judge_use)
+    return [
+        {
+            "options": dict(trial.changes),
+            "images": len(trial.probabilities),
+            "accuracy": None if judgement is None else judgement.accuracy(number),
+        }
+        for number, trial in enumerate(use.trials)
+    ]
+
+
 def is_run(path: Path) -> bool:
     """Whether a path is the folder of a finished or an unfinished run."""
     return any(kind_of(path / name) == "file" for name in (RUN_FILE, SPEC_FILE)) and kind_of(path / "train") != "folder"
 
 
+def is_model(path: Path) -> bool:
+    """Whether a path is, or is meant to be, a model file."""
+    return path.suffix.lower() == ".onnx" and kind_of(path) != "folder"
+
+
 def examine_path(
     path: Path, options: ExaminationOptions, progress: Progress, scan_cache: ScanCache | None = None
 ) -> Examination:
-    """Examines a data set, or a run together with its data.
+    """Examines a data set, a run together with its data, or a model file on photographs.
 
     Args:
-        path: Folder of images, CSV or run folder.
+        path: Folder of images, CSV, run folder or `.onnx` file.
         options: Options.
         progress: Reports stages and how far each has come.
         scan_cache: Records and features of images scanned before, extended by this call; None for none.
@@ -117,8 +154,12 @@ def examine_path(
     Raises:
         DatasetError: There are no images at all.
         RunFolderError: The run folder is damaged.
+        ModelFileError: The model file cannot be opened, or says too little about itself.
+        UsageError: A model file comes without photographs.
         OutputError: The cache cannot be written.
     """
+    if is_model(path):
+        return _examine_model(path, options, progress, scan_cache)
     extra: list[Finding] = []
     if is_run(path):
         data, notes = _data_of_run(path, options, progress, scan_cache)
@@ -133,6 +174,46 @@ def examine_path(
     return Examination(str(path), "run" if is_run(path) else "data", facts, tuple(findings), names)
 
 
+def _examine_model(
+    path: Path, options: ExaminationOptions, progress: Progress, scan_cache: ScanCache | None
+) -> Examination:
+    """Examines a model file on the photographs of the options."""
+    from edgeclf.runtime import ForeignModel
+    from edgeclf.toolkit.doctor.gather.model_file import gather_model_file
+
+    if options.data is None:
+        raise UsageError(
+            "a model file is examined on photographs", got="none", expected="a folder", hint="pass --data PHOTOGRAPHS"
+        )
+    # What training would say of them does not matter: they are to be recognized, not learned from.
+    data = replace(_gather(options.data, options, progress, scan_cache), refusal=None)
+    examined = gather_model_file(
+        path,
+        data,
+        foreign=options.foreign or ForeignModel(),
+        given=options.foreign_words,
+        int8=options.int8,
+        max_images=options.max_images,
+        seed=options.seed,
+        progress=progress,
+    )
+    facts = Facts(data, model=examined.held_out, use=examined.use)
+    extra = [] if examined.held_out is not None or not data.classes else [_not_judged()]
+    findings = [*examine(facts, progress), *extra]
+    if any(finding.cause == "output-activation" for finding in findings):
+        # That is why the confidences are what they are.
+        findings = [finding for finding in findings if finding.cause != "calibration"]
+    findings = most_important_first(findings)
+    names = tuple(check.name for check in checks_for(facts))
+    return Examination(str(path), "model", facts, tuple(findings), names, examined.used_as)
+
+
+def _not_judged() -> Finding:
+    why = "the file has to be used rightly first"
+    what = "Recall by class, calibration and robustness were not judged"
+    return _unchecked(what, why, "Follow the remedies above and run edgeclf doctor again")
+
+
 def _gather(
     path: Path,
     options: ExaminationOptions,
@@ -145,6 +226,7 @@ def _gather(
         path,
         samples=samples,
         root=root,
+        table=options.table,
         max_images=options.max_images,
         max_features=options.max_features,
         seed=options.seed,
@@ -164,6 +246,7 @@ def _data_of_run(
         # The path as given to the training; older runs recorded only the resolved root.
         given = Path(record.get("data") or root)
         samples = read_split(folder / SPLIT_FILE)
+        restore_images(root, given, options_from_json(record.get("options"), folder / RUN_FILE).path_column)
     except (OSError, ValueError, KeyError, TypeError, EdgeclfError) as error:
         got = str(error) if isinstance(error, EdgeclfError) else f"{RUN_FILE} or {SPLIT_FILE} missing or damaged"
         if (folder / HISTORY_FILE).is_file():

@@ -84,6 +84,8 @@ class DataFacts:
         sampled_from: Number of images in the data set where only a sample was scanned; None where all were.
         why_no_features: Reason why there are no features; None where there are, or where there was no image to compute
             them of.
+        not_read: Number of files in the class folders that are no images by their names, by kind.
+        changed: Path and split of each image whose file has another content than the run recorded.
     """
 
     given: str
@@ -96,6 +98,8 @@ class DataFacts:
     has_splits: bool
     sampled_from: int | None = None
     why_no_features: str | None = None
+    not_read: Mapping[str, int] = field(default_factory=dict)
+    changed: tuple[tuple[str, str], ...] = ()
     _derived: dict[Callable[["DataFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, analysis: "Callable[[DataFacts], Result]") -> "Result":
@@ -149,6 +153,7 @@ class ModelFacts:
         probabilities: (N, C) float32 for the unchanged images.
         perturbed: (N, C) float32 by the name of the perturbation, such as `brightness x0.8`.
         int8: (N, C) float32 of the int8 file for the unchanged images; None without one.
+        labels: Names of the classes; empty where the run has them.
     """
 
     split: str
@@ -157,6 +162,73 @@ class ModelFacts:
     probabilities: FloatArray
     perturbed: Mapping[str, FloatArray]
     int8: FloatArray | None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One way of using a model file, and what it then gives.
+
+    Attributes:
+        changes: Options that make it another way than the given one, values by option; empty for the given one.
+        probabilities: (M, C) float32 for the first M images, NaN where it gives no numbers: a way that is clearly worse is
+            given up.
+    """
+
+    changes: Mapping[str, str]
+    probabilities: FloatArray
+
+    @property
+    def name(self) -> str:
+        """The changes as they are typed."""
+        return " ".join(f"{option} {value}" for option, value in self.changes.items()) or "as it is used"
+
+
+@dataclass(frozen=True, eq=False)
+class UseFacts:
+    """What a model file gives for photographs, in the way it is used and in others.
+
+    Attributes:
+        model: Path of the file as given.
+        data: Path of the photographs as given.
+        given: Options as they were typed, values by option.
+        is_foreign: Whether it has no spec, so that options say how it is used.
+        is_scaling_unsaid: Whether nothing says how its pixels are scaled, and a division by 255 stands in.
+        scales_itself: Whether its graph begins with a normalisation of pixels 0..255.
+        labels: Its class names.
+        has_names: Whether these are names; else they are indices, which nothing has named.
+        activation: What its output has been through, as `ModelUse.activation` has it; None for a file with a spec.
+        is_one_value: Whether it gives one value an image, of which `raw` has two columns.
+        paths: (N,) paths of the photographs, relative to the data's root, in random order.
+        folders: Names of the classes of the photographs; empty where they have none.
+        true: (N,) int64 positions in `folders`; -1 without.
+        trials: The given way, then others.
+        raw: (N, C) float32 of the given way, as the output is.
+    """
+
+    model: str
+    data: str
+    given: Mapping[str, str]
+    is_foreign: bool
+    is_scaling_unsaid: bool
+    scales_itself: bool
+    labels: tuple[str, ...]
+    has_names: bool
+    activation: str | None
+    is_one_value: bool
+    paths: tuple[str, ...]
+    folders: tuple[str, ...]
+    true: IntArray
+    trials: tuple[Trial, ...]
+    raw: FloatArray
+    _derived: dict[Callable[["UseFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def derived(self, analysis: "Callable[[UseFacts], Result]") -> "Result":
+        """As `DataFacts.derived`."""
+        if analysis not in self._derived:
+            self._derived[analysis] = analysis(self)
+        result: Result = self._derived[analysis]
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +239,13 @@ class Facts:
         data: Facts of the data set.
         run: Facts of the training.
         model: Predictions of the trained model.
+        use: What a model file gives in the way it is used and in others.
     """
 
     data: DataFacts | None = None
     run: RunFacts | None = None
     model: ModelFacts | None = None
+    use: UseFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +254,7 @@ class Check:
 
     Attributes:
         name: Identifier in `--list`, words joined by hyphens.
-        theme: Group in `--list`: files, labels, duplicates, split, shortcuts, classes, run, field.
+        theme: Group in `--list`: files, labels, duplicates, split, shortcuts, classes, run, use, field.
         causes: Causes that its findings may name.
         condition: Condition for a finding as one sentence with its thresholds.
         find: Returns the findings; none where the facts that it needs are None.

@@ -6,7 +6,9 @@ from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, most_important_first, split_remedy
 
 # Themes whose checks need no labels.
-_THEMES_WITHOUT_LABELS = frozenset({"files"})
+_THEMES_WITHOUT_LABELS = frozenset({"files", "use"})
+# Themes of a model file on photographs, which are neither split nor learned from.
+_THEMES_OF_A_FILE = frozenset({"files", "labels", "duplicates", "shortcuts", "use", "field"})
 
 
 def all_checks() -> tuple[Check, ...]:
@@ -24,16 +26,23 @@ def all_checks() -> tuple[Check, ...]:
     )
     from edgeclf.toolkit.doctor.checks.duplicates import checks as duplicates
     from edgeclf.toolkit.doctor.checks.training import failures, fit, reliability
+    from edgeclf.toolkit.doctor.checks.use import answers, label_order, preprocessing
 
     data_checks = (unusable, files, classes, labels, duplicates, hidden_class, split_shift, split, shortcuts)
     run_checks = (failures, fit, reliability, model)
-    return tuple(check for module in (*data_checks, *run_checks) for check in module.CHECKS)
+    use_checks = (preprocessing, label_order, answers)
+    return tuple(check for module in (*data_checks, *run_checks, *use_checks) for check in module.CHECKS)
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:
-    """The checks that apply to the facts, in the order in which they run: without labels only those of the files."""
+    """The checks that apply to the facts, in the order in which they run: without labels few, and of a model file its own."""
     labelled = facts.data is None or bool(facts.data.classes)
-    return tuple(check for check in all_checks() if labelled or check.theme in _THEMES_WITHOUT_LABELS)
+    return tuple(
+        check
+        for check in all_checks()
+        if (labelled or check.theme in _THEMES_WITHOUT_LABELS)
+        and (check.theme != "use" if facts.use is None else check.theme in _THEMES_OF_A_FILE)
+    )
 
 
 def examine(facts: Facts, progress: Progress = no_progress) -> list[Finding]:

@@ -2,14 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 
 from edgeclf.runtime.errors import command_line
-from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts
+from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts, UseFacts
 from edgeclf.training.options import DEFAULT_ARCHITECTURE, training_options
 
-# A command inside a sentence: up to the end of its clause; quoted arguments may hold any punctuation.
+# A command inside a sentence: up to the end of its clause; quoted arguments may hold any punctuation, numbers commas.
 COMMAND = re.compile(
-    r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|[^,;'\"])*(?:['\"]|[^,;'\". ])"
+    r"edgeclf (?:train|doctor|export|evaluate|verify|infer|bench|info) (?:'[^']*'|\"[^\"]*\"|,(?=\d)|[^,;'\"])*(?:['\"]|[^,;'\". ])"
 )
 
 
@@ -84,3 +85,25 @@ def more_validation(run: RunFacts, fraction: float) -> str:
 def export_with_max_effort(run: RunFacts) -> str:
     """`edgeclf export` of the run to int8 with `--effort max`, which tries every recipe."""
     return command_line("export", run.folder, "--precision", "int8", "--effort", "max", "--out", "model.onnx")
+
+
+def use_model(use: UseFacts, changes: Mapping[str, str]) -> str:
+    """`edgeclf evaluate` of the examined file and photographs, `edgeclf infer` of unlabelled ones, with options changed.
+
+    Args:
+        use: The file as it was used.
+        changes: Values by option, which replace those that were given.
+    """
+    merged = {**use.given, **changes}
+    if merged.get("--fit") in {"stretch", "letterbox"}:
+        merged.pop("--crop-fraction", None)
+    if merged.get("--fit") in {"stretch", "crop"}:
+        merged.pop("--pad-value", None)
+    words = [word for option, value in merged.items() for word in (option, value)]
+    return command_line("evaluate" if use.folders else "infer", use.model, use.data, *words)
+
+
+def examine_model(use: UseFacts, data: str) -> str:
+    """`edgeclf doctor` of the examined file on other photographs."""
+    words = [word for option, value in use.given.items() for word in (option, value)]
+    return command_line("doctor", use.model, "--data", data, *words)

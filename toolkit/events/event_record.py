@@ -59,6 +59,7 @@ def _details(event: LiveEvent) -> dict[str, Any]:
             return {
                 "label": event.label,
                 "previous": event.previous,
+                "rejected": event.rejected,
                 "confidence": round(event.confidence, 6),
                 "frame": event.frame_number,
                 "age_ms": round(event.age_ms, 1),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.live.source import masked
+from edgeclf.runtime.live.masking import masked
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
 _TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgeclf.export import (
     DEFAULT_RULE,
@@ -16,14 +16,15 @@ from edgeclf.export import (
     ExportOptions,
     ExportReport,
     ParityGateError,
-    TrainedClassifier,
     export_classifier,
 )
 from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.export.source.classifier import SourceClassifier
 from edgeclf.runtime.errors import EdgeclfError, RunFolderError, command_line
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training import Run, TrainOptions, load_run, train
-from edgeclf.training.data.dataset import Dataset, folder_of
+from edgeclf.training.data.dataset import Dataset
+from edgeclf.training.data.discovery import folder_of
 from edgeclf.training.run.folder import may_be_replaced
 
 # Options of a run that are about its data and its use, not about how its weights were found.
@@ -56,17 +57,17 @@ class LastResort:
 
 @dataclass(frozen=True)
 class ExportedRun:
-    """The export of a run, and of the run trained for 8 bits where that was tried.
+    """An export, and that of the run trained for 8 bits where it was tried.
 
     Attributes:
-        run: The run.
+        run: The run; None where a model that others made is exported.
         options: How it was exported.
         report: Its export.
         failure: What that failed by; None where a file was written, be it the fp32 file.
         last_resort: The training for 8 bits; None where none was tried.
     """
 
-    run: Run
+    run: Run | None
     options: ExportOptions
     report: ExportReport
     failure: ParityGateError | None
@@ -93,10 +94,17 @@ class ExportedRun:
         return ParityGateError(self.report, self.failures)
 
 
-def can_help(report: ExportReport, run: Run) -> bool:
+def can_help(run: Run | None, report: ExportReport) -> TypeGuard[Run]:
     """Whether a training for 8 bits may give the int8 file that an export could not: not where it was done, or fp32 fails too."""
     refused = report.precision == "int8" and report.written_precision != "int8"
-    return refused and not report.candidates[0].failures and not run.spec.training.get("quantization_aware")
+    return (
+        run is not None
+        and refused
+        and not report.candidates[0].failures
+        and not run.spec.training.get("quantization_aware")
+        # TensorFlow cannot train the graph of an ONNX file.
+        and not run.spec.architecture.startswith("onnx:")
+    )
 
 
 def folder_beside(run: Path) -> Path:
@@ -191,7 +199,7 @@ def train_for_8_bits(
         KeyboardInterrupt: Ctrl-C; after the first epoch the folder holds a training that can be resumed.
     """
     folder = folder_beside(run.folder)
-    root = (run.data_root if data is None else folder_of(data)).resolve()
+    root = (run.images_root() if data is None else folder_of(data)).resolve()
     samples = tuple(replace(sample, digest=None) for sample in run.split)
     kept: Mapping[str, Any] = {name: run.options[name] for name in _KEPT_OPTIONS if name in run.options}
     options = TrainOptions(from_run=str(run.folder.absolute()), qat=True, **kept)
@@ -207,7 +215,7 @@ def train_and_export(
     out: Path,
     options: ExportOptions,
     *,
-    classifier: TrainedClassifier,
+    classifier: SourceClassifier,
     data: Path | None = None,
     spent_s: float = 0.0,
     use_recipe_cache: bool = True,

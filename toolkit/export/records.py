@@ -5,16 +5,33 @@ from typing import Any
 from edgeclf.export import Candidate, ExportReport, pareto_front
 from edgeclf.export.verify.verdict import limits_record
 from edgeclf.runtime.cpus import cpu_info
+from edgeclf.runtime.spec import ModelSpec
 from edgeclf.toolkit.export.last_resort import ExportedRun
 
 
-def export_document(exported: ExportedRun) -> dict[str, Any]:
-    """The figures of the export that says what the file is; `qat` has those of the training for 8 bits and the other export."""
+def export_document(exported: ExportedRun, spec: ModelSpec) -> dict[str, Any]:
+    """The figures of the export that says what the file is; `qat` has those of the training for 8 bits and the other export.
+
+    Args:
+        exported: The export.
+        spec: The spec of what was exported.
+    """
     last_resort = exported.last_resort
     if last_resort is None:
-        return _document(exported.report) | {"qat": None}
+        return _document(exported.report) | {"qat": None} | _source(spec)
     other = last_resort.report if exported.final is exported.report else exported.report
     return _document(exported.final) | {"qat": last_resort.to_json() | {"other_export": _document(other)}}
+
+
+def _source(spec: ModelSpec) -> dict[str, Any]:
+    """What the original is that others made, and how it is used; nothing for a run."""
+    if spec.source is None:
+        return {}
+    source = dict(spec.source)
+    used_as = source.pop("used_as")
+    if used_as is not None:
+        used_as = {**used_as, "labels": {"value": list(spec.labels), **used_as["labels"]}}
+    return {"source": source, "used_as": used_as}
 
 
 def _document(report: ExportReport) -> dict[str, Any]:
@@ -23,6 +40,8 @@ def _document(report: ExportReport) -> dict[str, Any]:
         "written": report.written,
         "precision": report.precision,
         "written_precision": report.written_precision,
+        "reference": report.reference,
+        "images": dict(report.images),
         "limits": limits_record(report.limits),
         "candidates": [{"precision": item.name, **_figures(item)} for item in report.candidates],
         "reused_recipes": report.reused_recipes,

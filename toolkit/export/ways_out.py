@@ -31,7 +31,7 @@ def note_ways_out(exported: ExportedRun, data: Path | None) -> None:
         note(f"- {' '.join(limits)}: {closest.name}, {_cost(closest, fp32)}")
     if len(options.targets) == 1 and options.recipe.pair_constraint:
         note("- --target this (or another kind of CPU, see --help): not tried; the file is for such CPUs alone")
-    if exported.last_resort is None and can_help(report, exported.run):
+    if exported.last_resort is None and can_help(exported.run, report):
         note(
             f"- {training_command(exported.run, data)}: trains the network for 8 bits, was not tried; export that run then"
         )

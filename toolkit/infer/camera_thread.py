@@ -205,7 +205,7 @@ class CameraThread:
             return
         if self.recording is None and sinks.show is None:
             return
-        shown = replace(prediction, label=result.label, confidence=result.confidence)
+        shown = replace(prediction, label=result.label, confidence=result.confidence, rejected=result.rejected)
         notes = []
         if not result.smoothing.is_off:
             notes.append(f"smoothed (this frame: {prediction.label} {prediction.confidence:.0%})")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LabelConfidence, LiveEvent, ModelReloaded
+from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LiveEvent, ModelReloaded
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.live.model_reload import ModelReload, ModelWatcher
 from edgeclf.toolkit.events.event_record import event_record, event_sentence, make_record
@@ -18,7 +18,14 @@ from edgeclf.toolkit.infer.camera_thread import CameraSinks, CameraThread
 from edgeclf.toolkit.infer.figures import summary_text
 from edgeclf.toolkit.infer.log_lines import LogLines
 from edgeclf.toolkit.infer.recording import LiveRecording
-from edgeclf.toolkit.infer.records import RecordWriter, SinkOptions, check_targets, make_writer, record_output
+from edgeclf.toolkit.infer.records import (
+    RecordWriter,
+    SinkOptions,
+    SmoothedLabel,
+    appended_output,
+    check_targets,
+    make_writer,
+)
 from edgeclf.toolkit.infer.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -166,9 +173,10 @@ class _Run:
         is_quiet = targets.fills_terminal and targets.output_format == "table"
         if is_quiet or (self._options.has_events_on_stdout and targets.out is None):
             return
-        emit = stack.enter_context(record_output(targets, grows=True))
+        emit, begin = stack.enter_context(appended_output(targets, self._line.warn))
         widest = max(len(camera.name) for camera in self._cameras) + len("#99999")
-        self._writer = make_writer(targets, emit, widest, has_smoothed=not self._options.smoothing.is_off)
+        has_smoothed = not self._options.smoothing.is_off
+        self._writer = make_writer(targets, emit, widest, begin=begin, has_smoothed=has_smoothed)
 
     def _sinks_of(self, camera: CameraThread, recording: Path | None) -> CameraSinks:
         def open_recording(path: Path, live: "LiveClassifier") -> LiveRecording:
@@ -202,7 +210,7 @@ class _Run:
         smoothed = None
         has_prediction = result.outcome.prediction is not None
         if has_prediction and not self._options.smoothing.is_off and result.label is not None:
-            smoothed = LabelConfidence(result.label, result.confidence or 0.0)
+            smoothed = SmoothedLabel(result.label, result.confidence or 0.0, result.rejected)
         with self._record_lock:
             self._writer.write(result.outcome, smoothed)
 

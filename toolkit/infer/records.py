@@ -4,23 +4,24 @@ import contextlib
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import kind_of, output_error, replacing
 from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
-    from edgeclf.runtime import LabelConfidence
     from edgeclf.runtime.batch.jobs import Outcome
 
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 _MAX_SOURCE_COLUMNS = 60
+_SEPARATORS = re.compile(r"[\\;=]")
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,22 @@ def _is_device(path: Path) -> bool:
     return kind_of(path) == "other"
 
 
+class SmoothedLabel(NamedTuple):
+    """A camera's label after smoothing, its probability, 0..1, and whether it is `unknown` for lack of that."""
+
+    label: str
+    confidence: float
+    rejected: bool
+
+
 class RecordWriter(Protocol):
     """Writer of records, one outcome after the other."""
 
-    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+    def write(self, outcome: "Outcome", smoothed: "SmoothedLabel | None" = None) -> None:
         """Writes one record, with the smoothed label where smoothing is on."""
 
 
-def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None" = None) -> dict[str, Any]:
+def record_of(outcome: "Outcome", top_k: int, smoothed: "SmoothedLabel | None" = None) -> dict[str, Any]:
     """An outcome as the documented JSON record."""
     record: dict[str, Any] = {"source": outcome.source}
     if outcome.frame is not None:
@@ -110,18 +119,28 @@ def record_of(outcome: "Outcome", top_k: int, smoothed: "LabelConfidence | None"
     prediction = outcome.prediction
     record.update(
         label=prediction.label,
+        rejected=prediction.rejected,
         index=prediction.index,
         confidence=round(prediction.confidence, 6),
         top_k=[[label, round(confidence, 6)] for label, confidence in prediction.top_k(top_k)],
         latency_ms=round(outcome.latency_ms, 3),
     )
     if smoothed is not None:
-        record.update(smoothed_label=smoothed.label, smoothed_confidence=round(smoothed.confidence, 6))
+        record.update(
+            smoothed_label=smoothed.label,
+            smoothed_rejected=smoothed.rejected,
+            smoothed_confidence=round(smoothed.confidence, 6),
+        )
     return record
 
 
 def make_writer(
-    targets: SinkOptions, emit: Callable[[str], object], widest_source: int, *, has_smoothed: bool = False
+    targets: SinkOptions,
+    emit: Callable[[str], object],
+    widest_source: int,
+    *,
+    begin: Callable[[str], object] | None = None,
+    has_smoothed: bool = False,
 ) -> RecordWriter:
     """A writer of the chosen format.
 
@@ -129,13 +148,14 @@ def make_writer(
         targets: Format and number of classes in a record.
         emit: Takes the text of one or more whole lines, ends included.
         widest_source: Length of the longest source name.
+        begin: Takes the text of a heading; None takes `emit`.
         has_smoothed: Whether CSV gets columns for the label after smoothing.
     """
     if targets.output_format == "jsonl":
         return _JsonLines(emit, targets.top_k)
     if targets.output_format == "csv":
-        return _Csv(emit, targets.top_k, has_smoothed=has_smoothed)
-    return _Table(emit, targets.top_k, widest_source)
+        return _Csv(emit, begin or emit, targets.top_k, has_smoothed=has_smoothed)
+    return _Table(emit, begin or emit, targets.top_k, widest_source)
 
 
 class _JsonLines:
@@ -143,25 +163,40 @@ class _JsonLines:
         self._emit = emit
         self._top_k = top_k
 
-    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+    def write(self, outcome: "Outcome", smoothed: "SmoothedLabel | None" = None) -> None:
         self._emit(json.dumps(record_of(outcome, self._top_k, smoothed), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class _Csv:
-    """One line a record; `top_k` as `label=confidence` pairs with semicolons between them."""
+    """One line a record; `top_k` as `label=confidence` pairs with semicolons between them.
 
-    _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error")
+    Where a label holds one of these two, or a backslash, a backslash stands before it.
+    """
 
-    def __init__(self, emit: Callable[[str], object], top_k: int, *, has_smoothed: bool) -> None:
+    _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error", "rejected")
+    _SMOOTHED_COLUMNS = ("smoothed_label", "smoothed_confidence", "smoothed_rejected")
+
+    def __init__(
+        self,
+        emit: Callable[[str], object],
+        begin: Callable[[str], object],
+        top_k: int,
+        *,
+        has_smoothed: bool,
+    ) -> None:
         self._writer = csv.writer(_Lines(emit), lineterminator="\n")
         self._top_k = top_k
-        self._columns = (*self._COLUMNS, "smoothed_label", "smoothed_confidence") if has_smoothed else self._COLUMNS
-        self._writer.writerow(self._columns)
+        self._columns = (*self._COLUMNS, *self._SMOOTHED_COLUMNS) if has_smoothed else self._COLUMNS
+        csv.writer(_Lines(begin), lineterminator="\n").writerow(self._columns)
 
-    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+    def write(self, outcome: "Outcome", smoothed: "SmoothedLabel | None" = None) -> None:
         record = record_of(outcome, self._top_k, smoothed)
+        for name in ("rejected", "smoothed_rejected"):
+            if name in record:
+                record[name] = "true" if record[name] else "false"
         if "top_k" in record:
-            record["top_k"] = ";".join(f"{label}={confidence:g}" for label, confidence in record["top_k"])
+            pairs = ((_SEPARATORS.sub(r"\\\g<0>", label), confidence) for label, confidence in record["top_k"])
+            record["top_k"] = ";".join(f"{label}={confidence:g}" for label, confidence in pairs)
         self._writer.writerow([record.get(column, "") for column in self._columns])
 
 
@@ -175,13 +210,15 @@ class _Lines:
 class _Table:
     """Aligned columns, a line at a time, so that the first results show before the last image is read."""
 
-    def __init__(self, emit: Callable[[str], object], top_k: int, widest_source: int) -> None:
+    def __init__(
+        self, emit: Callable[[str], object], begin: Callable[[str], object], top_k: int, widest_source: int
+    ) -> None:
         self._emit = emit
         self._top_k = top_k
         self._width = min(max(widest_source, len("source")), _MAX_SOURCE_COLUMNS)
-        emit(f"{'source':<{self._width}}  {'confidence':>10}  {'ms':>7}  label\n")
+        begin(f"{'source':<{self._width}}  {'confidence':>10}  {'ms':>7}  label\n")
 
-    def write(self, outcome: "Outcome", smoothed: "LabelConfidence | None" = None) -> None:
+    def write(self, outcome: "Outcome", smoothed: "SmoothedLabel | None" = None) -> None:
         name = outcome.source if outcome.frame is None else f"{outcome.source}#{outcome.frame}"
         name = printable(name)
         if len(name) > self._width:
@@ -201,46 +238,97 @@ class _Table:
 
 
 @contextlib.contextmanager
-def record_output(targets: SinkOptions, *, grows: bool) -> Iterator[Callable[[str], object]]:
-    """Yields the function that writes the text of records.
+def record_output(
+    targets: SinkOptions, *, is_kept: Callable[[], bool] = lambda: False
+) -> Iterator[Callable[[str], object]]:
+    """Yields the function that writes the text of records; a file appears when it is complete.
 
     Names of files need not be UTF-8; other bytes become escapes, which JSON reads back.
 
     Args:
         targets: Format, and the file to write, stdout where there is none.
-        grows: Whether the file is written line by line under its own name, because it has no end (a camera), or
-            appears only when it is complete.
+        is_kept: Whether the file appears after Ctrl-C as well, with the records until then.
 
     Raises:
         OutputError: The file cannot be written.
     """
     out = targets.out
     if out is None:
-        with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
-            # Machines read UTF-8 whatever the terminal's encoding is.
-            encoding = None if targets.output_format == "table" else "utf-8"
-            sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]  # AttributeError is suppressed
-
-        def emit(text: str) -> None:
-            sys.stdout.write(text)
-            # The reader of a pipe gets each record at once, not thousands at a time.
-            sys.stdout.flush()
-
-        yield emit
+        yield _stdout_writer(targets)
         return
     # A device or a pipe (/dev/stdout, a FIFO that another program reads) cannot be replaced and need not be.
-    if not grows and kind_of(out) in {"file", None}:
-        with replacing(out) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file.write
+    if kind_of(out) not in {"file", None}:
+        with _device_writer(out) as emit:
+            yield emit
         return
+    interruption: KeyboardInterrupt | None = None
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        try:
+            yield file.write
+        except KeyboardInterrupt as interrupt:
+            if not is_kept():
+                raise
+            interruption = interrupt
+    if interruption is not None:
+        raise interruption
+
+
+@contextlib.contextmanager
+def appended_output(
+    targets: SinkOptions, warn: Callable[[str], None]
+) -> Iterator[tuple[Callable[[str], object], Callable[[str], object]]]:
+    """Yields the functions that write a record and a heading of an output without end, a camera's: see `AppendedFile`.
+
+    Args:
+        targets: Format, and the file to append to, stdout where there is none.
+        warn: Called with a sentence when a record cannot be written for the first time.
+
+    Raises:
+        OutputError: The file cannot be opened; in the end, records could not be written.
+    """
+    out = targets.out
+    if out is None:
+        emit = _stdout_writer(targets)
+        yield emit, emit
+        return
+    if kind_of(out) not in {"file", None}:
+        with _device_writer(out) as emit:
+            yield emit, emit
+        return
+    # Only here: files need no code of cameras.
+    from edgeclf.toolkit.events.appended_file import AppendedFile
+
+    file = AppendedFile(out, warn, "records")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
+        yield file.write, file.begin
+    finally:
+        file.close()
+    file.raise_for_lost()
+
+
+def _stdout_writer(targets: SinkOptions) -> Callable[[str], object]:
+    with contextlib.suppress(AttributeError):  # not a file: an application's or a test's own stream
+        # Machines read UTF-8 whatever the terminal's encoding is.
+        encoding = None if targets.output_format == "table" else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]  # AttributeError is suppressed
+
+    def emit(text: str) -> None:
+        sys.stdout.write(text)
+        # The reader of a pipe gets each record at once, not thousands at a time.
+        sys.stdout.flush()
+
+    return emit
+
+
+@contextlib.contextmanager
+def _device_writer(path: Path) -> Iterator[Callable[[str], object]]:
+    try:
+        with path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
             yield file.write
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise output_error(out, error) from error
+        raise output_error(path, error) from error
 
 
 @contextlib.contextmanager

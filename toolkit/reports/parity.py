@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeclf.export import ExportReport, LayerFacts, ParityFacts
+    from edgeclf.export.verify.verdict import Limits
 
 
 def print_parity(title: str, facts: "ParityFacts", outcome: str, differing: "Sequence[Path]") -> None:
@@ -21,6 +22,20 @@ def print_parity(title: str, facts: "ParityFacts", outcome: str, differing: "Seq
         note(f"different label: {path}")
 
 
+def limits_sentence(limits: "Limits", recorded: "Limits | None") -> str:
+    """Which limits apply, and whether the file was written with others."""
+    from edgeclf.export.verify.verdict import describe_limits
+
+    applied = describe_limits(limits)
+    if recorded is None:
+        return f"judged by {applied}; the file records no limits"
+    if recorded == limits:
+        return f"judged by the limits recorded in the file: {applied}"
+    return f"judged by {applied}; the file was written with other limits: {describe_limits(recorded)}"
+
+
+# Where labels are to be kept and accuracy is not known, rounding usually keeps as many.
+_USUAL_AGREEMENT = 0.99
 PARITY_COLUMNS = (
     "images",
     "same label",
@@ -54,13 +69,17 @@ def _points(drop: float, interval: tuple[float, float]) -> str:
 
 
 def parity_notes(facts: "ParityFacts") -> list[str]:
-    """What a comparison says beyond its row: the agreement that its errors let expect, and the decisions."""
-    lines = []
+    """What a comparison says beyond its row: intervals, the agreement that its errors let expect, and the decisions."""
+    line = f"On {facts.split} images the same label for {_with_interval(facts.agreement, facts.agreement_interval)}"
     if expected := facts.expected_agreement:
         mean, low, high = expected
+        line += f"; errors of the measured size let expect {mean:.4f} ({low:.4f} to {high:.4f})"
+    lines = [f"{line}."]
+    before, after = facts.reference_accuracy_interval, facts.candidate_accuracy_interval
+    if before is not None and after is not None:
         lines.append(
-            f"On {facts.split} images the same label for {facts.agreement:.4f}; errors of the measured size let expect "
-            f"{mean:.4f} ({low:.4f} to {high:.4f})."
+            f"On {facts.split} images accuracy {_with_interval(facts.reference_accuracy or 0.0, before)} before, "
+            f"{_with_interval(facts.candidate_accuracy or 0.0, after)} after."
         )
     if facts.decision_agreement is not None:
         lines.append(
@@ -68,6 +87,27 @@ def parity_notes(facts: "ParityFacts") -> list[str]:
             f"{facts.reference_rejected:.4f} before, {facts.candidate_rejected:.4f} after."
         )
     return lines
+
+
+def _with_interval(share: float, interval: tuple[float, float]) -> str:
+    """A share with its 95 % interval, whose ends are rounded outwards."""
+    low, high = math.floor(1e4 * interval[0]) / 1e4, math.ceil(1e4 * interval[1]) / 1e4
+    return f"{share:.4f} (95 % interval {low:.4f} to {high:.4f})"
+
+
+def unlabelled_warning(facts: "ParityFacts") -> str | None:
+    """What to think of a rounded file that changes many labels, where no image has one; None of any other.
+
+    Args:
+        facts: The comparison that decides.
+    """
+    if facts.candidate_accuracy is not None or facts.agreement_interval[1] >= _USUAL_AGREEMENT:
+        return None
+    return (
+        f"{facts.flips} of {facts.images} {facts.split} images get another label, and without labels nobody can say whether the "
+        "better one: photographs of what the model was made for, sorted by class, would tell; --min-agreement "
+        f"{_USUAL_AGREEMENT:g} refuses such a file and tries more"
+    )
 
 
 def replacement_sentence(facts: "ParityFacts") -> str:
@@ -92,11 +132,10 @@ def print_export(report: "ExportReport", cpu_model: str) -> None:
         for candidate in report.candidates
         for number, facts in enumerate(candidate.parity)
     ]
-    print_table("Parity with the Keras model", ["", "split", *PARITY_COLUMNS], rows)
-    if report.precision != "fp32":
-        for facts in report.candidates[-1].parity:
-            for line in parity_notes(facts):
-                print_result(line)
+    print_table(f"Parity with {report.reference}", ["", "split", *PARITY_COLUMNS], rows)
+    for facts in report.candidates[-1].parity:
+        for line in parity_notes(facts):
+            print_result(line)
     fit = report.candidates[-1].rejection
     if fit is not None and fit.threshold != fit.trained_threshold:
         print_result(

@@ -42,6 +42,12 @@ def print_architectures(*, as_json: bool) -> None:
     print_result("keras:NAME is any model of keras.applications, such as keras:MobileNetV2 (needs its weights)")
 
 
+def kept_weights(result: "TrainResult") -> str:
+    """Which weights a training kept, in words: those of its best epoch, or those that a network that went on came with."""
+    epoch = result.fit.best_epoch
+    return f"weights of epoch {epoch}" if epoch else "weights that it began with"
+
+
 def print_training(result: "TrainResult") -> None:
     """Prints the result of a training."""
     from edgeclf.toolkit.reports.classification import print_report
@@ -52,11 +58,19 @@ def print_training(result: "TrainResult") -> None:
     print_result(
         f"{result.spec.architecture}, {result.parameters:,} parameters, "
         f"{images['train']} training, {images['val']} validation and {images['test']} test images\n"
-        f"{len(history)} epochs ({endings.get(result.fit.ending, result.fit.ending)}), "
-        f"weights of epoch {result.fit.best_epoch} kept, {result.seconds:.0f} s"
+        f"{len(history)} epoch{'s' * (len(history) != 1)} ({endings.get(result.fit.ending, result.fit.ending)}), "
+        f"the {kept_weights(result)} kept, {result.seconds:.0f} s"
     )
     if result.transfer is not None:
         print_result(_classes_text(result))
+    match = result.spec.training.get("weights_match")
+    if match is not None:
+        from edgeclf.training.networks.weights.model_file_weights import WeightsMatch
+
+        taken = WeightsMatch(**{name: tuple(values) for name, values in match.items()})
+        print_result(
+            f"began with the weights of {result.spec.training['weights'].split(' ', 1)[0]}: {taken.sentence()}"
+        )
     print_report("Validation images (they chose the weights)", result.validation)
     if result.test is None:
         print_result(NO_TEST_SPLIT)
@@ -124,10 +138,11 @@ def _calibration_text(result: "TrainResult") -> str:
     split, (before, after) = (
         ("test", facts.test_ece) if facts.test_ece is not None else ("validation", facts.validation_ece)
     )
-    text = (
-        f"temperature {facts.temperature:.3f}: expected calibration error on {split} images "
-        f"{before:.4f} before, {after:.4f} after"
-    )
+    error = f"expected calibration error on {split} images"
+    if facts.temperature == 1.0:
+        text = f"temperature 1, the validation images show no other: {error} {after:.4f}"
+    else:
+        text = f"temperature {facts.temperature:.3f}: {error} {before:.4f} before, {after:.4f} after"
     if facts.rejection_threshold is not None:
         text += (
             f"\nunknown below confidence {facts.rejection_threshold:.4f}: "
@@ -153,6 +168,7 @@ def training_json(result: "TrainResult") -> dict[str, Any]:
         "classes": None if result.transfer is None else result.transfer.changes.to_json(),
         "old_classes": None if result.old_classes is None else result.old_classes.to_json(),
         "unreadable": unreadable_json(result.unreadable),
+        "notes": list(result.notes),
         "epoch_seconds": list(result.fit.seconds),
         "seconds": result.seconds,
     }

@@ -137,6 +137,7 @@ class CameraState:
             frame=result.frame.number,
             size_hw=list(result.frame.image_bgr.shape[:2]),
             label=result.label,
+            rejected=result.rejected,
             confidence=None if result.confidence is None else round(result.confidence, 6),
             # Label and confidence are smoothed, unlike the probabilities of `top_k`.
             smoothing=None if result.smoothing.is_off else result.smoothing.to_json(),

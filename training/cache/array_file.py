@@ -48,6 +48,12 @@ class ArrayFile:
         self._checked = np.zeros(len(checksums), bool)
         self._recompute = recompute
 
+    @property
+    def checksums(self) -> npt.NDArray[np.uint32]:
+        """(N,) uint32, CRC-32 of each row as it was written: equal rows have equal ones."""
+        of_rows: npt.NDArray[np.uint32] = self._checksums[self._rows]
+        return of_rows
+
     def __len__(self) -> int:
         """N."""
         return self.shape[0]

@@ -1,11 +1,16 @@
 """Images decoded and resized once, in parallel, into a file of raw pixels that later runs read from."""
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.runtime.arrays import UInt8Array
+from edgeclf.runtime.batch.file_digests import digest_files
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError, InputError
 from edgeclf.runtime.files import file_identity
@@ -15,7 +20,6 @@ from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.array_file import ArrayFile
-from edgeclf.training.cache.file_digests import digest_files
 from edgeclf.training.cache.store import Configuration, cached_rows
 from edgeclf.training.prefetch import prefetch_map
 
@@ -97,3 +101,30 @@ def cached_images(
             f"none of the {len(paths)} images can be read", got=f"the first with: {error.what}, {error.got}"
         )
     return CachedImages(images, rows, tuple(digests[row] or "" for row in rows), unreadable, key)
+
+
+def equal_pictures(cached: CachedImages, paths: Sequence[Path]) -> list[list[int]]:
+    """Images with the same pixels in files that differ: another format, or other facts beside the pixels.
+
+    Images whose preprocessed pixels have the same checksum are decoded once more, and compared at their full size.
+
+    Args:
+        cached: Preprocessed images.
+        paths: What they were preprocessed from, as given to `cached_images`.
+
+    Returns:
+        Positions in `paths`, those of each picture together.
+    """
+    alike: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for checksum, digest, position in zip(cached.images.checksums.tolist(), cached.digests, cached.rows, strict=True):
+        alike[checksum].setdefault(digest, position)
+    found: defaultdict[tuple[tuple[int, ...], bytes], list[int]] = defaultdict(list)
+    for several in alike.values():
+        for position in several.values() if len(several) > 1 else ():
+            try:
+                pixels = load_image(paths[position])
+            except EdgeclfError:
+                # It went away since.
+                continue
+            found[pixels.shape, hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()].append(position)
+    return [positions for positions in found.values() if len(positions) > 1]

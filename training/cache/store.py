@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.export.cache_folder import CacheFolder, lock_file, open_locked
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.files import output_error
@@ -136,7 +136,8 @@ class OpenRows:
         self._append_lock = threading.Lock()
         self._path = folder / f"{configuration.name}.array"
         with self._reporting():
-            self._array = _open_locked(self._path)
+            # Which keeps it from being removed.
+            self._array = open_locked(self._path, fcntl.LOCK_SH)
             weakref.finalize(self, os.close, self._array)
             self._index = os.open(self._path.with_suffix(".index"), os.O_RDWR | os.O_CREAT, 0o666)
             weakref.finalize(self, os.close, self._index)
@@ -177,12 +178,13 @@ class OpenRows:
         with self._reporting():
             try:
                 fcntl.flock(self._array, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:
+                # Another process uses it; or, without locks, may do so.
                 pass
             else:
                 self._reload()
                 self._move_to_front(sorted((number, key) for key, number in self.rows.items() if key in keep))
-            fcntl.flock(self._array, fcntl.LOCK_SH)
+            lock_file(self._array, fcntl.LOCK_SH)
             # Changing a lock first gives it up: another process may have done the same in between.
             self._reload()
 
@@ -255,7 +257,7 @@ class OpenRows:
     def _appending(self) -> Iterator[None]:
         """Excludes others that append, and cuts off what a killed process has left unfinished."""
         with self._append_lock, self._reporting():
-            fcntl.flock(self._index, fcntl.LOCK_EX)
+            lock_file(self._index, fcntl.LOCK_EX)
             try:
                 self._refresh()
                 self._cut_off()
@@ -265,7 +267,7 @@ class OpenRows:
                     self._cut_off()
                     raise
             finally:
-                fcntl.flock(self._index, fcntl.LOCK_UN)
+                lock_file(self._index, fcntl.LOCK_UN)
 
     def _cut_off(self) -> None:
         for descriptor, size in ((self._index, _RECORD_BYTES), (self._array, self._configuration.row_bytes)):
@@ -296,22 +298,6 @@ class OpenRows:
             yield
         except OSError as error:
             raise output_error(self._path, error) from error
-
-
-def _open_locked(path: Path) -> int:
-    """Opens an array file with a shared lock, which keeps it from being removed."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            # Another process may have removed it between the two calls.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def _record(number: int, key: bytes, checksum: int) -> bytes:

@@ -7,8 +7,10 @@ import numpy as np
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray
 from edgeclf.runtime.errors import InputError
 
-# Temperatures outside are no calibration any more.
-_LOWEST, _HIGHEST = 0.05, 20.0
+# Temperatures above, and below its inverse, are no calibration any more.
+_HIGHEST = 20.0
+# Of ln T: a network that is over- or underconfident by a factor of e is nothing unusual, one by a factor of 20 is.
+_PRIOR_DEVIATION = 1.0
 # The smallest float32 above zero, so that a probability that has vanished has a finite logarithm.
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -27,46 +29,61 @@ def with_temperature(probabilities: FloatArray, temperature: float) -> FloatArra
 
 
 def fit_temperature(probabilities: FloatArray, true_indices: IntArray) -> float:
-    """The temperature that makes held-out images most likely (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    """The temperature for images like these held-out ones, as far as they show that it is not 1.
 
-    The negative log likelihood is convex in 1 / T, so that the zero of its derivative is found by bisection. Its targets
-    are smoothed as Platt (1999) does it: with N images the true class has (N + 1) / (N + 2), and the others share
-    1 / (N + 2). Without that, images which are all classified correctly - few images, or a good network - would ask for
-    complete certainty. For two classes these are Platt's targets; for more, what is taken from the true class stays one
-    image's worth, because (N + 1) / (N + C) would call every network overconfident that has many classes and few images.
+    Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks") takes the temperature T under which
+    held-out images are most likely. With few errors among them that is mostly chance: one more or less moves it by a third.
+    Here ln T has a normal prior with mean 0 and standard deviation 1, so that images which are all classified correctly
+    do not ask for complete certainty, and the most probable value b is then drawn towards 0 by what chance alone makes of
+    it: by the factor max(0, 1 - 2 s^2 / b^2), with s its standard error (the positive part of an estimator of James and
+    Stein 1961, in one dimension). A temperature beyond chance is hardly changed, one that lies within 1.4 standard errors is
+    1.
+
+    The standard error is the larger one of two: of the observed information, and of White's estimator (1982), which also holds
+    where dividing by a temperature is not what is wrong with the probabilities.
 
     Args:
         probabilities: (N, C) float32 of images the network was not fitted to, at temperature 1.
         true_indices: (N,) int, the class of each.
 
     Returns:
-        A temperature from 0.05 to 20; 1 where every image has equal probabilities.
+        A temperature from 0.05 to 20; 1 where the images do not show another one.
 
     Raises:
         InputError: There are no images, or their probabilities are not finite.
     """
     _check("cannot fit a temperature", probabilities)
-    count, classes = probabilities.shape
     logits = _logits(probabilities)
-    if float(np.ptp(logits, axis=1).max()) == 0.0:
+    true = np.asarray(true_indices)[:, None]
+
+    def slopes(inverse: float) -> Float64Array:
+        """(N,) derivatives of each image's negative log likelihood in 1 / T: what the network expects of its logits, less what is."""
+        slope = (_softmax(logits, inverse) * logits).sum(axis=1) - np.take_along_axis(logits, true, axis=1)[:, 0]
+        return np.asarray(slope, np.float64)
+
+    def gradient(log_temperature: float) -> float:
+        """Derivative in ln T of the negative log likelihood and the prior's."""
+        inverse = math.exp(-log_temperature)
+        return log_temperature / _PRIOR_DEVIATION**2 - inverse * float(slopes(inverse).sum())
+
+    low, high = -math.log(_HIGHEST), math.log(_HIGHEST)
+    if gradient(0.0) > 0:
+        high = 0.0
+    else:
+        low = 0.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if gradient(middle) > 0 else (middle, high)
+    found = (low + high) / 2
+    inverse = math.exp(-found)
+    chances = _softmax(logits, inverse)
+    means = (chances * logits).sum(axis=1, keepdims=True)
+    information = inverse**2 * float((chances * (logits - means) ** 2).sum())
+    spread = inverse**2 * float((slopes(inverse) ** 2).sum())
+    if information <= 0.0 or found == 0.0:
         return 1.0
-    targets = np.full(probabilities.shape, 1.0 / ((count + 2) * (classes - 1)))
-    targets[np.arange(count), true_indices] = (count + 1.0) / (count + 2)
-    wanted = float((targets * logits).sum())
-
-    def slope(inverse: float) -> float:
-        """Derivative of the negative log likelihood in 1 / T: what the network expects of its logits, less what is."""
-        return float((_softmax(logits, inverse) * logits).sum()) - wanted
-
-    low, high = 1.0 / _HIGHEST, 1.0 / _LOWEST
-    if slope(low) >= 0:
-        return _HIGHEST
-    if slope(high) <= 0:
-        return _LOWEST
-    while high / low > 1 + 1e-9:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 1.0 / math.sqrt(low * high)
+    variance = max(1 / information, spread / information**2)
+    return math.exp(found * max(0.0, 1.0 - 2.0 * variance / found**2))
 
 
 def _check(what: str, probabilities: FloatArray) -> None:

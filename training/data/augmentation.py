@@ -112,18 +112,22 @@ def augment_batch(images_rgb: UInt8Array, augmentation: Augmentation, rng: np.ra
 
 
 def mix_up(
-    images_rgb: UInt8Array, targets: FloatArray, alpha: float, rng: np.random.Generator
-) -> tuple[UInt8Array, FloatArray]:
+    images_rgb: UInt8Array, targets: FloatArray, weights: FloatArray, alpha: float, rng: np.random.Generator
+) -> tuple[UInt8Array, FloatArray, FloatArray]:
     """Blends each image and its target with those of another image of the batch (Zhang et al. 2018, arXiv 1710.09412).
+
+    The loss of a blend is that of both images by their shares, each with its own weight: s w_a CE(a) + (1 - s) w_b CE(b). So
+    the blend weighs s w_a + (1 - s) w_b, and in its target each image has its part of that weight.
 
     Args:
         images_rgb: (N, H, W, 3) uint8, RGB.
         targets: (N, C) float32 shares of the classes.
+        weights: (N,) float32 weights of the images in the loss, larger than 0.
         alpha: Of the Beta distribution the shares of the two images are drawn from, larger than 0.
         rng: What they are drawn from.
 
     Returns:
-        The blended images, uint8, and targets, float32.
+        The blended images, uint8, and their targets and weights, float32.
     """
     count = len(images_rgb)
     partners = rng.permutation(count)
@@ -131,8 +135,11 @@ def mix_up(
     blended = np.empty_like(images_rgb)
     for i, (partner, share) in enumerate(zip(partners, shares, strict=True)):
         cv2.addWeighted(images_rgb[i], share, images_rgb[partner], 1.0 - share, 0.0, dst=blended[i])
-    weight = shares[:, None].astype(np.float32)
-    return blended, targets * weight + targets[partners] * (1 - weight)
+    own = shares.astype(np.float32)[:, None] * weights[:, None]
+    of_partner = (1 - shares).astype(np.float32)[:, None] * weights[partners, None]
+    together = own + of_partner
+    mixed = (own * targets + of_partner * targets[partners]) / together
+    return blended, mixed.astype(np.float32), together[:, 0]
 
 
 class _Hole(NamedTuple):

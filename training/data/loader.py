@@ -152,15 +152,15 @@ class BatchLoader:
         chosen = order[index * size : (index + 1) * size]
         inputs = self._data.read(chosen)
         true = self._data.true_indices[chosen]
-        targets = self._targets[true]
+        targets, weights = self._targets[true], self._weights[true]
         rng = np.random.default_rng([self._options.seed, epoch, index])
         if not self._augmentation.is_none:
             inputs = augment_batch(inputs, self._augmentation, rng)
         if self._options.mixup:
-            inputs, targets = mix_up(inputs, targets, self._options.mixup, rng)
+            inputs, targets, weights = mix_up(inputs, targets, weights, self._options.mixup, rng)
         if self._options.progressive:
             inputs = _shrink(inputs, training_side_px(epoch, self._options.epochs, inputs.shape[1]))
-        return inputs, targets, self._weights[true]
+        return inputs, targets, weights
 
 
 def _shrink(images_rgb: UInt8Array, side_px: int) -> UInt8Array:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,14 @@ class SeenImages:
         splits: Split of each image by its whole digest, that of the first use - training, validation, test - where
             copies of one file had several.
         copies: Of files with several splits, the split of each path as the run names it, by digest.
+        places: Split of each image by its absolute path in the run, where that is known.
         short: Split of each image by the first eight digits of its digest, `train` and `val` only.
     """
 
     splits: Mapping[str, Split] = field(default_factory=dict)
     copies: Mapping[str, Mapping[str, Split]] = field(default_factory=dict)
     short: Mapping[str, Split] = field(default_factory=dict)
+    places: Mapping[str, Split] = field(default_factory=dict)
 
     def split_of(self, digest: str | None, path: Path) -> Split | None:
         """The split that an image had in the training; None where it had none, or where that is not known.
@@ -45,30 +47,66 @@ class SeenImages:
             for known, split in self.copies[digest].items():
                 if lies_at.endswith(f"/{known}"):
                     return split
-        return self.splits.get(digest) or self.short.get(digest[:_SHORT_DIGITS])
+        return self.splits.get(digest) or self.short.get(digest[:_SHORT_DIGITS]) or self.changed_at(digest, path)
+
+    def changed_at(self, digest: str | None, path: Path) -> Split | None:
+        """The split of the image that lay at a path in the training, where another content lies there now; else None.
+
+        What replaced a training image may well be the same picture, rotated or saved anew: it is none that the network
+        has not seen.
+        """
+        if digest is None or digest in self.splits or digest[:_SHORT_DIGITS] in self.short:
+            return None
+        return self.places.get(path.absolute().as_posix())
 
 
-def images_of_split(samples: Iterable[Sample], recorded: Mapping[str, str] | None = None) -> SeenImages:
+def images_of_split(
+    samples: Iterable[Sample], recorded: Mapping[str, str] | None = None, root: Path | None = None
+) -> SeenImages:
     """The images of a run.
 
     Args:
         samples: Its images with splits and digests.
         recorded: `ModelSpec.seen_images` of the run, which also has the images of runs that it goes on from.
+        root: Folder of the images when it was trained; None where that does not matter.
     """
     paths: defaultdict[str, dict[str, Split]] = defaultdict(dict)
+    places: dict[str, Split] = {}
     for sample in samples:
         if sample.digest is not None and sample.split is not None:
             paths[sample.digest][sample.path] = sample.split
+            if root is not None:
+                places[(root / sample.path).absolute().as_posix()] = sample.split
     return SeenImages(
         splits={digest: min(found.values(), key=SPLITS.index) for digest, found in paths.items()},
         copies={digest: found for digest, found in paths.items() if len(set(found.values())) > 1},
         short=_unpack(recorded or {}),
+        places=places,
     )
 
 
 def images_of_record(recorded: Mapping[str, str]) -> SeenImages:
     """The images that a model file names in `ModelSpec.seen_images`."""
     return SeenImages(short=_unpack(recorded))
+
+
+def changed_images(before: Sequence[Sample], now: Sequence[Sample]) -> list[str]:
+    """Paths of images whose files have another content than before.
+
+    Args:
+        before: The samples with the digests that they had, None where that is not known.
+        now: The same samples with their present digests.
+    """
+    return [
+        old.path
+        for old, new in zip(before, now, strict=True)
+        if old.digest is not None and new.digest not in {old.digest, None}
+    ]
+
+
+def changed_words(paths: Sequence[str]) -> str | None:
+    """How many images have changed, as the noun of an error's `got`; None for none."""
+    return f"images that have changed since it began ({len(paths):,}, such as {paths[0]})" if paths else None
 
 
 def record_images(

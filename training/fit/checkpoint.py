@@ -33,12 +33,13 @@ class Checkpoint:
     state: FitState
     fingerprint: str
 
-    def check_images(self, fingerprint: str, folder: Path) -> None:
+    def check_images(self, fingerprint: str, folder: Path, changed: str | None = None) -> None:
         """Checks that a training is resumed with the images that it began with.
 
         Args:
             fingerprint: Digest of the images now.
             folder: The run folder, for the message.
+            changed: What is known of the images that have changed, for the message; None for nothing.
 
         Raises:
             RunFolderError: They have changed.
@@ -46,7 +47,7 @@ class Checkpoint:
         if self.fingerprint != fingerprint:
             raise RunFolderError(
                 f"cannot resume {folder}",
-                got="images that have changed since it began",
+                got=changed or "images that have changed since it began",
                 expected="the images it was training on",
                 hint="put them back, or train again with --overwrite",
             )

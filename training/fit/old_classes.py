@@ -11,6 +11,7 @@ from edgeclf.export.keras_backend import inference_of
 from edgeclf.export.verify.paired import PairedCounts, paired_counts
 from edgeclf.runtime.arrays import AnyArray, IntArray
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.training.data.dataset import Split
 from edgeclf.training.data.loader import Subset
 from edgeclf.training.data.seen_images import SeenImages
 from edgeclf.training.data.training_data import TrainingData
@@ -118,8 +119,35 @@ def answer_with_earlier(
 
 
 def _is_new_to(seen: SeenImages, data: TrainingData, position: int) -> bool:
+    return _split_before(seen, data, position) not in {"train", "val"}
+
+
+def _split_before(seen: SeenImages, data: TrainingData, position: int) -> Split | None:
     path = Path("/", data.samples[data.cached.rows[position]].path)
-    return seen.split_of(data.cached.digests[position], path) not in {"train", "val"}
+    return seen.split_of(data.cached.digests[position], path)
+
+
+def learned_before(transfer: Transfer, seen: SeenImages, data: TrainingData) -> str | None:
+    """What a user has to know of validation images that trained the earlier network, in one sentence; None for none.
+
+    There are such where a class has no others, or where the data set brings its validation images.
+
+    Args:
+        transfer: The earlier run's network.
+        seen: The images that its training used.
+        data: The images.
+    """
+    validation = data.positions["val"]
+    labels = data.true_indices[validation]
+    trained = np.array([_split_before(seen, data, position) == "train" for position in validation.tolist()], bool)
+    count = int(trained.sum())
+    if not count:
+        return None
+    whole = [label for n, label in enumerate(data.labels) if trained[labels == n].all()]
+    names = ", ".join(repr(label) for label in whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
+    rest = f", all that there are of {names}" if whole else ""
+    were = "image was a training image" if count == 1 else "images were training images"
+    return f"{count:,} validation {were} of {transfer.folder}{rest}: the validation figures are too good"
 
 
 def _head(transfer: Transfer) -> Callable[[AnyArray], AnyArray]:

@@ -1,15 +1,20 @@
 """Options resolved: the fits that a training consists of, the options of each, and the network that they begin with."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
 from edgeclf.runtime.spec import FIT_MODES, INTERPOLATION_NAMES, FitMode, Preprocess
-from edgeclf.training.networks.registry import Architecture, get_architecture
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights
+from edgeclf.training.networks.onnx_backbone import PREFIX as ONNX_PREFIX
+from edgeclf.training.networks.onnx_backbone import OnnxBackbone, read_onnx_backbone
+from edgeclf.training.networks.registry import Architecture, get_architecture, onnx_architecture
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM, LayerWeights
 from edgeclf.training.options import (
+    DEFAULT_ARCHITECTURE,
     FINE_TUNE,
     HEAD,
     QAT,
@@ -21,7 +26,7 @@ from edgeclf.training.options import (
     training_option,
     training_options,
 )
-from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE
+from edgeclf.training.recipes import FINE_TUNING, QUANTIZATION_AWARE, going_on
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class ResolvedOptions:
         fine_tune: Options of fine-tuning after the head; None without.
         fine_tune_blocks: Number of last blocks that are fine-tuned; None for all.
         recipe: The defaults of the first fit.
+        backbone: The backbone that is read from an ONNX file; None for any other.
     """
 
     architecture: Architecture
@@ -47,6 +53,7 @@ class ResolvedOptions:
     fine_tune: FitOptions | None
     fine_tune_blocks: int | None
     recipe: Recipe
+    backbone: OnnxBackbone | None = None
 
     @property
     def freezes_backbone(self) -> bool:
@@ -57,6 +64,43 @@ class ResolvedOptions:
     def is_quantization_aware(self) -> bool:
         """Whether the fit simulates 8-bit arithmetic."""
         return self.first_stage == QAT
+
+    def record(self) -> dict[str, Any]:
+        """What of it a resumed training has to have again, as plain JSON values: another version has other defaults."""
+        return {
+            "preprocess": asdict(self.preprocess),
+            "first": asdict(self.first),
+            "fine_tune": None if self.fine_tune is None else asdict(self.fine_tune),
+        }
+
+    def with_record(self, record: Mapping[str, Any]) -> "ResolvedOptions":
+        """A copy with what `record` gave when the training began.
+
+        Raises:
+            ValueError: It is damaged, or of a version whose fits have options that this one does not know.
+        """
+        try:
+            preprocess = dict(record["preprocess"])
+            preprocess["size_hw"] = tuple(preprocess["size_hw"])
+            fine_tune = record["fine_tune"]
+            return replace(
+                self,
+                preprocess=Preprocess(**preprocess),
+                first=FitOptions(**record["first"]),
+                fine_tune=None if fine_tune is None else FitOptions(**fine_tune),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+    def check_available(self) -> None:
+        """Checks, before images are read, that the network and its weights are there, and that one of the user can be built.
+
+        Raises:
+            EdgeclfError: They are not; see `Architecture.check_available`.
+        """
+        self.architecture.check_available(self.weights)
+        if self.architecture.is_own or (not self.architecture.pretrained and self.weights != RANDOM):
+            self.architecture.build_network(self.preprocess.size_hw, 2, self.weights)
 
     def build_backbone(self) -> KerasModel:
         """Builds the backbone in Keras with its weights.
@@ -77,46 +121,121 @@ class ResolvedOptions:
         return None if self.architecture.read_weights is None else self.architecture.read_weights(self.weights)
 
 
-def resolve_options(options: TrainOptions) -> ResolvedOptions:
+def resolve_options(options: TrainOptions, *, reads_backbone: bool = True) -> ResolvedOptions:
     """Fills in the defaults, and refuses options that contradict each other or that no fit of the training takes.
+
+    Args:
+        options: The options.
+        reads_backbone: Whether the file of `--backbone` is read; without it the input size is not that of the file.
 
     Raises:
         UsageError: An option is out of range, names something that does not exist, or contradicts another.
+        InputError: The file of `--backbone` cannot be used.
     """
-    architecture = get_architecture(options.architecture)
+    _check_backbone(options)
+    backbone = _read_backbone(options) if reads_backbone else None
+    architecture = _architecture(options, backbone)
     training_option("augment").check(options.augment or "none")
-    weights = _weights(architecture, options)
+    weights = _weights(architecture, options) if backbone is None else backbone.content
     freezes = architecture.pretrained and weights != RANDOM and not options.qat
     _check_stages(options, freezes=freezes)
     _check_network_options(options, architecture, freezes=freezes)
     recipe = QUANTIZATION_AWARE if options.qat else architecture.recipe_for(weights)
-    if options.from_run is not None:
-        # What the network knows would be lost in the first epochs of batch normalisation.
-        recipe = replace(recipe, batch_norm=False)
     first_stage = HEAD if freezes else QAT if options.qat else WHOLE
+    if first_stage == WHOLE and options.from_run is not None:
+        recipe = going_on(recipe)
     return ResolvedOptions(
         architecture=architecture,
         weights=weights,
-        preprocess=_preprocess(architecture, options),
+        preprocess=_preprocess(architecture, options) if backbone is None else backbone.preprocess,
         first_stage=first_stage,
         first=_fit_options(recipe, options, first_stage),
         fine_tune=_fit_options(FINE_TUNING, options, FINE_TUNE) if options.fine_tune else None,
         fine_tune_blocks=options.fine_tune_blocks,
         recipe=recipe,
+        backbone=backbone,
     )
+
+
+def _architecture(options: TrainOptions, backbone: OnnxBackbone | None) -> Architecture:
+    if options.backbone is None:
+        return get_architecture(options.architecture)
+    return onnx_architecture(
+        f"{ONNX_PREFIX}{Path(options.backbone).stem}" if backbone is None else backbone.name, backbone
+    )
+
+
+def _read_backbone(options: TrainOptions) -> OnnxBackbone | None:
+    if options.backbone is None:
+        return None
+    size = options.image_size
+    given = ForeignModel(
+        scaling=None
+        if options.mean is None or options.std is None
+        else PixelScaling(_numbers("--mean", options.mean), _numbers("--std", options.std)),
+        preset=options.preprocess,
+        fit=options.fit,  # type: ignore[arg-type]  # checked there
+        interpolation=options.interpolation,
+        channels=options.channels,
+        image_size=None if size is None else (size, size),
+    )
+    return read_onnx_backbone(Path(options.backbone), options.backbone_output, given)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"bad {option}", got=repr(text), expected="three numbers such as 127.5,127.5,127.5, or one"
+        ) from None
+
+
+def _check_backbone(options: TrainOptions) -> None:
+    """Refuses options that make no sense with an ONNX backbone, and options of one where there is none."""
+    alone = ("backbone_output", "preprocess", "mean", "std", "channels")
+    if options.backbone is None:
+        for name in alone:
+            if getattr(options, name) is not None:
+                flag = training_option(name).flag
+                raise UsageError(f"{flag} without --backbone", expected="both", hint=f"leave {flag} out")
+    else:
+        if (options.mean is None) != (options.std is None):
+            raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
+        for flag, given in (
+            ("--arch", options.architecture != DEFAULT_ARCHITECTURE),
+            ("--weights", options.weights is not None),
+            ("--from", options.from_run is not None),
+        ):
+            if given:
+                raise UsageError(
+                    f"{flag} does not go with --backbone", got="both", expected="one of them", hint=f"leave {flag} out"
+                )
+    if options.backbone is None and not options.architecture.startswith(ONNX_PREFIX):
+        return
+    for flag, is_given in (("--fine-tune", options.fine_tune), ("--qat", options.qat)):
+        if is_given:
+            raise UsageError(
+                f"{flag} does not go with a backbone from an ONNX file",
+                got="both",
+                expected="a head on its frozen features: TensorFlow cannot train the graph of such a file",
+                hint=f"leave {flag} out, or train a network of edgeclf train --list",
+            )
 
 
 def _weights(architecture: Architecture, options: TrainOptions) -> str | Path:
     given = options.weights
+    if architecture.name.startswith(ONNX_PREFIX):
+        return architecture.name
     if not architecture.pretrained:
-        if given not in {None, RANDOM}:
+        if given == PRETRAINED:
             raise UsageError(
                 f"{architecture.name} has no pretrained weights",
                 got=f"--weights {given}",
-                expected="none: it is trained from scratch",
+                expected="none, or a saved Keras model with layers of the same names",
                 hint="leave --weights out, or continue from a run with --from",
             )
-        return RANDOM
+        return RANDOM if given in {None, RANDOM} else Path(str(given))
     if given is None or given == PRETRAINED:
         return PRETRAINED
     return RANDOM if given == RANDOM else Path(given)

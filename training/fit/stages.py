@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeclf.export.keras_backend import Inference, KerasModel, inference_of
 from edgeclf.runtime.arrays import FloatArray
+from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.data.loader import BatchLoader
@@ -20,7 +21,7 @@ from edgeclf.training.networks.batch_norm import fold_batch_norm, with_batch_nor
 from edgeclf.training.networks.blocks import backbone_blocks
 from edgeclf.training.networks.dropout import scale_dropout
 from edgeclf.training.networks.registry import assemble, build_head
-from edgeclf.training.networks.weights import Size
+from edgeclf.training.networks.weights.layer_weights import Size
 from edgeclf.training.options import FINE_TUNE, HEAD, QAT, WHOLE, FitOptions, Stage
 from edgeclf.training.qat.model import fake_quantized
 
@@ -96,7 +97,8 @@ def _fit_whole(
     size_hw, options = resolved.preprocess.size_hw, resolved.first
     network = _build_whole(resolved, data, transfer, (None, None) if options.progressive else size_hw)
     fitted = with_batch_norm(network) if options.batch_norm else network
-    result = fit(fitted, WHOLE, options, checkpoint.state if checkpoint else None)
+    state = checkpoint.state if checkpoint else FitState() if transfer is None else _as_it_came(fitted, data, options)
+    result = fit(fitted, WHOLE, options, state)
     if fitted is not network:
         fold_batch_norm(fitted, network)
     whole = network
@@ -125,13 +127,8 @@ def _fit_in_8_bits(
     chosen = np.random.default_rng(options.seed).permutation(len(training.positions))[:_RANGE_IMAGES]
     # Weights held to the pair constraint are right for every target.
     simulated = fake_quantized(network, training.read(np.sort(chosen)), paired=True, progress=progress)
-    if checkpoint is not None:
-        state = checkpoint.state
-    else:
-        # Epoch 0 is plain post-training quantization: it is kept where no epoch is better.
-        before = validate(inference_of(simulated.model), data.subset("val"), len(data.labels))
-        value = None if before is None else before[options.monitor]
-        state = FitState(best=None if value is None else Best(value, 0, simulated.model.get_weights()))
+    # Epoch 0 is plain post-training quantization.
+    state = checkpoint.state if checkpoint else _as_it_came(simulated.model, data, options)
     result = fit(simulated.model, QAT, options, state)
     if not result.best_epoch:
         return network, result, _predict(network, data, progress)
@@ -154,7 +151,10 @@ def _fit_head(
     if checkpoint is not None and checkpoint.stage == FINE_TUNE:
         network, state = assemble(backbone, head), checkpoint.state
     else:
-        head_state = checkpoint.state if checkpoint else FitState()
+        if checkpoint is not None:
+            head_state = checkpoint.state
+        else:
+            head_state = FitState() if transfer is None else _as_it_came(head, data, resolved.first, features=True)
         result = fit(head, HEAD, resolved.first, head_state)
         network = assemble(backbone, head)
         if resolved.fine_tune is None or result.ending == "interrupted":
@@ -188,7 +188,15 @@ def build_first_network(
 
 def _build_whole(resolved: ResolvedOptions, data: TrainingData, transfer: Transfer | None, size_hw: Size) -> KerasModel:
     network = resolved.architecture.build_network(size_hw, len(data.labels), resolved.weights)
-    scale_dropout(network, resolved.first.dropout_scale)
+    scale = resolved.first.dropout_scale
+    # Of a network of the user's own this is not known before it is built.
+    if not scale_dropout(network, scale) and scale != 1 and resolved.architecture.is_own:
+        raise UsageError(
+            f"--dropout-scale does not go with {resolved.architecture.name}",
+            got="a network without dropout",
+            expected="one with dropout",
+            hint="leave --dropout-scale out",
+        )
     if transfer is not None:
         transfer.fill(network, data.labels)
     return network
@@ -202,6 +210,12 @@ def _build_head(
     if transfer is not None:
         transfer.fill(head, data.labels)
     return head
+
+
+def _as_it_came(network: KerasModel, data: TrainingData, options: FitOptions, *, features: bool = False) -> FitState:
+    """The state of a network that goes on, before its first epoch: epoch 0, which is kept where no epoch is better."""
+    before = validate(inference_of(network), data.subset("val", features=features), len(data.labels))
+    return FitState(best=None if before is None else Best(before[options.monitor], 0, network.get_weights()))
 
 
 def _predict(

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.training.data.dataset import Sample, Split
+from edgeclf.training.data.dataset import SPLITS, Sample, Split
 
 # Share of an old class's images that must now be found under one new name for this to be the same class renamed.
 _RENAMED_SHARE = 0.5
@@ -167,8 +167,15 @@ class Transfer:
 
 
 def split_by_digest(samples: Iterable[Sample]) -> dict[str, Split]:
-    """The split of each image, by the digest of its file; images without either are left out."""
-    return {sample.digest: sample.split for sample in samples if sample.digest is not None and sample.split is not None}
+    """The split of each image, by the digest of its file; images without either are left out.
+
+    Copies that had several have that of the first use: training, validation, test.
+    """
+    found: dict[str, Split] = {}
+    for sample in samples:
+        if sample.digest is not None and sample.split is not None:
+            found[sample.digest] = min(sample.split, found.get(sample.digest, sample.split), key=SPLITS.index)
+    return found
 
 
 def count_leaked(earlier: Iterable[Sample], new: Iterable[Sample]) -> int:

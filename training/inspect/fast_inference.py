@@ -8,7 +8,7 @@ from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.cache.features import FrozenBackbone, freeze_backbone
+from edgeclf.training.networks.frozen_backbone import FrozenBackbone, freeze_backbone
 from edgeclf.training.networks.registry import get_architecture
 from edgeclf.training.prefetch import prefetch_map
 from edgeclf.training.run.folder import Run

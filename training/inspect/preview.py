@@ -75,7 +75,8 @@ def draw_augmentation(
     rows += [(f"--augment {name}", augment_batch(images_rgb, augmentation, rng)) for _ in range(_SHOWN_VARIATIONS)]
     if mixup:
         targets = np.eye(len(data.labels), dtype=np.float32)[true]
-        blended, _ = mix_up(augment_batch(images_rgb, augmentation, rng), targets, mixup, rng)
+        weights = np.ones(len(true), np.float32)
+        blended, *_ = mix_up(augment_batch(images_rgb, augmentation, rng), targets, weights, mixup, rng)
         rows.append((f"and --mixup {mixup:g}", blended))
     with replacing(picture) as temporary:
         _draw_grid(rows, [data.labels[index] for index in true], temporary)
@@ -119,9 +120,11 @@ def sweep_learning_rate(
     """
     options, earlier = open_earlier(options)
     resolved = resolve_options(options)
+    if earlier is not None:
+        resolved = replace(resolved, preprocess=earlier.spec.preprocess)
     check_training_packages()
     if earlier is None:
-        resolved.architecture.check_available(resolved.weights)
+        resolved.check_available()
     data, transfer, backbone = prepare_inputs(
         dataset, options, resolved, earlier, cache_folder=cache_folder, progress=progress
     )

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
-from edgeclf.training.networks.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
-from edgeclf.training.networks.lite_weights import (
+from edgeclf.training.networks.weights.keras_weights import SUFFIXES, is_hdf5, load_keras_weights
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM, LayerWeights, Size
+from edgeclf.training.networks.weights.lite_weights import (
     fill_from_torch,
     layers_from_torch,
     lite_weights_path,
     reinstall,
 )
-from edgeclf.training.networks.torch_weights import read_torch_weights
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size
+from edgeclf.training.networks.weights.torch_weights import read_torch_weights
 
 FEATURES = 1280
 IMAGENET_CLASSES = 1000
@@ -119,7 +119,7 @@ def read_lite_weights(name: str, weights: str | Path) -> LayerWeights | None:
 
 
 def _is_keras(path: Path) -> bool:
-    return is_hdf5(path) or path.suffix in SUFFIXES
+    return is_hdf5(path) or path.suffix in {*SUFFIXES, ".keras"}
 
 
 def build_lite_classifier(name: str, size_hw: tuple[int, int]) -> KerasModel:

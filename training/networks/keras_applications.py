@@ -19,8 +19,8 @@ import numpy as np
 from edgeclf.export.keras_backend import KerasLayer, KerasModel, import_tensorflow
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import InputError, UsageError
-from edgeclf.training.networks.keras_weights import load_keras_weights
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, Size
+from edgeclf.training.networks.weights.keras_weights import load_keras_weights
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM, Size
 
 PREFIX = "keras:"
 # For a network that does not say, as most are trained on it.

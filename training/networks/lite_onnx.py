@@ -22,7 +22,7 @@ from edgeclf.training.networks.efficientnet_lite import (
     convolutions,
 )
 from edgeclf.training.networks.folding import batch_norm_affine, fold_affine
-from edgeclf.training.networks.weights import LayerWeights
+from edgeclf.training.networks.weights.layer_weights import LayerWeights
 
 
 def lite_backbone_onnx(name: str, size_hw: tuple[int, int], weights: LayerWeights) -> onnx.ModelProto:

@@ -9,19 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.spec import FitMode
 from edgeclf.training.networks.efficientnet_lite import VARIANTS, build_lite_backbone, read_lite_weights
 from edgeclf.training.networks.keras_applications import PREFIX, build_application, get_application
-from edgeclf.training.networks.lite_weights import lite_weights_path
 from edgeclf.training.networks.normalisation import follow_statistics
+from edgeclf.training.networks.onnx_backbone import PREFIX as ONNX_PREFIX
+from edgeclf.training.networks.onnx_backbone import OnnxBackbone
+from edgeclf.training.networks.own_network import build_own_network, is_own_network, own_custom_objects, own_function
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
 from edgeclf.training.networks.small_cnn import build_small_cnn
-from edgeclf.training.networks.weights import PRETRAINED, RANDOM, LayerWeights, Size, WriteBackbone
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM, LayerWeights, Size, WriteBackbone
+from edgeclf.training.networks.weights.lite_weights import lite_weights_path
+from edgeclf.training.networks.weights.model_file_weights import fill_by_name
 from edgeclf.training.options import Recipe
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD, SEED_CNN, SMALL_CNN
 
@@ -52,6 +56,8 @@ class Architecture:
         write_backbone: For the same, writes it from its name, the input size and the weights.
         check_available: For the weights asked for, raises MissingPackageError where a package they come in is missing,
             and InputError where they cannot be downloaded or a file of them cannot be used, before images are read.
+        is_own: Whether the user wrote it, so that building it may fail.
+        custom_objects: The custom classes and functions of its layers, by their names.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Architecture:
     read_weights: Callable[[str | Path], LayerWeights | None] | None = None
     write_backbone: WriteBackbone | None = None
     check_available: Callable[[str | Path], object] = lambda _: None
+    is_own: bool = False
+    custom_objects: Callable[[], dict[str, Any]] = dict
 
     @property
     def pretrained(self) -> bool:
@@ -89,10 +97,19 @@ class Architecture:
         Args:
             size_hw: Input height and width in pixels, None for any.
             classes: C.
-            weights: Of its backbone, where it has one.
+            weights: Of its backbone, where it has one; of any other network `none`, or a saved Keras model, of which layers
+                of the same name and shapes are taken.
+
+        Raises:
+            InputError: The weights cannot be read, or are of another network.
+            ModelFileError: The saved model cannot be opened.
+            EdgeclfError: As the user's own function.
         """
         if self.build is not None:
-            return self.build(size_hw, classes)
+            network = self.build(size_hw, classes)
+            if weights != RANDOM:
+                fill_by_name(network, Path(weights), custom_objects=self.custom_objects())
+            return network
         if self.build_backbone is None:
             raise ValueError(f"architecture {self.name} has nothing to build")
         backbone = self.build_backbone(size_hw, weights)
@@ -109,15 +126,19 @@ def get_architecture(name: str) -> Architecture:
         UsageError: There is none of that name.
         MissingPackageError: It is a `keras:NAME` and TensorFlow is not installed.
     """
+    if name.startswith(ONNX_PREFIX):
+        return onnx_architecture(name)
     if name.startswith(PREFIX):
         return _keras_architecture(name.removeprefix(PREFIX))
+    if is_own_network(name):
+        return _own_architecture(name)
     if name not in ARCHITECTURES:
         # The one that was probably meant comes first.
         close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
         known = [*close, *(other for other in ARCHITECTURES if other not in close)]
         raise UsageError(
             f"unknown architecture {name!r}",
-            expected=f"{', '.join(known)} or keras:NAME",
+            expected=f"{', '.join(known)}, keras:NAME or module:function",
             hint="see edgeclf train --list",
         )
     return ARCHITECTURES[name]
@@ -140,6 +161,49 @@ def _keras_architecture(name: str) -> Architecture:
         recipe=HEAD,
         build_backbone=partial(build_application, application.name),
         check_available=check,
+    )
+
+
+def onnx_architecture(name: str, backbone: OnnxBackbone | None = None) -> Architecture:
+    """A frozen backbone that came from an ONNX file.
+
+    Args:
+        name: As its runs record it.
+        backbone: The backbone; None where an earlier run has it.
+    """
+
+    def build(_size_hw: Size, _weights: str | Path) -> KerasModel:
+        if backbone is None:
+            raise ValueError(f"the backbone {name} lies in its run")
+        return backbone.build()
+
+    return Architecture(
+        name=name,
+        description="from an ONNX file, frozen",
+        default_size=224 if backbone is None else backbone.preprocess.size_hw[0],
+        min_size=1,
+        default_fit="crop",
+        recipe=HEAD,
+        any_size=False,
+        build_backbone=build,
+    )
+
+
+def _own_architecture(name: str) -> Architecture:
+    # The module is imported when the network is built, not to read about a run of it.
+    return Architecture(
+        name=name,
+        description="a network of your own",
+        default_size=_OWN_SIZE,
+        min_size=1,
+        default_fit="crop",
+        recipe=FROM_SCRATCH,
+        dropout=True,
+        any_size=False,
+        build=partial(build_own_network, name),
+        check_available=lambda _: own_function(name),
+        is_own=True,
+        custom_objects=partial(own_custom_objects, name),
     )
 
 
@@ -169,6 +233,8 @@ def assemble(backbone: KerasModel, head: KerasModel) -> KerasModel:
 
 # Five halvings leave one pixel.
 _LITE_MIN_SIZE = 32
+# Of a network that the user wrote, where no size is given.
+_OWN_SIZE = 224
 
 
 def _write_lite(name: str, size_hw: tuple[int, int], weights: LayerWeights) -> "onnx.ModelProto":

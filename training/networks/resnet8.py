@@ -2,7 +2,7 @@
 
 from edgeclf.export.keras_backend import KerasModel, KerasTensor, import_tensorflow
 from edgeclf.training.networks.normalisation import BN_MOMENTUM
-from edgeclf.training.networks.weights import Size
+from edgeclf.training.networks.weights.layer_weights import Size
 
 
 def build_resnet8(size_hw: Size, classes: int) -> KerasModel:

@@ -1,7 +1,7 @@
 """seed-cnn, a plain CNN to be trained from scratch: the network this project began with."""
 
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
-from edgeclf.training.networks.weights import Size
+from edgeclf.training.networks.weights.layer_weights import Size
 
 
 def build_seed_cnn(size_hw: Size, classes: int) -> KerasModel:

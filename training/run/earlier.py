@@ -32,13 +32,16 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
     preprocess = earlier.spec.preprocess
     interpolation = next(name for name, value in INTERPOLATION_NAMES.items() if value == preprocess.interpolation)
     before = options_from_json(earlier.options, earlier.folder / RUN_FILE)
+    # Of a backbone from an ONNX file, the run has the file, and its spec the name.
+    architecture = earlier.spec.architecture if before.backbone is not None else before.architecture
     size = preprocess.size_hw[0]
     for flag, given, inherited in (
         (
             "--arch",
             None if options.architecture == TrainOptions.architecture else options.architecture,
-            before.architecture,
+            architecture,
         ),
+        ("--backbone", options.backbone, None),
         ("--weights", options.weights, None),
         ("--image-size", options.image_size, size),
         ("--fit", options.fit, preprocess.fit),
@@ -48,14 +51,14 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
             raise UsageError(
                 f"{flag} does not go with --from",
                 got=str(given),
-                expected=f"{inherited}, as in {earlier.folder}" if inherited else "none: the run has its weights",
+                expected=f"{inherited}, as in {earlier.folder}" if inherited else "none: the run has its network",
                 hint=f"leave {flag} out",
             )
     # A run that was trained from random weights is trained on as a whole.
     weights = "none" if before.weights == "none" else None
     return replace(
         options,
-        architecture=before.architecture,
+        architecture=architecture,
         weights=weights,
         image_size=size,
         fit=preprocess.fit,

@@ -5,23 +5,39 @@ import hashlib
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.export.inputs import TrainedClassifier
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
-from edgeclf.runtime.errors import DatasetError, ModelFileError, OutputError, RunFolderError, UsageError, command_line
-from edgeclf.runtime.files import content_kind, output_error, parse_failure
+from edgeclf.export.source.classifier import TrainedClassifier
+from edgeclf.export.source.feature_layer import feature_layer_class
+from edgeclf.export.source.images import ExportImages
+from edgeclf.export.source.keras_files.loading import load_keras_file
+from edgeclf.runtime.errors import (
+    DatasetError,
+    EdgeclfError,
+    ModelFileError,
+    OutputError,
+    RunFolderError,
+    UsageError,
+    command_line,
+)
+from edgeclf.runtime.files import content_kind, kind_of, output_error, parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample, check_place, folder_of
+from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample
+from edgeclf.training.data.discovery import check_place, folder_of
+from edgeclf.training.data.packed.dataset import restore_images
 from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
+from edgeclf.training.networks.onnx_backbone import PREFIX as ONNX_PREFIX
+from edgeclf.training.networks.own_network import import_also_from, is_own_network, own_custom_objects, own_source
 from edgeclf.training.options import TrainOptions, options_from_json
-from edgeclf.training.run.export_inputs import RunImages, export_images
+from edgeclf.training.run.export_inputs import export_images
 
 MODEL_FILE = "model.keras"
 SPLIT_FILE = SPLIT_NAME
@@ -32,8 +48,12 @@ METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion.png"
 RELIABILITY_FILE = "reliability.png"
+# The module of a network that the user wrote, as it was.
+NETWORK_FILE = "network.py"
 # There while a training is not finished, or was interrupted.
 CHECKPOINT_FILE = "checkpoint.npz"
+# As long, of a training with --backbone; a finished run has it in its model.
+BACKBONE_FILE = "backbone.onnx"
 TENSORBOARD_FOLDER = "tensorboard"
 RUN_FILES = (
     MODEL_FILE,
@@ -45,7 +65,9 @@ RUN_FILES = (
     CONFUSION_FILE,
     RELIABILITY_FILE,
     RUN_FILE,
+    NETWORK_FILE,
     CHECKPOINT_FILE,
+    BACKBONE_FILE,
     TENSORBOARD_FOLDER,
 )
 
@@ -60,6 +82,7 @@ class Run:
         split: The images with their splits; paths relative to `data_root`.
         data_root: Folder of the images when the run was made.
         options: Its options, as `TrainOptions.to_json` gives them.
+        source: Its data set as it was given; None where that is not recorded.
     """
 
     folder: Path
@@ -67,6 +90,12 @@ class Run:
     split: tuple[Sample, ...]
     data_root: Path
     options: dict[str, Any]
+    source: Path | None = None
+
+    def images_root(self) -> Path:
+        """Folder of the images: `data_root`, where images of a packed data set are extracted again if the cache has lost them."""
+        restore_images(self.data_root, self.source, self.options.get("path_column"))
+        return self.data_root
 
     @property
     def recorded_spec(self) -> ModelSpec:
@@ -78,7 +107,7 @@ class Run:
     @property
     def seen_images(self) -> SeenImages:
         """The images that the training used, and for what."""
-        return images_of_split(self.split, self.spec.seen_images)
+        return images_of_split(self.split, self.spec.seen_images, self.data_root)
 
     def weights_identity(self) -> str:
         """The network by the content of its file, as runs that are trained from this one record it.
@@ -102,6 +131,8 @@ class Run:
         import_tensorflow()
         import keras
 
+        if self.spec.architecture.startswith(ONNX_PREFIX):
+            feature_layer_class()
         path = self.folder / MODEL_FILE
         try:
             # Keras names a damaged archive in many ways, and reads on past some damage: the archive's own checksums
@@ -110,6 +141,9 @@ class Run:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise _model_error(path, f"damaged {damaged}")
+            architecture = str(self.options.get("architecture"))
+            if is_own_network(architecture):
+                return self._checked(self._load_own(path, architecture), path)
             model = keras.saving.load_model(path, compile=False)
         except (
             OSError,
@@ -122,10 +156,33 @@ class Run:
             zlib.error,
         ) as error:
             raise _model_error(path, str(error).split("\n", 1)[0][:200]) from error
+        return self._checked(model, path)
+
+    def _checked(self, model: KerasModel, path: Path) -> KerasModel:
         got = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
         if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
             raise _model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
         return model
+
+    def _load_own(self, path: Path, architecture: str) -> KerasModel:
+        """Loads a network that the user wrote, with the layers of its module where this is still there."""
+        missing: EdgeclfError | None = None
+        try:
+            known = own_custom_objects(architecture)
+        except EdgeclfError as error:
+            # Most networks are of Keras's layers alone, for which their file suffices.
+            known, missing = {}, error
+        try:
+            return load_keras_file(path, custom_objects=known)
+        except ModelFileError as error:
+            if missing is None or error.got is None:
+                raise _model_error(path, error.got or str(error)) from error
+            raise RunFolderError(
+                f"cannot read {path}",
+                got=f"{error.got}, and {missing.what}",
+                expected=f"the module of {architecture}, which has its layers",
+                hint=f"run edgeclf in the folder of that module; {self.folder / NETWORK_FILE} is a copy of it",
+            ) from error
 
     def load_classifier(self) -> TrainedClassifier:
         """Loads the Keras model as an export takes it, and as exported files are compared with it.
@@ -143,7 +200,7 @@ class Run:
 
     def load_images(
         self, data: Path | None = None, *, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
-    ) -> RunImages:
+    ) -> ExportImages:
         """Loads the images of the run, preprocessed, as an export takes them.
 
         Args:
@@ -158,8 +215,8 @@ class Run:
         """
         if data is not None:
             check_place(data)
-        root = self.data_root if data is None else folder_of(data)
-        if not root.is_dir():
+        root = self.images_root() if data is None else folder_of(data)
+        if kind_of(root) != "folder":
             raise DatasetError(
                 f"cannot find the images of {self.folder}",
                 got=f"no folder {root}",
@@ -169,8 +226,8 @@ class Run:
         images = export_images(self.split, root, self.spec, cache_folder=cache_folder, progress=progress)
         if not len(images.validation):
             raise DatasetError(
-                f"no validation image of {self.folder} can be read",
-                got=f"{len(images.unreadable)} unreadable files",
+                f"no validation image of {self.folder} can be used",
+                got=f"{len(images.unreadable)} unreadable files, {images.changed} that have changed since",
                 expected="the images it was trained on",
                 hint="pass --data with their present place",
             )
@@ -264,28 +321,41 @@ def check_run_target(folder: Path, *, overwrite: bool, earlier: Run | None = Non
         )
 
 
-def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainOptions, Dataset]:
+@dataclass(frozen=True, eq=False)
+class UnfinishedRun:
+    """A training that was cut off.
+
+    Attributes:
+        checkpoint: Its last finished epoch.
+        options: As they were given.
+        resolved: What `ResolvedOptions.record` gave; None for a run of an earlier version.
+        dataset: Its images with the splits of the beginning, whatever has been added to their folders since.
+    """
+
+    checkpoint: Checkpoint
+    options: TrainOptions
+    resolved: Mapping[str, Any] | None
+    dataset: Dataset
+
+
+def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
     """Opens the run folder of a training that was cut off.
 
     Args:
         folder: The run folder.
         data: Folder of the images now, or CSV that lists them; None where they were.
 
-    Returns:
-        The last finished epoch, the options, and the images with the splits of the beginning, whatever has been added
-        to their folders since.
-
     Raises:
         RunFolderError: There is nothing to resume, or a file is damaged.
         DatasetError: `data` is neither a folder nor a CSV.
     """
     checkpoint_path = folder / CHECKPOINT_FILE
-    if not checkpoint_path.is_file():
-        finished = (folder / SPEC_FILE).is_file()
+    if kind_of(checkpoint_path) != "file":
+        finished = kind_of(folder / SPEC_FILE) == "file"
         got = "a finished run" if finished else "no checkpoint"
         raise RunFolderError(
             f"nothing to resume in {folder}",
-            got=got if folder.is_dir() else content_kind(folder),
+            got=got if kind_of(folder) == "folder" else content_kind(folder),
             expected="the run folder of a training that was cut off after its first epoch",
             hint="train again, or go on from its network with --from" if finished else "check the path, or train again",
         )
@@ -297,13 +367,32 @@ def open_unfinished(folder: Path, data: Path | None) -> tuple[Checkpoint, TrainO
         document = json.loads(run_path.read_text(encoding="utf-8"))
         options = options_from_json(document["options"], run_path)
         root = Path(document["data_root"]) if data is None else folder_of(data)
+        if "module_folder" in document:
+            import_also_from(Path(document["module_folder"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"cannot resume {folder}", got=parse_failure(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
+    _check_own_network(folder, options)
     source = Path(document.get("data", root)) if data is None else data
-    samples = tuple(replace(sample, digest=None) for sample in read_split(folder / SPLIT_FILE))
-    return checkpoint, options, Dataset(root, samples, source)
+    restore_images(root, source, options.path_column)
+    return UnfinishedRun(
+        checkpoint, options, document.get("resolved"), Dataset(root, read_split(folder / SPLIT_FILE), source)
+    )
+
+
+def _check_own_network(folder: Path, options: TrainOptions) -> None:
+    """Checks that the module of a network that the user wrote is what it was when the training began."""
+    if not is_own_network(options.architecture):
+        return
+    copy = folder / NETWORK_FILE
+    if own_source(options.architecture) != copy.read_text(encoding="utf-8"):
+        raise RunFolderError(
+            f"cannot resume {folder}",
+            got=f"another module of {options.architecture} than it began with",
+            expected=f"the one of which {copy} is a copy",
+            hint="put it back, or train again with --overwrite",
+        )
 
 
 def load_run(folder: Path | str) -> Run:
@@ -313,8 +402,8 @@ def load_run(folder: Path | str) -> Run:
         RunFolderError: It is missing, or a file in it is missing or damaged.
     """
     folder = Path(folder)
-    missing = [name for name in (MODEL_FILE, SPEC_FILE, SPLIT_FILE, RUN_FILE) if not (folder / name).is_file()]
-    if missing and (folder / CHECKPOINT_FILE).is_file():
+    missing = [name for name in (MODEL_FILE, SPEC_FILE, SPLIT_FILE, RUN_FILE) if kind_of(folder / name) != "file"]
+    if missing and kind_of(folder / CHECKPOINT_FILE) == "file":
         raise RunFolderError(
             f"the training of {folder} is not finished",
             got=f"no {', '.join(missing)} yet",
@@ -331,14 +420,15 @@ def load_run(folder: Path | str) -> Run:
     if missing:
         raise RunFolderError(
             f"{folder} is not a run folder",
-            got=f"no {', '.join(missing)}" if folder.is_dir() else content_kind(folder),
+            got=f"no {', '.join(missing)}" if kind_of(folder) == "folder" else content_kind(folder),
             expected="a folder that edgeclf train wrote",
-            hint="name the run folder" if folder.exists() else "check the path",
+            hint="name the run folder" if kind_of(folder) is not None else "check the path",
         )
     try:
         spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))
         facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         data_root, options = Path(facts["data_root"]), dict(facts["options"])
+        source = Path(facts["data"]) if "data" in facts else None
     except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
         raise RunFolderError(
             f"cannot read run {folder}",
@@ -354,4 +444,4 @@ def load_run(folder: Path | str) -> Run:
             expected="what edgeclf train wrote",
             hint="train again",
         )
-    return Run(folder, spec, split, data_root, options)
+    return Run(folder, spec, split, data_root, options, source)

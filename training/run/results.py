@@ -2,11 +2,12 @@
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeclf.export.keras_backend import KerasModel
+from edgeclf.export.source.feature_layer import frozen_parameters
 from edgeclf.runtime.errors import EdgeclfError
 from edgeclf.runtime.files import replacing, write_text
 from edgeclf.runtime.metrics import ClassificationReport, classification_report
@@ -20,6 +21,9 @@ from edgeclf.training.fit.loop import FitResult
 from edgeclf.training.fit.old_classes import OldClasses
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer
+from edgeclf.training.networks.own_network import is_own_network, own_module_folder, own_source
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM
+from edgeclf.training.networks.weights.model_file_weights import match_with_file
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_confusion
@@ -45,6 +49,7 @@ class TrainResult:
         seconds: Time of the whole training in this process.
         old_classes: The classes of the earlier run before and after, on test images that it has not seen; None where there
             are none.
+        notes: What a user has to know of the splits, one sentence each.
     """
 
     folder: Path
@@ -58,6 +63,7 @@ class TrainResult:
     unreadable: tuple[tuple[Path, EdgeclfError], ...]
     seconds: float
     old_classes: OldClasses | None = None
+    notes: tuple[str, ...] = ()
 
 
 def summarise(
@@ -96,6 +102,7 @@ def summarise(
     training: dict[str, Any] = {
         **asdict(resolved.first),
         "weights": weights if isinstance(weights, str) else run_folder.name_by_content(weights),
+        **_weights_match(resolved, model, transfer),
         "freezes_backbone": resolved.freezes_backbone,
         "quantization_aware": resolved.is_quantization_aware,
         **({} if fit.scales_8bit is None else fit.scales_8bit.to_json()),
@@ -125,8 +132,26 @@ def summarise(
     )
     unreadable = data.cached.unreadable
     return TrainResult(
-        folder, spec, int(model.count_params()), fit, validation, test, calibration, transfer, unreadable, 0.0
+        folder,
+        spec,
+        int(model.count_params()) + frozen_parameters(model),
+        fit,
+        validation,
+        test,
+        calibration,
+        transfer,
+        unreadable,
+        0.0,
+        notes=data.notes,
     )
+
+
+def _weights_match(resolved: ResolvedOptions, model: KerasModel, transfer: Transfer | None) -> dict[str, Any]:
+    """What was taken of the weights of a saved Keras model, for a network that need not take all; empty for any other."""
+    if resolved.architecture.pretrained or not isinstance(resolved.weights, Path) or transfer is not None:
+        return {}
+    match = match_with_file(model, resolved.weights, custom_objects=resolved.architecture.custom_objects())
+    return {"weights_match": match.to_json()}
 
 
 def _package_versions() -> dict[str, str]:
@@ -146,6 +171,7 @@ def write_start(
     samples: Sequence[Sample],
     dataset: Dataset,
     options: TrainOptions,
+    resolved: ResolvedOptions,
     diverged: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the split and the options, with which a training can be resumed from its checkpoint.
@@ -155,18 +181,39 @@ def write_start(
         samples: All samples with their split, readable or not.
         dataset: The data set, for its paths.
         options: As the user gave them.
+        resolved: The same, resolved.
         diverged: `DivergedError.facts` of a training that diverged in its first epoch; None for any other.
     """
     with replacing(writer.folder / run_folder.SPLIT_FILE) as temporary:
         temporary.write_text(split_to_csv(samples), encoding="utf-8", errors="surrogateescape")
     document: dict[str, Any] = {
-        "data_root": str(dataset.root),
-        "data": str(dataset.source or dataset.root),
-        "options": options.to_json(),
+        "data_root": str(dataset.root.absolute()),
+        "data": str((dataset.source or dataset.root).absolute()),
+        "options": _with_absolute_paths(options).to_json(),
+        "resolved": resolved.record(),
     }
+    if is_own_network(options.architecture):
+        # For people, and to know whether it has changed: what is loaded later is the saved network.
+        write_text(writer.folder / run_folder.NETWORK_FILE, own_source(options.architecture))
+        document["module_folder"] = str(own_module_folder(options.architecture))
     if diverged is not None:
         document["diverged"] = dict(diverged)
     writer.write_json(run_folder.RUN_FILE, document)
+
+
+def _with_absolute_paths(options: TrainOptions) -> TrainOptions:
+    """The options with files and folders that are found from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    is_file = options.weights not in {None, PRETRAINED, RANDOM}
+    return replace(
+        options,
+        backbone=absolute(options.backbone),
+        from_run=absolute(options.from_run),
+        weights=absolute(options.weights) if is_file else options.weights,
+    )
 
 
 def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> None:
@@ -208,4 +255,5 @@ def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> N
     writer.write_json(run_folder.METRICS_FILE, metrics)
     write_text(folder / run_folder.SPEC_FILE, result.spec.to_json() + "\n")
     if result.fit.ending != "interrupted":
-        (folder / run_folder.CHECKPOINT_FILE).unlink(missing_ok=True)
+        for name in (run_folder.CHECKPOINT_FILE, run_folder.BACKBONE_FILE):
+            (folder / name).unlink(missing_ok=True)

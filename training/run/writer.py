@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -12,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeclf.export.cache_folder import lock_file
+from edgeclf.runtime.errors import RunFolderError
 from edgeclf.runtime.files import output_error, replacing, write_text
 from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
 from edgeclf.training.run import folder as run_folder
@@ -21,6 +25,9 @@ from edgeclf.training.run.plots import plot_curves
 _DRAWING_SHARE = 0.1
 # What drawing them takes, as long as it has not been measured.
 _FIRST_DRAWING_S = 0.5
+# Names of the folders beside a run, and of what `replacing` writes first.
+_OF_A_RUN = re.compile(r"\.(?P<run>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)", re.DOTALL)
+_UNFINISHED_FILE = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")
 
 
 class RunWriter:
@@ -28,6 +35,7 @@ class RunWriter:
 
     Attributes:
         folder: Folder that files are written to; with the first finished epoch, the run folder itself.
+        note: Why the run is in another folder than the one named, one sentence; None where it is not.
     """
 
     def __init__(self, target: Path, *, resumed: bool) -> None:
@@ -36,7 +44,9 @@ class RunWriter:
         self._published = resumed
         self._drawn_at_s = 0.0
         self._drawing_s = _FIRST_DRAWING_S
+        self._found = _state_of(target)
         self.folder = target if resumed else target.with_name(f".{target.name}.{self._token}.part")
+        self.note: str | None = None
 
     def write_epoch(self, checkpoint: Checkpoint) -> None:
         """Writes checkpoint, history and - unless epochs are too quick for it - the curves."""
@@ -67,9 +77,16 @@ class RunWriter:
         write_text(self.folder / name, text + "\n")
 
     def _publish(self) -> None:
-        """Gives the folder its name; a run that stood there goes."""
+        """Gives the folder its name; a run that stood there when the training began goes, and nothing else does."""
         if self._published:
             return
+        now = _state_of(self._target)
+        if now is not None and (self._found is None or now[0] != self._found[0] or not now[1] <= self._found[1]):
+            named, number = self._target, 2
+            while self._target.exists():
+                self._target = named.with_name(f"{named.name}-{number}")
+                number += 1
+            self.note = f"{named} was made or changed by something else meanwhile, and is left as it is: the run is {self._target}"
         retired = self._target.with_name(f".{self._target.name}.{self._token}.old")
         try:
             if self._target.exists():
@@ -94,12 +111,22 @@ class RunWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _state_of(folder: Path) -> tuple[tuple[int, int], set[str]] | None:
+    """Which folder or file it is, and the names in it; None for none."""
+    try:
+        status = folder.stat()
+        names = {child.name for child in folder.iterdir()} if folder.is_dir() else set()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (status.st_dev, status.st_ino), names
+
+
 @contextlib.contextmanager
 def writing_run(folder: Path, *, resumed: bool) -> Iterator[RunWriter]:
     """Yields the writer of a run folder.
 
     Until the first epoch is finished everything lies in a hidden folder beside it, which is removed when the block
-    raises; a run that stands at `folder` stays until then.
+    raises; a run that stands at `folder` stays until then. What killed processes have left of this run is removed first.
 
     Args:
         folder: The run folder.
@@ -107,12 +134,17 @@ def writing_run(folder: Path, *, resumed: bool) -> Iterator[RunWriter]:
 
     Raises:
         OutputError: The folder cannot be made or written, or the disk is full.
+        RunFolderError: Another process writes this run.
     """
     folder = folder.resolve()
     writer = RunWriter(folder, resumed=resumed)
     try:
-        writer.folder.mkdir(parents=True, exist_ok=resumed)
-        yield writer
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder) as is_alone:
+            if is_alone:
+                _clear_up(folder)
+            writer.folder.mkdir(exist_ok=resumed)
+            yield writer
     except OSError as error:
         # Only a failure of writing here is an output error; one that names another file is the block's own business.
         if error.filename is not None and not _is_below(Path(os.fsdecode(error.filename)), folder.parent):
@@ -120,6 +152,57 @@ def writing_run(folder: Path, *, resumed: bool) -> Iterator[RunWriter]:
         raise output_error(folder, error) from error
     finally:
         writer.discard()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Holds the lock of a run folder, a hidden file beside it; the system lets go of it where the process is killed.
+
+    Yields whether it is held: where the file system has no locks, a second training is not noticed, but takes another folder when
+    it is published, and what may be the files of a first one stays.
+    """
+    lock = folder.with_name(f".{folder.name}.lock")
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            is_alone = lock_file(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before may have removed the file between the two calls.
+            if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise RunFolderError(
+                f"another training writes {folder}",
+                got="its lock is held",
+                expected="one training a run folder",
+                hint="wait for it, or choose another --run",
+            ) from error
+        os.close(descriptor)
+    try:
+        yield is_alone
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _clear_up(folder: Path) -> None:
+    """Removes what killed processes have left of a run whose lock is held, and puts back a run that one had put aside."""
+    try:
+        beside = sorted(folder.parent.iterdir())
+    except PermissionError:
+        # A folder that may be written into, but not listed.
+        return
+    for path in beside:
+        if match := _OF_A_RUN.fullmatch(path.name):
+            if match["run"] != folder.name:
+                continue
+            if match["kind"] == "old" and not folder.exists():
+                path.rename(folder)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.part*"):
+        if _UNFINISHED_FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def history_csv(history: Sequence[dict[str, Any]]) -> str:

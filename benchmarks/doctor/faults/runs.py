@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from benchmarks.doctor.faults.base import Fault, Truth
 from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.runtime.batch.listing import looks_like_image
 from edgeclf.training import TrainOptions, train
 from edgeclf.training.networks import registry as architectures
 
@@ -154,6 +156,20 @@ def _original(folder: Path, rng: np.random.Generator) -> Truth:
     return Truth(("stuck-at-chance",), must_rank_first=True)
 
 
+def _turned_after_training(folder: Path, rng: np.random.Generator) -> Truth:
+    """Turns a share of the images upside down when the run is made: the same names, other contents."""
+    data = folder / "data"
+    keep_some(data, rng)
+    _train(folder, replace(_SMALL, epochs=1), rng)
+    files = [path for path in sorted(data.rglob("*")) if path.is_file() and looks_like_image(path)]
+    chosen = [files[position] for position in rng.permutation(len(files))[: max(1, len(files) // 20)]]
+    for path in chosen:
+        # JPEG's loss suffices for another content where a picture is symmetrical.
+        encoded = cv2.imencode(".jpg", cv2.rotate(cv2.imread(str(path)), cv2.ROTATE_180))[1]
+        path.write_bytes(encoded.tobytes())
+    return Truth(("changed-images",), items=frozenset(path.relative_to(data).as_posix() for path in chosen))
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault("learning rate x100, small-cnn", 7, _learning_rate(_SMALL, 100.0), needs_run=True),
     Fault("learning rate x100, seed-cnn", 7, _learning_rate(_SEED, 100.0), needs_run=True),
@@ -166,5 +182,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("200 images, nothing against overfitting", 7, _unregularized, needs_run=True),
     Fault("stopped after 2 epochs, small-cnn", 7, _stopped(_SMALL), needs_run=True),
     Fault("stopped after 2 epochs, seed-cnn", 7, _stopped(_SEED), needs_run=True),
+    Fault("5 % of the images turned after the training", 7, _turned_after_training, needs_run=True),
     Fault("273,330 parameters, nadam, pixels / 255", 7, _original, needs_run=True),
 )

@@ -13,10 +13,16 @@ import numpy as np
 
 from edgeclf.export._onnx import onnx
 from edgeclf.export.graph.float_graph import FloatGraph, infer_value_types
+from edgeclf.export.graph.layers import Layer
+from edgeclf.export.graph.light.folder import ModelFolder
+from edgeclf.export.graph.light.moving import WeightWriter
+from edgeclf.export.graph.light.sessions import open_model
+from edgeclf.export.graph.light.weights import is_large
 from edgeclf.export.graph.pixel_normalisation import PixelNormalisation
 from edgeclf.export.graph.value_store import StoredValue, ValueStore, run_in_batches, store_in_batches
 from edgeclf.export.int8.fixed_point import FixedPoint
-from edgeclf.export.int8.partition import Layer, Partition, QuantUnit, im2col
+from edgeclf.export.int8.layerwise.im2col import im2col
+from edgeclf.export.int8.partition import Partition, QuantUnit
 from edgeclf.export.int8.qdq_writer import QdqWriter, QuantizedLayer, fixed_name, model_from_writer, quantized_name
 from edgeclf.export.int8.ranges import QuantParams
 from edgeclf.export.int8.weights import Rows
@@ -197,10 +203,15 @@ class DualForward:
         quantized = side == _INT8 and output.endswith(quantized_name(""))
         kind = onnx.TensorProto.UINT8 if quantized else onnx.TensorProto.FLOAT
         info = onnx.helper.make_tensor_value_info(output, kind, None)
-        model = model_from_writer(writer, infos, [info], self._graph.model)
-        data = model.SerializeToString()
-        del model
-        return open_session_from_bytes(data, threads=usable_cpus())
+        if not any(is_large(values.nbytes) for values in writer.initializers.values()):
+            model = model_from_writer(writer, infos, [info], self._graph.model)
+            return open_session_from_bytes(model.SerializeToString(), threads=usable_cpus())
+        folder = ModelFolder()
+        with WeightWriter(folder.path) as weights:
+            light = model_from_writer(writer, infos, [info], self._graph.model, weights)
+        # They are in the file now, and ONNX Runtime makes copies of its own.
+        writer.initializers.clear()
+        return open_model(light, threads=usable_cpus())
 
 
 def _kept(unit: QuantUnit, params: Mapping[str, QuantParams]) -> tuple[str, ...]:

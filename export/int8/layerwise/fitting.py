@@ -11,11 +11,12 @@ from types import MappingProxyType
 import numpy as np
 
 from edgeclf.export.graph.float_graph import FloatGraph, scalar_of
+from edgeclf.export.graph.layers import Layer
 from edgeclf.export.graph.value_store import ValueStore
 from edgeclf.export.int8.fixed_point import FixedPoint
 from edgeclf.export.int8.gptq import gptq_with_scales
 from edgeclf.export.int8.layerwise.dual_forward import BATCH, DualForward
-from edgeclf.export.int8.partition import Layer, Partition, QuantUnit
+from edgeclf.export.int8.partition import Partition, QuantUnit
 from edgeclf.export.int8.qdq_writer import (
     QuantizedLayer,
     smallest_scales,

@@ -1,7 +1,8 @@
-"""MJPEG over HTTP: a multipart stream of JPEG images, as most network cameras and microcontrollers send it.
+"""Images over HTTP: MJPEG, a multipart stream of JPEG images, as most network cameras send it, and snapshots.
 
 FFmpeg's reader ends such a stream at the first damaged part and analyses seconds of it before the first frame. Here a
-damaged part costs one frame, and the time of a frame is that of its last byte.
+damaged part costs one frame, and the time of a frame is that of its last byte. A URL that answers with one image is asked
+again and again.
 """
 
 import http.client
@@ -12,9 +13,12 @@ import urllib.parse
 import urllib.request
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.images.header import read_image_header
+from edgeclf.runtime.images.jpeg_warnings import hears_damage
 from edgeclf.runtime.images.preprocess import decode_image
 from edgeclf.runtime.live.captures.capture import CaptureEndedError
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
@@ -25,6 +29,8 @@ _MAX_HEADER_BYTES = 64 << 10
 # No camera has more pixels than this; a damaged header may claim them.
 _MAX_PIXELS = 100_000_000
 _READ_BYTES = 1 << 20
+_END = b"\xff\xd9"
+_NAP_S = 0.1
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,12})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 
@@ -88,6 +94,25 @@ class PartReader:
         return part
 
 
+def _has_end(part: bytes) -> bool:
+    """Whether a JPEG has its end-of-image marker; where damage cannot be heard, a picture without it counts as cut."""
+    header = read_image_header(part)
+    return header is None or header.format != "jpeg" or header.missing is None or not hears_damage()
+
+
+def _ended(part: bytes) -> bytes:
+    """A JPEG with the end-of-image marker that it lacks; of one that was cut, libjpeg finds that the pixels are."""
+    # The line end before a boundary would make another marker of the first half of this one.
+    return (part[:-2] if part.endswith(b"\xff\r\n") else part) + _END
+
+
+def _decoded(data: bytes) -> UInt8Array | None:
+    try:
+        return decode_image(data, max_pixels=_MAX_PIXELS)
+    except ImageError:
+        return None
+
+
 class MjpegCapture:
     """A `Capture` of an HTTP response that is a multipart stream of images.
 
@@ -109,6 +134,8 @@ class MjpegCapture:
         self._is_stopped = is_stopped
         self._parts: deque[tuple[bytes, float]] = deque()
         self._part = b""
+        # Known once a frame without its end-of-image marker was decoded, and found whole.
+        self._leaves_end_out = False
 
     def grab(self) -> float:
         """See `Capture`."""
@@ -140,55 +167,140 @@ class MjpegCapture:
 
     def retrieve(self) -> UInt8Array | None:
         """See `Capture`."""
-        try:
-            return decode_image(self._part, max_pixels=_MAX_PIXELS)
-        except ImageError:
-            return None
+        if _has_end(self._part):
+            return _decoded(self._part)
+        image_bgr = _decoded(_ended(self._part))
+        self._leaves_end_out |= image_bgr is not None
+        return image_bgr
 
     def skip(self) -> bool:
         """See `Capture`."""
         # Some cameras fill up behind the end-of-image marker.
-        return self._part.startswith(b"\xff\xd8\xff") and self._part.rfind(b"\xff\xd9") > 0
+        return self._part.startswith(b"\xff\xd8\xff") and (self._leaves_end_out or self._part.rfind(_END) > 0)
 
     def close(self) -> None:
         """See `Capture`."""
         self._response.close()
 
 
-def open_mjpeg(
-    url: str, patience_s: float, is_stopped: Callable[[], bool], clock: Clock = MONOTONIC
-) -> MjpegCapture | None:
-    """Opens a URL as a multipart stream; None when the answer is anything else, such as a playlist or a video file.
+class SnapshotCapture:
+    """A `Capture` of a URL that answers with one image: it is asked again and again.
+
+    Args:
+        response: The opened first response.
+        ask: Opens a further one; raises CaptureEndedError.
+        pause_s: Pause between an image and the next request.
+        is_stopped: See `open_capture`.
+        clock: Source of time.
+    """
+
+    fps = 0.0
+    is_behind = False
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        ask: Callable[[], http.client.HTTPResponse],
+        pause_s: float,
+        is_stopped: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        self._first: http.client.HTTPResponse | None = response
+        self._ask = ask
+        self._pause_s = pause_s
+        self._is_stopped = is_stopped
+        self._clock = clock
+        self._due_s = clock.now_s()
+        self._image = b""
+
+    def grab(self) -> float:
+        """See `Capture`."""
+        clock = self._clock
+        while (pause_s := self._due_s - clock.now_s()) > 0 and not self._is_stopped():
+            clock.sleep(min(pause_s, _NAP_S))
+        if self._is_stopped():
+            raise CaptureEndedError("closed")
+        response, self._first = self._first or self._ask(), None
+        asked_s = clock.now_s()
+        with response:
+            try:
+                self._image = response.read(MAX_PART_BYTES + 1)
+            except TimeoutError as error:
+                raise CaptureEndedError(f"no new frame for {clock.now_s() - asked_s:.1f} s") from error
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise CaptureEndedError(f"a broken connection ({type(error).__name__})") from error
+        if len(self._image) > MAX_PART_BYTES:
+            raise CaptureEndedError(f"an image of more than {MAX_PART_BYTES >> 20} MiB")
+        # From the end of one image, so that the next never comes before it is wanted.
+        now_s = clock.now_s()
+        self._due_s = now_s + self._pause_s
+        return now_s
+
+    def retrieve(self) -> UInt8Array | None:
+        """See `Capture`."""
+        return _decoded(self._image if _has_end(self._image) else _ended(self._image))
+
+    def skip(self) -> bool:
+        """See `Capture`."""
+        return read_image_header(self._image) is not None
+
+    def close(self) -> None:
+        """See `Capture`."""
+        if self._first is not None:
+            self._first.close()
+
+
+def open_http(
+    url: str, patience_s: float, is_stopped: Callable[[], bool], clock: Clock = MONOTONIC, *, poll_s: float = 1.0
+) -> MjpegCapture | SnapshotCapture | None:
+    """Opens a URL as a multipart stream or as a snapshot; None for any other answer, such as a playlist or a video file.
 
     Args:
         url: An http or https URL; a user name and password in it are used for Basic and Digest authentication.
         patience_s: Longest wait for an answer, and later for bytes.
         is_stopped: See `open_capture`.
         clock: Source of time.
+        poll_s: Pause between two snapshots.
 
     Raises:
         CaptureEndedError: Nothing answers, or the answer is an error.
     """
     bare_url, opener = _opener(url)
+    ask = partial(_ask, opener, bare_url, patience_s)
     try:
-        response = opener.open(bare_url, timeout=patience_s)
+        response = ask()
+    except ssl.SSLCertVerificationError:
+        # Few cameras have a certificate that anybody signed; FFmpeg does not ask for one.
+        return None
+    boundary = response.headers.get_param("boundary")
+    if response.headers.get_content_maintype() == "multipart" and isinstance(boundary, str):
+        return MjpegCapture(response, boundary, is_stopped, clock)
+    if response.headers.get_content_maintype() == "image":
+        return SnapshotCapture(response, ask, poll_s, is_stopped, clock)
+    response.close()
+    return None
+
+
+def _ask(opener: urllib.request.OpenerDirector, url: str, patience_s: float) -> http.client.HTTPResponse:
+    """The answer of a server.
+
+    Raises:
+        CaptureEndedError: Nothing answers, or the answer is an error.
+        ssl.SSLCertVerificationError: Nobody signed the server's certificate.
+    """
+    try:
+        return opener.open(url, timeout=patience_s)  # type: ignore[no-any-return]  # an HTTP URL has an HTTP answer
     except urllib.error.HTTPError as error:
         error.close()
         raise CaptureEndedError(f"HTTP {error.code} {error.reason}".strip()) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, ssl.SSLCertVerificationError):
-            # Few cameras have a certificate that anybody signed; FFmpeg does not ask for one.
-            return None
+            raise cause from error
         if isinstance(cause, TimeoutError):
             raise CaptureEndedError(f"no answer for {patience_s:g} s") from error
         words = cause.strerror if isinstance(cause, OSError) else None
         raise CaptureEndedError(f"no connection ({words or type(cause).__name__})") from error
-    boundary = response.headers.get_param("boundary")
-    if response.headers.get_content_maintype() != "multipart" or not isinstance(boundary, str):
-        response.close()
-        return None
-    return MjpegCapture(response, boundary, is_stopped, clock)
 
 
 def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:

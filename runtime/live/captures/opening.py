@@ -10,7 +10,13 @@ from edgeclf.runtime.live.clock import Clock
 
 
 def open_capture(
-    source: int | str | Path, patience_s: float, is_stopped: Callable[[], bool], *, is_looped: bool, clock: Clock
+    source: int | str | Path,
+    patience_s: float,
+    is_stopped: Callable[[], bool],
+    *,
+    is_looped: bool,
+    poll_s: float,
+    clock: Clock,
 ) -> Capture:
     """Opens a frame source.
 
@@ -19,6 +25,7 @@ def open_capture(
         patience_s: Longest wait for the source to open, and for a frame, where the source's own code can limit it.
         is_stopped: Asked now and then while waiting; once true, `grab` ends soon.
         is_looped: Whether a file begins again at its end.
+        poll_s: Pause between two images of a URL that answers with one.
         clock: Source of time for the frames.
 
     Raises:
@@ -28,9 +35,9 @@ def open_capture(
         return FileCapture(source, is_stopped, is_looped=is_looped, clock=clock)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         # Imported here: only HTTP cameras need urllib and ssl.
-        from edgeclf.runtime.live.captures.mjpeg import open_mjpeg
+        from edgeclf.runtime.live.captures.mjpeg import open_http
 
-        mjpeg = open_mjpeg(source, patience_s, is_stopped, clock)
-        if mjpeg is not None:
-            return mjpeg
+        images = open_http(source, patience_s, is_stopped, clock, poll_s=poll_s)
+        if images is not None:
+            return images
     return OpenCvCapture(source, patience_s, clock)

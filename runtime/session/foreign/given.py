@@ -96,6 +96,7 @@ class ForeignModel:
         activation: What that output has been through: `softmax`; `sigmoid`, each class on its own; `logits` or `none`, nothing
             yet, so that a softmax follows (of a single output, a sigmoid); `sigmoid-logits`, nothing yet, and a sigmoid
             of each class follows.
+        pad_value: With `letterbox`, the grey value of the padding, 0..255.
 
     Raises:
         UsageError: A value is none of these.
@@ -111,6 +112,7 @@ class ForeignModel:
     image_size: tuple[int, int] | None = None
     output: str | None = None
     activation: str | None = None
+    pad_value: int | None = None
 
     def __post_init__(self) -> None:
         for option, value, allowed in (
@@ -131,6 +133,16 @@ class ForeignModel:
                 "a crop fraction goes with crop alone",
                 got=f"fit {self.fit}",
                 expected="crop",
+                hint="leave one of them out",
+            )
+        if self.pad_value is not None and not 0 <= self.pad_value <= 255:
+            raise UsageError("bad grey value of the padding", got=str(self.pad_value), expected="0 to 255")
+        is_crop = self.fit is None and self.crop_fraction is not None
+        if self.pad_value is not None and (is_crop or self.fit not in {None, "letterbox"}):
+            raise UsageError(
+                "a grey value of the padding goes with letterbox alone",
+                got=f"fit {self.fit}" if self.fit is not None else "a crop fraction",
+                expected="letterbox",
                 hint="leave one of them out",
             )
         if self.image_size is not None and min(self.image_size) < 1:

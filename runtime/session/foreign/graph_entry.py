@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.session.foreign.image_input import Layout
-from edgeclf.runtime.session.graph_outline import GraphOutline, NodeOutline, TensorOutline
+from edgeclf.runtime.session.graph_outline import GraphOutline, NodeOutline
 
 _MOST_STEPS = 16
 _ARITHMETIC = frozenset(("Mul", "Div", "Sub", "Add"))
@@ -43,15 +43,19 @@ def graph_entry(outline: GraphOutline) -> GraphEntry:
         node = readers[0]
         if node.op_type in {"Conv", "ConvInteger", "QLinearConv"}:
             return GraphEntry(layout, scales_bytes)
-        if node.op_type == "Transpose" and node.attributes.get("perm") == (0, 3, 1, 2):
+        perm = node.attributes.get("perm") if node.op_type == "Transpose" else None
+        if perm == (0, 3, 1, 2):
             layout = "NHWC"
+        elif perm == (0, 2, 3, 1) and layout == "NHWC":
+            # Resized as NCHW, and back.
+            pass
         elif node.op_type in _ARITHMETIC:
             numbers = _constant_operand(outline, node, value)
             if numbers is None:
                 break
             scales_bytes |= is_first and _is_for_bytes(node.op_type, numbers)
             is_first = False
-        elif node.op_type not in {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Pad"}:
+        elif node.op_type not in {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Pad", "Resize"}:
             break
         value = node.outputs[0]
     return GraphEntry(None, scales_bytes)
@@ -62,11 +66,7 @@ def _constant_operand(outline: GraphOutline, node: NodeOutline, value: str) -> A
     others = [name for name in node.inputs if name != value]
     if len(others) != 1:
         return None
-    tensor: object = outline.initializers.get(others[0])
-    if tensor is None:
-        producer = outline.producer_of(others[0])
-        tensor = None if producer is None or producer.op_type != "Constant" else producer.attributes.get("value")
-    values = tensor.values if isinstance(tensor, TensorOutline) else None
+    values = outline.constant(others[0])
     return values if values is not None and values.size and values.dtype.kind in "fiu" else None
 
 

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.files import parse_failure, read_text
+from edgeclf.runtime.session.graph_outline import GraphOutline
 
+# Attributes in which the classifiers of scikit-learn and their ZipMap have the classes, in the order of the probabilities.
+_CLASS_ATTRIBUTES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _NUMBERED = re.compile(r"(\d+)[\s:,]\s*(\S.*)")
 
 
@@ -51,6 +54,26 @@ def read_labels(path: Path) -> LabelFile:
     if not names:
         raise InputError(f"cannot use labels {path}", got="no names", expected="one class name a line")
     return LabelFile(names, note)
+
+
+def labels_in_graph(outline: GraphOutline) -> tuple[str, ...] | None:
+    """The classes that operators of `ai.onnx.ml` name, in the order of their probabilities.
+
+    Args:
+        outline: The graph.
+
+    Returns:
+        The names; None where there are none, where operators name different ones, and where they are the indices.
+    """
+    found = {
+        tuple(map(str, values))
+        for node in outline.nodes
+        if node.domain == "ai.onnx.ml"
+        for values in (node.attributes.get(name) for name in _CLASS_ATTRIBUTES)
+        if isinstance(values, tuple) and values and not any(isinstance(value, bytes) for value in values)
+    }
+    names = found.pop() if len(found) == 1 else None
+    return None if names is None or names == indices(len(names)) else names
 
 
 def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:

@@ -18,9 +18,10 @@ from edgeclf.runtime.session.foreign.given import (
 )
 from edgeclf.runtime.session.foreign.graph_entry import graph_entry
 from edgeclf.runtime.session.foreign.image_input import find_image_input
-from edgeclf.runtime.session.foreign.labels import indices, told_apart
+from edgeclf.runtime.session.foreign.labels import indices, labels_in_graph, told_apart
 from edgeclf.runtime.session.foreign.metadata import read_metadata
-from edgeclf.runtime.session.foreign.outputs import ClassOutput, find_class_output, outputs_text
+from edgeclf.runtime.session.foreign.outputs import ClassOutput, codes_in_graph, find_class_output, outputs_text
+from edgeclf.runtime.session.foreign.precision import precision_of
 from edgeclf.runtime.session.foreign.presets import PRESETS
 from edgeclf.runtime.session.foreign.sidecars import read_sidecars, read_timm_config
 from edgeclf.runtime.session.foreign.use import Channels, Missing, ModelUse, PartName, label_count
@@ -99,12 +100,14 @@ class _Resolution:
             pad_value=next((item.pad_value for item in self._sources if item.pad_value is not None), _PAD_VALUE),
             interpolation=interpolation,
             output=None if output is None else output.name,
+            codes=None if output is None else codes_in_graph(self._outline, output.name),
             classes=classes,
             activation=self._activation(output),
             labels=self._labels(classes),
             origins=self._origins,
             notes=tuple(dict.fromkeys(self._notes)),
             missing=tuple(self._missing),
+            precision=precision_of(self._outline),
         )
 
     def _first(self, part: PartName, value_of: Callable[[Findings], T | None], default: T) -> T:
@@ -138,6 +141,7 @@ class _Resolution:
             channels=next((order for order in CHANNEL_ORDERS if order == given.channels), None),
             fit=given.fit,
             crop_fraction=given.crop_fraction,
+            pad_value=given.pad_value,
             interpolation=None if given.interpolation is None else INTERPOLATION_NAMES[given.interpolation],
             size_hw=given.image_size,
         )
@@ -148,7 +152,7 @@ class _Resolution:
             preset = PRESETS[given.preset].findings
         metadata = read_metadata(self._outline.metadata, self._path)
         named = [item for item in (said, preset, metadata) if item is not None]
-        return [*named, *read_sidecars(self._path)]
+        return [*named, *read_sidecars(self._path), Findings(IN_GRAPH, labels=labels_in_graph(self._outline))]
 
     def _timm_preset(self) -> Findings:
         config = read_timm_config(self._path)
@@ -186,6 +190,7 @@ class _Resolution:
             name=given.output,
             labels=next((len(item.labels) for item in self._sources if item.labels), 0),
             activated=frozenset(activated),
+            coded=frozenset(item.name for item in outputs if codes_in_graph(self._outline, item.name) is not None),
         )
         if output is None:
             missing = Missing(
@@ -333,5 +338,7 @@ _ENDS = frozenset(("softmax", "sigmoid"))
 
 
 def _fit_of(item: Findings) -> FitMode | None:
-    # Whoever names a fraction means a crop.
-    return "crop" if item.fit is None and item.crop_fraction is not None else item.fit
+    # Whoever names a fraction means a crop, and whoever names a padding a letterbox.
+    if item.fit is None and item.crop_fraction is not None:
+        return "crop"
+    return "letterbox" if item.fit is None and item.pad_value is not None else item.fit

@@ -42,7 +42,7 @@ def read_sidecars(path: Path) -> list[Findings]:
     """What the files beside a model say, the most trusted first; files that are about something else are passed over.
 
     Args:
-        path: The model's file. Where its folder is called `onnx`, as in repositories of Hugging Face, files lie above it too.
+        path: The model's file, or the folder of a SavedModel. Where a file's folder is called `onnx`, as in repositories of Hugging Face, files lie above it too.
 
     Raises:
         ModelFileError: They say that the model is no image classifier.
@@ -91,6 +91,12 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
         notes.append(
             f"config.json asks for crop_mode {mode} with crop_pct {crop_pct:g}: the whole image is shown instead"
         )
+    pad_value = None
+    if mode == "border" and max(mean) <= 1:
+        colour = [round(255 * value) for value in mean]
+        pad_value = round(sum(255 * value for value in mean) / 3) if len(mean) == 3 else colour[0]
+        if len(set(colour)) > 1:
+            notes.append(f"config.json pads with the colour {tuple(colour)}: grey {pad_value} is used instead")
     # A list of names, or WordNet's identifiers with descriptions beside them.
     names = config.get("label_names", values.get("label_names"))
     descriptions = config.get("label_descriptions", values.get("label_descriptions"))
@@ -106,7 +112,7 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
         channels="rgb",
         fit={"squash": "stretch", "border": "letterbox"}.get(mode, "crop"),  # type: ignore[arg-type]  # fit modes
         crop_fraction=crop_pct if 0 < crop_pct <= 1 else None,
-        pad_value=round(255 * sum(mean) / 3) if mode == "border" and max(mean) <= 1 else None,
+        pad_value=pad_value,
         interpolation=interpolation,
         size_hw=None if (sides := _sides(size, 3)) is None else (sides[1], sides[2]),
         classes=classes if isinstance(classes, int) and classes > 0 else None,
@@ -251,7 +257,8 @@ def _sides(value: object, count: int) -> list[int] | None:
 
 
 def _beside(path: Path, name: str) -> Path | None:
-    folders = [path.parent]
+    # A SavedModel is a folder: its own files come first.
+    folders = [path, path.parent] if kind_of(path) == "folder" else [path.parent]
     if path.absolute().parent.name == "onnx":
         folders.append(path.absolute().parent.parent)
     return next((folder / name for folder in folders if kind_of(folder / name) == "file"), None)

@@ -10,6 +10,7 @@ from edgeclf.runtime.session.foreign.findings import ASSUMED, MEASURED
 from edgeclf.runtime.session.foreign.given import Activation, ChannelOrder, PixelScaling, numbers_text
 from edgeclf.runtime.session.foreign.image_input import ImageInput
 from edgeclf.runtime.session.foreign.labels import indices
+from edgeclf.runtime.session.foreign.outputs import OutputCodes
 from edgeclf.runtime.spec import INTERPOLATION_NAMES, FitMode, Interpolation, ModelSpec, Preprocess
 
 PartName = Literal[
@@ -79,6 +80,8 @@ class ModelUse:
         origins: Where each part comes from.
         notes: What the user has to know, sentences without a full stop.
         missing: Without what it cannot be run.
+        codes: How the codes of its output are to be read; None of one that gives the numbers themselves.
+        precision: What it computes in: `fp32`, `fp16` where its weights are float16, `int8` where it rounds values to 8 bits.
     """
 
     input: ImageInput
@@ -96,6 +99,8 @@ class ModelUse:
     origins: Mapping[PartName, str]
     notes: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
+    codes: OutputCodes | None = None
+    precision: str = "fp32"
 
     @property
     def spec(self) -> ModelSpec:
@@ -107,7 +112,7 @@ class ModelUse:
         if self.size_hw is None or self.labels is None:
             raise ValueError("a part is missing")
         preprocess = Preprocess(self.size_hw, self.fit, self.crop_fraction, self.pad_value, self.interpolation)
-        return ModelSpec(labels=self.labels, preprocess=preprocess, architecture="foreign")
+        return ModelSpec(labels=self.labels, preprocess=preprocess, architecture="foreign", precision=self.precision)
 
     def with_measured(self, classes: int, activation: Activation | None) -> "ModelUse":
         """The same with what a run of the model has shown, where it was not known before."""
@@ -137,13 +142,16 @@ class ModelUse:
         words = _WORDS_OF_ONE if self.classes == 1 else _WORDS
         activation = "not known before it runs" if self.activation is None else words[self.activation]
         names = "indices" if self.labels is None or self.origins["labels"] == ASSUMED else shortened(self.labels)
+        output = "missing" if self.output is None else self.output
+        if self.codes is not None:
+            output += f", codes of scale {self.codes.scale:.6g} and zero point {self.codes.zero_point}"
         rows: list[tuple[str, str, PartName]] = [
             ("image size", size, "image size"),
             ("channels", self.channels, "channels"),
             ("scaling", scaling, "scaling"),
             ("fit", fit, "fit"),
             ("interpolation", _OPTION_OF_INTERPOLATION[self.interpolation], "interpolation"),
-            ("output", "missing" if self.output is None else self.output, "output"),
+            ("output", output, "output"),
             ("activation", activation, "activation"),
             ("classes", f"{count}: {names}", "labels"),
         ]
@@ -178,9 +186,15 @@ class ModelUse:
                 pad_value=self.pad_value if self.fit == "letterbox" else None,
             ),
             "interpolation": part("interpolation", value=_OPTION_OF_INTERPOLATION[self.interpolation]),
-            "output": part("output", value=self.output, values_per_image=self.classes),
+            "output": part(
+                "output",
+                value=self.output,
+                values_per_image=self.classes,
+                codes=None if self.codes is None else self.codes._asdict(),
+            ),
             "activation": part("activation", value=self.activation),
             "labels": part("labels", value=None if self.labels is None else list(self.labels)),
+            "precision": self.precision,
             "notes": list(self.notes),
             "missing": [{"what": item.what, "pass": item.options} for item in self.missing],
         }

@@ -10,7 +10,8 @@ from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.runtime.errors import DeviceUnavailableError, MissingPackageError, UsageError
 from edgeclf.runtime.progress import no_progress
-from edgeclf.runtime.session.opening import open_session_from_bytes
+from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
+from edgeclf.runtime.session.session import ModelSession
 
 
 def test_a_core_that_does_not_exist_is_refused_with_those_that_do():
@@ -51,17 +52,34 @@ def test_arm_cores_give_the_bits_of_this_machine(sysroot, trained, tmp_path):
     path = tmp_path / "int8.onnx"
     path.write_bytes(quantize_int8(onnx_from_keras(trained.model), trained.train_rgb[::4]).model.SerializeToString())
     images = trained.held_out_rgb[::6]
-    session = open_session_from_bytes(path.read_bytes(), threads=1)
-    here = np.concatenate([session.run(None, {"image": images[i : i + 1]})[0] for i in range(len(images))])
+    session = ModelSession(path, threads=1, foreign=ForeignModel())
+    here = np.concatenate([session.run(images[i : i + 1]) for i in range(len(images))])
     for name in ("cortex-a53", "cortex-a76"):
-        there = run_emulated(path, images, CORES[name], sysroot, no_progress)
+        there = run_emulated(session, images, CORES[name], sysroot, no_progress)
         # The integers are the same; the softmax is float, and its last bit is each CPU's own.
         np.testing.assert_allclose(there, here, atol=2e-7)
 
 
 @pytest.mark.slow
 def test_a_file_that_the_core_cannot_run_is_an_error(sysroot, tmp_path):
-    path = tmp_path / "m.onnx"
-    path.write_bytes(b"no model")
+    from ...runtime.session.foreign.tiny import SIZE_HW, Tiny
+
+    session = ModelSession(Tiny(dtype="uint8", layout="NHWC").write(tmp_path / "m.onnx"), foreign=ForeignModel())
+    # Opened here, and gone before the core reads it.
+    session.path.write_bytes(b"no model")
     with pytest.raises(DeviceUnavailableError, match="could not run"):
-        run_emulated(path, np.zeros((1, 8, 8, 3), np.uint8), CORES["max"], sysroot, no_progress)
+        run_emulated(session, np.zeros((1, *SIZE_HW, 3), np.uint8), CORES["max"], sysroot, no_progress)
+
+
+@pytest.mark.slow
+def test_a_foreign_file_is_run_on_arm_as_it_is_used_here(sysroot, tmp_path):
+    from ...randomness import fresh_rng
+    from ...runtime.session.foreign.tiny import SIZE_HW, Tiny
+
+    images = fresh_rng().integers(0, 256, (3, *SIZE_HW, 3), dtype=np.uint8)
+    given = ForeignModel(scaling=PixelScaling((110.0,), (50.0,)), channels="bgr")
+    # Float, BGR, four images at once, and one logit for two classes.
+    for name, tiny in {"four": Tiny(batch=4, activation="logits"), "one": Tiny(classes=1, activation="logits")}.items():
+        session = ModelSession(tiny.write(tmp_path / f"{name}.onnx"), threads=1, foreign=given)
+        there = run_emulated(session, images, CORES["cortex-a72"], sysroot, no_progress)
+        np.testing.assert_allclose(there, session.run(images), atol=1e-6)

@@ -1,9 +1,14 @@
+import gc
+import weakref
+
 import numpy as np
 import onnx
 import pytest
 
+from edgeclf.export.graph import convert
 from edgeclf.export.graph.contract import attach_spec, check_contract
-from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.graph.convert import _collected_often, large_kernels, onnx_from_keras
+from edgeclf.export.graph.light import weights
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.session.graph_outline import read_graph_outline
 from edgeclf.runtime.session.session import ModelSession
@@ -160,3 +165,126 @@ def test_an_odd_layer_that_can_be_converted_is():
 
     kinds = {node.op_type for node in onnx_from_keras(network_with(clipped)).graph.node}
     assert "TopK" in kinds
+
+
+def test_copies_that_refer_to_themselves_are_given_back_as_a_conversion_goes_on():
+    class Graph:
+        """As tf2onnx's: its nodes know it."""
+
+    # As in a process that holds much else.
+    held = [[] for _ in range(2_000_000)]
+    gc.collect()
+    alive = weakref.WeakSet()
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    most = 0
+    with _collected_often():
+        for _ in range(40):
+            graph = Graph()
+            graph.nodes = [[graph] for _ in range(5000)]
+            alive.add(graph)
+            del graph
+            most = max(most, len(alive))
+    assert most <= 4
+    assert len(held) == 2_000_000
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, frozen)
+
+
+def _dense_network(rng):
+    """Dense layers of several kinds behind a convolution with batch normalisation, one of them inside another model."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Flatten()(x)
+    first = layers.Dense(48, activation="relu", name="first")
+    inside = keras.Sequential(
+        [keras.Input((48,)), layers.Dense(48, use_bias=False, name="inside")], name="model_inside"
+    )
+    x = inside(first(x))
+    # A second use of the same kernel.
+    shared = layers.Dense(48, name="shared")
+    x = layers.Add()([shared(x), shared(layers.ReLU()(x))])
+    outputs = layers.Softmax(name="probabilities")(layers.Dense(5, name="logits")(x))
+    return _randomised(keras.Model(image, outputs), rng)
+
+
+def _tensor_network(rng):
+    """Dense layers along the last axis of tensors of rank 4."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    x = layers.Dense(32, activation="relu", name="by_pixel")(layers.Rescaling(1 / 255)(image))
+    x = layers.Dense(16, name="again")(x)
+    outputs = layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return _randomised(keras.Model(image, outputs), rng)
+
+
+def _tied_network(rng):
+    """A kernel that is read transposed as well: of a constant TensorFlow computes that at once."""
+    import keras
+    from keras import layers
+
+    class Tied(layers.Layer):
+        def __init__(self, dense):
+            super().__init__(name="tied")
+            self.dense = dense
+
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.transpose(self.dense.kernel))
+
+    image = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3)(layers.Rescaling(1 / 255)(image)))
+    dense = layers.Dense(24, activation="relu", name="dense")
+    outputs = layers.Dense(5, activation="softmax")(Tied(dense)(dense(x)))
+    return _randomised(keras.Model(image, outputs), rng)
+
+
+def _randomised(model, rng):
+    for variable in model.weights:
+        values = rng.standard_normal(variable.shape) * 0.2
+        variable.assign(values**2 + 0.5 if "variance" in variable.path else values)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("network", "limit_bytes", "outside"),
+    [
+        (_dense_network, 48 * 48 * 4, 3),
+        (_dense_network, 48 * 5 * 4, 4),
+        (_tensor_network, 256, 3),
+        (_tied_network, 16 * 24 * 4, 0),
+    ],
+)
+def test_kernels_that_the_converter_does_not_see_give_the_same_bytes(network, limit_bytes, outside, monkeypatch, rng):
+    model = network(rng)
+    wanted = onnx_from_keras(model)
+    monkeypatch.setattr(weights, "LARGE_BYTES", limit_bytes)
+    assert large_kernels(model)
+    kept_out = []
+    make = convert._make_weights
+    monkeypatch.setattr(convert, "_make_weights", lambda *given: kept_out.append(len(given[1])) or make(*given))
+    got = onnx_from_keras(model)
+    # Where more than a matrix product reads a kernel, it is converted as all other weights are.
+    assert kept_out == [outside]
+    assert not weights.is_light(got)
+    if network is _tensor_network:
+        # Nodes that do not read each other's values have no order of their own.
+        for model_proto in (got, wanted):
+            _sort(model_proto.graph)
+    assert got.SerializeToString() == wanted.SerializeToString()
+
+
+def _sort(graph):
+    for items in (graph.node, graph.initializer):
+        ordered = sorted(items, key=lambda item: item.name)
+        copies = [type(item).FromString(item.SerializeToString()) for item in ordered]
+        del items[:]
+        items.extend(copies)
+
+
+def test_small_kernels_are_left_to_the_converter(rng):
+    assert large_kernels(_dense_network(rng)) == ()

@@ -53,11 +53,10 @@ class Builder:
 
     def finish(self, classes=5, *, pool=True, dense="Gemm"):
         if pool:
+            # Otherwise there is one number a channel already.
             self.x = self.op("GlobalAveragePool", self.x)
         self.x = self.op("Flatten", self.x)
-        width = self.channels if pool else None
-        if width is None:
-            raise ValueError("finish without pooling is not built here")
+        width = self.channels
         weight = (self.rng.normal(size=(width, classes)) * 2 / np.sqrt(width)).astype(np.float32)
         if dense == "Gemm":
             self.x = self.op("Gemm", self.x, self.constant(weight), self.constant(np.zeros(classes, np.float32)))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
+from edgeclf.export.graph.light import weights
 from edgeclf.export.int8.calibrator import Calibrator, quantize_int8
 from edgeclf.export.int8.equalization import equalize, find_streams
 from edgeclf.export.int8.observe import observe
@@ -174,3 +176,16 @@ def test_columns_behind_a_flattening_without_pooling_are_no_channels():
     graph = helper.make_graph(b.nodes, "g", [image], [output], b.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert find_streams(read_graph(prepare_model(model))) == []
+
+
+@pytest.mark.parametrize("limit_bytes", [1 << 10, 1 << 13])
+def test_weights_in_files_are_equalized_alike(images, monkeypatch, limit_bytes):
+    recipe = QuantizationRecipe(equalize=True)
+    wanted = Calibrator(scaled_channel(), images[:48]).network(recipe).write().model
+    monkeypatch.setattr(weights, "LARGE_BYTES", limit_bytes)
+    network = Calibrator(scaled_channel(), images[:48]).network(recipe)
+    assert network.equalized_streams == 1
+    # With the higher limit all weights that are in files are changed ones.
+    in_files = [tensor for tensor in network.graph.model.graph.initializer if weights.is_outside(tensor)]
+    assert (len(in_files) == 1) == (limit_bytes == 1 << 13)
+    assert list(network.write().model.graph.initializer) == list(wanted.graph.initializer)

@@ -7,9 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclf.export.graph.float_graph import prepare_model, read_graph
+from edgeclf.export.graph.layers import read_layer
 from edgeclf.export.int8.calibrator import quantize_int8
-from edgeclf.export.int8.determinism import prove_no_saturation
-from edgeclf.export.int8.partition import im2col, read_layer
+from edgeclf.export.int8.determinism.saturation import prove_no_saturation
+from edgeclf.export.int8.layerwise.im2col import im2col
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.runtime.errors import InputError, UsageError
 

@@ -9,12 +9,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edgeclf.export.graph.light import sessions, weights
+from edgeclf.export.graph.light.folder import ModelFolder
+from edgeclf.export.graph.light.moving import moved_out
 from edgeclf.export.int8.calibrator import Calibrator
 from edgeclf.export.int8.gptq import gptq, gptq_with_scales, output_errors
 from edgeclf.export.int8.layerwise import fitting
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.int8.weights import PAIR_BOUND, largest_pair, quantize_rows
+from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.progress import no_progress
 
 from .networks import Builder, plain, relative_error, residual_depthwise, run
 
@@ -53,6 +58,30 @@ def test_values_in_files_give_the_same_bytes_as_values_in_memory(build, recipe, 
     assert written[0] == written[1] == written[2]
 
 
+@pytest.mark.parametrize("build", [plain, residual_depthwise, hard_swish])
+@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, equalize=True), replace(RECIPE, gptq=False)])
+def test_large_weights_in_files_give_the_same_network(build, recipe, images, monkeypatch):
+    given = images[:70]
+    wanted = Calibrator(build(), given).network(recipe).write().model
+    monkeypatch.setattr(weights, "LARGE_BYTES", 1 << 10)
+    folder = ModelFolder()
+    for model in (build(), moved_out(build(), folder.path)):
+        network = Calibrator(model, given).network(recipe)
+        assert weights.is_light(network.graph.model)
+        got = network.write().model
+        # Of a light model ONNX Runtime writes attributes that have their default values.
+        assert list(got.graph.initializer) == list(wanted.graph.initializer)
+        for one, other in zip(got.graph.node, wanted.graph.node, strict=True):
+            assert (one.name, one.op_type, one.input, one.output) == (
+                *(other.name, other.op_type),
+                *(other.input, other.output),
+            )
+        np.testing.assert_array_equal(run(got, given), run(wanted, given))
+        # The float graph outlives the calibrator, with the files of its weights.
+        rank = rank_layers(network, given[:4], no_progress)
+        assert len(rank) == len(network.layers)
+
+
 def test_files_are_gone_afterwards_however_it_ends(images, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     calibrator = Calibrator(plain(), images[:20], value_bytes=0)
@@ -86,11 +115,9 @@ def test_observing_in_smaller_batches_changes_no_file(images, monkeypatch):
 
 
 def test_a_large_model_goes_to_onnx_runtime_through_a_file_and_gives_the_same(images, monkeypatch):
-    from edgeclf.export.int8 import observe
-
     whole = Calibrator(plain(), images[:21]).network(RECIPE).write().model.SerializeToString()
-    monkeypatch.setattr(observe, "_LARGE_MODEL_BYTES", 1)
-    monkeypatch.setattr(observe, "open_session_from_bytes", None)
+    monkeypatch.setattr(sessions, "_LARGE_MODEL_BYTES", 1)
+    monkeypatch.setattr(sessions, "open_session_from_bytes", None)
     assert Calibrator(plain(), images[:21]).network(RECIPE).write().model.SerializeToString() == whole
 
 

@@ -102,15 +102,18 @@ def damaged_layer(fp32, strength=200.0):
 
 def test_harmful_layers_are_ranked_first_and_put_back_into_float(fp32, trained):
     model, damaged = damaged_layer(fp32)
-    network = calibrate_network(model, trained.train_rgb[::4])
+    # GPTQ and bias correction fit the layers behind to the damage: without these it is the damaged layer alone that counts.
+    plain = QuantizationRecipe(gptq=False, correct_bias=False)
+    network = calibrate_network(model, trained.train_rgb[::4], plain)
     ranked = rank_layers(network, trained.train_rgb[:32], no_progress)
     assert sorted(name for name, _ in ranked) == sorted(network.layers)
     assert ranked[0][0] == damaged
     harms = dict(ranked)
     assert [harm for _, harm in ranked] == sorted(harms.values(), reverse=True)
+    assert ranked[0][1] > 10 * ranked[1][1]
     whole = judge_of(model, trained.held_out_rgb)(network.write())[0]
     kept = judge_of(model, trained.held_out_rgb)(network.write([damaged]))[0]
-    assert kept.mean_error < 0.5 * whole.mean_error
+    assert kept.mean_error < 0.2 * whole.mean_error
 
 
 def places(quantized):

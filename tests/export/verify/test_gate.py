@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
-from edgeclf.export.inputs import LabelledImages, TrainedClassifier
+from edgeclf.export.graph.convert import onnx_from_keras
+from edgeclf.export.int8.calibrator import quantize_int8
+from edgeclf.export.source.classifier import TrainedClassifier
+from edgeclf.export.source.images import LabelledImages
 from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate
 from edgeclf.export.verify.parity import FP32_LIMITS, ParityLimits, compare_probabilities
 from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity
@@ -142,3 +146,91 @@ def test_the_digest_changes_with_whatever_trials_are_compared_by(trained, other,
         {**held_out, "validation": LabelledImages(images, indices)},
     )
     assert changed != digest(classifier, held_out)
+
+
+@pytest.fixture(scope="module")
+def unsure(trained):
+    """The trained network with logits so small that it is sure of no held-out image."""
+    network = build_network()
+    network.set_weights(trained.model.get_weights())
+    logits = np.sort(np.log(trained.model.predict_on_batch(trained.held_out_rgb)), axis=1)
+    factor = 0.5 / (logits[:, -1] - logits[:, -2]).max()
+    last = network.get_layer("logits")
+    last.set_weights([factor * weights for weights in last.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def unsure_int8(unsure, trained):
+    return quantize_int8(onnx_from_keras(unsure), trained.train_rgb[::4]).model
+
+
+def with_constants(model, changes):
+    """A copy of a model with changed initializers: by a part of the name, the new values from the old."""
+    changed = copy_of(model)
+    for tensor in changed.graph.initializer:
+        for part, change in changes.items():
+            if part in tensor.name:
+                values = numpy_helper.to_array(tensor)
+                tensor.CopyFrom(numpy_helper.from_array(change(values).astype(values.dtype), tensor.name))
+    return changed
+
+
+def moved(values):
+    """Each class gets what another had."""
+    return np.roll(values, 1, axis=-1)
+
+
+def first_alone(values):
+    return np.where(np.arange(values.size) == 0, np.abs(values).max(), 0)
+
+
+# By a part of a constant's name in the last layer, what becomes of its values.
+DAMAGES = {
+    "classes exchanged, unsure": {"weight": moved, "bias": moved},
+    "classes exchanged, sure": {
+        "weight_codes": moved,
+        "bias": moved,
+        "weight_scale": lambda values: 40 * moved(values),
+    },
+    "one answer": {"weight_codes": np.zeros_like},
+    "one answer, sure": {"weight_codes": np.zeros_like, "bias_codes": lambda values: 10**5 * first_alone(values)},
+    "uniform": {"weight_codes": np.zeros_like, "bias_codes": np.zeros_like},
+}
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_weights_fail_also_where_the_network_is_sure_of_no_image(
+    unsure, unsure_int8, trained, tmp_path, damage, labelled
+):
+    images = LabelledImages(trained.held_out_rgb, trained.held_out_indices if labelled else None)
+    gate = gate_of(TrainedClassifier(unsure, SPEC), {"validation": images}, tmp_path, "int8")
+    spec = SPEC.with_changes(precision="int8")
+    whole = gate.judge(copy_of(unsure_int8), spec, DEFAULT_RULE).candidate
+    assert whole.parity[0].sure_images == 0
+    assert whole.verdict.outcome != "failed"
+    changes = {f"logits/MatMul/MatMulAddFusion_{part}": change for part, change in DAMAGES[damage].items()}
+    damaged = gate.judge(with_constants(unsure_int8, changes), spec, DEFAULT_RULE).candidate
+    assert damaged.parity[0].agreement < 0.5
+    assert damaged.verdict.outcome == "failed"
+
+
+def test_random_weights_fail_without_labels_where_the_file_alone_is_sure(rng, unsure, unsure_int8, trained, tmp_path):
+    held_out = {"validation": LabelledImages(trained.held_out_rgb)}
+    gate = gate_of(TrainedClassifier(unsure, SPEC), held_out, tmp_path, "int8")
+    for _ in range(20):
+        changes = {
+            "logits/MatMul/MatMulAddFusion_weight_codes": lambda codes: rng.integers(-127, 128, codes.shape),
+            "logits/MatMul/MatMulAddFusion_weight_scale": lambda scales: 200 * scales,
+        }
+        damaged = gate.judge(
+            with_constants(unsure_int8, changes), SPEC.with_changes(precision="int8"), DEFAULT_RULE
+        ).candidate
+        # Three classes and one layer: chance may let many labels agree.
+        if damaged.parity[0].agreement < 0.6:
+            break
+    (facts,) = damaged.parity
+    assert facts.sure_images == 0
+    assert facts.max_error > 0.3
+    assert damaged.verdict.outcome == "failed"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgeclf.export.verify.parity import (
     FP32_LIMITS,
     INT8_LIMITS,
+    SURE_MARGIN,
     ParityFacts,
     ParityLimits,
     compare_probabilities,
@@ -162,6 +163,15 @@ def test_the_number_of_images_that_would_tell_tells():
         assert needed > 300
 
 
+def test_where_every_image_flips_a_number_of_images_is_named_as_well(rng):
+    for _ in range(300):
+        harmful, beneficial = (int(count) for count in rng.integers(20, 200, 2))
+        facts = facts_of(harmful + beneficial, harmful, beneficial, sure=0, reference_accuracy=0.5)
+        # The more so where the interval of the loss begins below 0, and the number is looked for.
+        outcome = judge_parity(facts, DEFAULT_RULE).outcome
+        assert (outcome == "failed") == (facts.accuracy_drop_interval[0] > 0)
+
+
 def test_a_share_just_above_the_limit_asks_for_no_number_of_images():
     """More than a million images would be needed to tell 0.501 % from 0.5 %."""
     facts = facts_of(40_000, 0, 0, 196, sure=39_000, sure_flips=196)
@@ -249,3 +259,164 @@ def test_limits_of_the_user_hold_for_a_network_trained_anew_as_measured():
     no_number = replace(facts, max_error=math.nan)
     for limits in (DEFAULT_RULE, ParityLimits(0.0, max_accuracy_drop=0.5)):
         assert judge_replacement(no_number, limits).outcome == "failed"
+
+
+@pytest.mark.parametrize("limits", [DEFAULT_RULE, FP32_LIMITS, ParityLimits(0.5)])
+def test_agreement_with_a_reference_that_answers_all_images_alike_says_nothing(limits):
+    alike = np.tile(np.array([0.7, 0.2, 0.1]), (600, 1))
+    verdict = judge_parity(compare_probabilities(alike, alike, "validation"), limits)
+    assert (verdict.outcome, len(verdict.doubts)) == ("undecided", 1)
+    assert "the same probabilities" in verdict.doubts[0]
+    # One image that differs is enough to tell.
+    alike[0] = [0.2, 0.7, 0.1]
+    assert judge_parity(compare_probabilities(alike, alike, "validation"), limits).outcome == "passed"
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def margins(probabilities):
+    largest = np.sort(probabilities, axis=1)
+    return largest[:, -1] - largest[:, -2]
+
+
+def hard_logits(rng, images, classes, deviation=None):
+    """Logits of a network that is sure of no image."""
+    logits = rng.normal(0, deviation or (0.4 if classes == 2 else 0.6), (4 * images, classes))
+    return logits[margins(softmax(logits)) <= SURE_MARGIN][:images]
+
+
+def without_relation(facts):
+    return replace(facts, far_flips=None, chance_agreement=None, correlation=None, correlation_high=None)
+
+
+# What has nothing to do with the logits of the images.
+DISASTERS = {
+    "sure nonsense": lambda logits, rng: rng.normal(0, 8.0, logits.shape),
+    "unsure nonsense": lambda logits, rng: logits[rng.permutation(len(logits))],
+    "one answer, unsure": lambda logits, rng: np.tile(rng.normal(0, 0.2, logits.shape[1]), (len(logits), 1)),
+    "one answer, sure": lambda logits, rng: np.tile(np.eye(logits.shape[1])[0] * 9, (len(logits), 1)),
+    "one answer and noise": lambda logits, rng: rng.normal(0, 0.2, logits.shape[1]) + rng.normal(0, 1e-3, logits.shape),
+    "uniform": lambda logits, rng: np.zeros(logits.shape),
+    "uniform and noise": lambda logits, rng: rng.normal(0, 1e-3, logits.shape),
+    "the contrary": lambda logits, rng: -logits,
+    "classes moved": lambda logits, rng: np.roll(logits, 1, axis=1),
+    "one class always": lambda logits, rng: 0.3 * logits + 2 * np.eye(logits.shape[1])[0],
+}
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(("images", "classes"), [(400, 2), (300, 3), (100, 10), (60, 200)])
+@pytest.mark.parametrize("name", DISASTERS)
+def test_a_file_that_has_nothing_to_do_with_a_network_that_is_sure_of_no_image_fails(
+    rng, name, images, classes, labelled
+):
+    logits = hard_logits(rng, images, classes)
+    reference, candidate = softmax(logits), softmax(DISASTERS[name](logits, rng))
+    true = rng.integers(0, classes, images) if labelled else None
+    facts = compare_probabilities(reference, candidate, "validation", true)
+    assert facts.sure_images == 0
+    assert facts.agreement < 0.75
+    # Labels by lot may let nonsense win more images than it loses, which passes as it always did.
+    passes = labelled and judge_parity(without_relation(facts), DEFAULT_RULE).outcome == "passed"
+    assert judge_parity(facts, DEFAULT_RULE).outcome == ("passed" if passes else "failed")
+    # The negative case: the network's own answers pass, and a rounded file is judged by its labels.
+    assert judge_parity(compare_probabilities(reference, reference, "validation", true), DEFAULT_RULE) == Verdict()
+    rounded = softmax(logits + rng.normal(0, 0.12, logits.shape))
+    kept = compare_probabilities(reference, rounded, "validation", true)
+    assert judge_parity(kept, DEFAULT_RULE) == judge_parity(without_relation(kept), DEFAULT_RULE)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_nonsense_of_which_the_file_is_sure_fails_on_some_of_the_images_too(rng, share):
+    logits = hard_logits(rng, 400, 9)
+    changed = np.where(rng.random((400, 1)) < share, rng.normal(0, 8.0, logits.shape), logits)
+    facts = compare_probabilities(softmax(logits), softmax(changed), "validation")
+    assert facts.sure_flips == 0
+    verdict = judge_parity(facts, DEFAULT_RULE)
+    assert verdict.outcome == "failed"
+    assert f"{facts.far_flips} of 400 validation images get another label by more than rounding" in verdict.failures[0]
+
+
+def test_one_class_for_all_fails_where_most_images_are_of_it(rng):
+    logits = hard_logits(rng, 900, 2)
+    # Four of five images are of the first class.
+    first = logits[:, 0] > logits[:, 1]
+    logits = np.concatenate([logits[first][:320], logits[~first][:80]])
+    one_answer = np.tile(logits.mean(axis=0), (len(logits), 1))
+    facts = compare_probabilities(softmax(logits), softmax(one_answer), "validation")
+    assert facts.agreement == 0.8
+    assert "do not go with the float network's" in judge_parity(facts, DEFAULT_RULE).failures[-1]
+
+
+@pytest.mark.parametrize("classes", [2, 9, 100])
+@pytest.mark.parametrize("images", [8, 40, 400])
+@pytest.mark.parametrize(
+    "kind", ["no sure image", "one scene, two classes alike", "hardly anything told apart", "most of one class"]
+)
+def test_rounded_files_of_hard_images_stay_undecided(rng, kind, images, classes):
+    logits = {
+        "no sure image": hard_logits(rng, images, classes),
+        "one scene, two classes alike": rng.normal(0, 0.03, (images, classes)) - 3 * (np.arange(classes) > 1),
+        "hardly anything told apart": rng.normal(0, 0.14, (images, classes)),
+        "most of one class": rng.normal(0, 0.2, (images, classes)) + 0.4 * np.eye(classes)[0],
+    }[kind]
+    rounded = logits + rng.normal(0, 0.12, logits.shape)
+    facts = compare_probabilities(softmax(logits), softmax(rounded), "validation")
+    assert judge_parity(facts, DEFAULT_RULE) == judge_parity(without_relation(facts), DEFAULT_RULE)
+
+
+@given(
+    comparisons(),
+    st.integers(0, 400),
+    st.floats(0, 1),
+    st.none() | st.floats(-1, 1),
+    st.floats(0, 2),
+)
+def test_the_relation_fails_what_was_undecided_and_nothing_else(facts, far_flips, chance, correlation, width):
+    high = None if correlation is None else min(1.0, correlation + width)
+    known = replace(
+        facts,
+        far_flips=min(far_flips, facts.flips),
+        chance_agreement=chance,
+        correlation=correlation,
+        correlation_high=high,
+    )
+    before, after = judge_parity(facts, DEFAULT_RULE), judge_parity(known, DEFAULT_RULE)
+    assert (before.outcome, after.outcome) in {
+        ("passed", "passed"),
+        ("undecided", "undecided"),
+        ("undecided", "failed"),
+        ("failed", "failed"),
+    }
+    assert set(before.failures) <= set(after.failures)
+    if not parity_failures(facts, INT8_LIMITS):
+        assert after.outcome == before.outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        # 45 of 400 may be 10 % by chance, 55 not.
+        ({"far_flips": 45}, "undecided"),
+        ({"far_flips": 55}, "failed"),
+        # Agreement by chance; with a correlation as well, unless chance alone lets most agree.
+        ({"chance_agreement": 0.62, "correlation": 0.0, "correlation_high": 0.1}, "failed"),
+        ({"chance_agreement": 0.62, "correlation": 0.8, "correlation_high": 0.9}, "failed"),
+        ({"chance_agreement": 0.5, "correlation": 0.1, "correlation_high": 0.2}, "failed"),
+        ({"chance_agreement": 0.4, "correlation": 0.1, "correlation_high": 0.2}, "undecided"),
+        ({"chance_agreement": 0.55, "correlation": 0.1, "correlation_high": 0.2}, "failed"),
+        ({"chance_agreement": 0.55, "correlation": 0.1, "correlation_high": 0.4}, "undecided"),
+        # Images all alike to the network, or one label alone: nothing to tell by.
+        ({"chance_agreement": 0.62}, "undecided"),
+        ({"chance_agreement": 1.0, "correlation": 0.0, "correlation_high": 0.1}, "undecided"),
+    ],
+)
+def test_the_limits_of_the_relation(changes, outcome):
+    # 240 of 400 labels agree, and nobody knows which are right.
+    nothing = {"reference_accuracy": None, "candidate_accuracy": None, "harmful_flips": None, "beneficial_flips": None}
+    facts = facts_of(400, 0, 0, 160, sure=0, **nothing)
+    assert judge_parity(facts, DEFAULT_RULE).outcome == "undecided"
+    assert judge_parity(replace(facts, **changes), DEFAULT_RULE).outcome == outcome

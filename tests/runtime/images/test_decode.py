@@ -1,6 +1,8 @@
 """Every kind of image file against Pillow's reading of it."""
 
 import io
+import re
+import struct
 
 import cv2
 import numpy as np
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from skimage import data as photographs
 
-from edgeclf.runtime.errors import ImageError
+from edgeclf.runtime.errors import ImageError, MissingPackageError
+from edgeclf.runtime.images._opencv import check_version
 from edgeclf.runtime.images.preprocess import decode_image, load_image
+from edgeclf.runtime.spec import Preprocess
 
 
 def gradient(height=48, width=64):
@@ -185,8 +189,100 @@ PHOTOGRAPHS = {
 def test_a_photograph_cut_anywhere_is_an_image_error(fmt, data):
     whole = PHOTOGRAPHS[fmt]
     assert decode_image(whole).shape == (200, 160, 3)
+    # The trailer of a GIF follows its pixels.
+    whole = whole[:-1] if fmt == "gif" else whole
     with pytest.raises(ImageError):
         decode_image(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+def changed(data, offset, value, fmt="<I"):
+    mended = bytearray(data)
+    struct.pack_into(fmt, mended, offset, value)
+    return bytes(mended)
+
+
+def pixels_at(bmp):
+    return int.from_bytes(bmp[10:14], "little")
+
+
+ODD = RGB.crop((0, 0, 37, 23))
+BMPS = {
+    "24 bit": encoded(ODD, "BMP"),
+    "32 bit": encoded(with_alpha(RGB).crop((0, 0, 37, 23)), "BMP"),
+    "palette": encoded(ODD.convert("P", palette=Image.Palette.ADAPTIVE, colors=32), "BMP"),
+    "1 bit": encoded(ODD.convert("1"), "BMP"),
+}
+HARMLESS_IN_BMP = {
+    "file size 0": lambda d: changed(d, 2, 0),
+    "file size too large": lambda d: changed(d, 2, len(d) + 4),
+    "file size of a stream": lambda d: changed(d, 2, 0xFFFFFFFF),
+    "file size too small": lambda d: changed(d, 2, 60),
+    "reserved": lambda d: changed(d, 6, 0x12345678),
+    "no offset of the pixels": lambda d: changed(d, 10, 0),
+    "planes": lambda d: changed(d, 26, 0, "<H"),
+    "size of the pixels": lambda d: changed(d, 34, 10**9),
+    "resolution": lambda d: changed(d, 38, -5, "<i"),
+    "important colours": lambda d: changed(d, 50, 9999),
+    "bytes behind it": lambda d: d + b"behind the pixels",
+    "nothing that fills up the last row": lambda d: d[: len(d) - (-37 * int.from_bytes(d[28:30], "little") // 8) % 4],
+    "a gap before the pixels": lambda d: changed(
+        d[: pixels_at(d)] + bytes(10) + d[pixels_at(d) :], 10, pixels_at(d) + 10
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", HARMLESS_IN_BMP)
+@pytest.mark.parametrize("kind", BMPS)
+def test_a_bmp_whose_header_is_wrong_in_what_harms_no_pixel_is_read(kind, fault):
+    data = HARMLESS_IN_BMP[fault](BMPS[kind])
+    assert np.array_equal(decode_image(data), decode_image(BMPS[kind]))
+
+
+@pytest.mark.parametrize("colours", [257, 100_000])
+def test_a_palette_that_says_it_has_more_colours_than_there_can_be_is_read(colours):
+    grey = encoded(GREY, "BMP")
+    assert np.array_equal(decode_image(changed(grey, 46, colours)), decode_image(grey))
+
+
+GIF = encoded(PALETTE, "GIF")
+ANIMATION = encoded(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(90)], loop=0)
+HARMLESS_IN_GIF = {
+    "zeros before the trailer": GIF[:-1] + b"\0\0;",
+    "no trailer": GIF[:-1],
+    "other bytes before the trailer": GIF[:-1] + b"bytes;",
+    "bytes behind the trailer": GIF + b"bytes",
+    "an older version": b"GIF87a" + GIF[6:],
+    "no canvas": changed(GIF, 6, 0),
+    "a canvas smaller than the image": changed(GIF, 6, 20 | 20 << 16),
+    "a background that is no colour": changed(GIF, 11, 255, "B"),
+    "an odd aspect ratio": changed(GIF, 12, 200, "B"),
+    "an animation without a trailer": ANIMATION[:-1],
+    "an animation and other bytes": ANIMATION[:-1] + bytes(300),
+}
+
+
+@pytest.mark.parametrize("fault", HARMLESS_IN_GIF)
+def test_a_gif_that_is_wrong_in_what_harms_no_pixel_is_read(fault):
+    assert np.array_equal(decode_image(HARMLESS_IN_GIF[fault]), decode_image(GIF))
+
+
+def test_a_gif_that_ends_within_an_image_is_truncated():
+    for cut in (2, 20, len(ANIMATION) // 3):
+        with pytest.raises(ImageError, match="truncated GIF file"):
+            decode_image(ANIMATION[:-cut])
+
+
+def test_a_bmp_of_runs_is_read_whatever_its_size_says():
+    # RLE8: three rows of one run each, the end of a row between them, the end of the image.
+    runs = b"\x05\x01\0\0" * 2 + b"\x05\x02\0\1"
+    palette = bytes((0, 0, 0, 0, 10, 20, 30, 0, 40, 50, 60, 0))
+    head = struct.pack("<IiiHHIIiiII", 40, 5, 3, 1, 8, 1, len(runs), 0, 0, 3, 0)
+    data = b"BM" + struct.pack("<IHHI", 99_999, 0, 0, 14 + 40 + len(palette)) + head + palette + runs
+    image_bgr = decode_image(data)
+    # Stored bottom-up.
+    assert image_bgr[:, 0].tolist() == [[40, 50, 60], [10, 20, 30], [10, 20, 30]]
+    with pytest.raises(ImageError):
+        decode_image(data[:-6])
 
 
 @pytest.mark.parametrize("position", [0.3, 0.5, 0.9])
@@ -220,6 +316,23 @@ def test_what_is_no_image_is_called_by_its_name(data, words):
     assert "x.jpg" in str(caught.value)
 
 
+def test_a_jpeg_of_more_bits_is_not_called_damaged():
+    data = bytearray(PHOTOGRAPHS["jpeg"])
+    data[data.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(ImageError, match=r"got a JPEG file of 12 bits a channel.*convert it to PNG"):
+        decode_image(bytes(data))
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize("interpolation", ["area-down-linear-up", "bilinear", "bicubic"])
+def test_an_image_without_height_is_refused_whatever_comes_next(fit, interpolation):
+    data = bytearray(PHOTOGRAPHS["jpeg"])
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 2] = b"\0\0"
+    with pytest.raises(ImageError, match="header is damaged"):
+        decode_image(bytes(data), reduce_for=Preprocess((64, 48), fit=fit, interpolation=interpolation))
+
+
 def test_an_image_above_the_limit_is_not_decoded():
     data = bytearray(PHOTOGRAPHS["png"])
     data[16:24] = (50_000).to_bytes(4, "big") * 2
@@ -247,3 +360,14 @@ def test_what_cannot_be_read_is_called_by_its_name(tmp_path):
 def test_a_file_is_read_by_its_content_not_its_name(tmp_path):
     (tmp_path / "photo.txt").write_bytes(PHOTOGRAPHS["png"])
     assert np.array_equal(load_image(str(tmp_path / "photo.txt"))[..., ::-1], np.asarray(PHOTOGRAPH))
+
+
+@pytest.mark.parametrize("version", ["4.6.0", "4.11.0", "3.4.18", "4.9.0-dev"])
+def test_an_opencv_that_a_picture_can_bring_down_is_refused(version):
+    with pytest.raises(MissingPackageError, match=f"got {re.escape(version)}, expected 4.12 or newer"):
+        check_version(version)
+
+
+@pytest.mark.parametrize("version", ["4.12.0", "4.13.0-dev", "5.0.0", "5.0.0-alpha"])
+def test_newer_ones_are_taken(version):
+    check_version(version)

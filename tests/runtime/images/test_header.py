@@ -93,10 +93,11 @@ def test_a_damaged_png_chunk_is_named():
     assert header.damage == "a wrong checksum in its IDAT chunk"
 
 
-# A TIFF says nothing about its end; its decoder refuses what is cut (test_decode_image.py).
+# A TIFF says nothing about its end; its decoder refuses what is cut (test_decode.py).
 @pytest.mark.parametrize("name", [name for name in WHOLE if not name.startswith("TIFF")])
 def test_a_file_cut_anywhere_is_unreadable_or_has_something_missing(name):
-    whole = WHOLE[name]
+    # Without what follows the pixels - a GIF's trailer, what fills up the last row of a BMP - nothing of the image is missing.
+    whole = WHOLE[name][: len(WHOLE[name]) - {"GIF": 1, "BMP": -37 * 3 % 4, "BMP 8 bit": -37 % 4}.get(name, 0)]
     for cut in range(len(whole)):
         header = read_image_header(whole[:cut])
         assert header is None or header.missing, cut

@@ -32,7 +32,7 @@ class ScriptedCamera:
         """Returns once the last item that was sent is the newest frame."""
         wait_until(lambda: self._queue.unfinished_tasks == 0)
 
-    def open(self, source, patience_s, is_stopped, *, is_looped, clock):
+    def open(self, source, patience_s, is_stopped, *, is_looped, poll_s, clock):
         assert source == self.url
         assert clock is self._clock
         self.opened += 1

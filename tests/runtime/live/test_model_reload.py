@@ -6,6 +6,7 @@ import pytest
 from edgeclf.runtime.classifier import Classifier
 from edgeclf.runtime.live.events import ModelKept, ModelReloaded
 from edgeclf.runtime.live.model_reload import ModelReload
+from edgeclf.runtime.session.foreign.given import ForeignModel
 from edgeclf.runtime.spec import Preprocess
 
 
@@ -100,3 +101,19 @@ def test_other_labels_are_named(classifier, make_colour_model, tmp_path):
     )
     reload.check()
     assert reload.check() == ModelReloaded(classifier.session.path, ("red", "grün", "blue"), ("red", "green", "blue"))
+
+
+def test_a_foreign_file_gives_way_to_one_with_a_spec_and_back(make_colour_model, tmp_path):
+    foreign = make_colour_model(tmp_path / "m.onnx", with_spec=False)
+    content = foreign.read_bytes()
+    classifier = Classifier(foreign, threads=1, foreign=ForeignModel(("rot", "gruen", "blau")))
+    reload = ModelReload(classifier)
+    replace_by(classifier, tmp_path, other_model(make_colour_model, tmp_path))
+    reload.check()
+    assert isinstance(reload.check(), ModelReloaded)
+    assert classifier.spec.labels == ("red", "green", "blue")
+    # What was said of the foreign file holds for another one in its place.
+    replace_by(classifier, tmp_path, content)
+    reload.check()
+    assert isinstance(reload.check(), ModelReloaded)
+    assert classifier.spec.labels == ("rot", "gruen", "blau")

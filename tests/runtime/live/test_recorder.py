@@ -6,7 +6,7 @@ from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.images.video import VideoFile
 from edgeclf.runtime.live.recorder import VideoRecorder
 
-from ..videos import frames_of, record
+from ..images.videos import frames_of, record
 
 
 def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):

@@ -110,6 +110,7 @@ def test_below_the_threshold_the_label_is_unknown_and_comes_back_with_a_margin()
     sure, unsure, nearly = np.array([0.9, 0.1]), np.array([0.55, 0.45]), np.array([0.72, 0.28])
     states = run([sure, unsure, nearly, sure], [1, 1, 1, 1], Smoothing(margin=0.1), threshold=0.7)
     assert [state.label(("a", "b")) for state in states] == ["a", "unknown", "unknown", "a"]
+    assert [state.rejected for state in states] == [False, True, True, False]
     # Also where the threshold and the margin together exceed what a probability can be.
     assert run([unsure, sure], [1, 1], Smoothing(margin=0.5), threshold=0.8)[-1].index == 0
 

@@ -174,3 +174,17 @@ def same_model(found, model):
         inline = tensor.data_location != TensorProto.EXTERNAL
         small = inline and numpy_helper.to_array(tensor).nbytes <= 4096
         same_tensor(found.initializers[tensor.name], tensor, small=small)
+
+
+def graph_with(*, nodes=(), initializers=(), inputs=()):
+    """A model that need not be valid."""
+    return helper.make_model(helper.make_graph(list(nodes), "graph", list(inputs), [], list(initializers)))
+
+
+def varint(number):
+    """The bytes of a number in a protobuf message."""
+    parts = []
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*parts, number])

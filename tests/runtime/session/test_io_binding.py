@@ -90,3 +90,29 @@ def test_a_gpu_gives_what_the_cpu_gives_through_the_pipeline(colour_model, provi
     found = np.stack([outcome.prediction.probabilities for outcome in outcomes])
     # BGR frames of the input's size are the RGB input with its channels turned.
     np.testing.assert_allclose(found, ModelSession(colour_model, device="cpu").run(frames[..., ::-1].copy()), atol=1e-4)
+
+
+def test_a_foreign_session_runs_in_bound_memory_too(rng, tmp_path, monkeypatch):
+    from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
+    from edgeclf.runtime.session.session import ModelSession
+
+    from .foreign.tiny import SIZE_HW, Tiny
+
+    # On a GPU every session does; here the CPU takes its place.
+    images = rng.integers(0, 256, (5, *SIZE_HW, 3), dtype=np.uint8)
+    given = ForeignModel(scaling=PixelScaling((110.0, 120.0, 130.0), (50.0, 60.0, 70.0)), channels="bgr")
+    for number, tiny in enumerate(
+        [Tiny(), Tiny(dtype="float16", layout="NHWC"), Tiny(batch=4), Tiny(classes=1, activation="logits")]
+    ):
+        path = tiny.write(tmp_path / f"{number}.onnx")
+        plain = ModelSession(path, foreign=given)
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "edgeclf.runtime.session.session.FIXED_SHAPE_PROVIDERS", frozenset({"CPUExecutionProvider"})
+            )
+            bound = ModelSession(path, foreign=given)
+        assert (plain._bound is None, bound._bound is None) == (True, False)
+        for part in (images, images[:2], images):
+            np.testing.assert_array_equal(bound.run(part), plain.run(part))
+        other = bound.used_as(bound.use)
+        np.testing.assert_array_equal(other.run(images), plain.run(images))

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from edgeclf.runtime.session import protobuf
 from edgeclf.runtime.session.protobuf import DamagedMessageError, MessageReader
 
-
-def varint(number):
-    parts = []
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*parts, number])
+from .onnx_models import varint
 
 
 def number(field, content):

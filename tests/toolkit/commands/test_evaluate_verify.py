@@ -62,8 +62,10 @@ def test_the_table_has_every_class(run_edgeclf, exported, photographs):
     assert done.returncode == 0, done.stderr
     for words in (*CLASSES, "accuracy", "calibration error", "9 unseen images"):
         assert words in done.stdout
+    assert "(95 % interval " in done.stdout
     assert done.stderr == (
         "42 of the 60 given images trained this network and 9 validated it: left out (--split all takes all of them)\n"
+        "9 images are too few to say more than the interval does; 100 or more are better\n"
     )
 
 
@@ -367,9 +369,8 @@ def test_emulated_cores_are_judged_by_the_same_rule(
 ):
     """The emulator is replaced by this machine, and its outputs are changed."""
 
-    def run_here(path, images_rgb, core, sysroot, progress):
-        session = ModelSession(path, device="cpu", threads=1)
-        return change(np.concatenate([session.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))]))
+    def run_here(model, images_rgb, core, sysroot, progress):
+        return change(np.concatenate([model.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))]))
 
     monkeypatch.setattr(comparison, "prepare_sysroot", lambda *_: None)
     monkeypatch.setattr(comparison, "run_emulated", run_here)

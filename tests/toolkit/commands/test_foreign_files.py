@@ -1,6 +1,8 @@
 """Files that others made, through the commands: the same options everywhere, what was found and assumed, exit codes."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -209,3 +211,148 @@ def test_a_row_of_nan_is_no_image_for_compare_and_no_pass_for_verify(call_edgecl
     assert "one of the two models gives no probabilities for" in done.err
     done = call_edgeclf("evaluate", path, data, *options, "--json")
     assert (done.code, len(done.json()["unreadable"])) == (3, 3)
+
+
+def test_a_file_that_nothing_names_takes_the_names_of_the_other(call_edgeclf, tmp_path, data, make_colour_model):
+    ours, path = make_colour_model(tmp_path / "ours.onnx"), write(tmp_path / "m.onnx")
+    done = call_edgeclf("compare", path, ours, data, *SCALING, "--json")
+    assert (done.code, done.json()["agreement"]) == (0, 1.0)
+    assert done.json()["a"]["used_as"]["labels"]["value"] == ["red", "green", "blue"]
+    assert "the names of" in done.err
+    for pair in ((path, ours), (ours, path)):
+        done = call_edgeclf("verify", pair[0], data, "--against", pair[1], *SCALING, "--json", "--min-agreement", "0.5")
+        assert "same labels" not in done.err
+        assert done.json()["agreement"] == 1.0
+    # Another number of classes is another classifier.
+    few = write(tmp_path / "few.onnx", classes=2)
+    assert call_edgeclf("verify", few, data, "--against", ours, *SCALING).code == 3
+
+
+def test_folders_that_are_no_labels_are_answered_with_the_option(call_edgeclf, tmp_path, data, make_colour_model):
+    path = write(tmp_path / "m.onnx")
+    done = call_edgeclf("evaluate", path, data, *SCALING)
+    assert done.code == 3
+    assert "pass --labels with the classes' names in the order of the outputs" in done.err
+    (tmp_path / "other.txt").write_text("rot\nblau\ngrau\n")
+    done = call_edgeclf("evaluate", path, data, *SCALING, "--labels", tmp_path / "other.txt")
+    assert "pass --labels with names as the folders have them" in done.err
+    ours = make_colour_model(tmp_path / "ours.onnx", spec_changes={"labels": ("a", "b", "c")})
+    done = call_edgeclf("evaluate", ours, data)
+    assert "rename the folders" in done.err
+    assert "--labels" not in done.err
+
+
+LIGHT = """
+import sys
+for name in ("onnx", "tensorflow", "keras", "tf2onnx", "sklearn", "cleanlab"):
+    sys.modules[name] = None
+from edgeclf.toolkit.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_light_install_takes_foreign_files_everywhere(tmp_path, data, red, make_colour_model):
+    (tmp_path / "light.py").write_text(LIGHT)
+    path, ours = write(tmp_path / "m.onnx"), make_colour_model(tmp_path / "ours.onnx")
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    options = ["--labels", tmp_path / "names.txt", *SCALING]
+    for words in (
+        ["infer", path, red],
+        ["evaluate", path, data],
+        ["compare", path, ours, data],
+        ["verify", path, data, "--against", path],
+        ["bench", path, ours, "--duration", "0", "--min-queries", "8"],
+        ["info", path],
+        ["doctor", path, "--data", data, "--fast"],
+    ):
+        command = [sys.executable, tmp_path / "light.py", *words, *options]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+
+
+def test_live_cameras_take_a_foreign_model_and_frames_without_numbers_are_errors(tmp_path):
+    from edgeclf.runtime import Classifier, ForeignModel, LiveClassifier, PixelScaling
+
+    # The logits are divided by the blue of the image.
+    tail = [
+        helper.make_node("Gather", ["z", "two"], ["b"], axis=1),
+        helper.make_node("Div", ["b", "b"], ["one"]),
+        helper.make_node("Mul", ["z", "one"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=1),
+    ]
+    path = write(tmp_path / "m.onnx", tail=tail, extra={"two": np.array([2], np.int64)})
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
+    for number in range(6):
+        video.write(np.full((48, 64, 3), 0 if number == 2 else 200, np.uint8))
+    video.release()
+    classifier = Classifier(path, foreign=ForeignModel(("r", "g", "b"), PixelScaling((0,), (255,))))
+    results = list(LiveClassifier(classifier, tmp_path / "v.avi"))
+    # The black frame has no numbers; a busy machine may drop it.
+    assert {result.outcome.error is None for result in results if result.frame.image_bgr.max() < 50} <= {False}
+    shown = [result for result in results if result.frame.image_bgr.max() > 50]
+    assert {result.outcome.prediction.label for result in shown} <= {"r", "g", "b"}
+    assert shown
+    batch = classifier.predict_batch([np.full((9, 9, 3), 99, np.uint8)] * 3)
+    assert len(batch) == 3
+
+
+def no_classifier(path, kind):
+    """A file of a kind that cannot be used as a classifier, and options that are right apart from that."""
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])
+    means = helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0)
+    if kind == "text":
+        image = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", "tokens"])
+        nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "tokens"])]
+    elif kind == "argmax":
+        nodes = [means, helper.make_node("ArgMax", ["m"], ["y"], axis=1, keepdims=0)]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.INT64, ["N"])]
+    elif kind == "sequence":
+        nodes = [means, helper.make_node("SplitToSequence", ["m"], ["y"], axis=1)]
+        outputs = [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)]
+    elif kind == "segmenter":
+        nodes = [helper.make_node("Relu", ["x"], ["y"])]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 32, 32])]
+    else:
+        nodes = [
+            helper.make_node("Reshape", ["x", "boxes"], ["y"]),
+            means,
+        ]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 768])]
+    values = [numpy_helper.from_array(np.array([-1, 4, 768], np.int64), "boxes")] if kind == "detector" else []
+    graph = helper.make_graph(nodes, kind, [image], outputs, values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["text", "argmax", "sequence", "segmenter", "detector"])
+def test_files_that_are_no_classifiers_end_every_command_with_one_sentence(call_edgeclf, tmp_path, data, red, kind):
+    path = no_classifier(tmp_path / "m.onnx", kind)
+    for words in (
+        ["infer", path, red],
+        ["evaluate", path, data],
+        ["bench", path],
+        ["info", path],
+        ["doctor", path, "--data", data],
+    ):
+        done = call_edgeclf(*words, *SCALING)
+        assert (done.code, done.out, done.err.count("\n")) == (3, "", 1), (words, done.err)
+        assert "is not an image classifier that edgeclf can run" in done.err
+
+
+def test_labels_and_options_that_contradict_the_file_end_every_command_with_one_sentence(
+    call_edgeclf, tmp_path, data, red
+):
+    path = write(tmp_path / "m.onnx")
+    (tmp_path / "names.txt").write_text("red\ngreen\n")
+    for options, code, said in [
+        (("--labels", tmp_path / "names.txt"), 3, "got 2 labels, expected 3"),
+        (("--image-size", "64"), 2, "takes images of another size"),
+        (("--output", "z9"), 2, "has no output"),
+    ]:
+        for words in (["infer", path, red], ["evaluate", path, data], ["bench", path], ["info", path]):
+            done = call_edgeclf(*words, *SCALING, *options)
+            assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), (words, done.err)
+            assert said in done.err

@@ -59,16 +59,16 @@ def test_options_that_both_fits_share_reach_fine_tuning(call_edgeclf, photograph
         "constant",
     )
     arguments = ("train", photographs, "--run", tmp_path / "run", "--image-size", 64, "--epochs", 1, "--fine-tune")
-    done = call_edgeclf(*arguments, *shared, "--fine-tune-epochs", 9, "--fine-tune-learning-rate", "1e-9", "--json")
+    done = call_edgeclf(*arguments, *shared, "--fine-tune-epochs", 9, "--fine-tune-learning-rate", "1e-30", "--json")
     assert done.code == 0, done.err
     training = done.json()["training"]
     for options in (training, training["fine_tune"]):
         assert (options["batch_size"], options["optimizer"], options["weight_decay"]) == (7, "sgd", 0.01)
         assert (options["patience"], options["schedule"], options["warmup_epochs"]) == (1, "constant", 0.0)
-    # Too small a learning rate to get better: the second fit ends after one patient epoch, of nine.
+    # A learning rate that changes no weight in float32, so that nothing gets better: the second fit ends after one patient epoch, of nine.
     rates = [row["learning_rate"] for row in done.json()["history"] if row["stage"] == "fine-tune"]
     assert len(rates) < 9
-    assert rates == pytest.approx([1e-9] * len(rates))
+    assert rates == pytest.approx([1e-30] * len(rates), rel=1e-6, abs=0)
 
 
 def test_every_option_of_the_table_is_one_of_the_command(call_edgeclf):
@@ -126,6 +126,51 @@ def test_going_on_from_a_network_trained_from_scratch(call_edgeclf, trained_run,
     assert done.code == 0, done.err
     assert done.json()["architecture"] == "seed-cnn"
     assert load_run(tmp_path / "run").spec.preprocess.size_hw == (89, 89)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("trained_run", "0.5"), ("frozen_run", "300")])
+def test_a_network_that_goes_on_never_ends_worse_than_it_began(
+    call_edgeclf, request, name, rate, photographs, tmp_path
+):
+    given = request.getfixturevalue(name)
+    earlier = load_run(getattr(given, "folder", given))
+    arguments = ("--learning-rate", rate, "--warmup-epochs", 0, "--epochs", 2)
+    done = call_edgeclf("train", photographs, "--run", tmp_path / "run", "--from", earlier.folder, *arguments)
+    assert done.code == 0, done.err
+    assert "the weights that it began with kept" in " ".join(done.out.split())
+    run = load_run(tmp_path / "run")
+    assert run.spec.training["best_epoch"] == 0
+    assert run.spec.training["epochs_run"] >= 1
+    for before, after in zip(earlier.load_model().get_weights(), run.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert run.spec.training["val_accuracy"] == earlier.spec.training["val_accuracy"]
+
+
+def test_a_class_all_of_whose_images_trained_before_gets_validation_images(
+    call_edgeclf, frozen_run, photographs, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data)
+    before = load_run(frozen_run).split
+    kept = [sample for sample in before if sample.label == "coffee" and sample.split == "train"]
+    for sample in before:
+        if sample.label == "coffee" and sample.split != "train":
+            (data / sample.path).unlink()
+    done = call_edgeclf("train", data, "--run", tmp_path / "run", "--from", frozen_run, "--epochs", 1, "--json")
+    assert done.code == 0, done.err
+    after = {sample.path: sample.split for sample in load_run(tmp_path / "run").split}
+    moved = [sample.path for sample in kept if after[sample.path] == "val"]
+    assert moved
+    assert {after[sample.path] for sample in kept} == {"train", "val"}
+    # The others stay where they were.
+    assert all(
+        after[sample.path] == sample.split for sample in before if sample.path in after and sample.label != "coffee"
+    )
+    text = f"of {frozen_run}, all that there are of 'coffee': the validation figures are too good"
+    assert any(
+        note.startswith(f"{len(moved)} validation image") and note.endswith(text) for note in done.json()["notes"]
+    )
+    assert text in done.err
 
 
 def test_an_interpolation_is_recorded_and_kept_by_what_goes_on_from_the_run(call_edgeclf, photographs, tmp_path):

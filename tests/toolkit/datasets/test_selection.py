@@ -61,3 +61,13 @@ def test_images_are_selected_by_what_the_training_did_with_them(known, named, sp
 def test_a_user_is_told_what_the_model_has_seen(known, split, said):
     sentence = select_images(known, [None] * len(known), split).sentence("it")
     assert sentence is None if said is None else sentence.startswith(said)
+
+
+def test_images_that_changed_are_told():
+    sentence = select_images([TRAIN, VAL, None], [None] * 3, "auto", 2).sentence("it")
+    assert sentence.startswith("1 of the 3 given images trained it and 1 validated it - 2 images have changed since")
+    assert (
+        select_images([TEST, None], [None] * 2, "auto", 1).sentence("it")
+        == "1 image has changed since it was tested on them"
+    )
+    assert select_images([TEST, None], [None] * 2, "auto", 1).to_json()["changed"] == 1

@@ -36,7 +36,8 @@ EXAMPLES = {
     Frozen("cam", "still", 2.14): {"event": "frozen", "reason": "the same picture for 2.1 s"},
     Recovered("cam"): {"event": "moving"},
     LabelChanged("cam", "red", None, 0.12345678, 7, 3.14159): {
-        "event": "label", "label": "red", "previous": None, "confidence": 0.123457, "frame": 7, "age_ms": 3.1,
+        "event": "label", "label": "red", "previous": None, "rejected": False, "confidence": 0.123457, "frame": 7,
+        "age_ms": 3.1,
     },
     ModelReloaded(Path("m.onnx"), RGX, RGB): {"event": "model_reloaded", "labels": "new: x; gone: blue"},
     ModelReloaded(Path("m.onnx"), RGB, RGB): {"event": "model_reloaded", "labels": "the same labels"},

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -88,6 +89,42 @@ def test_cameras_that_differ_in_their_passwords_only_are_told_apart_and_end(run_
     assert len({(r["source"], r["label"]) for r in found}) == 2
 
 
+@pytest.mark.parametrize("format_name", ["jsonl", "csv", "table"])
+def test_the_records_of_a_camera_are_appended_under_one_heading(run_edgeclf, colour_model, tmp_path, format_name):
+    video = write_video(tmp_path / "v.avi", ["red"] * 6)
+    out = tmp_path / "records"
+    command = ("infer", colour_model, "--camera", video, "--format", format_name, "--out", out)
+    assert run_edgeclf(*command).returncode == 0
+    first = out.read_bytes()
+    # The process was killed in the middle of a line.
+    with out.open("ab") as file:
+        file.write(b"half a li")
+    assert run_edgeclf(*command).returncode == 0
+    both = out.read_bytes()
+    assert both.startswith(first + b"half a li\n")
+    heading = 0 if format_name == "jsonl" else 1
+    added = both.removeprefix(first + b"half a li\n")
+    assert 1 <= added.count(b"\n") <= 6
+    assert [line.split()[0] for line in both.splitlines()].count(first.split()[0]) == (
+        1 if heading else first.count(b"\n") + added.count(b"\n")
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_costs_records_and_not_the_camera(run_edgeclf, colour_model, tmp_path):
+    video = write_video(tmp_path / "v.avi", ["red"] * 6)
+    done = run_edgeclf(
+        "infer", colour_model, "--camera", video, "--format", "jsonl", "--out", tmp_path / "records", "--max-frames", 3,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "records lost" in done.stderr
+    assert "Traceback" not in done.stderr
+    text = (tmp_path / "records").read_text()
+    assert all(record["label"] == "red" for record in records(text))
+    assert text.endswith("\n")
+
+
 def test_a_camera_that_comes_later_is_taken_and_none_at_all_is_an_error(run_edgeclf, colour_model, stream_server):
     def late(connection):
         if connection == 0:
@@ -129,7 +166,7 @@ def test_a_label_that_changes_is_an_event_and_smoothing_keeps_flicker_out(run_ed
     assert changes == [(None, "red"), ("red", "blue")]
     assert len(of_kind(records(plain.stdout), "label")) > len(changes)
     rows = (tmp_path / "records.csv").read_text().splitlines()
-    assert rows[0].endswith(",error,smoothed_label,smoothed_confidence")
+    assert rows[0].endswith(",error,rejected,smoothed_label,smoothed_confidence,smoothed_rejected")
     assert len(rows) > 10
     # The record's own label stays that of its frame.
     assert any(",green," in row and ",red," in row for row in rows)

@@ -1,18 +1,28 @@
 """`edgeclf infer` as a user meets it: records, exit codes, damaged files."""
 
 import csv
+import io
+import os
+import re
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from skimage import data
 
-from edgeclf.runtime import Classifier
+from edgeclf.runtime import Classifier, Prediction, SourceError
+from edgeclf.runtime.batch.jobs import Outcome
+from edgeclf.toolkit.infer.file_list import read_file_list
+from edgeclf.toolkit.infer.records import SinkOptions, make_writer, record_output
 
 from ..colours import COLOURS_BGR, colour_image, records
 
@@ -30,6 +40,20 @@ def images(tmp_path):
     (folder / ".hidden").mkdir()
     cv2.imwrite(str(folder / ".hidden" / "x.jpg"), colour_image("red"))
     return folder
+
+
+def test_files_in_folders_that_are_not_read_are_counted_and_those_that_are_named_are_tried(
+    run_edgeclf, colour_model, images
+):
+    (images / "red/0.jpg").rename(images / "red/0.jfif")
+    (images / "red/phone.cr2").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    done = run_edgeclf("infer", colour_model, images, "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    assert len(records(done.stdout)) == 9
+    assert "warning: 2 files in the folders are not read: 1 .txt, 1 .cr2" in done.stderr
+    named = run_edgeclf("infer", colour_model, images / "red/phone.cr2", "--format", "jsonl")
+    assert named.returncode == 3
+    assert "not read" not in named.stderr
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -82,11 +106,23 @@ def test_each_damaged_file_costs_exactly_its_own_record(run_edgeclf, colour_mode
     assert {Path(r["source"]).name for r in found if "error" in r} == names
     assert all(set(r) == {"source", "error"} for r in found if "error" in r)
     # Nothing but our own words on stderr: no libpng, no FFmpeg, no OpenCV.
-    assert all(line.startswith("edgeclf: ") or " images in " in line for line in done.stderr.splitlines()), done.stderr
+    ours = ("edgeclf: ", "warning: 1 file in the folders is not read: 1 .txt")
+    assert all(line.startswith(ours) or " images in " in line for line in done.stderr.splitlines()), done.stderr
     ignored = run_edgeclf("infer", colour_model, images, "--format", "jsonl", "--ignore-unreadable")
     assert ignored.returncode == 0
     strip = lambda text: [{k: v for k, v in r.items() if k != "latency_ms"} for r in records(text)]  # noqa: E731
     assert strip(ignored.stdout) == strip(done.stdout)
+
+
+def test_a_class_called_unknown_is_told_apart_from_a_rejection(run_edgeclf, make_colour_model, images, tmp_path):
+    changes = {"rejection_threshold": 0.9, "labels": ("unknown", "green", "blue")}
+    model = make_colour_model(tmp_path / "unknown.onnx", spec_changes=changes)
+    cv2.imwrite(str(images / "grey.png"), np.full((32, 32, 3), 90, np.uint8))
+    sources = (images / "grey.png", images / "red/0.jpg", images / "blue/0.jpg")
+    found = records(run_edgeclf("infer", model, *sources, "--format", "jsonl").stdout)
+    assert [(r["label"], r["rejected"]) for r in found] == [("unknown", True), ("unknown", False), ("blue", False)]
+    rows = csv.DictReader(run_edgeclf("infer", model, *sources, "--format", "csv").stdout.splitlines())
+    assert [row["rejected"] for row in rows] == ["true", "false", "false"]
 
 
 def test_csv_and_table_say_the_same_as_json_lines(run_edgeclf, colour_model, images):
@@ -96,6 +132,7 @@ def test_csv_and_table_say_the_same_as_json_lines(run_edgeclf, colour_model, ima
     assert [r["source"] for r in rows] == [r["source"] for r in lines]
     assert [r["label"] for r in rows] == [r.get("label", "") for r in lines]
     assert [r["error"] for r in rows] == [r.get("error", "") for r in lines]
+    assert [r["rejected"] for r in rows] == ["" if "error" in r else "false" for r in lines]
     table = run_edgeclf("infer", colour_model, images).stdout.splitlines()
     assert len(table) == 1 + len(lines)
     assert [row.split()[-1] for row, record in zip(table[1:], lines, strict=True) if "label" in record] == [
@@ -231,3 +268,113 @@ def test_files_load_no_camera_code_and_nothing_that_is_on_unix_only(colour_model
     assert "'edgeclf.toolkit.infer.files'" in done.stderr
     for module in ("edgeclf.runtime.live", "edgeclf.toolkit.infer.cameras", "edgeclf.toolkit.events"):
         assert f"'{module}" not in done.stderr
+
+
+@pytest.mark.parametrize(("between", "end"), [("\n", "\n"), ("\n", ""), ("\r\n", "\r\n"), ("\0", "\0"), ("\n\n", "\n")])
+@pytest.mark.parametrize("is_stdin", [False, True])
+def test_a_list_names_the_files(tmp_path, images, monkeypatch, between, end, is_stdin):
+    odd = images / "a [odd] name\r" if between == "\0" else images / "a [odd] name"
+    names = [images / "red" / "0.jpg", odd, images / "none.jpg"]
+    data = (between.join(map(str, names)) + end).encode()
+    (tmp_path / "list").write_bytes(data)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert read_file_list("-" if is_stdin else str(tmp_path / "list")) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "no names"), (b"\n\n", "no names"), (b"\0", "no names"), (None, "no such file")]
+)
+def test_a_list_that_names_nothing_is_an_error(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "list").write_bytes(content)
+    with pytest.raises(SourceError, match=words):
+        read_file_list(str(tmp_path / "list"))
+
+
+def test_files_of_a_list_come_behind_the_sources_and_cost_their_own_records(run_edgeclf, colour_model, images):
+    done = run_edgeclf(
+        "infer", colour_model, images / "green", "--files-from", "-", "--json",
+        input=f"{images / 'red' / '1.jpg'}\0{images / 'none.jpg'}\0",
+    )  # fmt: skip
+    assert done.returncode == 3
+    found = records(done.stdout)
+    assert [record.get("label") for record in found] == ["green"] * 3 + ["red", None]
+    assert "no such file" in found[-1]["error"]
+    both = run_edgeclf("infer", colour_model, "--files-from", "-", "--camera", "0", input="")
+    assert both.returncode == 2
+    assert "--files-from, or --camera" in both.stderr
+
+
+def test_an_interrupted_run_keeps_its_records(colour_model, images, tmp_path):
+    # The last file is a pipe that nobody writes into: the run waits there.
+    os.mkfifo(images / "z.jpg")
+    out = tmp_path / "records.jsonl"
+    (tmp_path / "list").write_text(
+        "".join(f"{path}\n" for path in [*sorted(images.rglob("*/[0-9].jpg")), images / "z.jpg"])
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "edgeclf.toolkit",
+        "infer",
+        str(colour_model),
+        "--files-from",
+        str(tmp_path / "list"),
+    ]
+    with subprocess.Popen(
+        [*command, "--json", "--out", str(out), "--workers", "1", "--batch-size", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background leaves the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - nothing else happens there
+    ) as process:
+        for _ in range(600):
+            with suppress(OSError):
+                pipe = os.open(images / "z.jpg", os.O_WRONLY | os.O_NONBLOCK)
+                break
+            time.sleep(0.1)
+        # Its neighbours ahead of it are classified by then or soon.
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        os.close(pipe)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    kept = records(out.read_text())
+    assert f"interrupted after {len(kept)} images; {out} has the records of these" in errors
+    assert 1 <= len(kept) <= 9
+    assert all("label" in record for record in kept)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_stood_there_is_replaced_by_records_alone(tmp_path, is_kept):
+    out = tmp_path / "records.jsonl"
+    out.write_text("old")
+    targets = SinkOptions("jsonl", 1, out, show=False, save=None, max_frames=None, duration_s=None)
+
+    def write(text, error, *, keep):
+        with record_output(targets, is_kept=lambda: keep) as emit:
+            emit(text)
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        write("new\n", KeyboardInterrupt(), keep=is_kept)
+    assert out.read_text() == ("new\n" if is_kept else "old")
+    # A failure that nobody asked for keeps nothing.
+    with pytest.raises(ZeroDivisionError):
+        write("newer\n", ZeroDivisionError(), keep=True)
+    assert out.read_text() == ("new\n" if is_kept else "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+@pytest.mark.parametrize("labels", [("a;b", "c=d", "e\\f"), ("plain", "two words", "ümläut"), ("\\", ";", "=")])
+def test_labels_in_a_csv_can_be_told_apart(labels):
+    prediction = Prediction(labels[0], 0, 0.5, np.array([0.5, 0.25, 0.25], np.float32), labels)
+    lines = []
+    targets = SinkOptions("csv", 3, None, show=False, save=None, max_frames=None, duration_s=None)
+    make_writer(targets, lines.append, 5).write(Outcome("x.jpg", None, prediction, None, 1.0))
+    (row,) = csv.DictReader(io.StringIO("".join(lines)))
+    pairs = re.findall(r"((?:\\.|[^\\;=])+)=([^;]+)", row["top_k"])
+    assert [(re.sub(r"\\(.)", r"\1", label), float(share)) for label, share in pairs] == [
+        (labels[0], 0.5), (labels[1], 0.25), (labels[2], 0.25),
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from ...runtime.images.videos import write_matroska
 from ..colours import COLOURS_BGR, paced, picture, records, write_video
 
 pytestmark = pytest.mark.slow
@@ -174,3 +175,19 @@ def test_memory_stays_flat_over_two_thousand_frames(colour_model, stream_server,
     assert process.returncode == 0, errors
     # One leaked frame of 320 x 240 is 0.23 MB: two thousand of them would be 460 MB.
     assert sizes_mb[2390] - sizes_mb[400] < 20
+
+
+def test_a_damaged_packet_costs_its_record_alone(run_edgeclf, colour_model, tmp_path):
+    packets = [(40 * n, picture(label)) for n, label in enumerate(in_turns(30))]
+    packets[12:14] = [(480, bytes(900)), (520, bytes(900))]
+    write_matroska(tmp_path / "v.mkv", packets)
+    done = run_edgeclf("infer", colour_model, tmp_path / "v.mkv", "--json", "--save", tmp_path / "drawn.avi")
+    assert done.returncode == 3, done.stderr
+    found = records(done.stdout)
+    assert [r["frame"] for r in found] == [n for n in range(30) if n != 13]
+    assert [r.get("label") for r in found] == [None if n == 12 else in_turns(30)[n] for n in range(30) if n != 13]
+    assert "2 damaged packets" in found[12]["error"]
+    assert cv2.VideoCapture(str(tmp_path / "drawn.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 28
+    ignored = run_edgeclf("infer", colour_model, tmp_path / "v.mkv", "--ignore-unreadable")
+    assert ignored.returncode == 0
+    assert "ended early" not in ignored.stderr

@@ -8,7 +8,7 @@ from edgeclf.export import Candidate, ExportReport, ParityFacts, Recommendation,
 from edgeclf.export.verify.rejection import RejectionFit
 from edgeclf.export.verify.verdict import DEFAULT_RULE
 from edgeclf.runtime.timing.comparison import LatencyFigures, Ratio
-from edgeclf.toolkit.reports.parity import parity_cells, parity_notes, print_export
+from edgeclf.toolkit.reports.parity import parity_cells, parity_notes, print_export, unlabelled_warning
 
 
 def facts_of(agreement, mean_error=1e-3, **figures):
@@ -81,14 +81,20 @@ def test_the_interval_of_the_loss_is_rounded_outwards():
 
 def test_expected_agreement_and_decisions_are_told_where_they_are_known():
     figures = {"expected_flips": 3.79, "expected_flips_low": 0, "expected_flips_high": 19}
-    (line,) = parity_notes(facts_of(0.99, **figures))
-    assert line == (
-        "On validation images the same label for 0.9900; errors of the measured size let expect 0.9900 (0.9499 to 1.0000)."
+    label, accuracy = parity_notes(facts_of(0.99, **figures))
+    assert label == (
+        "On validation images the same label for 0.9900 (95 % interval 0.9731 to 0.9959); errors of the measured size let "
+        "expect 0.9900 (0.9499 to 1.0000)."
+    )
+    assert accuracy == (
+        "On validation images accuracy 0.9000 (95 % interval 0.8653 to 0.9261) before, "
+        "0.9000 (95 % interval 0.8653 to 0.9261) after."
     )
     decisions = {"decision_agreement": 0.97, "reference_rejected": 0.05, "candidate_rejected": 0.04}
-    (line,) = parity_notes(facts_of(0.99, **decisions))
+    *_, line = parity_notes(facts_of(0.99, **decisions))
     assert "label or unknown, for 0.9700; unknown were 0.0500 before, 0.0400 after" in line
-    assert parity_notes(facts_of(0.99)) == []
+    unlabelled = ParityFacts("given", 20, 0.95, 0.1, 1e-3, None, None)
+    assert parity_notes(unlabelled) == ["On given images the same label for 0.9500 (95 % interval 0.7638 to 0.9912)."]
 
 
 @pytest.mark.parametrize("threshold", [0.6, 0.55])
@@ -98,3 +104,14 @@ def test_a_threshold_of_the_files_own_is_told(capsys, monkeypatch, threshold):
     print_export(report_of([Candidate("one", 300, (facts_of(1.0),))], rejection=fit), "a CPU")
     told = "The rejection threshold is 0.5500 in this file" in " ".join(capsys.readouterr().out.split())
     assert told == (threshold != 0.6)
+
+
+def test_many_changed_labels_where_none_is_known_are_a_warning():
+    def unlabelled(agreement, images):
+        return ParityFacts("validation", images, agreement, 0.1, 1e-3, None, None)
+
+    assert "27 of 184 validation images get another label" in unlabelled_warning(unlabelled(157 / 184, 184))
+    # Few images with a changed label prove nothing, and accuracy says more where it is known.
+    assert unlabelled_warning(unlabelled(19 / 20, 20)) is None
+    assert unlabelled_warning(unlabelled(1.0, 400)) is None
+    assert unlabelled_warning(facts_of(0.8)) is None

@@ -11,7 +11,6 @@ import pytest
 from onnx import numpy_helper
 
 from edgeclf.export.emulation import comparison
-from edgeclf.runtime import ModelSession
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +74,8 @@ def test_a_file_without_one_and_options_that_need_images_are_refused(call_edgecl
 def test_on_emulated_cores_it_is_judged_by_the_same_tolerance(call_edgeclf, exported, monkeypatch):
     """The emulator is replaced by this machine, and on one core by another computation."""
 
-    def run_here(path, images_rgb, core, sysroot, progress):
-        rows = ModelSession(path, device="cpu").run(images_rgb)
+    def run_here(model, images_rgb, core, sysroot, progress):
+        rows = model.run(images_rgb)
         return rows if core.name == "cortex-a53" else rows[:, ::-1]
 
     monkeypatch.setattr(comparison, "prepare_sysroot", lambda cache_folder, progress: None)

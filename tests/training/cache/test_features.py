@@ -12,8 +12,9 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.features import backbone_digest, backbone_features, freeze_converted
+from edgeclf.training.cache.features import backbone_features
 from edgeclf.training.cache.pixels import cached_images
+from edgeclf.training.networks.frozen_backbone import backbone_digest, freeze_converted
 
 import_tensorflow()
 import keras  # noqa: E402 - after the settings that TensorFlow reads when it loads

@@ -15,7 +15,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime.errors import InputError, OutputError
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.pixels import cached_images
+from edgeclf.training.cache.pixels import cached_images, equal_pictures
 
 SMALL = Preprocess((32, 40))
 
@@ -145,6 +145,47 @@ def test_copies_of_an_image_share_a_row(files, cache):
         assert got.rows == tuple(range(7))
         np.testing.assert_array_equal(got.images[6], got.images[0])
     assert stored_rows(cache) == [6]
+
+
+def test_a_picture_in_another_format_is_equal_and_one_that_differs_in_a_pixel_is_not(tmp_path, cache, rng):
+    image = rng.integers(0, 256, (64, 80, 3), np.uint8)
+    # Preprocessing averages 2 x 2 pixels: what it rounds away is no reason to call two pictures one.
+    nearly = image.copy()
+    nearly[0, 0] ^= 1
+    twin = rng.integers(0, 256, (64, 80, 3), np.uint8)
+    pictures = {"a.png": image, "b.bmp": image, "c.png": nearly, "d.png": twin, "e.ppm": twin, "f.png": image[::-1]}
+    paths = [tmp_path / name for name in pictures]
+    for path, pixels in zip(paths, pictures.values(), strict=True):
+        cv2.imwrite(str(path), pixels)
+    # The very bytes of another file: found by its digest, not here.
+    paths.append(tmp_path / "g.png")
+    paths[-1].write_bytes(paths[0].read_bytes())
+    unreadable = tmp_path / "0.png"
+    unreadable.write_bytes(b"no picture")
+    paths.insert(0, unreadable)
+    for _ in range(2):
+        cached = cached_images(paths, SMALL, cache_folder=CacheFolder(cache))
+        assert sorted(equal_pictures(cached, paths)) == [[1, 2], [4, 5]]
+    assert not list(cache.glob("copies-*"))
+
+
+def test_pictures_with_one_checksum_that_differ_are_not_equal(tmp_path, cache):
+    """What preprocessing makes alike is compared at its full size."""
+    one = np.zeros((64, 80, 3), np.uint8)
+    other = one.copy()
+    other[0, 0] = 1
+    paths = [tmp_path / "one.png", tmp_path / "other.png"]
+    for path, pixels in zip(paths, (one, other), strict=True):
+        cv2.imwrite(str(path), pixels)
+    cached = cached_images(paths, SMALL, cache_folder=CacheFolder(cache))
+    np.testing.assert_array_equal(cached.images[0], cached.images[1])
+    assert equal_pictures(cached, paths) == []
+    # Gone since: no longer compared, and no error.
+    cv2.imwrite(str(paths[1]), one, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    cached = cached_images(paths, SMALL, cache_folder=CacheFolder(cache))
+    assert equal_pictures(cached, paths) == [[0, 1]]
+    paths[0].unlink()
+    assert equal_pictures(cached, paths) == []
 
 
 def cut(path):

@@ -117,12 +117,35 @@ def test_erasing_cuts_one_rectangle_of_one_colour():
 
 def test_mixup_blends_images_and_targets_by_the_same_share():
     images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 50, 100, 200)])
-    blended, targets = mix_up(images, np.eye(4, dtype=np.float32), 1.0, np.random.default_rng(3))
+    ones = np.ones(4, np.float32)
+    blended, targets, weights = mix_up(images, np.eye(4, dtype=np.float32), ones, 1.0, np.random.default_rng(3))
     assert blended.dtype == np.uint8
     assert targets.sum(axis=1) == pytest.approx(np.ones(4))
     assert blended[:, 0, 0, 0] == pytest.approx(targets @ np.array([0, 50, 100, 200]), abs=1)
     assert (np.count_nonzero(targets, axis=1) <= 2).all()
     assert (np.count_nonzero(targets, axis=1) == 2).any()
+    assert weights == pytest.approx(np.ones(4))
+
+
+def test_mixup_weighs_the_loss_of_both_images_by_their_own_weights(rng):
+    count, classes = 12, 3
+    images = np.repeat(np.arange(0, 240, 20, dtype=np.uint8), 48).reshape(count, 4, 4, 3)
+    targets = rng.dirichlet(np.ones(classes), count).astype(np.float32)
+    weights = rng.uniform(0.2, 5.0, count).astype(np.float32)
+    blended, mixed, together = mix_up(images, targets, weights, 0.8, np.random.default_rng(5))
+    # Which images were mixed with what share is drawn first of all.
+    drawn = np.random.default_rng(5)
+    partners, shares = drawn.permutation(count), drawn.beta(0.8, 0.8, count)
+    assert blended[:, 0, 0, 0] == pytest.approx(
+        shares * images[:, 0, 0, 0] + (1 - shares) * images[partners, 0, 0, 0], abs=0.51
+    )
+    assert together == pytest.approx(shares * weights + (1 - shares) * weights[partners], rel=1e-5)
+    assert mixed.sum(axis=1) == pytest.approx(np.ones(count), rel=1e-5)
+    log_probabilities = np.log(rng.dirichlet(np.ones(classes), count))
+    own = -weights * (targets * log_probabilities).sum(axis=1)
+    of_partner = -weights[partners] * (targets[partners] * log_probabilities).sum(axis=1)
+    loss = -together * (mixed * log_probabilities).sum(axis=1)
+    assert loss == pytest.approx(shares * own + (1 - shares) * of_partner, rel=1e-4)
 
 
 def test_unknown_name_lists_those_that_exist():

@@ -88,6 +88,18 @@ def test_weights_make_classes_count_alike():
         assert counts == pytest.approx(weights[targets.argmax(axis=1)])
 
 
+def test_mixup_gives_the_images_of_a_rare_class_their_weight_in_every_blend():
+    true = np.array([0] * 90 + [1] * 10)
+    weights = class_weights(true, 2)
+    data = Subset(np.zeros((100, 2, 2, 3), np.uint8), np.arange(100), true)
+    batches = list(BatchLoader(data, 2, options(balance="weights", mixup=1.0)).epoch(0))
+    targets, counts = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
+    # A blend of shares s and 1 - s of the two classes weighs s w0 + (1 - s) w1, in which class 1 has the part (1 - s) w1.
+    share = targets[:, 1] / weights[1] / (targets[:, 0] / weights[0] + targets[:, 1] / weights[1])
+    assert counts == pytest.approx((1 - share) * weights[0] + share * weights[1], rel=1e-4)
+    assert ((share > 0.05) & (share < 0.95)).any()
+
+
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     epoch=st.integers(0, 50),

@@ -1,5 +1,6 @@
 """Images that a training used, told by content: whole digests of a run, short ones of a model file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.training.data.dataset import SPLITS, Sample
-from edgeclf.training.data.seen_images import images_of_record, images_of_split, record_images
+from edgeclf.training.data.seen_images import (
+    changed_images,
+    changed_words,
+    images_of_record,
+    images_of_split,
+    record_images,
+)
 
 NOWHERE = Path("/nowhere/image.png")
 digests = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -70,3 +77,33 @@ def test_a_record_stays_small(rng):
 @pytest.mark.parametrize("damaged", [{"train": "!!"}, {"train": 7}, {"train": None}, {}, {"val": "AAA="}, []])
 def test_a_damaged_record_names_no_image(damaged):
     assert images_of_record(damaged).split_of("00" * 16, NOWHERE) is None
+
+
+def test_what_replaced_an_image_of_the_training_counts_as_that(rng, tmp_path):
+    known = [new_digest(rng) for _ in range(3)]
+    samples = [Sample(f"{split}.png", "a", split, digest) for split, digest in zip(SPLITS, known, strict=True)]
+    run, without = images_of_split(samples, root=tmp_path), images_of_split(samples)
+    for split, digest in zip(SPLITS, known, strict=True):
+        place = tmp_path / f"{split}.png"
+        other = new_digest(rng)
+        assert run.split_of(other, place) == run.changed_at(other, place) == split
+        assert run.changed_at(digest, place) is None
+        assert run.split_of(other, tmp_path / "elsewhere" / place.name) is None
+        assert without.split_of(other, place) is None
+    # Files that were renamed are what they were.
+    assert run.split_of(known[0], tmp_path / "val.png") == "train"
+    assert run.changed_at(known[0], tmp_path / "val.png") is None
+
+
+def test_changed_images_are_counted_with_the_first_of_them(rng):
+    before = [Sample(f"{n}.png", "a", "train", new_digest(rng) if n else None) for n in range(5)]
+    now = [
+        replace(before[0], digest="x"),
+        before[1],
+        replace(before[2], digest=None),
+        replace(before[3], digest="y"),
+        before[4],
+    ]
+    assert changed_images(before, now) == ["3.png"]
+    assert changed_words(["3.png"]) == "images that have changed since it began (1, such as 3.png)"
+    assert changed_words(changed_images(before, before)) is None

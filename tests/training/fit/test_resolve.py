@@ -1,5 +1,7 @@
 """Options resolved: every option reaches every fit that it is meant for, or is refused with a sentence."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgeclf.runtime.errors import UsageError
@@ -96,6 +98,26 @@ def test_a_constant_learning_rate_has_no_warm_up_in_any_fit(training):
     given, _ = TRAININGS[training]
     for options in fits(**given, schedule="constant").values():
         assert (options.schedule, options.warmup_epochs) == ("constant", 0.0)
+
+
+@pytest.mark.parametrize(
+    "given", [{"architecture": name} for name in ("small-cnn", "seed-cnn", "resnet8")] + [{"weights": "none"}]
+)
+def test_a_whole_network_goes_on_at_a_lower_rate_on_images_of_its_size(given):
+    scratch, on = fits(**given)[WHOLE], fits(**given, from_run="runs/before")[WHOLE]
+    assert 0 < on.learning_rate <= scratch.learning_rate / 4
+    assert (on.progressive, on.batch_norm) == (False, False)
+    same = {
+        "learning_rate": scratch.learning_rate,
+        "progressive": scratch.progressive,
+        "batch_norm": scratch.batch_norm,
+    }
+    assert replace(on, **same) == scratch
+    assert fits(**given, from_run="runs/before", learning_rate=0.123)[WHOLE].learning_rate == 0.123
+
+
+def test_a_head_goes_on_as_it_began():
+    assert fits(from_run="runs/before") == fits()
 
 
 def test_a_recipe_s_warm_up_is_shortened_with_its_epochs():

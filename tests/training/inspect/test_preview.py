@@ -6,7 +6,7 @@ import pytest
 from skimage import data as photographs
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.training.data.dataset import discover_dataset
+from edgeclf.training.data.discovery import discover_dataset
 from edgeclf.training.inspect.preview import sweep_learning_rate
 from edgeclf.training.options import TrainOptions
 

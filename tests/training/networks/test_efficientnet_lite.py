@@ -10,15 +10,15 @@ from skimage import data as photographs
 from edgeclf.runtime.errors import InputError, MissingPackageError
 from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.efficientnet_lite import (
     FEATURES,
     VARIANTS,
     build_lite_backbone,
     build_lite_classifier,
 )
-from edgeclf.training.networks.lite_weights import fill_from_torch, lite_weights_path
-from edgeclf.training.networks.torch_weights import read_torch_weights
+from edgeclf.training.networks.weights import lite_weights
+from edgeclf.training.networks.weights.lite_weights import fill_from_torch, lite_weights_path
+from edgeclf.training.networks.weights.torch_weights import read_torch_weights
 
 LITE0 = "efficientnet-lite0"
 

@@ -15,7 +15,6 @@ from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.images.preprocess import preprocess_bgr
 from edgeclf.runtime.session.opening import open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.features import freeze_backbone, freeze_written
 from edgeclf.training.networks.efficientnet_lite import (
     FEATURES,
     VARIANTS,
@@ -23,9 +22,10 @@ from edgeclf.training.networks.efficientnet_lite import (
     read_lite_weights,
     weight_shapes,
 )
+from edgeclf.training.networks.frozen_backbone import freeze_backbone, freeze_written
 from edgeclf.training.networks.lite_onnx import lite_backbone_onnx
-from edgeclf.training.networks.lite_weights import lite_weights_path
-from edgeclf.training.networks.weights import weights_of
+from edgeclf.training.networks.weights.layer_weights import weights_of
+from edgeclf.training.networks.weights.lite_weights import lite_weights_path
 
 from ...randomness import fresh_rng
 

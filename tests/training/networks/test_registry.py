@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from edgeclf.runtime.errors import InputError, MissingPackageError, UsageError
-from edgeclf.training.networks import lite_weights
 from edgeclf.training.networks.registry import (
     ARCHITECTURES,
     assemble,
@@ -13,6 +12,7 @@ from edgeclf.training.networks.registry import (
 )
 from edgeclf.training.networks.resnet8 import build_resnet8
 from edgeclf.training.networks.seed_cnn import build_seed_cnn
+from edgeclf.training.networks.weights import lite_weights
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD
 
@@ -83,7 +83,8 @@ def test_architectures_by_name():
 
 def test_unknown_architectures_get_the_list_with_the_likeliest_first():
     with pytest.raises(
-        UsageError, match=r"unknown architecture 'resnet50': expected resnet8, .*seed-cnn.* or keras:NAME"
+        UsageError,
+        match=r"unknown architecture 'resnet50': expected resnet8, .*seed-cnn.*, keras:NAME or module:function",
     ):
         get_architecture("resnet50")
     with pytest.raises(UsageError, match=r"no network 'resnet8': expected ResNet.*Xception"):

@@ -1,3 +1,6 @@
+import hashlib
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -67,3 +70,43 @@ def test_unreadable_images_are_listed_and_their_neighbours_keep_their_classes(sa
     np.testing.assert_array_equal(images.validation.images_rgb[1:2][0], pixels(tmp_path / "8.png"))
     # A split without images is none.
     assert list(images.held_out()) == ["validation"]
+
+
+def digest_of(path):
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def test_images_that_changed_are_left_out_and_counted(samples, tmp_path):
+    samples = [replace(sample, digest=digest_of(tmp_path / sample.path)) for sample in samples]
+    assert images_of(samples, tmp_path).changed == 0
+    for number in (0, 7, 11):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), fresh_rng().integers(0, 256, (20, 30, 3), np.uint8))
+    images = images_of(samples, tmp_path)
+    assert images.changed == 3
+    assert (images.training_count, len(images.validation), len(images.test)) == (5, 3, 1)
+    np.testing.assert_array_equal(images.validation.images_rgb[:], [pixels(tmp_path / f"{n}.png") for n in (6, 8, 9)])
+    assert images.validation.true_indices.tolist() == [0, 0, 1]
+    # An earlier version recorded no digests: nothing can be said.
+    assert images_of([replace(sample, digest=None) for sample in samples], tmp_path).changed == 0
+
+
+def test_files_that_were_renamed_are_what_their_content_was_in_the_training(samples, tmp_path):
+    samples = [replace(sample, digest=digest_of(tmp_path / sample.path)) for sample in samples]
+    before = images_of(samples, tmp_path)
+    # A training image takes the name of a validation image of the other class, and the other way round.
+    first, second = tmp_path / "0.png", tmp_path / "9.png"
+    first.rename(tmp_path / "aside.png")
+    second.rename(first)
+    (tmp_path / "aside.png").rename(second)
+    images = images_of(samples, tmp_path)
+    assert images.changed == 0
+    known = {
+        pixels.tobytes(): true
+        for pixels, true in zip(before.validation.images_rgb[:], before.validation.true_indices, strict=True)
+    }
+    now = {
+        pixels.tobytes(): true
+        for pixels, true in zip(images.validation.images_rgb[:], images.validation.true_indices, strict=True)
+    }
+    assert now == known
+    assert images.training_count == 6

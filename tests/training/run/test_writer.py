@@ -1,6 +1,9 @@
 """A run folder appears with its first epoch, keeps an old run until then, and holds whole files from then on."""
 
 import csv
+import errno
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +45,58 @@ def test_the_folder_appears_with_the_first_epoch(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["val_loss"]) for row in rows] == [0.1 + 0.2] * 2
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_gets_its_run(tmp_path, monkeypatch, code):
+    def flock(_descriptor, _operation):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with writing_run(tmp_path / "run", resumed=False) as writer:
+        writer.write_json("run.json", {})
+        # A second training is not noticed; none of the two is lost.
+        with writing_run(tmp_path / "run", resumed=False) as second:
+            writer.write_epoch(epoch(1))
+            second.write_epoch(epoch(2))
+    assert names(tmp_path) == ["run", "run-2"]
+    assert [len(load_checkpoint(tmp_path / run / "checkpoint.npz").state.history) for run in ("run", "run-2")] == [1, 2]
+
+
+def make_folder(folder):
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+
+
+def add_file(folder):
+    (folder / "thesis.txt").write_text("mine")
+
+
+def make_again(folder):
+    # Kept elsewhere, so that the new folder does not get its number.
+    folder.rename(folder.with_name("kept"))
+    make_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [(None, make_folder), (lambda folder: folder.mkdir(), add_file), (make_folder, make_again), (None, lambda folder: folder.write_text("mine"))],
+)  # fmt: skip
+def test_what_others_put_at_its_place_meanwhile_is_never_removed(tmp_path, before, meanwhile):
+    folder = tmp_path / "run"
+    if before is not None:
+        before(folder)
+    (tmp_path / "run-2").mkdir()
+    with writing_run(folder, resumed=False) as writer:
+        meanwhile(folder)
+        writer.write_epoch(epoch(1))
+        writer.write_epoch(epoch(2))
+        assert writer.folder == tmp_path / "run-3"
+        assert "the run is" in writer.note
+    kept = folder if folder.is_file() else folder / "thesis.txt"
+    assert kept.read_text() == "mine"
+    assert len(load_checkpoint(tmp_path / "run-3" / "checkpoint.npz").state.history) == 2
+    assert names(tmp_path / "run-2") == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, RunFolderError("bad")])
@@ -88,6 +143,68 @@ def test_a_resumed_run_is_written_in_place(tmp_path):
         writer.write_epoch(epoch(2))
     assert (folder / "split.csv").read_text() == "kept"
     assert len(load_checkpoint(folder / "checkpoint.npz").state.history) == 2
+
+
+def test_a_second_training_into_a_run_is_refused_and_the_first_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    with writing_run(folder, resumed=False) as writer:
+        for resumed in (False, True):
+            with pytest.raises(RunFolderError, match="another training writes"), writing_run(folder, resumed=resumed):
+                pass
+        with writing_run(tmp_path / "other", resumed=False):
+            pass
+        writer.write_epoch(epoch(1))
+        with pytest.raises(RunFolderError, match="another training writes"), writing_run(folder, resumed=True):
+            pass
+        writer.write_epoch(epoch(2))
+    assert names(tmp_path) == ["run"]
+    with writing_run(folder, resumed=True) as writer:
+        writer.write_epoch(epoch(3))
+    assert len(load_checkpoint(folder / "checkpoint.npz").state.history) == 3
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_what_killed_trainings_left_goes_with_the_next_one(tmp_path, is_resumed):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".0123456789ab.part.npz").write_bytes(b"half a checkpoint")
+    (folder / "history.csv").write_bytes(b"epoch\n")
+    for name in (".run.0a1b2c3d.part", ".run.0a1b2c3d.old", ".other.0a1b2c3d.part", ".run.my own.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.keras").touch()
+    with writing_run(folder, resumed=is_resumed) as writer:
+        # Of other runs, and of users, nothing.
+        kept = {".other.0a1b2c3d.part", ".run.my own.part", ".run.lock", "run"}
+        assert set(names(tmp_path)) == kept | {writer.folder.name}
+        writer.write_epoch(epoch(1))
+    assert names(folder) == ["checkpoint.npz", "curves.png", "history.csv"]
+
+
+def test_a_run_comes_back_whose_successor_was_killed_as_it_took_its_place(tmp_path):
+    aside = tmp_path / ".run.0a1b2c3d.old"
+    aside.mkdir()
+    (aside / "model.keras").write_bytes(b"old")
+
+    def begin():
+        with writing_run(tmp_path / "run", resumed=False):
+            assert (tmp_path / "run" / "model.keras").read_bytes() == b"old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        begin()
+    assert names(tmp_path) == ["run"]
+
+
+def test_the_lock_of_a_killed_process_is_none(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from edgeclf.training.run.writer import writing_run\n"
+        "with writing_run(Path(sys.argv[1]), resumed=False): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "run"], check=False).returncode == 9
+    assert ".run.lock" in names(tmp_path)
+    with writing_run(tmp_path / "run", resumed=False) as writer:
+        writer.write_epoch(epoch(1))
+    assert ".run.lock" not in names(tmp_path)
 
 
 def test_a_link_to_a_folder_leads_to_the_folder(tmp_path):

@@ -142,8 +142,7 @@ class LoadgenProcess:
         if kind == "answer":
             return value
         if kind == "error":
-            error_class, what, got, expected, hint = value
-            raise error_class(what, got=got, expected=expected, hint=hint)
+            raise value
         raise RuntimeError(f"in the load generator's process:\n{value}")
 
     def _ended(self) -> DeviceUnavailableError:
@@ -246,7 +245,7 @@ def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
 
 def _as_message(error: BaseException) -> tuple[str, Any]:
     if isinstance(error, EdgeclfError):
-        return "error", (type(error), error.what, error.got, error.expected, error.hint)
+        return "error", error
     return "bug", "".join(traceback.format_exception(error))
 
 

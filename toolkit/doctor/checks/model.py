@@ -137,9 +137,7 @@ def check_calibration(facts: Facts) -> list[Finding]:
             "warning",
             f"The model is {which}: it says {mean:.0%} on average and is right in {accuracy:.0%} of {len(right)} {model.split} "
             f"images (calibration error {error:.3f}; honest confidences stay below {honest:.3f})",
-            "Add validation images, which choose the temperature."
-            if facts.run is None
-            else more_validation(facts.run, 0.3),
+            _fix_calibration(facts),
             {
                 "expected_calibration_error": error,
                 "honest_99_percent": honest,
@@ -151,6 +149,14 @@ def check_calibration(facts: Facts) -> list[Finding]:
             weight=min(1.0, error),
         )
     ]
+
+
+def _fix_calibration(facts: Facts) -> str:
+    if facts.run is not None:
+        return more_validation(facts.run, 0.3)
+    if facts.use is not None:
+        return "Do not read its confidences as probabilities: choose a threshold for them on photographs like these."
+    return "Add validation images, which choose the temperature."
 
 
 def check_fragility(facts: Facts) -> list[Finding]:
@@ -247,6 +253,8 @@ def check_int8(facts: Facts) -> list[Finding]:
 def _class_names(facts: Facts, model: ModelFacts) -> tuple[str, ...]:
     if facts.run is not None and len(facts.run.classes) == model.probabilities.shape[1]:
         return facts.run.classes
+    if model.labels:
+        return model.labels
     return tuple(str(index) for index in range(model.probabilities.shape[1]))
 
 

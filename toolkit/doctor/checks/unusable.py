@@ -2,8 +2,11 @@
 
 from collections import Counter
 
-from edgeclf.toolkit.doctor.facts import Check, Facts
+from edgeclf.runtime.batch.listing import unread_sentence
+from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, split_remedy
+from edgeclf.toolkit.doctor.remedies import train_again, train_data
+from edgeclf.training.data.class_folders import folders_alike, label_of
 
 # Fraction of unreadable files from which on they are a problem: training leaves them out, which changes what is measured.
 _PROBLEM_FRACTION = 0.01
@@ -47,13 +50,87 @@ def find_unreadable(facts: Facts) -> list[Finding]:
     ]
 
 
+def find_not_read(facts: Facts) -> list[Finding]:
+    """Files in the class folders that are no images by their names, which training passes over."""
+    data = facts.data
+    if data is None or (sentence := unread_sentence(data.not_read, "the class folders")) is None:
+        return []
+    count, images = sum(data.not_read.values()), len(data.images)
+    return [
+        Finding(
+            cause="not-read",
+            severity="warning" if count >= _PROBLEM_FRACTION * (count + images) else "note",
+            title=sentence,
+            fix="Give images the suffix of their format, or convert them to JPEG or PNG; move what is no image elsewhere",
+            evidence={"count": count, "kinds": dict(data.not_read)},
+            weight=count / (count + images),
+        )
+    ]
+
+
+def find_changed(facts: Facts) -> list[Finding]:
+    """Images whose files have another content than when the run was trained with them."""
+    data, run = facts.data, facts.run
+    if data is None or not data.changed:
+        return []
+    count, images = len(data.changed), len(data.images)
+    by_split = Counter(split for _, split in data.changed)
+    parts = ", ".join(f"{by_split[split]:,} {name}" for split, name in SPLIT_NAMES.items() if by_split[split])
+    is_unfinished = run is not None and run.record.get("ending") == "unfinished"
+    cannot_go_on = is_unfinished and by_split["train"] + by_split["val"] > 0
+    then = "it cannot be resumed" if cannot_go_on else "its figures are not those of what lies there now"
+    return [
+        Finding(
+            cause="changed-images",
+            severity="problem" if cannot_go_on or count >= _PROBLEM_FRACTION * images else "warning",
+            title=(
+                f"{count:,} of {images:,} images {'has' if count == 1 else 'have'} changed since the run was trained with them "
+                f"({parts}), such as {data.changed[0][0]}: {then}"
+            ),
+            fix=(
+                "Bring back the files as they were, or train with them as they are: "
+                f"{train_data(facts) if run is None else train_again(run)}"
+            ),
+            evidence={"count": count, "images": images, "by_split": {name: by_split[name] for name in SPLITS}},
+            items=tuple(path for path, _ in data.changed),
+            weight=count / images,
+        )
+    ]
+
+
+def find_layout(facts: Facts) -> list[Finding]:
+    """Class folders with the same folders inside: parts, or places, that have the classes inside."""
+    data = facts.data
+    if data is None or not data.classes or data.has_splits or not _has_class_folders(data):
+        return []
+    alike = folders_alike(data.images.paths)
+    if alike is None:
+        return []
+    outer, inner = (", ".join(repr(name) for name in names[:5]) for names in alike)
+    return [
+        Finding(
+            cause="layout",
+            severity="warning",
+            title=f"The folders {outer} are taken for the classes, and each has the same folders inside: {inner}",
+            fix="If those are the classes, bring each into one folder, or name the outer ones train/, val/ and test/",
+            evidence={"classes": list(alike[0]), "inside": list(alike[1])},
+        )
+    ]
+
+
+def _has_class_folders(data: DataFacts) -> bool:
+    """Whether the first folder of each path is its class, which in a CSV it need not be."""
+    firsts = (label_of(path.split("/", 1)[0]) for path in data.images.paths)
+    return all(first == data.classes[label] for first, label in zip(firsts, data.images.labels, strict=True))
+
+
 def find_unchecked(facts: Facts) -> list[Finding]:
     """Facts that are missing, so that other checks cannot judge: labels, images outside the sample, features."""
     data = facts.data
     if data is None:
         return []
     found = []
-    if not data.classes:
+    if not data.classes and facts.use is None:
         found.append(
             Finding(
                 cause="unchecked",
@@ -96,6 +173,28 @@ CHECKS: tuple[Check, ...] = (
         ("unreadable",),
         f"a file named like an image cannot be decoded whole; a problem from {_PROBLEM_FRACTION:.0%} of the files on",
         find_unreadable,
+    ),
+    Check(
+        "layout",
+        "files",
+        ("layout",),
+        "all class folders have the same two or more folders inside and no image beside these",
+        find_layout,
+    ),
+    Check(
+        "not-read",
+        "files",
+        ("not-read",),
+        f"files in class folders are no images by their names; a warning from {_PROBLEM_FRACTION:.0%} of the files on",
+        find_not_read,
+    ),
+    Check(
+        "changed-images",
+        "files",
+        ("changed-images",),
+        "files of a run have another content than its split.csv records; a problem where that keeps the training from being "
+        f"resumed, and from {_PROBLEM_FRACTION:.0%} of the images on",
+        find_changed,
     ),
     Check(
         "unchecked",

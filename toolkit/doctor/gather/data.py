@@ -15,8 +15,12 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, DataFacts, Features, ImageTable
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.thumbnails import ImageRecords, ScanCache, scan_images
-from edgeclf.training.data.dataset import Dataset, Sample, discover_dataset
-from edgeclf.training.data.training_data import assign_splits, check_every_class_is_readable
+from edgeclf.training.data.dataset import Dataset, Sample
+from edgeclf.training.data.discovery import discover_dataset
+from edgeclf.training.data.seen_images import changed_images
+from edgeclf.training.data.split import assign_splits
+from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.training_data import check_every_class_is_readable
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 # Most images that features are computed of; of larger data sets a sample, even over classes and splits.
@@ -30,6 +34,7 @@ def gather_data(
     *,
     samples: Sequence[Sample] | None = None,
     root: Path | None = None,
+    table: TableOptions | None = None,
     max_images: int | None = None,
     max_features: int = MAX_FEATURES,
     seed: int = 0,
@@ -44,6 +49,7 @@ def gather_data(
             classes.
         samples: Samples with their splits, as a run recorded them; None to discover them.
         root: Folder that the samples' paths are relative to; None with `samples` None.
+        table: What the user says of a CSV; None for nothing.
         max_images: Number of images scanned, the same fraction of every class in every split; None for all.
         max_features: Number of images that features are computed of; 0 for none.
         seed: Seed of the samples.
@@ -58,7 +64,9 @@ def gather_data(
     refusal: str | None = None
     if samples is None or root is None:
         try:
-            dataset = discover_dataset(data, for_training=False)
+            dataset = discover_dataset(
+                data, for_training=False, table=table, cache_folder=cache_folder, progress=progress
+            )
             labelled = True
         except DatasetError as error:
             dataset, labelled, refusal = _without_labels(data, error), False, str(error)
@@ -73,7 +81,7 @@ def gather_data(
     rows = chosen[records.rows]
     if refusal is None and samples is None:
         unseen = {dataset.samples[chosen[position]].path for position, _ in records.unreadable}
-        refusal = _why_refused(data, dataset, unseen)
+        refusal = _why_refused(data, table, dataset, unseen, cache_folder)
     facts = DataFacts(
         given=str(data),
         root=dataset.root,
@@ -84,6 +92,8 @@ def gather_data(
         features=None,
         has_splits=bool((splits != NO_SPLIT).any()),
         sampled_from=len(labels) if len(chosen) < len(labels) else None,
+        not_read=dataset.not_read,
+        changed=_changed([dataset.samples[row] for row in rows], records.digests),
     )
     if not labelled:
         return facts
@@ -110,16 +120,25 @@ def _without_labels(data: Path, refusal: DatasetError) -> Dataset:
     raise refusal
 
 
-def _why_refused(data: Path, dataset: Dataset, unreadable: set[str]) -> str | None:
+def _why_refused(
+    data: Path, table: TableOptions | None, dataset: Dataset, unreadable: set[str], cache_folder: CacheFolder | None
+) -> str | None:
     """Error message of a training on this data; None where training would accept it."""
     try:
-        discover_dataset(data)
+        discover_dataset(data, table=table, cache_folder=cache_folder)
         split = assign_splits(dataset)
         readable = [sample for sample in split if sample.path not in unreadable]
         check_every_class_is_readable(readable, dataset.labels, len(unreadable))
     except EdgeclfError as error:
         return str(error)
     return None
+
+
+def _changed(samples: Sequence[Sample], digests: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Path and split of each image whose file has another digest than its sample was recorded with."""
+    now = [replace(sample, digest=digest) for sample, digest in zip(samples, digests, strict=True)]
+    splits = {sample.path: sample.split for sample in samples}
+    return tuple((path, splits[path] or "") for path in changed_images(samples, now))
 
 
 def _table(

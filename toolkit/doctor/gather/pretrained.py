@@ -9,10 +9,11 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.runtime import Preprocess
 from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.progress import Progress
-from edgeclf.training.cache.features import backbone_features, freeze_written
+from edgeclf.training.cache.features import backbone_features
 from edgeclf.training.cache.pixels import cached_images
+from edgeclf.training.networks.frozen_backbone import freeze_written
 from edgeclf.training.networks.registry import get_architecture
-from edgeclf.training.networks.weights import PRETRAINED
+from edgeclf.training.networks.weights.layer_weights import PRETRAINED
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 

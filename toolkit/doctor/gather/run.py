@@ -6,15 +6,17 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.export.cache_folder import CacheFolder, chosen_cache_folder
 from edgeclf.export.keras_backend import Inference, KerasModel
 from edgeclf.runtime import ModelSession
+from edgeclf.runtime.batch.file_digests import digest_files
+from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.files import parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
@@ -22,7 +24,9 @@ from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, ModelFacts, RunFac
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
-from edgeclf.training.data.dataset import Sample, discover_dataset, folder_of
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.discovery import discover_dataset, folder_of, table_options
+from edgeclf.training.data.seen_images import changed_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.resolve import resolve_options
 from edgeclf.training.options import DEFAULT_ARCHITECTURE, TrainOptions, options_from_json
@@ -84,15 +88,41 @@ class OpenedRun:
         return quick_inference(self.run, self.model, noise, cache_folder=self.cache_folder, progress=self.progress)
 
     def sample(self, splits: Sequence[str], max_images: int, seed: int) -> list[Sample]:
-        """Random sample of the images of some splits, in their recorded order."""
+        """Random sample of the images of some splits, in their recorded order, without those that have changed since.
+
+        What lies in the place of a changed image may have trained the network, so that nothing is judged on it.
+        """
         members = [number for number, sample in enumerate(self.samples) if sample.split in splits]
         chosen = np.random.default_rng([seed, max_images]).permutation(len(members))[:max_images]
-        return [self.samples[members[position]] for position in sorted(chosen)]
+        drawn = [self.samples[members[position]] for position in sorted(chosen)]
+        changed = set(changed_images(drawn, self._as_they_are(drawn)))
+        return [sample for sample in drawn if sample.path not in changed]
+
+    def _as_they_are(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples with the digests that their files have now, None where a file cannot be read."""
+        folder = self.cache_folder or chosen_cache_folder()
+        folder.make()
+        paths = [self.root / sample.path for sample in samples]
+        files = digest_files(paths, folder.digests_path, usable_cpus(), self.progress)
+        return [replace(sample, digest=file.digest) for sample, file in zip(samples, files, strict=True)]
 
     def read(self, samples: Sequence[Sample]) -> tuple[CachedImages, list[Sample]]:
-        """Preprocessed images, and the samples that could be read, one for each of them."""
+        """Preprocessed images, and the samples that could be read, one for each of them.
+
+        Raises:
+            DatasetError: There is none.
+            InputError: None can be read.
+            OutputError: The cache cannot be written.
+        """
         if self.run is None:
             raise ValueError("an unfinished run has no preprocessing")
+        if not samples:
+            raise DatasetError(
+                f"no image of {self.folder} is left to be looked at",
+                got="images that have all changed since",
+                expected="those it was trained on",
+                hint="train again",
+            )
         paths = [self.root / sample.path for sample in samples]
         cached = cached_images(paths, self.run.spec.preprocess, cache_folder=self.cache_folder, progress=self.progress)
         return cached, [samples[row] for row in cached.rows]
@@ -256,7 +286,7 @@ def _as_named(path: Path) -> str:
 
 def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
     """Record of the training: options resolved, the recipe's usual values (`suits`), ending and best epoch."""
-    resolved = resolve_options(options)
+    resolved = resolve_options(options, reads_backbone=False)
     diverged = read_divergence(opened.folder)
     training: dict[str, Any] = dict(opened.run.spec.training or {}) if opened.run is not None else {}
     suits = resolved.recipe
@@ -279,7 +309,9 @@ def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
 def _brings_validation(opened: OpenedRun) -> bool:
     """Whether the data set has a validation split of its own, so that `--val-fraction` would do nothing."""
     try:
-        dataset = discover_dataset(Path(opened.document.get("data", opened.root)), for_training=False)
+        options = options_from_json(opened.document.get("options"), opened.folder / run_folder.RUN_FILE)
+        data = Path(opened.document.get("data", opened.root))
+        dataset = discover_dataset(data, for_training=False, table=table_options(options))
     except EdgeclfError:
         return False
     return any(sample.split == "val" for sample in dataset.samples)

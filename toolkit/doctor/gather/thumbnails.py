@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.runtime import decode_image, load_image
+from edgeclf.runtime import decode_image
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import EdgeclfError
-from edgeclf.runtime.files import output_error
+from edgeclf.runtime.files import kind_of, output_error
+from edgeclf.runtime.images.encoded_file import read_image_file
 from edgeclf.runtime.images.header import read_image_header
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
-from edgeclf.runtime.images.preprocess import resize
+from edgeclf.runtime.images.preprocess import MAX_PIXELS, resize
 from edgeclf.runtime.progress import Progress
 from edgeclf.toolkit.doctor.facts import THUMBNAIL
 from edgeclf.toolkit.doctor.gather.properties import PROPERTIES, measure_properties
@@ -128,10 +129,10 @@ def scan_images(paths: Sequence[Path], progress: Progress, scan_cache: ScanCache
 def scan_image(path: Path, scan_cache: ScanCache | None = None) -> ImageRecord | str:
     """Scans one image file; the reason as a phrase where it cannot be read."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if kind_of(path) == "other":
             # Reading a pipe would wait for somebody to write into it.
             return "a device or a pipe"
-        data = path.read_bytes()
+        data = read_image_file(path, MAX_PIXELS)
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         if scan_cache is not None and digest in scan_cache.records:
             return scan_cache.records[digest]
@@ -139,12 +140,8 @@ def scan_image(path: Path, scan_cache: ScanCache | None = None) -> ImageRecord |
         header = read_image_header(data)
     except EdgeclfError as error:
         return error.got or error.what
-    except OSError:
-        try:
-            load_image(path)
-        except EdgeclfError as error:
-            return error.got or error.what
-        return "a file that changed while it was read"
+    except MemoryError:
+        return "a file larger than the memory that is left"
     if header is None:
         raise AssertionError(path)
     measured = measure_properties(image_bgr, header, data)

@@ -108,7 +108,7 @@ def scope_text(examination: "Examination") -> str:
     of = f" of {data.sampled_from:,}" if data.sampled_from is not None else ""
     classes = f"{len(data.classes)} class{'es' if len(data.classes) != 1 else ''}" if data.classes else "without labels"
     network = f", {len(data.features.rows):,} of them shown to {data.features.network}" if data.features else ""
-    what = "the run and " if examination.kind == "run" else ""
+    what = {"run": "the run and ", "model": "the model and ", "data": ""}[examination.kind]
     return f"Looked at: {what}{seen:,}{of} images, {classes}{network}; {len(examination.checks)} checks"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import itertools
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeclf.runtime.live.camera import Camera
 from edgeclf.runtime.live.captures.capture import CaptureEndedError
-from edgeclf.runtime.live.captures.mjpeg import MAX_PART_BYTES, PartReader, open_mjpeg
+from edgeclf.runtime.live.captures.mjpeg import MAX_PART_BYTES, PartReader, open_http
 
+from ....clocks import FakeClock
 from ....randomness import fresh_rng
 
 
@@ -129,7 +132,7 @@ def test_chunked_answers_and_redirects_are_followed(answering):
         body = as_part(picture, with_length=True)
         send(handler, 200, {**MULTIPART, "Transfer-Encoding": "chunked"}, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
-    capture = open_mjpeg(f"http://{answering(answer)}/", 5, lambda: False)
+    capture = open_http(f"http://{answering(answer)}/", 5, lambda: False)
     capture.grab()
     assert capture.skip()
     assert capture.retrieve().shape == (48, 64, 3)
@@ -140,17 +143,17 @@ def test_chunked_answers_and_redirects_are_followed(answering):
 
 def test_what_is_no_multipart_stream_is_left_to_others(answering):
     address = answering(lambda h: send(h, 200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U"))
-    assert open_mjpeg(f"http://{address}/live.m3u8", 5, lambda: False) is None
+    assert open_http(f"http://{address}/live.m3u8", 5, lambda: False) is None
 
 
 def test_errors_say_what_the_server_said(answering):
     address = answering(lambda h: h.send_error(404))
     with pytest.raises(CaptureEndedError, match="HTTP 404 Not Found"):
-        open_mjpeg(f"http://{address}/", 5, lambda: False)
+        open_http(f"http://{address}/", 5, lambda: False)
     with pytest.raises(CaptureEndedError, match=r"no connection \(Connection refused\)"):
-        open_mjpeg("http://127.0.0.1:9/", 5, lambda: False)
+        open_http("http://127.0.0.1:9/", 5, lambda: False)
     with pytest.raises(CaptureEndedError, match="no connection"):
-        open_mjpeg("http://127.0.0.1:port/", 5, lambda: False)
+        open_http("http://127.0.0.1:port/", 5, lambda: False)
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Digest"])
@@ -165,7 +168,7 @@ def test_user_and_password_in_the_url_are_used(answering, scheme):
             return
         send(handler, 200, MULTIPART, as_part(jpeg(), with_length=True))
 
-    capture = open_mjpeg(f"http://eve:p%40ss@{answering(answer)}/v", 5, lambda: False)
+    capture = open_http(f"http://eve:p%40ss@{answering(answer)}/v", 5, lambda: False)
     capture.grab()
     capture.close()
     if scheme == "Basic":
@@ -178,7 +181,7 @@ def test_user_and_password_in_the_url_are_used(answering, scheme):
 def test_only_the_newest_of_several_waiting_frames_needs_decoding(answering):
     pictures = [jpeg() for _ in range(3)]
     body = b"".join(as_part(picture, with_length=True) for picture in pictures)
-    capture = open_mjpeg(f"http://{answering(lambda h: send(h, 200, MULTIPART, body))}/", 5, lambda: False)
+    capture = open_http(f"http://{answering(lambda h: send(h, 200, MULTIPART, body))}/", 5, lambda: False)
     behind = []
     for _ in pictures:
         capture.grab()
@@ -186,3 +189,85 @@ def test_only_the_newest_of_several_waiting_frames_needs_decoding(answering):
     assert behind[-1] is False
     assert np.array_equal(capture.retrieve(), cv2.imdecode(np.frombuffer(pictures[-1], np.uint8), cv2.IMREAD_COLOR))
     capture.close()
+
+
+def damaged_frame(picture):
+    return picture[: len(picture) // 2] + picture[-2:]
+
+
+def test_frames_without_an_end_marker_are_frames_and_cut_ones_are_not(answering):
+    whole = jpeg((96, 128))
+    expected = cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_COLOR)
+    parts = [whole[:-2], whole[:-1], whole, whole[: len(whole) // 2], damaged_frame(whole), whole[:-2]]
+    for with_length in (True, False):
+        body = b"".join(as_part(part, with_length=with_length) for part in parts) + b"--frame--"
+        capture = open_http(
+            f"http://{answering(lambda h, body=body: send(h, 200, MULTIPART, body))}/", 5, lambda: False
+        )
+        found = []
+        for _ in parts:
+            capture.grab()
+            found.append(capture.retrieve())
+        assert [image is not None for image in found] == [True, True, True, False, False, True]
+        assert all(np.array_equal(image, expected) for image in found if image is not None)
+        # Known by now to leave it out.
+        assert capture.skip()
+        capture.close()
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png", "image/jpeg; charset=binary"])
+def test_a_url_that_answers_with_one_image_is_asked_again_and_again(answering, kind):
+    clock = FakeClock()
+    clock.skips = True
+    images = [fresh_rng().integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(3)]
+    bodies = [cv2.imencode(".png", image)[1].tobytes() for image in images]
+    asked = iter([*bodies, b"no image", None])
+
+    def answer(handler):
+        body = next(asked)
+        if body is None:
+            handler.send_error(503)
+        else:
+            send(handler, 200, {"Content-Type": kind, "Content-Length": str(len(body))}, body)
+
+    capture = open_http(f"http://{answering(answer)}/snapshot", 5, lambda: False, clock, poll_s=2.0)
+    started_s = clock.now_s()
+    for number, image in enumerate(images):
+        assert capture.grab() - started_s == pytest.approx(2.0 * number)
+        assert capture.skip()
+        assert np.array_equal(capture.retrieve(), image)
+    capture.grab()
+    assert not capture.skip()
+    assert capture.retrieve() is None
+    with pytest.raises(CaptureEndedError, match="HTTP 503"):
+        capture.grab()
+    capture.close()
+
+
+def test_a_snapshot_that_is_stopped_waits_no_longer(answering):
+    body = jpeg()
+    headers = {"Content-Type": "image/jpeg", "Content-Length": str(len(body))}
+    stopped = []
+    address = answering(lambda h: send(h, 200, headers, body))
+    capture = open_http(f"http://{address}/", 5, lambda: bool(stopped), poll_s=3600)
+    capture.grab()
+    stopped.append(True)
+    with pytest.raises(CaptureEndedError, match="closed"):
+        capture.grab()
+    capture.close()
+
+
+def test_a_camera_polls_a_snapshot_at_its_rate(answering):
+    body = jpeg()
+    headers = {"Content-Type": "image/jpeg", "Content-Length": str(len(body))}
+    asked_s = []
+
+    def answer(handler):
+        asked_s.append(time.monotonic())
+        send(handler, 200, headers, body)
+
+    with Camera(f"HTTP://{answering(answer)}/snapshot.cgi", max_fps=20.0) as camera:
+        frames = [frame for frame, _ in zip(camera, range(6), strict=False)]
+    assert [frame.number for frame in frames] == list(range(6))
+    # A pause of the period between the requests, and however long each takes.
+    assert min(b - a for a, b in itertools.pairwise(asked_s[:6])) >= 0.05

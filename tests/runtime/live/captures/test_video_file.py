@@ -8,6 +8,7 @@ from edgeclf.runtime.live.captures.capture import CaptureEndedError
 from edgeclf.runtime.live.captures.video_file import FileCapture
 
 from ....clocks import FakeClock
+from ...images.videos import frames_of, jpeg, write_matroska
 
 
 @pytest.fixture
@@ -59,4 +60,25 @@ def test_after_a_long_pause_the_schedule_begins_at_the_present(video, clock):
     clock.advance(5)  # given up
     late_s = clock.now_s()
     assert [capture.grab() - late_s for _ in range(3)] == [0, pytest.approx(0.05), pytest.approx(0.1)]
+    capture.close()
+
+
+def test_frames_of_a_variable_rate_come_when_the_file_says(tmp_path, clock):
+    times_ms = [0, 40, 500, 540, 2540, 2560]
+    packets = [(time_ms, jpeg(frame)) for time_ms, frame in zip(times_ms, frames_of(6), strict=True)]
+    started_s = clock.now_s()
+    capture = FileCapture(write_matroska(tmp_path / "v.mkv", packets), lambda: False, is_looped=False, clock=clock)
+    found = [(capture.grab() - started_s, shown_by(capture)) for _ in times_ms]
+    assert found == [(pytest.approx(time_ms / 1e3), number) for number, time_ms in enumerate(times_ms)]
+    capture.close()
+
+
+def test_frames_that_cannot_be_decoded_do_not_end_it(tmp_path, clock):
+    packets = [(50 * n, bytes(900) if n in {2, 3} else jpeg(frame)) for n, frame in enumerate(frames_of(6))]
+    started_s = clock.now_s()
+    capture = FileCapture(write_matroska(tmp_path / "v.mkv", packets), lambda: False, is_looped=False, clock=clock)
+    found = [(capture.grab() - started_s, shown_by(capture)) for _ in range(4)]
+    assert found == [(pytest.approx(number / 20), number) for number in (0, 1, 4, 5)]
+    with pytest.raises(CaptureEndedError, match="the file ended"):
+        capture.grab()
     capture.close()

@@ -140,6 +140,21 @@ def test_timm_crop_modes_and_filters(tmp_path, model, changes, fit, interpolatio
     assert any(note in text for text in use.notes) if note else not use.notes
 
 
+def test_the_grey_of_the_padding_is_the_users_else_the_configs(tmp_path, model):
+    plain = {"fit": "letterbox", "preset": "ultralytics"}
+    assert resolve(model, **plain).spec.preprocess.pad_value == 114
+    assert resolve(model, **plain, pad_value=0).spec.preprocess.pad_value == 0
+    # Whoever names a padding means a letterbox.
+    assert resolve(model, preset="ultralytics", pad_value=9).fit == "letterbox"
+    config = {**TIMM, "pretrained_cfg": {**TIMM["pretrained_cfg"], "crop_mode": "border", "crop_pct": 1.0}}
+    config["pretrained_cfg"]["mean"] = [0.8, 0.5, 0.3]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    use = resolve(model)
+    assert (use.fit, use.spec.preprocess.pad_value) == ("letterbox", round(255 * (0.8 + 0.5 + 0.3) / 3))
+    assert any("pads with the colour (204, " in text and ": grey 136 is used" in text for text in use.notes)
+    assert resolve(model, pad_value=0).spec.preprocess.pad_value == 0
+
+
 def test_a_description_of_another_model_is_left_out_and_said(tmp_path, model):
     (tmp_path / "config.json").write_text(json.dumps({**TIMM, "num_classes": 1000}))
     use = resolve(model)
@@ -252,6 +267,8 @@ def test_what_contradicts_the_file_is_refused(tmp_path, tiny, given, error, word
     [
         {"preset": "torch"}, {"fit": "cover"}, {"interpolation": "lanczos"}, {"channels": "grb"}, {"activation": "relu"},
         {"crop_fraction": 0.0}, {"crop_fraction": 1.5}, {"image_size": (0, 3)}, {"fit": "stretch", "crop_fraction": 0.5},
+        {"pad_value": -1}, {"pad_value": 256}, {"fit": "crop", "pad_value": 0},
+        {"crop_fraction": 0.9, "pad_value": 0},
     ],
 )  # fmt: skip
 def test_values_that_do_not_exist_are_usage_errors(given):

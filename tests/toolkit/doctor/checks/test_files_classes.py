@@ -100,6 +100,26 @@ def test_unreadable_files_are_named(write_folder, gather, broken, severity):
     assert (finding.severity, finding.evidence["count"], len(finding.items)) == (severity, broken, broken)
 
 
+def test_files_that_are_no_images_by_their_names_are_counted(write_folder, gather):
+    root = write_folder({"cat": 40, "dog": 40})
+    assert "not-read" not in by_cause(gather(root))
+    for number in range(3):
+        (root / f"dog/{number}.cr2").write_bytes(b"\0")
+    (root / "cat/more.txt").write_bytes(b"")
+    finding = by_cause(gather(root))["not-read"]
+    assert finding.severity == "warning"
+    assert finding.evidence == {"count": 4, "kinds": {".cr2": 3, ".txt": 1}}
+    assert finding.title == "4 files in the class folders are not read: 3 .cr2, 1 .txt"
+
+
+def test_class_folders_that_have_the_classes_inside(write_folder, gather):
+    root = write_folder({f"site {place}/{label}": 4 for place in "ab" for label in ("cat", "dog")})
+    finding = by_cause(gather(root))["layout"]
+    assert finding.evidence == {"classes": ["site a", "site b"], "inside": ["cat", "dog"]}
+    (root / "site a/loose.jpg").write_bytes((root / "site a/cat/0000.jpg").read_bytes())
+    assert "layout" not in by_cause(gather(root))
+
+
 def test_a_refusal_is_a_problem_in_training_s_own_words(write_folder, gather):
     root = write_folder({"cat": 60})
     first = examine(gather(root))[0]

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from edgeclf.runtime.errors import InputError, RunFolderError
+from edgeclf.runtime.progress import no_progress
+from edgeclf.toolkit.doctor.examination import ExaminationOptions, examine_path
 from edgeclf.toolkit.doctor.facts import Facts
 from edgeclf.toolkit.doctor.findings import CAUSES
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS
 from edgeclf.toolkit.doctor.gather.run import gather_model, gather_run, open_run, read_history
 from edgeclf.toolkit.doctor.registry import all_checks, examine
+from edgeclf.training.data.training_data import read_split
 
 pytestmark = pytest.mark.slow
 
@@ -149,3 +153,71 @@ def test_the_pretrained_network_runs_in_onnx_runtime_as_in_keras(call_edgeclf, p
     assert run.probes["training"]["accuracy"] > 0.8
     broken = dataclasses.replace(run, history=[])
     examine(Facts(run=broken))
+
+
+@pytest.fixture
+def changed_run(trained_run, photographs, tmp_path):
+    """A run with its images copied, of which the files of some splits, or all, can be replaced by turned pictures."""
+
+    def change(splits, most=None):
+        folder, data = tmp_path / "run", tmp_path / "data"
+        shutil.copytree(trained_run.folder, folder)
+        shutil.copytree(photographs, data)
+        document = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(document | {"data": str(data), "data_root": str(data)}))
+        chosen = [sample for sample in read_split(folder / "split.csv") if sample.split in splits][:most]
+        for sample in chosen:
+            path = data / sample.path
+            assert cv2.imwrite(str(path), cv2.imread(str(path))[::-1, ::-1])
+        return folder, {sample.path for sample in chosen}
+
+    return change
+
+
+def test_images_that_changed_are_told_and_nothing_is_judged_on_them(changed_run):
+    folder, changed = changed_run(("train", "test"), 17)
+    done = examine_path(folder, ExaminationOptions(max_features=0), no_progress)
+    (finding,) = [finding for finding in done.findings if finding.cause == "changed-images"]
+    by_split = finding.evidence["by_split"]
+    assert (set(finding.items), sum(by_split.values()), by_split["val"]) == (changed, 17, 0)
+    assert (finding.severity, finding.evidence["images"]) == ("problem", 60)
+    assert (
+        f"17 of 60 images have changed since the run was trained with them ({by_split['train']} training, "
+        in finding.title
+    )
+    assert f"edgeclf train {folder.parent / 'data'} " in finding.fix
+    assert f"--run {folder}-again" in finding.fix
+    assert not changed & set(done.facts.model.paths)
+    assert len(done.facts.model.paths) == 9 - by_split["test"] > 0
+    assert done.facts.run.probes["training"]["images"] == 42 - by_split["train"]
+    assert done.facts.run.probes["linear_probe"]["training_images"] == 42 - by_split["train"]
+
+
+def test_images_that_are_what_they_were_are_no_finding(changed_run):
+    folder, _ = changed_run(())
+    done = examine_path(folder, ExaminationOptions(max_features=0), no_progress)
+    assert "changed-images" not in {finding.cause for finding in done.findings}
+    assert len(done.facts.model.paths) == 9
+    assert done.facts.run.probes["training"]["images"] == 42
+
+
+def test_a_run_all_of_whose_images_changed_is_judged_on_none(changed_run):
+    folder, _ = changed_run(("train", "val", "test"))
+    done = examine_path(folder, ExaminationOptions(max_features=0), no_progress)
+    (finding,) = [finding for finding in done.findings if finding.cause == "changed-images"]
+    assert finding.evidence["count"] == 60
+    assert done.facts.model is None
+    assert "have all changed" in done.facts.run.probes["missing"]
+
+
+def test_one_changed_validation_image_keeps_a_training_from_being_resumed(changed_run):
+    folder, changed = changed_run(("val",), 1)
+    (folder / "checkpoint.npz").write_bytes(b"")
+    (folder / "spec.json").unlink()
+    done = examine_path(folder, ExaminationOptions(max_features=0), no_progress)
+    (finding,) = [finding for finding in done.findings if finding.cause == "changed-images"]
+    assert finding.title == (
+        f"1 of 60 images has changed since the run was trained with them (1 validation), such as {changed.pop()}: "
+        "it cannot be resumed"
+    )
+    assert finding.severity == "problem"

@@ -23,7 +23,8 @@ _DEAD_BY_CHANCE, _DEAD_PROBLEM = 0.5, 0.9
 def check_selected_weights(facts: Facts) -> list[Finding]:
     """Selected weights that are not those of the best epoch."""
     run = facts.run
-    if run is None:
+    # Epoch 0, which the history does not have: a network that went on and was better before.
+    if run is None or run.record.get("best_epoch") == 0:
         return []
     curves = read_curves(run)
     monitor = str(run.record.get("monitor") or "val_loss")

@@ -1,0 +1,185 @@
+"""Layouts of folders: which are classes, which are parts, and which are refused with a sentence."""
+
+import itertools
+
+import pytest
+
+from edgeclf.runtime.errors import DatasetError
+from edgeclf.training.data.class_folders import folders_alike, split_of_folder
+from edgeclf.training.data.discovery import discover_dataset
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def touch_classes(root, *folders, labels=("cat", "dog")):
+    touch(root, *(f"{folder}/{label}/1.jpg" for folder in folders for label in labels))
+
+
+def splits(root, **options):
+    return {(s.label, s.split) for s in discover_dataset(root, **options).samples}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "train") for name in ("train", "Training", "training_set", "train_data", "TrainSet", "trainset")),
+        *((name, "train") for name in ("seg_train", "train-images", "img train", "Training Data")),
+        *(
+            (name, "val")
+            for name in ("val", "valid", "Validation", "dev", "eval", "val_data", "dev_set", "validset", "validate")
+        ),
+        *((name, "test") for name in ("test", "testing", "test_set", "seg_test", "testdata", "Test Images", "holdout")),
+        *((name, None) for name in ("cat", "train_station", "testudo", "trainer", "contest", "test1", "images", "")),
+        *((name, None) for name in ("train_test", "validate me", "evaluate", "develop", "seg_pred")),
+    ],
+)
+def test_a_split_by_the_name_of_its_folder(name, split):
+    assert split_of_folder(name) == split
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"training_set": "train", "test_set": "test"},
+        {"train_data": "train", "val_data": "val"},
+        {"seg_train": "train", "seg_test": "test"},
+        {"train": "train", "dev": "val", "test": "test"},
+        {"TrainSet": "train", "eval": "val"},
+    ],
+)
+def test_parts_by_plain_names(tmp_path, names):
+    touch_classes(tmp_path, *names)
+    assert splits(tmp_path) == set(itertools.product(("cat", "dog"), names.values()))
+
+
+def test_the_folder_of_a_part_may_be_there_twice_as_archives_have_it(tmp_path):
+    touch_classes(tmp_path, "seg_train/seg_train", "seg_test/seg_test")
+    (tmp_path / "seg_pred").mkdir()
+    assert splits(tmp_path) == set(itertools.product(("cat", "dog"), ("train", "test")))
+
+
+def test_what_surrounds_the_classes_is_passed_over(tmp_path):
+    touch_classes(tmp_path, ".")
+    touch_classes(tmp_path, "__MACOSX", labels=("cat", "._dog"))
+    touch(tmp_path, "@eaDir/cat/1.jpg", ".git/x.jpg", "cat/._1.jpg", "dog/Thumbs.db", "dog/@eaDir/1.jpg")
+    touch(tmp_path, "runs/first/run.json", "runs/first/split.csv", "runs/first/curves.png")
+    touch(tmp_path, "last/run.json", "last/split.csv", "last/confusion.png", "dog/run/run.json", "dog/run/split.csv")
+    touch(tmp_path, "dog/run/curves.png")
+    dataset = discover_dataset(tmp_path)
+    assert [sample.path for sample in dataset.samples] == ["cat/1.jpg", "dog/1.jpg"]
+    assert dataset.not_read == {}
+
+
+def test_files_that_are_not_read_are_counted_by_kind(tmp_path):
+    touch_classes(tmp_path, ".")
+    touch(tmp_path, "cat/2.cr2", "dog/deep/3.CR2", "dog/4", "dog/5.jpg.1", "loose.jpg", "readme.md", "dog/6.jfif")
+    dataset = discover_dataset(tmp_path)
+    assert dataset.not_read == {".cr2": 2, "no suffix": 1, ".jpg.1": 1, "in no class folder": 1}
+    assert [sample.path for sample in dataset.samples] == ["cat/1.jpg", "dog/1.jpg", "dog/6.jfif"]
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "test"), ("seg_train/seg_train", "seg_test/seg_test")])
+def test_folders_of_runs_beside_the_parts_are_passed_over(tmp_path, parts):
+    touch_classes(tmp_path, *parts)
+    expected = splits(tmp_path)
+    assert {split for _, split in expected} == {split_of_folder(part.split("/")[0]) for part in parts}
+    for folder in ("my runs/1", "experiments/july/2"):
+        touch(tmp_path, *(f"{folder}/{name}" for name in ("run.json", "split.csv", "curves.png")))
+    assert splits(tmp_path) == expected
+
+
+def test_a_folder_of_runs_with_an_image_is_none(tmp_path):
+    touch_classes(tmp_path, "train", "test")
+    touch(tmp_path, "my runs/1/run.json", "my runs/1/split.csv", "my runs/photo.jpg")
+    with pytest.raises(DatasetError, match="'my runs' beside them"):
+        discover_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("loose", "count"),
+    [("1.jpg", 1), ("train/1.jpg", 1), ("seg_test/1.jpg", 1), ("seg_test/seg_test/1.jpg", 1), ("train/cat/2.jpg", 0)],
+)
+def test_images_in_no_class_folder_are_counted_wherever_they_lie(tmp_path, loose, count):
+    touch_classes(tmp_path, "train", "seg_test/seg_test")
+    touch(tmp_path, loose)
+    assert discover_dataset(tmp_path).not_read == ({"in no class folder": 1} if count else {})
+
+
+def test_class_folders_may_be_links_and_a_second_name_for_one_is_no_class(tmp_path):
+    touch(tmp_path, "store/a/1.jpg", "data/dog/2.jpg", "data/dog/3.jpg")
+    (tmp_path / "data/cat").symlink_to(tmp_path / "store/a")
+    assert splits(tmp_path / "data") == {("cat", None), ("dog", None)}
+    (tmp_path / "data/kitten").symlink_to(tmp_path / "store/a")
+    with pytest.raises(DatasetError, match=r"a class folder of .* has no image: got 'kitten'"):
+        discover_dataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["train/cat", "train/dog", "test1"], "look like train, val and test"),
+        (["train2017/cat", "train2017/dog", "val2017/cat", "val2017/dog"], "look like train, val and test"),
+        (["my_train/cat", "my_train/dog", "my_test/cat", "my_test/dog"], "look like train, val and test"),
+        (
+            ["train/cat", "train/dog", "predict/cat", "predict/dog"],
+            "look like train, val and test, .*: got 'predict', 'train'",
+        ),
+        (["train/cat", "train/dog", "fold/cat", "fold/dog", "rest/cat", "rest/dog"], "look like train, val and test"),
+        (["images/cat", "images/dog", "labels"], "are no classes: got images/, labels/"),
+        (["JPEGImages", "annotations", "masks"], "are no classes"),
+        (["train/images", "train/labels", "valid/images", "valid/labels"], "folders of .*train are no classes"),
+        (["train/cat", "trainset/cat", "test/dog"], "two train folders"),
+        (["PetImages/cat", "PetImages/dog"], "one class only: got 'PetImages', .*; name .*PetImages if its folders"),
+    ],
+)
+def test_layouts_that_are_refused_with_a_sentence(tmp_path, folders, words):
+    touch(tmp_path, *(f"{folder}/{number}.jpg" for folder in folders for number in range(2)))
+    with pytest.raises(DatasetError, match=words) as caught:
+        discover_dataset(tmp_path)
+    assert caught.value.hint
+
+
+def test_classes_that_are_named_like_parts_are_classes(tmp_path):
+    touch(tmp_path, "train_station/1.jpg", "test_tube/1.jpg", "evaluation form/1.jpg")
+    assert len(discover_dataset(tmp_path).labels) == 3
+
+
+def test_accents_spelled_in_two_ways_are_one_class_and_keep_their_paths(tmp_path):
+    touch(tmp_path, "caf\u00e9/1.jpg", "cafe\u0301/2.jpg", "th\u00e9/1.jpg")
+    dataset = discover_dataset(tmp_path)
+    assert dataset.labels == ("caf\u00e9", "th\u00e9")
+    assert {sample.path for sample in dataset.samples} == {"caf\u00e9/1.jpg", "cafe\u0301/2.jpg", "th\u00e9/1.jpg"}
+
+
+def test_folders_alike():
+    parts = [f"{outer}/{inner}/{n}.jpg" for outer in ("a", "b") for inner in ("x", "y") for n in range(2)]
+    assert folders_alike(parts) == (("a", "b"), ("x", "y"))
+    assert folders_alike([*parts, "a/1.jpg"]) is None
+    assert folders_alike([*parts, "c/x/1.jpg"]) is None
+    assert folders_alike(["a/x/1.jpg", "b/x/1.jpg"]) is None
+    assert folders_alike(["a/1.jpg", "b/1.jpg"]) is None
+
+
+def test_a_class_of_files_that_are_not_read_is_said_to_have_them(tmp_path):
+    for label in ("cat", "dog", "emu"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            (tmp_path / label / f"{number}{'.nef' if label == 'emu' else '.jpg'}").write_bytes(b"x")
+    with pytest.raises(
+        DatasetError, match=r"has no image: got 'emu'.*4 files in such folders are not read: 4 \.nef; convert them"
+    ):
+        discover_dataset(tmp_path)
+    for path in (tmp_path / "emu").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"has no image: got 'emu'.*; add images or remove the folder"):
+        discover_dataset(tmp_path)
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    """Among vehicles; also where folders of sites lie in some of them."""
+    touch(tmp_path, *(f"{label}/{n}.jpg" for label in ("train", "bus", "tram") for n in range(3)), "bus/north/9.jpg")
+    assert splits(tmp_path) == {("train", None), ("bus", None), ("tram", None)}

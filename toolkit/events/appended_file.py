@@ -1,0 +1,122 @@
+"""A file that whole lines are appended to for months: full disks, rotated logs and killed processes cost lines, never the run."""
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.files import kind_of, output_error
+
+
+class AppendedFile:
+    """A file that lines are appended to, each as a whole or not at all.
+
+    A line that does not fit on a full disk is taken back, and counted; later ones are tried again. Where a process was killed
+    in the middle of a line, the next one begins on a line of its own. Where the file was moved or removed, as programs that
+    rotate logs do, the next line goes into a new file of its name.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        warn: Called with a sentence when a line cannot be written for the first time.
+        what: Lines in the plural, as in "3 events not written".
+
+    Attributes:
+        written: Lines written, headings not counted.
+        failed: Lines that could not be written.
+
+    Raises:
+        OutputError: The file cannot be opened.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None], what: str) -> None:
+        self._path = path
+        self._warn = warn
+        self._what = what
+        self._heading = b""
+        self._lock = threading.Lock()
+        self.written = self.failed = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = self._open()
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def begin(self, heading: str) -> None:
+        """Writes a heading where the file has no line yet, now and whenever another file takes its place."""
+        with self._lock:
+            self._heading = _encoded(heading)
+
+    def write(self, text: str) -> None:
+        """Appends a line, its end included."""
+        with self._lock:
+            try:
+                if not self._is_in_place():
+                    opened = self._open()
+                    os.close(self._descriptor)
+                    self._descriptor = opened
+                self._append(_encoded(text))
+            except OSError as error:
+                self.failed += 1
+                if self.failed == 1:
+                    self._warn(f"{output_error(self._path, error)} {self._what.capitalize()} are lost until it can be.")
+            else:
+                self.written += 1
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._descriptor)
+
+    @property
+    def summary(self) -> str:
+        """How many lines were lost, as a phrase; empty where every one was written."""
+        return f"{self.failed:,} {self._what} not written" if self.failed else ""
+
+    def raise_for_lost(self) -> None:
+        """Raises OutputError where lines were lost."""
+        if self.failed:
+            raise OutputError(
+                f"cannot write all of {self._path}",
+                got=f"{self.failed:,} {self._what} lost, {self.written:,} written",
+                expected="room on the disk",
+                hint="see the first warning",
+            )
+
+    def _open(self) -> int:
+        # Read, for the end of the last line; a pipe that this process read from would never be broken.
+        access = os.O_RDWR if kind_of(self._path) in {"file", None} else os.O_WRONLY
+        # Unbuffered, so that a line that does not fit fails here and not at a later flush.
+        return os.open(self._path, access | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def _is_in_place(self) -> bool:
+        """Whether the path still names the open file."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _append(self, data: bytes) -> None:
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            _write_whole(self._descriptor, data)
+            return
+        size = status.st_size
+        if not size:
+            data = self._heading + data
+        elif os.pread(self._descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        try:
+            _write_whole(self._descriptor, data)
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) < len(data):
+        raise OSError(28, "no space left for a whole line")

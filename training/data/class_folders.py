@@ -1,0 +1,309 @@
+"""Class folders below a folder, and which of `train`, `val` and `test` each belongs to."""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeclf.runtime.batch.listing import count_kinds, is_left_behind, is_run_folder, looks_like_image, walk_all
+from edgeclf.runtime.errors import DatasetError
+from edgeclf.training.data.dataset import Sample, Split
+
+# Words for a split, alone or with one of the words below: train, training_set, Test-Data, seg_train, val images.
+_SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "devel": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "validate": "val",
+    "validating": "val",
+    "holdout": "test",
+    "heldout": "test",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+}
+_FILLERS = frozenset(
+    [
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "datasets",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photo",
+        "photos",
+        "picture",
+        "pictures",
+        "pics",
+        "seg",
+        "folder",
+        "dir",
+        "part",
+        "split",
+        "subset",
+        "samples",
+        "sample",
+        "files",
+        "cropped",
+        "resized",
+    ]
+)
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+# Folders beside `images` that hold what lies in the images, not what they show as a whole.
+_IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "jpeg_images"))
+_ANNOTATION_FOLDERS = frozenset(
+    ("labels", "label", "annotations", "annotation", "masks", "mask", "bboxes", "boxes", "segmentations", "gt")
+)
+NO_FOLDER = "in no class folder"
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The labelled images of a folder.
+
+    Attributes:
+        samples: The images.
+        folders: Path of each class folder, relative to the root, with forward slashes.
+        not_read: Number of files that are no images by their names, by kind; and of images `in no class folder`.
+    """
+
+    samples: tuple[Sample, ...]
+    folders: tuple[str, ...]
+    not_read: dict[str, int]
+
+
+def label_of(name: str) -> str:
+    """The class that a name stands for: however a file system spells an accent, the name is one (Unicode's form NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_of_folder(name: str) -> Split | None:
+    """The split that a folder's name says plainly; None for any other name."""
+    split, has_more = _split_words(name)
+    return None if has_more else split
+
+
+def read_class_folders(root: Path) -> ClassFolders:
+    """Lists the class folders of a folder, with or without folders for the splits around them.
+
+    Raises:
+        DatasetError: It has two folders for one split, folders beside those of the splits, folders that look like splits
+            and are not plainly named, or images beside annotations.
+    """
+    children = _subfolders(root)
+    _check_no_annotations(root, children)
+    splits = {child: split_of_folder(child.name) for child in children}
+    parts = [child for child in children if splits[child] is not None]
+    if parts:
+        children = [child for child in children if child in parts or not _holds_only_runs(child)]
+    if "train" in splits.values() and len(set(splits.values()) - {None}) > 1:
+        _check_splits_only(root, [child for child in children if child not in parts])
+        children = parts
+    # A lone test/ folder is evaluation data laid out like its training set.
+    if children and len(parts) == len(children) and ("train" in splits.values() or len(children) == 1):
+        _check_one_of_each(root, parts, splits)
+        named = [(folder, splits[child]) for child in children for folder in _classes_of_split(child)]
+    else:
+        _check_no_hidden_splits(root, children)
+        named = [(child, None) for child in children]
+    listed = walk_all([folder for folder, _ in named], within=root)
+    # A folder that may not be listed is one unreadable sample: what is in it must not vanish without a word.
+    samples = [
+        Sample(path.relative_to(root).as_posix(), label_of(folder.name), split)
+        for folder, split in named
+        for path in listed[folder]
+        if looks_like_image(path) or path.is_dir()
+    ]
+    not_read = count_kinds(path for paths in listed.values() for path in paths)
+    # A part may have a folder of its own name inside, with the classes.
+    above = {folder.parent for folder, _ in named} | {root} | set(parts if children == parts else ())
+    loose = sum(_loose_images(folder) for folder in above)
+    if loose and samples:
+        not_read[NO_FOLDER] = loose
+    folders = [folder for folder, _ in named if not _holds_only_runs(folder, listed[folder])]
+    return ClassFolders(tuple(samples), tuple(folder.relative_to(root).as_posix() for folder in folders), not_read)
+
+
+def describe_without_images(root: Path) -> str:
+    """What a folder without labelled images has instead, as the noun of an error's `got`."""
+    if loose := _loose_images(root):
+        return f"{loose} images that lie in no class folder"
+    listed = walk_all([root])[root]
+    if not listed and not any(root.iterdir()):
+        return "an empty folder"
+    folders = len(_subfolders(root))
+    texts = ", ".join(f"{count:,} {kind}" for kind, count in list(count_kinds(listed).items())[:3])
+    return (f"{folders} folders without an image" if folders else "no folder") + (f", with {texts}" if texts else "")
+
+
+def folders_alike(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Class folders each of which has the same two or more folders inside, as parts or sites have class folders.
+
+    Args:
+        paths: Of all images, relative, with forward slashes; class folders first.
+
+    Returns:
+        The names of the class folders and of the folders inside; None where they differ.
+    """
+    inside: defaultdict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        first, *rest = path.split("/")
+        if rest:
+            inside[first].add(rest[0] if len(rest) > 1 else "")
+    names = list(inside.values())
+    if len(names) < 2 or any(its != names[0] or "" in its or len(its) < 2 for its in names):
+        return None
+    return tuple(sorted(inside)), tuple(sorted(names[0]))
+
+
+def _split_words(name: str) -> tuple[Split | None, bool]:
+    """The split that a word of a name is for, and whether the name has words that say something else."""
+    found: Split | None = None
+    has_more = False
+    # TrainSet and trainset are train set.
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    for word in _WORD.findall(spaced):
+        lower = word.lower()
+        split = _SPLIT_WORDS.get(lower) or _joined(lower)
+        if split is not None and found in {None, split}:
+            found = split
+        elif split is not None or lower not in _FILLERS:
+            has_more = True
+    return found, has_more
+
+
+def _joined(word: str) -> Split | None:
+    """The split of a word such as `trainset` and `testdata`."""
+    return next(
+        (
+            split
+            for text, split in _SPLIT_WORDS.items()
+            if (word.startswith(text) and word[len(text) :] in _FILLERS)
+            or (word.endswith(text) and word[: -len(text)] in _FILLERS)
+        ),
+        None,
+    )
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in folder.iterdir()
+        if child.is_dir()
+        and not is_left_behind(child.name)
+        and not looks_like_image(child)
+        and not is_run_folder(child)
+    )
+
+
+def _classes_of_split(folder: Path) -> list[Path]:
+    """The class folders of a split; archives often have the split's folder twice, seg_train/seg_train."""
+    inside = _subfolders(folder)
+    if len(inside) == 1 and split_of_folder(inside[0].name) == split_of_folder(folder.name):
+        return _classes_of_split(inside[0])
+    _check_no_annotations(folder, inside)
+    return inside
+
+
+def _loose_images(folder: Path) -> int:
+    return sum(
+        1
+        for child in folder.iterdir()
+        if looks_like_image(child) and not is_left_behind(child.name) and child.is_file()
+    )
+
+
+def _holds_only_runs(folder: Path, files: Sequence[Path] | None = None) -> bool:
+    """Whether a folder has run folders in it, and no files beside them.
+
+    Args:
+        folder: The folder.
+        files: What `walk_all` lists in it; None where it has not been listed yet.
+    """
+    if walk_all([folder])[folder] if files is None else files:
+        return False
+    return any(is_run_folder(path.parent) for path in folder.rglob("run.json"))
+
+
+def _check_one_of_each(root: Path, parts: Sequence[Path], splits: dict[Path, Split | None]) -> None:
+    clash = [split for split, count in Counter(splits[part] for part in parts).items() if count > 1]
+    if clash:
+        raise DatasetError(
+            f"{root} has two {clash[0]} folders",
+            got=", ".join(child.name for child in parts),
+            expected="one of each",
+            hint="merge them",
+        )
+
+
+def _check_splits_only(root: Path, others: Sequence[Path]) -> None:
+    """Refuses images beside train/ and test/: they belong to no split, and taking all folders for classes would be worse."""
+    listed = walk_all(others, within=root)
+    with_images = [folder.name for folder in others if any(looks_like_image(path) for path in listed[folder])]
+    if with_images:
+        raise DatasetError(
+            f"{root} mixes train/, test/ and other folders",
+            got=f"{', '.join(repr(name) for name in with_images[:5])} beside them",
+            expected="train/ with val/ or test/ and nothing else, or class folders only",
+            hint="move the other folders elsewhere",
+        )
+
+
+def _check_no_hidden_splits(root: Path, children: Sequence[Path]) -> None:
+    """Refuses folders such as `train_2020` and `test1`, or `my_train` and `my_test` with the same folders inside.
+
+    And `train` beside a folder of any other name, where all have the same folders inside.
+    """
+    words = {child: _split_words(child.name) for child in children}
+    if len(children) > 1 and any(words[child] == ("train", False) for child in children):
+        within = [{folder.name for folder in _subfolders(child)} for child in children]
+        if len(within[0]) > 1 and all(names == within[0] for names in within):
+            raise _look_like_splits(root, children)
+    alike = [child for child in children if words[child][0] is not None]
+    if len({words[child][0] for child in alike}) < 2:
+        return
+    numbered = all(_is_numbered(child.name) for child in alike)
+    inside = [{folder.name for folder in _subfolders(child)} for child in alike]
+    if not numbered and len(set.intersection(*inside)) < 2:
+        return
+    raise _look_like_splits(root, alike)
+
+
+def _look_like_splits(root: Path, folders: Sequence[Path]) -> DatasetError:
+    return DatasetError(
+        f"the folders of {root} look like train, val and test, not like classes",
+        got=", ".join(repr(child.name) for child in folders[:5]),
+        expected="folders named train/, val/ and test/ with class folders inside, or class folders only",
+        hint="rename them, or name the folder of the classes",
+    )
+
+
+def _is_numbered(name: str) -> bool:
+    """Whether a name says a split and else numbers alone: `test1`, `val2017`."""
+    return not _split_words(re.sub(r"\d+", " ", name))[1]
+
+
+def _check_no_annotations(folder: Path, children: Sequence[Path]) -> None:
+    """Refuses images/ with labels/ or masks/ beside it: data for detection or segmentation, whose folders are no classes."""
+    names = {child.name.lower() for child in children}
+    images = [child for child in children if child.name.lower() in _IMAGE_FOLDERS]
+    if images and names & _ANNOTATION_FOLDERS and names <= _IMAGE_FOLDERS | _ANNOTATION_FOLDERS:
+        raise DatasetError(
+            f"the folders of {folder} are no classes",
+            got=", ".join(f"{child.name}/" for child in children),
+            expected="a folder for each class, with its images",
+            hint=f"name {images[0]} if its folders are the classes, or write a CSV with path,label",
+        )

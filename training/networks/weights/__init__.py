@@ -1,0 +1,1 @@
+"""Weights that begin a training: of layers, out of Keras, PyTorch and model files, for networks with the same layers."""

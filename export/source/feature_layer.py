@@ -19,17 +19,24 @@ _FILE = "backbone.onnx"
 _PACKAGE = "edgeclf"
 
 
-@functools.cache
 def feature_layer_class() -> KerasLayer:
-    """The class of the layer, known to Keras from the first call on, so that archives with such a layer can be loaded.
+    """The class of the layer, known to Keras, so that archives with such a layer can be loaded.
 
     Raises:
         MissingPackageError: TensorFlow is not installed.
     """
+    layer_class = _layer_class()
+    import keras
+
+    # With each call: an application may have emptied Keras's list of custom objects, as Keras's documentation does.
+    return keras.saving.register_keras_serializable(_PACKAGE)(layer_class)
+
+
+@functools.cache
+def _layer_class() -> KerasLayer:
     tensorflow = import_tensorflow()
     import keras
 
-    @keras.saving.register_keras_serializable(_PACKAGE)
     class OnnxFeatures(keras.layers.Layer):  # type: ignore[misc, unused-ignore]  # Keras has no types
         """Features of a frozen ONNX graph: uint8 (N, H, W, 3) RGB to float32 (N, F); it cannot be trained."""
 

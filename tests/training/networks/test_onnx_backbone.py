@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeclf.export.source.feature_layer import feature_layer_of, onnx_with_head
+from edgeclf.export.source.feature_layer import feature_layer_class, feature_layer_of, onnx_with_head
 from edgeclf.runtime.errors import EdgeclfError, InputError, ModelFileError, UsageError
 from edgeclf.runtime.session.foreign.given import ForeignModel
 from edgeclf.runtime.session.opening import open_session_from_bytes
@@ -48,7 +48,7 @@ def test_the_last_pooled_features_are_those_of_the_file(path, rng):
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), wanted, atol=1e-5)
 
 
-def test_keras_computes_the_features_and_the_exported_graph_the_same_with_the_head(path, rng, tmp_path):
+def test_keras_computes_the_features_and_the_exported_graph_the_same_with_the_head(path, rng, tmp_path, monkeypatch):
     import keras
 
     from edgeclf.training.networks.registry import assemble, build_head
@@ -61,6 +61,9 @@ def test_keras_computes_the_features_and_the_exported_graph_the_same_with_the_he
     assert built.output_shape == (None, 24)
     network = assemble(built, build_head(24, 3))
     network.save(tmp_path / "m.keras")
+    # Applications empty Keras's list, as its documentation does.
+    monkeypatch.delitem(keras.saving.get_custom_objects(), "edgeclf>OnnxFeatures")
+    feature_layer_class()
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert feature_layer_of(loaded).graph == backbone.graph
     probabilities = loaded(images, training=False).numpy()

@@ -1,6 +1,7 @@
 """A frozen ONNX graph as a Keras layer: its features are computed by ONNX Runtime, and its file lies in the Keras archive."""
 
 import functools
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from edgeclf.export.keras_backend import KerasLayer, KerasModel, KerasTensor, import_tensorflow
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.session.opening import open_session_from_bytes
 
 if TYPE_CHECKING:
@@ -72,6 +74,29 @@ def _layer_class() -> KerasLayer:
             return np.asarray(self._session.run(None, {name: images_rgb})[0], np.float32)
 
     return OnnxFeatures
+
+
+def feature_layer_objects() -> dict[str, KerasLayer]:
+    """The class of the layer by the name under which archives have it.
+
+    Raises:
+        MissingPackageError: TensorFlow is not installed.
+    """
+    cls = feature_layer_class()
+    return {f"{_PACKAGE}>{cls.__name__}": cls}
+
+
+def read_graph(path: Path) -> bytes:
+    """The ONNX file of the layer in a Keras archive.
+
+    Raises:
+        ModelFileError: The archive has none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.startswith("assets/") and name.endswith(f"/{_FILE}")]
+        if len(names) != 1:
+            raise ModelFileError(f"cannot read {path}", got=f"{len(names)} files {_FILE}", expected="one")
+        return archive.read(names[0])
 
 
 def feature_layer_of(model: KerasModel) -> KerasLayer | None:

@@ -3,22 +3,17 @@
 import fnmatch
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.export.keras_backend import KerasModel, import_tensorflow
+from edgeclf.export.keras_backend import KerasModel
 from edgeclf.export.source.classifier import TrainedClassifier
-from edgeclf.export.source.feature_layer import feature_layer_class
 from edgeclf.export.source.images import ExportImages
-from edgeclf.export.source.keras_files.loading import load_keras_file
 from edgeclf.runtime.errors import (
     DatasetError,
-    EdgeclfError,
     ModelFileError,
     OutputError,
     RunFolderError,
@@ -34,10 +29,10 @@ from edgeclf.training.data.packed.dataset import restore_images
 from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
-from edgeclf.training.networks.onnx_backbone import PREFIX as ONNX_PREFIX
-from edgeclf.training.networks.own_network import import_also_from, is_own_network, own_custom_objects, own_source
+from edgeclf.training.networks.own_network import import_also_from, is_own_network, own_source
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.export_inputs import export_images
+from edgeclf.training.run.saved_network import NETWORK_FILE, check_module_place, load_saved_network, model_error
 
 MODEL_FILE = "model.keras"
 SPLIT_FILE = SPLIT_NAME
@@ -48,8 +43,6 @@ METRICS_FILE = "metrics.json"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion.png"
 RELIABILITY_FILE = "reliability.png"
-# The module of a network that the user wrote, as it was.
-NETWORK_FILE = "network.py"
 # There while a training is not finished, or was interrupted.
 CHECKPOINT_FILE = "checkpoint.npz"
 # As long, of a training with --backbone; a finished run has it in its model.
@@ -119,70 +112,21 @@ class Run:
         try:
             return name_by_content(path)
         except OSError as error:
-            raise _model_error(path, parse_failure(error)) from error
+            raise model_error(path, parse_failure(error)) from error
 
     def load_model(self) -> KerasModel:
-        """Loads the Keras model with the best weights.
+        """Loads the Keras model with the best weights; code that the file may hold is not run.
 
         Raises:
-            RunFolderError: The file is damaged.
+            RunFolderError: The file is damaged, has code or unknown layers in it, or is of a newer Keras.
             MissingPackageError: TensorFlow is not installed.
         """
-        import_tensorflow()
-        import keras
-
-        if self.spec.architecture.startswith(ONNX_PREFIX):
-            feature_layer_class()
         path = self.folder / MODEL_FILE
-        try:
-            # Keras names a damaged archive in many ways, and reads on past some damage: the archive's own checksums
-            # are what tells.
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise _model_error(path, f"damaged {damaged}")
-            architecture = str(self.options.get("architecture"))
-            if is_own_network(architecture):
-                return self._checked(self._load_own(path, architecture), path)
-            model = keras.saving.load_model(path, compile=False)
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise _model_error(path, str(error).split("\n", 1)[0][:200]) from error
-        return self._checked(model, path)
-
-    def _checked(self, model: KerasModel, path: Path) -> KerasModel:
+        model = load_saved_network(path, str(self.options.get("architecture")))
         got = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
         if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
-            raise _model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
+            raise model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
         return model
-
-    def _load_own(self, path: Path, architecture: str) -> KerasModel:
-        """Loads a network that the user wrote, with the layers of its module where this is still there."""
-        missing: EdgeclfError | None = None
-        try:
-            known = own_custom_objects(architecture)
-        except EdgeclfError as error:
-            # Most networks are of Keras's layers alone, for which their file suffices.
-            known, missing = {}, error
-        try:
-            return load_keras_file(path, custom_objects=known)
-        except ModelFileError as error:
-            if missing is None or error.got is None:
-                raise _model_error(path, error.got or str(error)) from error
-            raise RunFolderError(
-                f"cannot read {path}",
-                got=f"{error.got}, and {missing.what}",
-                expected=f"the module of {architecture}, which has its layers",
-                hint=f"run edgeclf in the folder of that module; {self.folder / NETWORK_FILE} is a copy of it",
-            ) from error
 
     def load_classifier(self) -> TrainedClassifier:
         """Loads the Keras model as an export takes it, and as exported files are compared with it.
@@ -241,12 +185,6 @@ def name_by_content(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return f"{path.name} (blake2b-128 {digest.hexdigest()})"
-
-
-def _model_error(path: Path, got: str) -> RunFolderError:
-    return RunFolderError(
-        f"cannot load {path}", got=got, expected="the Keras model that edgeclf train wrote", hint="train again"
-    )
 
 
 def may_be_replaced(folder: Path) -> bool:
@@ -367,13 +305,12 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
         document = json.loads(run_path.read_text(encoding="utf-8"))
         options = options_from_json(document["options"], run_path)
         root = Path(document["data_root"]) if data is None else folder_of(data)
-        if "module_folder" in document:
-            import_also_from(Path(document["module_folder"]))
+        module_folder = Path(document.get("module_folder", folder.absolute().parent))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"cannot resume {folder}", got=parse_failure(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
-    _check_own_network(folder, options)
+    _check_own_network(folder, options, module_folder)
     source = Path(document.get("data", root)) if data is None else data
     restore_images(root, source, options.path_column)
     return UnfinishedRun(
@@ -381,10 +318,12 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
     )
 
 
-def _check_own_network(folder: Path, options: TrainOptions) -> None:
+def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path) -> None:
     """Checks that the module of a network that the user wrote is what it was when the training began."""
     if not is_own_network(options.architecture):
         return
+    check_module_place(options.architecture, folder, Path.cwd(), module_folder)
+    import_also_from(module_folder)
     copy = folder / NETWORK_FILE
     if own_source(options.architecture) != copy.read_text(encoding="utf-8"):
         raise RunFolderError(

@@ -27,6 +27,7 @@ from edgeclf.training.networks.weights.model_file_weights import match_with_file
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_confusion
+from edgeclf.training.run.saved_network import NETWORK_FILE
 from edgeclf.training.run.writer import RunWriter, history_csv
 
 NO_TEST_SPLIT = "no test split: the validation figures chose this model and are therefore too good by a little"
@@ -194,7 +195,7 @@ def write_start(
     }
     if is_own_network(options.architecture):
         # For people, and to know whether it has changed: what is loaded later is the saved network.
-        write_text(writer.folder / run_folder.NETWORK_FILE, own_source(options.architecture))
+        write_text(writer.folder / NETWORK_FILE, own_source(options.architecture))
         document["module_folder"] = str(own_module_folder(options.architecture))
     if diverged is not None:
         document["diverged"] = dict(diverged)

@@ -1,5 +1,7 @@
 """Saved Keras models, `.keras` and `.h5`, become Keras models: config checked and rewritten, then built, then filled."""
 
+import importlib.metadata
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -27,6 +29,10 @@ _ZEROS: dict[str, Any] = {"module": "keras.initializers", "class_name": "Zeros",
 _FAILURES = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, NotImplementedError, EOFError)
 
 
+class NewerKerasError(ModelFileError):
+    """A file of a newer Keras than the one installed cannot be opened with it."""
+
+
 def load_keras_file(
     path: Path, *, custom_objects: Mapping[str, Any] | None = None, is_trusted: bool = False
 ) -> KerasModel:
@@ -45,6 +51,7 @@ def load_keras_file(
     Raises:
         ModelFileError: The file is damaged, is none, has weights alone, has code in it that is not to be run, or layers that
             are not known.
+        NewerKerasError: It is of a newer Keras, and cannot be opened with this one.
         MissingPackageError: TensorFlow is not installed.
     """
     import_tensorflow()
@@ -144,8 +151,22 @@ def _fill(path: Path, config: ModelConfig, model: KerasModel) -> None:
         )
 
 
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version for comparison: (3, 15) of 3.15.1; empty where there are none."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return () if found is None else tuple(map(int, found.groups()))
+
+
 def _cannot_open(path: Path, config: ModelConfig, error: Exception) -> ModelFileError:
     words = " ".join(str(error).split())[:_MOST_WORDS] or type(error).__name__
+    installed = importlib.metadata.version("keras")
+    if _release(config.version) > _release(installed):
+        return NewerKerasError(
+            f"cannot open {path} with Keras {installed}",
+            got=f"a file of Keras {config.version} ({words})",
+            expected="one of this Keras or an older one",
+            hint=f"install Keras {config.version} or newer: pip install -U keras",
+        )
     return ModelFileError(
         f"cannot open {path} with Keras",
         got=f"a file of Keras {config.version or 'of unknown version'} ({words})",

@@ -28,6 +28,9 @@ _WINGS = (
     "random",
 )
 _BLOCKS = tuple(f"keras.{part}{wing}" for part in ("", "src.") for wing in _WINGS)
+# Layers of keras.applications, for which the modules of its networks are no building blocks: they have functions that download.
+_OF_APPLICATIONS = frozenset({"CustomScaleLayer", "LayerScale", "StochasticDepth"})
+_APPLICATIONS = tuple(f"keras.{part}applications." for part in ("", "src."))
 _AT_TOP = frozenset({"Sequential", "Functional", "Model", "DTypePolicy", "KerasTensor", "Variable"})
 
 
@@ -130,6 +133,8 @@ def _is_known(item: Mapping[str, Any], known: Collection[str]) -> bool:
         return config in known or (_is_activation(config) if module in {None, "builtins"} else _is_block(module))
     if module is None:
         return _is_built_in(name)
+    if name in _OF_APPLICATIONS and isinstance(module, str) and module.startswith(_APPLICATIONS):
+        return True
     return name in _AT_TOP if module in {"keras", "keras.src"} else _is_block(module)
 
 

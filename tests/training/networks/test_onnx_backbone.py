@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeclf.export.source.feature_layer import feature_layer_class, feature_layer_of, onnx_with_head
+from edgeclf.export.source.feature_layer import feature_layer_of, onnx_with_head
 from edgeclf.runtime.errors import EdgeclfError, InputError, ModelFileError, UsageError
 from edgeclf.runtime.session.foreign.given import ForeignModel
 from edgeclf.runtime.session.opening import open_session_from_bytes
@@ -52,6 +52,7 @@ def test_keras_computes_the_features_and_the_exported_graph_the_same_with_the_he
     import keras
 
     from edgeclf.training.networks.registry import assemble, build_head
+    from edgeclf.training.run.saved_network import load_saved_network
 
     backbone = read_onnx_backbone(path, None, GIVEN)
     images = rng.integers(0, 256, (4, *SIZE_HW, 3), dtype=np.uint8)
@@ -63,8 +64,7 @@ def test_keras_computes_the_features_and_the_exported_graph_the_same_with_the_he
     network.save(tmp_path / "m.keras")
     # Applications empty Keras's list, as its documentation does.
     monkeypatch.delitem(keras.saving.get_custom_objects(), "edgeclf>OnnxFeatures")
-    feature_layer_class()
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    loaded = load_saved_network(tmp_path / "m.keras", "efficientnet-lite0")
     assert feature_layer_of(loaded).graph == backbone.graph
     probabilities = loaded(images, training=False).numpy()
     joined = onnx_with_head(loaded)

@@ -1,6 +1,7 @@
 """A run folder appears whole or not at all, and says what is wrong with it when it is read."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -118,3 +119,56 @@ def test_a_damaged_or_foreign_model_is_refused(tmp_path):
         (run / "model.keras").write_bytes(data)
         with pytest.raises(RunFolderError, match=r"cannot load .*model\.keras"):
             load_run(run).load_model()
+
+
+def test_code_in_the_model_or_beside_it_is_not_run(tmp_path, monkeypatch):
+    import_tensorflow()
+    import keras
+
+    trace = tmp_path / "ran"
+
+    def writes(x):
+        open(str(trace), "w").close()  # noqa: PTH123
+        return x
+
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    def run_with(layer, architecture="tiny"):
+        image = keras.Input((8, 8, 3), dtype="uint8")
+        x = keras.layers.Flatten()(layer(keras.layers.Rescaling(1 / 255)(image)))
+        keras.Model(image, keras.layers.Dense(2, activation="softmax")(x)).save(tmp_path / "m.keras")
+        trace.unlink(missing_ok=True)
+        run = write_run(tmp_path / "run", model=(tmp_path / "m.keras").read_bytes())
+        (run / "run.json").write_text(json.dumps({"data_root": "/data", "options": {"architecture": architecture}}))
+        return run
+
+    run = run_with(keras.layers.Lambda(writes))
+    with pytest.raises(RunFolderError, match=r"cannot load .*with a Python function"):
+        load_run(run).load_model()
+    run = run_with(Mine(), "network:build")
+    (run / "network.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    monkeypatch.chdir(run)
+    with pytest.raises(RunFolderError, match=r"got Mine, and the module .* is not imported from its run folder"):
+        load_run(run).load_model()
+    assert not trace.exists()
+
+
+def test_a_model_of_a_newer_keras_names_the_version_that_opens_it(tmp_path):
+    import_tensorflow()
+    import keras
+
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    keras.Model(image, keras.layers.Dense(2, activation="softmax")(x)).save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["metadata.json"] = json.dumps({"keras_version": "99.1.0"}).encode()
+    files["config.json"] = files["config.json"].replace(b'"Flatten"', b'"FlattenAnew"')
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    run = write_run(tmp_path / "run", model=(tmp_path / "m.keras").read_bytes())
+    with pytest.raises(RunFolderError, match=r"got a file of Keras 99\.1\.0 .*install Keras 99\.1\.0 or newer"):
+        load_run(run).load_model()

@@ -49,6 +49,16 @@ def test_a_file_of_keras_3_gives_what_its_model_gives(tmp_path, rng, keras, suff
     np.testing.assert_allclose(loaded(images, training=False), model(images, training=False), atol=1e-6)
 
 
+def test_a_layer_of_keras_applications_is_one_of_kerass_own(tmp_path, rng, keras):
+    from keras.src.applications.convnext import LayerScale
+
+    model = small(keras, LayerScale(0.5, 3))
+    model.save(tmp_path / "m.keras")
+    images = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    loaded = load_keras_file(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded(images, training=False), model(images, training=False), atol=1e-6)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_mixed_precision_is_opened_in_float32(tmp_path, rng, keras, suffix):
     model = small(keras, keras.layers.Conv2D(3, 3, dtype="mixed_float16"))

@@ -92,8 +92,7 @@ class ArrayFile:
 
         Raises:
             IndexError: A position is out of range.
-            OSError: The file cannot be read.
-            InputError: A row is damaged and cannot be computed again.
+            InputError: The file cannot be read, or a row is damaged and cannot be computed again.
         """
         positions = np.asarray(positions, np.int64)
         if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):

@@ -91,6 +91,7 @@ def cached_rows(
 
     Raises:
         OutputError: The cache cannot be written.
+        InputError: It cannot be read.
     """
     folder.make()
     keys = [None if digest is None else bytes.fromhex(digest) for digest in digests]
@@ -125,6 +126,7 @@ class OpenRows:
 
     Raises:
         OutputError: A file cannot be opened or written.
+        InputError: The index cannot be read.
     """
 
     def __init__(self, folder: Path, configuration: Configuration) -> None:
@@ -222,7 +224,9 @@ class OpenRows:
         os.ftruncate(self._index, 0)
         records = []
         for target, (number, key) in enumerate(kept):
-            _write(self._array, os.pread(self._array, row_bytes, number * row_bytes), target * row_bytes)
+            row = np.empty(row_bytes, np.uint8)
+            self._read_into(row.data, number * row_bytes)
+            _write(self._array, row.data, target * row_bytes)
             records.append(_record(target, key, self._checksums[number]))
         _write(self._index, b"".join(records), 0)
         os.ftruncate(self._array, len(kept) * row_bytes)
@@ -247,11 +251,12 @@ class OpenRows:
         return row
 
     def _read_into(self, buffer: memoryview, offset: int) -> None:
-        while buffer:
-            read = os.preadv(self._array, [buffer], offset)
-            if read == 0:
-                raise OSError("a file of the cache became shorter while it was read")
-            buffer, offset = buffer[read:], offset + read
+        with _reading(self._path):
+            while buffer:
+                read = os.preadv(self._array, [buffer], offset)
+                if read == 0:
+                    raise OSError("a file that became shorter while it was used")
+                buffer, offset = buffer[read:], offset + read
 
     @contextlib.contextmanager
     def _appending(self) -> Iterator[None]:
@@ -281,9 +286,10 @@ class OpenRows:
             os.fstat(self._index).st_size // _RECORD_BYTES,
             os.fstat(self._array).st_size // self._configuration.row_bytes,
         )
-        if end < first:
-            raise OSError(f"{self._path} became shorter while it was used")
-        records = os.pread(self._index, (end - first) * _RECORD_BYTES, first * _RECORD_BYTES)
+        with _reading(self._path.with_suffix(".index")):
+            if end < first:
+                raise OSError("a file that became shorter while it was used")
+            records = os.pread(self._index, (end - first) * _RECORD_BYTES, first * _RECORD_BYTES)
         for number, start in enumerate(range(0, len(records), _RECORD_BYTES), start=first):
             record = records[start : start + _RECORD_BYTES]
             key, checksum = record[:_DIGEST_BYTES], int.from_bytes(record[_DIGEST_BYTES:-4], "little")
@@ -298,6 +304,19 @@ class OpenRows:
             yield
         except OSError as error:
             raise output_error(self._path, error) from error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}",
+            got=(error.strerror or str(error)).lower(),
+            expected="what edgeclf wrote into its cache",
+            hint="remove that file, and run the command again: all in it is computed anew",
+        ) from error
 
 
 def _record(number: int, key: bytes, checksum: int) -> bytes:

@@ -133,25 +133,27 @@ def writing_run(folder: Path, *, resumed: bool) -> Iterator[RunWriter]:
         resumed: Whether it is an unfinished run that goes on.
 
     Raises:
-        OutputError: The folder cannot be made or written, or the disk is full.
+        OutputError: The folder cannot be made or written, or the disk is full. Errors of the operating system that name no
+            file of the run are the block's own.
         RunFolderError: Another process writes this run.
     """
     folder = folder.resolve()
     writer = RunWriter(folder, resumed=resumed)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder) as is_alone:
-            if is_alone:
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.discard)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if stack.enter_context(_alone(folder)):
                 _clear_up(folder)
             writer.folder.mkdir(exist_ok=resumed)
+        except OSError as error:
+            raise output_error(folder, error) from error
+        try:
             yield writer
-    except OSError as error:
-        # Only a failure of writing here is an output error; one that names another file is the block's own business.
-        if error.filename is not None and not _is_below(Path(os.fsdecode(error.filename)), folder.parent):
-            raise
-        raise output_error(folder, error) from error
-    finally:
-        writer.discard()
+        except OSError as error:
+            if not _is_of_run(error, folder):
+                raise
+            raise output_error(folder, error) from error
 
 
 @contextlib.contextmanager
@@ -181,7 +183,9 @@ def _alone(folder: Path) -> Iterator[bool]:
     try:
         yield is_alone
     finally:
-        lock.unlink(missing_ok=True)
+        # One that stays is that of a killed process.
+        with contextlib.suppress(OSError):
+            lock.unlink()
         os.close(descriptor)
 
 
@@ -214,6 +218,12 @@ def history_csv(history: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _is_below(path: Path, folder: Path) -> bool:
-    # A parent that could not be made is named by the error as well.
-    return path.is_relative_to(folder) or folder.is_relative_to(path)
+def _is_of_run(error: OSError, folder: Path) -> bool:
+    """Whether an error names a file of the run, or of the hidden folders beside it that it is written and put aside in."""
+    # An error of a descriptor has its number there.
+    if not isinstance(error.filename, str | bytes):
+        return False
+    path = Path(os.fsdecode(error.filename))
+    beside = next((part.name for part in (path, *path.parents) if part.parent == folder.parent), "")
+    match = _OF_A_RUN.fullmatch(beside)
+    return beside == folder.name or (match is not None and match["run"] == folder.name)

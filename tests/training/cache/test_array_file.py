@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.export.cache_folder import CacheFolder
+from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.store import Configuration, cached_rows
@@ -129,5 +130,5 @@ def is_open(path):
 def test_a_file_that_shrinks_while_it_is_open_is_an_error(tmp_path, array):
     opened, path = stored(array, tmp_path)
     os.truncate(path, 100)
-    with pytest.raises(OSError, match="shorter"):
+    with pytest.raises(InputError, match=rf"cannot read {path}: got a file that became shorter"):
         opened.take(np.array([49]))

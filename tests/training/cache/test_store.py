@@ -1,5 +1,6 @@
 """The store: rows by digest, whatever is added, removed, cut off or killed in between."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import edgeclf.training.cache.store as store_module
 from edgeclf.export.cache_folder import CacheFolder
-from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.errors import InputError, OutputError
 from edgeclf.runtime.progress import no_progress
 from edgeclf.training.cache.store import Configuration, cached_rows
 
@@ -304,3 +305,20 @@ def test_an_array_that_cannot_be_opened_is_an_output_error(tmp_path):
     (tmp_path / f"{PIXELS.name}.array").mkdir()
     with pytest.raises(OutputError, match=r"cannot write .*pixels-.*array"):
         Asked(tmp_path, ["a"])
+
+
+def test_an_array_that_cannot_be_read_is_an_error_that_names_it(tmp_path, monkeypatch):
+    rows = Asked(tmp_path, ["a", "b"]).rows
+    path = array_of(tmp_path)
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", fails)
+        with pytest.raises(InputError, match=rf"cannot read {path}: got input/output error.*remove that file"):
+            rows.take(np.array([0]))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fails)
+        with pytest.raises(InputError, match=rf"cannot read {path.with_suffix('.index')}: got input/output error"):
+            Asked(tmp_path, ["a", "b"])

@@ -227,6 +227,14 @@ def test_what_cannot_be_written_is_an_output_error(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("place", ["cache/pixels.array", "run.array", ".other.0a1b2c3d.part/model.keras", "", None])
+def test_an_error_of_another_file_is_not_called_one_of_the_run(tmp_path, place):
+    """A cache beside the run, or a descriptor without a name, fails as itself."""
+    named = () if place is None else (str(tmp_path / place),)
+    with pytest.raises(OSError, match="Input/output error"), writing_run(tmp_path / "run", resumed=False):
+        raise OSError(errno.EIO, "Input/output error", *named)
+
+
 @pytest.mark.parametrize(("epoch_s", "drawn_after"), [(0.01, []), (1.0, [5, 15, 25]), (60.0, list(range(1, 31)))])
 def test_drawing_the_curves_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch, epoch_s, drawn_after):
     drawn = []

@@ -380,7 +380,9 @@ def test_emulated_cores_are_judged_by_the_same_rule(
     document = done.json()
     assert document["limits"]["rule"] == "evidence"
     assert [core["verdict"]["outcome"] for core in document["cores"]] == [outcome]
-    assert (document["passed"], bool(document["doubts"])) == (outcome != "failed", outcome == "undecided")
+    assert document["passed"] == (outcome != "failed")
+    # What fails by one thing may be in doubt by another.
+    assert bool(document["doubts"]) == (outcome == "undecided") or outcome == "failed"
     assert {"passed": "passed: ", "undecided": "undecided: ", "failed": "something else on ARM"}[outcome] in done.err
     table = call_edgeclf("verify", int8_by_the_default_rule, *options)
     assert outcome in table.out

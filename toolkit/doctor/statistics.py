@@ -62,6 +62,59 @@ def paired_drop(before: BoolArray, after: BoolArray) -> tuple[float, float]:
     return (lost - won) / max(1, len(before)), min(1.0, tail)
 
 
+def fisher_tails(counts: IntArray, marked: IntArray) -> Float64Array:
+    """One-sided p-values of Fisher's exact test of each group against all others together (Fisher 1935).
+
+    Args:
+        counts: (G,) members of each group, at least one.
+        marked: (G,) how many of them are marked, such as misclassified.
+
+    Returns:
+        (G,) probability that a group has as many marked members or more when the marks are dealt out at random.
+    """
+    total, marks = int(counts.sum()), int(marked.sum())
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
+
+    def log_ways(members: IntArray | int, chosen: IntArray | int) -> Float64Array:
+        ways: Float64Array = logs[members] - logs[chosen] - logs[np.subtract(members, chosen)]
+        return ways
+
+    tails = np.ones(len(counts))
+    for group, (members, own) in enumerate(zip(counts.tolist(), marked.tolist(), strict=True)):
+        possible = np.arange(max(own, marks - (total - members)), min(members, marks) + 1)
+        shares = log_ways(members, possible) + log_ways(total - members, marks - possible) - log_ways(total, marks)
+        tails[group] = min(1.0, float(np.exp(shares).sum()))
+    return tails
+
+
+def binomial_tail(count: int, trials: int, probability: float) -> float:
+    """Probability of `count` or more successes in so many trials."""
+    if count <= 0 or probability >= 1.0:
+        return 1.0
+    if probability <= 0.0:
+        return 0.0
+    most, success, failure = math.lgamma(trials + 1), math.log(probability), math.log1p(-probability)
+    logs = (
+        most - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * success + (trials - k) * failure
+        for k in range(count, trials + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def holm_rejects(tails: Float64Array, level: float) -> BoolArray:
+    """Which of several hypotheses are rejected with a chance of at most `level` for any false rejection (Holm 1979).
+
+    Args:
+        tails: (H,) p-values.
+        level: The chance, 0..1.
+    """
+    order = np.argsort(tails, kind="stable")
+    held = tails[order] > level / np.arange(len(tails), 0, -1)
+    rejected = np.zeros(len(tails), bool)
+    rejected[order[: int(held.argmax()) if held.any() else len(tails)]] = True
+    return rejected
+
+
 def detectable_difference(accuracy: float, count: int) -> float:
     """Smallest difference in accuracy that McNemar's test detects with 80 % power at 5 %, both models on the same images.
 

@@ -1,6 +1,7 @@
 """Tests and effect sizes against their definitions, by enumeration and by simulation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis.extra import numpy as hnp
 from edgeclf.toolkit.doctor.statistics import (
     best_balanced_accuracy,
     binomial_standard_error,
+    binomial_tail,
     class_mix_difference,
     cliffs_delta,
     detectable_difference,
+    fisher_tails,
+    holm_rejects,
     is_above_chance,
     mann_tail,
     mid_ranks,
@@ -127,3 +131,39 @@ def test_the_tail_of_a_poisson_distribution_is_that_of_draws(rng):
     for count in (1, 4, 8):
         assert poisson_tail(count, 3.2) == pytest.approx((draws >= count).mean(), abs=0.005)
     assert (poisson_tail(0, 0.0), poisson_tail(1, 0.0)) == (1.0, 0.0)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), min_size=2, max_size=4))
+def test_fishers_tail_counts_the_ways_to_deal_the_marks(drawn):
+    counts = np.array([count for count, _ in drawn])
+    marked = np.array([min(drawn_marks, count) for count, drawn_marks in drawn])
+    total, marks = int(counts.sum()), int(marked.sum())
+    for members, own, found in zip(counts, marked, fisher_tails(counts, marked), strict=True):
+        ways = sum(
+            math.comb(int(members), k) * math.comb(total - int(members), marks - k)
+            for k in range(int(own), min(int(members), marks) + 1)
+        )
+        assert found == pytest.approx(ways / math.comb(total, marks), rel=1e-9)
+
+
+@given(st.integers(1, 12), st.floats(0, 1), st.data())
+def test_a_binomial_tail_is_the_sum_of_its_terms(trials, probability, data):
+    count = data.draw(st.integers(0, trials + 1))
+    terms = [
+        math.comb(trials, k) * probability**k * (1 - probability) ** (trials - k) for k in range(count, trials + 1)
+    ]
+    assert binomial_tail(count, trials, probability) == pytest.approx(math.fsum(terms), rel=1e-9, abs=1e-300)
+
+
+def test_a_binomial_tail_of_many_trials_is_a_number():
+    assert binomial_tail(50_000, 100_000, 0.5) == pytest.approx(0.5, abs=0.01)
+    assert 0 < binomial_tail(51_000, 100_000, 0.5) < 1e-9
+
+
+def test_holm_rejects_in_order_until_the_first_that_holds():
+    assert holm_rejects(np.array([0.02, 0.001, 0.9, 0.004]), 0.015).tolist() == [False, True, False, True]
+    assert holm_rejects(np.array([0.02, 0.006, 0.9, 0.0001]), 0.015).tolist() == [False, False, False, True]
+    assert holm_rejects(np.array([0.005, 0.005]), 0.01).tolist() == [True, True]
+    assert holm_rejects(np.array([0.5, 0.006]), 0.01).tolist() == [False, False]
+    assert holm_rejects(np.array([]), 0.01).tolist() == []

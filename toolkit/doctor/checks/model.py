@@ -1,8 +1,7 @@
 """Checks of a trained model on held-out images: recall by class, calibration, robustness and the int8 file."""
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from edgeclf.runtime.metrics import expected_calibration_error
 from edgeclf.toolkit.doctor.facts import Check, Facts, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import export_with_max_effort, more_validation, train_again
-from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, paired_drop
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, binomial_tail, fisher_tails, holm_rejects, paired_drop
 
 # Drop of accuracy under a perturbation for a warning and for a problem.
 _DROP_WARNING, _DROP_PROBLEM = 0.05, 0.2
@@ -21,6 +20,10 @@ _ECE = 0.03
 _ECE_DRAWS = 500
 # Recall below that of the other classes for a warning and for a problem.
 _RECALL_WARNING, _RECALL_PROBLEM = 0.1, 0.3
+# Chance of a false warning over all classes of a model, and that a problem is less than a warning in truth.
+_CLASS_LEVEL, _PROBLEM_LEVEL = 0.01, 0.01
+# Images that a class needs to be judged.
+_LEAST_IMAGES = 5
 # Largest acceptable loss of accuracy of an int8 file.
 _INT8_DROP = 0.01
 # Most images per finding.
@@ -83,7 +86,7 @@ def check_class_errors(facts: Facts) -> list[Finding]:
                 *_items(model, order, names),
             )
         ]
-    label, recall, others = worst
+    label, recall, others = worst.label, worst.rate, worst.others
     order = order[(model.true[order] == label) | (model.probabilities[order].argmax(axis=1) == label)]
     confused = model.probabilities[(model.true == label) & ~right].argmax(axis=1)
     mostly = names[int(np.bincount(confused).argmax())]
@@ -91,7 +94,7 @@ def check_class_errors(facts: Facts) -> list[Finding]:
     return [
         Finding(
             "class-errors",
-            "problem" if gap >= _RECALL_PROBLEM else "warning",
+            "problem" if worst.is_problem else "warning",
             f"{names[label]} is recognized in {recall:.0%} of {int((model.true == label).sum())} {model.split} images, the other "
             f"classes in {others:.0%}; it is mostly taken for {mostly}",
             _fix(facts.run, f"Add images of {names[label]}", balance="weights", monitor="val_macro_f1"),
@@ -102,21 +105,39 @@ def check_class_errors(facts: Facts) -> list[Finding]:
     ]
 
 
-def _worst_class(right: BoolArray, true: IntArray) -> tuple[int, float, float] | None:
-    """The class whose recall is furthest below that of the others, its recall and theirs; None where none is beyond chance."""
-    classes = sorted(set(true.tolist()))
-    found: list[tuple[float, int, float, float]] = []
-    z = NormalDist().inv_cdf(1 - 0.01 / max(1, len(classes)))
-    for label in classes:
-        own, rest = right[true == label], right[true != label]
-        if not len(rest):
-            continue
-        recall, others = float(own.mean()), float(rest.mean())
-        pooled = (right.sum() + 1) / (len(right) + 2)
-        noise = math.sqrt(pooled * (1 - pooled) * (1 / len(own) + 1 / len(rest)))
-        if others - recall > max(_RECALL_WARNING, z * noise):
-            found.append((others - recall, label, recall, others))
-    return None if not found else max(found)[1:]
+@dataclass(frozen=True)
+class _WorstClass:
+    """The class that is right least often, beyond chance: its rate, that of all others, and whether it is a problem."""
+
+    label: int
+    rate: float
+    others: float
+    is_problem: bool
+
+
+def _worst_class(right: BoolArray, true: IntArray) -> _WorstClass | None:
+    """The class whose rate is furthest below that of the others; None where none is beyond chance.
+
+    Classes of fewer than `_LEAST_IMAGES` images are not judged: of two images both are wrong often enough.
+    """
+    labels, rows = np.unique(true, return_inverse=True)
+    counts = np.bincount(rows)
+    wrong = np.bincount(rows[~right], minlength=len(labels))
+    judged = counts >= _LEAST_IMAGES
+    if len(labels) < 2 or not judged.any():
+        return None
+    rates = 1 - wrong / counts
+    others = 1 - (wrong.sum() - wrong) / (len(right) - counts)
+    beyond = np.zeros(len(labels), bool)
+    beyond[judged] = holm_rejects(fisher_tails(counts, wrong)[judged], _CLASS_LEVEL)
+    beyond &= others - rates > _RECALL_WARNING
+    if not beyond.any():
+        return None
+    worst = int(np.where(beyond, others - rates, -1.0).argmax())
+    # A small class may be far off by the luck of its images alone: what is sure of the distance counts.
+    sure = binomial_tail(int(wrong[worst]), int(counts[worst]), 1 - others[worst] + _RECALL_WARNING) < _PROBLEM_LEVEL
+    gap = others[worst] - rates[worst]
+    return _WorstClass(int(labels[worst]), float(rates[worst]), float(others[worst]), sure and gap >= _RECALL_PROBLEM)
 
 
 def check_calibration(facts: Facts) -> list[Finding]:
@@ -227,7 +248,7 @@ def check_int8(facts: Facts) -> list[Finding]:
         return []
     order = np.flatnonzero(differs)
     order = order[np.argsort(-np.abs(model.probabilities - model.int8)[order].max(axis=1), kind="stable")]
-    where = f", most of it in {names[worst[0]]} (same label on {worst[1]:.0%})" if worst is not None else ""
+    where = f", most of it in {names[worst.label]} (same label on {worst.rate:.0%})" if worst is not None else ""
     again = "" if facts.run is None else export_with_max_effort(facts.run)
     return [
         Finding(
@@ -283,8 +304,9 @@ CHECKS: tuple[Check, ...] = (
         "errors-by-class",
         "field",
         ("class-errors",),
-        f"a class's recall is below that of the others by {_RECALL_WARNING:.0%} and beyond chance (0.01 over all classes); a "
-        f"problem from {_RECALL_PROBLEM:.0%} on. Otherwise the most confident errors are shown as a note",
+        f"the recall of a class of {_LEAST_IMAGES} images or more is below that of the others by {_RECALL_WARNING:.0%} and beyond "
+        f"chance (Fisher's exact test, Holm's correction, {_CLASS_LEVEL:g} over all classes); a problem from {_RECALL_PROBLEM:.0%} "
+        f"on, where it is sure of {_RECALL_WARNING:.0%}. Otherwise the most confident errors are shown as a note",
         check_class_errors,
     ),
     Check(

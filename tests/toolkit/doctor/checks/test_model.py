@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeclf.toolkit.doctor.checks.model import CHECKS, calibration_gap, most_confident_errors
+from edgeclf.toolkit.doctor.checks.model import CHECKS, _worst_class, calibration_gap, most_confident_errors
 from edgeclf.toolkit.doctor.facts import Facts, ModelFacts
 
 pytestmark = pytest.mark.slow
@@ -60,6 +60,33 @@ def test_a_calibrated_even_robust_model_is_warned_of_as_seldom_as_the_checks_say
     # Expected 2.5 each where the tests are exact; 9 and more have a chance of 0.1 %.
     assert warned.count("class-errors") <= 8
     assert warned.count("calibration") <= 8
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "accuracy"), [(100, 3, 0.99), (100, 5, 0.9), (1000, 5, 0.8), (10, 50, 0.7), (2, 5, 0.8)]
+)
+def test_a_healthy_model_of_any_number_of_classes_has_no_bad_class(rng, classes, each, accuracy):
+    runs, true = 100, np.arange(classes * each) % classes
+    right = rng.random((runs, len(true))) < accuracy
+    found = [_worst_class(row, true) for row in right]
+    # One in a hundred at most; Bin(100, 0.01) is 7 or more once in 15,000.
+    assert sum(worst is not None for worst in found) <= 6
+    assert not any(worst.is_problem for worst in found if worst is not None)
+
+
+def test_a_class_that_is_never_right_is_found_among_a_thousand_and_by_how_much_where_that_is_sure():
+    true = np.arange(10_000) % 1000
+    right = np.random.default_rng(5).random(len(true)) < 0.9
+    assert _worst_class(right, true) is None
+    right[true == 321] = False
+    worst = _worst_class(right, true)
+    assert (worst.label, worst.rate, worst.is_problem) == (321, 0.0, True)
+    # Of four images nothing is said, and of a few nothing beyond a warning.
+    few = np.concatenate([np.zeros(4, int), np.ones(400, int)])
+    assert _worst_class(few == 1, few) is None
+    some = np.concatenate([np.zeros(6, int), np.ones(400, int)])
+    half = np.concatenate([np.arange(6) < 1, np.arange(400) >= 80])
+    assert not _worst_class(half, some).is_problem
 
 
 def test_the_class_that_suffers_is_named_and_its_most_confident_errors_come_first():

@@ -245,6 +245,7 @@ def parse_size(text: str, name: str) -> int:
         UsageError: It is not a size.
     """
     match = _SIZE.fullmatch(text)
-    if match is None:
+    size = math.inf if match is None else float(match[1]) * _UNITS[match[2].upper()]
+    if not math.isfinite(size):
         raise UsageError(f"bad {name}", got=repr(text), expected="a size such as 500MB or 20GB")
-    return math.floor(float(match[1]) * _UNITS[match[2].upper()])
+    return math.floor(size)

@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgeclf.runtime.errors import UsageError
+
 # The instruction sets that int8 and float kernels are chosen by; everything else in the flags line is noise here.
 _KERNEL_FLAGS = (
     r"^(ssse3|sse4_1|sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_vnni\w*|amx_\w+|asimd\w*|sve\w*|i8mm|bf16|fphp)$"
 )
+
+# Images in one inference or one step: 10 GB of pixels at 224 x 224, more than any device gains from.
+MOST_IMAGES_IN_A_BATCH = 2**16
 
 
 class CpuInfo(NamedTuple):
@@ -56,6 +61,34 @@ def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
         # A quota of 1.5 CPUs keeps two threads busy for three quarters of the time; rounding up avoids idling.
         count = min(count, math.ceil(quota))
     return max(1, count)
+
+
+def check_threads(name: str, count: int) -> None:
+    """Checks a number of threads that a caller chose.
+
+    More threads than CPUs share these; so many more that they only wait for each other - ONNX Runtime's spin - take
+    minutes for one inference, or all threads of the system.
+
+    Args:
+        name: What is counted, such as "number of threads".
+        count: The number.
+
+    Raises:
+        UsageError: It is below 1, or above 64 and above four for each CPU of the machine.
+    """
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if not 1 <= count <= most:
+        raise UsageError(f"bad {name}", got=str(count), expected=f"1 to {most}")
+
+
+def check_batch_size(size: int) -> None:
+    """Checks a number of images in one inference that a caller chose.
+
+    Raises:
+        UsageError: It is below 1 or above `MOST_IMAGES_IN_A_BATCH`.
+    """
+    if not 1 <= size <= MOST_IMAGES_IN_A_BATCH:
+        raise UsageError("bad batch size", got=str(size), expected=f"1 to {MOST_IMAGES_IN_A_BATCH}")
 
 
 def _cgroup_quota(root: Path) -> float | None:

@@ -25,6 +25,9 @@ AREA: Interpolation = "area-down-linear-up"
 # As options call them.
 INTERPOLATION_NAMES: dict[str, Interpolation] = {"area": AREA, "bilinear": "bilinear", "bicubic": "bicubic"}
 
+# Of an input: 0.8 GB for the pixels of one image, beyond which no classifier goes.
+MOST_PIXELS_OF_A_SIDE = 2**14
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -49,8 +52,8 @@ class Preprocess:
     interpolation: Interpolation = AREA
 
     def __post_init__(self) -> None:
-        if len(self.size_hw) != 2 or min(self.size_hw) < 1:
-            raise ValueError(f"size_hw must be two positive integers, got {self.size_hw!r}")
+        if len(self.size_hw) != 2 or not 1 <= min(self.size_hw) <= max(self.size_hw) <= MOST_PIXELS_OF_A_SIDE:
+            raise ValueError(f"size_hw must be two integers of 1 to {MOST_PIXELS_OF_A_SIDE}, got {self.size_hw!r}")
         if self.fit not in FIT_MODES:
             raise ValueError(f"fit must be one of {', '.join(FIT_MODES)}, got {self.fit!r}")
         if not 0.0 < self.crop_fraction <= 1.0:

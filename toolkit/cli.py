@@ -24,6 +24,7 @@ from edgeclf.toolkit.console import (
     show_any_text,
     silence_stdout,
 )
+from edgeclf.toolkit.options import refuse_absurd_numbers
 
 
 class _Boundary(typer.core.TyperGroup):
@@ -41,7 +42,7 @@ class _Boundary(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as in `invoke`
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command if name is None else _load_command(name), rest
+        return name, command if name is None else load_command(name), rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own Click types have no public name
         from edgeclf.runtime.errors import EdgeclfError
@@ -92,12 +93,14 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _load_command(name: str) -> Any:  # noqa: ANN401 - as in `invoke`
+def load_command(name: str) -> Any:  # noqa: ANN401 - as in `invoke`
     """The sub-command with its options, from the module of its name."""
     module = importlib.import_module(f"edgeclf.toolkit.commands.{name}")
     loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     loaded.command(name)(getattr(module, name))
-    return typer.main.get_command(loaded)
+    command = typer.main.get_command(loaded)
+    refuse_absurd_numbers(command)
+    return command
 
 
 app = typer.Typer(

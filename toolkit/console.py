@@ -141,7 +141,8 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
     # A descriptor of its own: while TensorFlow loads, descriptor 2 is redirected.
     with (
         os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal,
-        Progress(*columns, console=Console(file=terminal)) as bars,
+        # Otherwise results that are printed meanwhile would go to the terminal and not into the file that stdout is.
+        Progress(*columns, console=Console(file=terminal), redirect_stdout=sys.stdout.isatty()) as bars,
     ):
         tasks: dict[str, Any] = {}
 

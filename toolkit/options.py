@@ -1,7 +1,7 @@
 """Options that several commands share, and the values they stand for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,32 @@ def output_png(flag: str, example: str) -> "Callable[[str], Path]":
         return png
 
     return path
+
+
+# Beyond: 136 years of seconds, more images than anybody has; the clocks of the system overflow soon after.
+_LARGEST_NUMBER = 2**32
+
+
+def refuse_absurd_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own Click types have no public name
+    """Makes a loaded sub-command refuse infinity, not-a-number and astronomic values of every numeric option it has.
+
+    Each option's own range stands beside it; this is what holds for all, so that no option is forgotten.
+    """
+    flags = {parameter.name: parameter.opts[0] for parameter in command.params}
+    run = command.callback
+
+    def checked(**values: object) -> object:
+        from edgeclf.runtime.errors import UsageError
+
+        for name, value in values.items():
+            # Comparison with a NaN is false.
+            if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
+                raise UsageError(
+                    f"bad {flags[name]}", got=str(value), expected=f"a number of at most {_LARGEST_NUMBER}"
+                )
+        return run(**values)
+
+    command.callback = checked
 
 
 # What --help shows for a file, whatever parses it.

@@ -1,6 +1,6 @@
 """The options of a training: one table from which the command's options, the options of each fit and the doctor's remedies derive.
 
-The fields of `TrainOptions` are the rows. Nothing here imports more than the standard library and the errors, so that
+The fields of `TrainOptions` are the rows. Nothing here imports more than the standard library and the values of the runtime, so that
 `edgeclf train --help` needs neither NumPy nor TensorFlow.
 """
 
@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from edgeclf.runtime.cpus import MOST_IMAGES_IN_A_BATCH
 from edgeclf.runtime.errors import RunFolderError, UsageError
+from edgeclf.runtime.spec import MOST_PIXELS_OF_A_SIDE
 
 # The fits of a training, as the history names them: the head of a frozen backbone, the backbone and its head after that,
 # a network trained as a whole, and a trained network in the arithmetic of its int8 file.
@@ -141,11 +143,13 @@ class TrainOptions:
     from_run: str | None = _option(
         "Go on from this run's network, for other or more classes.", flag="--from", kind=Path | None
     )
-    image_size: int | None = _option("Input height and width in pixels.", minimum=1)
+    image_size: int | None = _option(
+        "Input height and width in pixels.", minimum=1, bounds=(1, MOST_PIXELS_OF_A_SIDE + 1)
+    )
     fit: str | None = _option("How images become square: crop, stretch or letterbox; see --list.")
     interpolation: str | None = _option("How images are resized: area, or bilinear or bicubic as Pillow does it.")
     epochs: int | None = _option("Most epochs.", *_FIRST, minimum=1)
-    batch_size: int | None = _option("Images in one step.", *_EVERY, minimum=1)
+    batch_size: int | None = _option("Images in one step.", *_EVERY, minimum=1, bounds=(1, MOST_IMAGES_IN_A_BATCH + 1))
     optimizer: str | None = _option("adam, adamw, nadam, rmsprop or sgd.", *_EVERY, choices=OPTIMIZERS)
     learning_rate: float | None = _option("Of the optimizer; --find-lr suggests one.", *_FIRST)
     schedule: str | None = _option("Of the learning rate: constant or cosine.", *_EVERY, choices=SCHEDULES)

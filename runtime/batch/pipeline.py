@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeclf.runtime.batch.jobs import Job, Outcome, ProbabilityModel
 from edgeclf.runtime.batch.strategies import Batcher, DataParallel, Prefetch, Strategy, choose_strategy
-from edgeclf.runtime.cpus import usable_cpus
-from edgeclf.runtime.errors import UsageError
+from edgeclf.runtime.cpus import check_batch_size, check_threads, usable_cpus
 from edgeclf.runtime.images.opencv_threads import opencv_threads_at_most
 from edgeclf.runtime.session.session import ModelSession
 
@@ -73,13 +72,13 @@ def classify_jobs(
         any other exception is a bug and is raised.
 
     Raises:
-        UsageError: `batch_size` or `workers` is below 1.
+        UsageError: `batch_size` or `workers` is below 1, or more than any machine uses.
     """
-    if batch_size is not None and batch_size < 1:
-        raise UsageError("bad batch size", got=str(batch_size), expected="at least 1")
-    count = usable_cpus() if workers is None else workers
-    if count < 1:
-        raise UsageError("bad number of workers", got=str(count), expected="at least 1")
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    if workers is not None:
+        check_threads("number of workers", workers)
+    count = workers or usable_cpus()
     onnx = session if isinstance(session, ModelSession) else None
     is_cpu = onnx is not None and onnx.is_cpu
     size = batch_size or (onnx and onnx.fixed_batch) or (_CPU_BATCH if is_cpu else _BATCH)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray, FloatArray, UInt8Array
-from edgeclf.runtime.cpus import usable_cpus
+from edgeclf.runtime.cpus import check_threads, usable_cpus
 from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
 from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.session.devices import DeviceChoice, check_placement, check_provider, node_placement
@@ -67,8 +67,8 @@ class ModelSession:
         threads: int | None = None,
         foreign: "ForeignModel | None" = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError("bad number of threads", got=str(threads), expected="at least 1")
+        if threads is not None:
+            check_threads("number of threads", threads)
         self.path = Path(path)
         self.threads = threads or usable_cpus()
         self.threads_were_chosen = threads is not None

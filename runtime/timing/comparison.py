@@ -165,7 +165,6 @@ def compare_models(
     """
     if not sessions:
         raise UsageError("cannot compare models", got="no model", expected="at least one")
-    check_at_least("batch size", batch_size, 1)
     _, load = image_source(image)
     queries = {name: Query(session, load, batch_size) for name, session in sessions.items()}
     with opencv_threads_at_most(max(session.threads for session in sessions.values())):

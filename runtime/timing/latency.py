@@ -89,7 +89,6 @@ def benchmark(
         UsageError: A count or the duration is out of range.
         ImageError: The image cannot be used.
     """
-    check_at_least("batch size", batch_size, 1)
     check_at_least("number of queries", min_queries, 1)
     check_at_least("warm-up queries", warmup_queries, 0)
     check_at_least("duration in seconds", duration_s, 0)

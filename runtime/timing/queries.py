@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, UInt8Array
+from edgeclf.runtime.cpus import check_batch_size
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.images.preprocess import check_image, load_image, preprocess_bgr
 from edgeclf.runtime.prediction import predictions_from
@@ -48,12 +49,24 @@ class Query:
         session: The model.
         load: Gives the BGR pixels of one image; called for every image of every query.
         batch_size: Images in one query.
+
+    Raises:
+        UsageError: The batch size is out of range, or there is no memory for the pixels of so many images.
     """
 
     def __init__(self, session: ModelSession, load: Callable[[], UInt8Array], batch_size: int) -> None:
+        check_batch_size(batch_size)
         self._session = session
         self._load = load
-        self._batch_rgb = np.empty((batch_size, *session.spec.preprocess.size_hw, 3), np.uint8)
+        height, width = session.spec.preprocess.size_hw
+        try:
+            self._batch_rgb = np.empty((batch_size, height, width, 3), np.uint8)
+        except MemoryError as error:
+            raise UsageError(
+                "bad batch size",
+                got=f"{batch_size} images of {width}x{height}",
+                expected="as many as fit into the memory that is left",
+            ) from error
 
     def __call__(self) -> tuple[float, float, float, float]:
         """Runs the query: `time.perf_counter` at its start, and after preprocessing, inference and postprocessing."""

@@ -1,6 +1,7 @@
 """`edgeclf bench --scenario`: plans of the scenarios, their threads, and the report."""
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -78,14 +79,22 @@ def bench_scenarios(
             setup = _setup(model, plan.scenario, options, paths, device, foreign, cpu)
             with LoadgenProcess(setup) as process:
                 facts = process.facts
-                results.append(ScenarioRunner(process, folder, meter, progress).run(plan))
+                result = ScenarioRunner(process, folder, meter, progress).run(plan)
+            if as_json:
+                note(f"{plan.scenario}: {_headline(result)}")
+            else:
+                # At once: each takes minutes, and may be the last that this run comes to.
+                if not results:
+                    _print_head(model, options, cpu, facts, result)
+                _print_scenario(result)
+            results.append(result)
             setups.append(setup)
     if facts.unreadable:
         warn(f"{facts.unreadable} images could not be read and were passed over, the first: {facts.first_error}")
     if as_json:
         print_json(_document(model, options, cpu, facts, setups, results, no_energy))
     else:
-        _print(model, options, cpu, facts, setups, results, no_energy)
+        _print_table(setups, results, no_energy)
     if options.logs is not None:
         note(f"the load generator's logs are in {options.logs}")
     if plot is not None:
@@ -232,21 +241,32 @@ def _is_stream(result: "ScenarioResult") -> bool:
     return result.plan.scenario.endswith("-stream")
 
 
-def _print(
-    model: Path,
-    options: ScenarioOptions,
-    cpu: "CpuInfo",
-    facts: "SystemFacts",
-    setups: "Sequence[SystemSetup]",
-    results: "Sequence[ScenarioResult]",
-    no_energy: str | None,
+def _print_head(
+    model: Path, options: ScenarioOptions, cpu: "CpuInfo", facts: "SystemFacts", first: "ScenarioResult"
 ) -> None:
-    version = next((result.log.version for result in results if result.log), "?")
-    print_result(f"{model}: MLPerf-style, load generator {version}")
+    print_result(f"{model}: MLPerf-style, load generator {first.log.version if first.log else '?'}")
     print_result(f"{facts.provider} on {cpu_text(cpu)}")
     source = SYNTHETIC_FRAME if options.images is None else f"{facts.samples} images of {options.images}"
     timed = "preprocessing, inference, postprocessing" if options.includes_preprocess else "inference, postprocessing"
     print_result(f"samples: {source}, in memory; timed: {timed}")
+
+
+def _print_scenario(result: "ScenarioResult") -> None:
+    """Prints one result, where stdout is a pipe as well."""
+    words = [_headline(result), _claim(result), *([result.note] if result.note else [])]
+    print_result(f"{result.plan.scenario}: {'. '.join(words)}")
+    for item in result.agreement:
+        if not item.agrees:
+            print_result(f"  {item.name}: ours {item.ours}, the load generator's {item.generators}")
+    sys.stdout.flush()
+    if result.send_delay_ms is not None:
+        note(f"server: queries were sent {result.send_delay_ms:.3g} ms late on average; latencies count from when due")
+    if result.probes:
+        tried = ", ".join(f"{probe.rate:.4g}{'' if probe.passed else ' (no)'}" for probe in result.probes)
+        note(f"server: queries/s that were tried, by bisection: {tried}")
+
+
+def _print_table(setups: "Sequence[SystemSetup]", results: "Sequence[ScenarioResult]", no_energy: str | None) -> None:
     columns = ["scenario", "threads", "batch", "queries", "result", "p50", "percentile", "duration", "log = ours"]
     rows = []
     for setup, result in zip(setups, results, strict=True):
@@ -269,18 +289,6 @@ def _print(
             energy = result.energy_mj_per_image
             rows[-1].append("-" if energy is None else f"{energy:.3g}")
     print_table("", columns if no_energy else [*columns, "mJ/image"], rows)
-    for result in results:
-        print_result(f"{result.plan.scenario}: {_claim(result)}{'. ' + result.note if result.note else ''}")
-        for item in result.agreement:
-            if not item.agrees:
-                print_result(f"  {item.name}: ours {item.ours}, the load generator's {item.generators}")
-        if result.send_delay_ms is not None:
-            note(
-                f"server: queries were sent {result.send_delay_ms:.3g} ms late on average; latencies count from when due"
-            )
-        if result.probes:
-            tried = ", ".join(f"{probe.rate:.4g}{'' if probe.passed else ' (no)'}" for probe in result.probes)
-            note(f"server: queries/s that were tried, by bisection: {tried}")
     note("Latencies in ms. log = ours: the load generator's log and our own clock give the same figures.")
     if no_energy:
         note(f"energy: not measured ({no_energy})")

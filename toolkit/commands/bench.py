@@ -150,6 +150,7 @@ def bench(
     foreign: "ForeignModel | None" = None,
 ) -> None:
     """Measure latency percentiles and throughput, split into preprocessing, inference and postprocessing."""
+    from edgeclf.runtime.cpus import check_batch_size, check_threads
     from edgeclf.runtime.errors import UsageError
     from edgeclf.toolkit.bench.models import compare, measure_one
     from edgeclf.toolkit.bench.plot import check_plot, draw_curves
@@ -176,6 +177,10 @@ def bench(
     choice = chosen_device(device, provider_option, engine_cache)
     batches = _counts("--batch-sizes", batch_sizes) if batch_sizes is not None else None
     thread_counts = _counts("--threads", threads) if threads is not None else None
+    for size in batches or ():
+        check_batch_size(size)
+    for count in thread_counts or ():
+        check_threads("number of threads", count)
     if (scenario is not None or len(models) > 1) and max(len(batches or [1]), len(thread_counts or [1])) > 1:
         raise UsageError("several batch sizes or numbers of threads", expected="one of each, where models are compared")
     curves: list[Curve]

@@ -138,7 +138,8 @@ def _tell_not_read(dataset: "Dataset") -> None:
 def _parameter(row: TrainingOption) -> inspect.Parameter:
     """A row of the table as a parameter that Typer makes an option of."""
     flags = row.flag if row.negative_flag is None else f"{row.flag}/{row.negative_flag}"
-    largest = row.bounds[1] - 1 if row.type is int and row.bounds is not None and row.bounds[1] < math.inf else None
+    is_whole = row.type in {int, int | None}
+    largest = row.bounds[1] - 1 if is_whole and row.bounds is not None and row.bounds[1] < math.inf else None
     option = typer.Option(flags, min=row.minimum, max=largest, help=row.help, show_default=row.default is not None)
     return inspect.Parameter(
         row.name, inspect.Parameter.KEYWORD_ONLY, default=row.default, annotation=Annotated[row.type, option]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.spec import FIT_MODES, INTERPOLATION_NAMES, FitMode
+from edgeclf.runtime.spec import FIT_MODES, INTERPOLATION_NAMES, MOST_PIXELS_OF_A_SIDE, FitMode
 
 ChannelOrder = Literal["rgb", "bgr"]
 CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
@@ -145,9 +145,14 @@ class ForeignModel:
                 expected="letterbox",
                 hint="leave one of them out",
             )
-        if self.image_size is not None and min(self.image_size) < 1:
+        if (
+            self.image_size is not None
+            and not 1 <= min(self.image_size) <= max(self.image_size) <= MOST_PIXELS_OF_A_SIDE
+        ):
             raise UsageError(
-                "bad image size", got=f"{self.image_size}", expected="height and width of at least 1 pixel"
+                "bad image size",
+                got=f"{self.image_size}",
+                expected=f"height and width of 1 to {MOST_PIXELS_OF_A_SIDE} pixels",
             )
 
     @property

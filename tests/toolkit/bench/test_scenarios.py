@@ -121,6 +121,30 @@ def test_ctrl_c_ends_the_generator_too(colour_model, tmp_path):
     assert not _group_lives(running.pid)
 
 
+def test_each_scenario_is_printed_when_it_is_there(colour_model, tmp_path):
+    # What is printed lies in the file before the second scenario begins, which Ctrl-C then ends.
+    program = (
+        "import pathlib, sys\n"
+        "from edgeclf.toolkit.bench.loadgen.runs import ScenarioRunner\n"
+        "from edgeclf.toolkit.cli import main\n"
+        "measured = ScenarioRunner.run\n"
+        "def run(self, plan):\n"
+        "    if plan.scenario == 'single-stream':\n"
+        "        return measured(self, plan)\n"
+        "    pathlib.Path('printed').write_text(pathlib.Path('out').read_text())\n"
+        "    raise KeyboardInterrupt\n"
+        "ScenarioRunner.run = run\n"
+        f"sys.argv[1:] = ['bench', {str(colour_model)!r}, '--scenario', 'all', '--quick', '--duration', '0.1']\n"
+        "main()"
+    )
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=out, timeout=120, check=False)
+    assert done.returncode == 130
+    *head, line = (tmp_path / "printed").read_text().splitlines()
+    assert head[0].startswith(f"{colour_model}: MLPerf-style, load generator ")
+    assert line.startswith("single-stream: p90 ")
+
+
 def _group_lives(group):
     try:
         os.killpg(group, 0)

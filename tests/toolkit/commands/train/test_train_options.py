@@ -12,7 +12,7 @@ from edgeclf.runtime import load_image, preprocess_bgr
 from edgeclf.training import load_run
 from edgeclf.training.options import training_options
 
-from ..conftest import CLASSES, SEED_CNN, write_photographs
+from ...conftest import CLASSES, SEED_CNN, write_photographs
 
 pytestmark = pytest.mark.slow
 

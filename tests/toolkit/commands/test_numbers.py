@@ -1,0 +1,87 @@
+"""Every number of every command: what no machine can do is one sentence and exit code 2, before anything else is looked at."""
+
+import importlib
+import inspect
+import math
+import typing
+
+import pytest
+
+from edgeclf.runtime.errors import UsageError
+from edgeclf.toolkit.cli import load_command
+from edgeclf.toolkit.commands import COMMANDS
+
+ABSURD = (math.inf, -math.inf, math.nan, 1e300, -1e300, 10**30, -(10**30), 10**4000)
+
+
+def numeric_options():
+    for name in COMMANDS:
+        function = getattr(importlib.import_module(f"edgeclf.toolkit.commands.{name}"), name)
+        flags = {item.name: item.opts[0] for item in load_command(name).params}
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            kind = (*typing.get_args(parameter.annotation), parameter.annotation)[0]
+            if {int, float} & {kind, *typing.get_args(kind)}:
+                yield name, parameter.name, flags[parameter.name]
+
+
+@pytest.mark.parametrize(("command", "name", "flag"), sorted(numeric_options()))
+def test_an_absurd_number_is_refused_by_every_option(command, name, flag):
+    loaded = load_command(command)
+    for value in ABSURD:
+        with pytest.raises(UsageError) as refused:
+            loaded.callback(**{name: value})
+        assert str(refused.value) == f"bad {flag}: got {value}, expected a number of at most 4294967296."
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300", 30 * "9", 5000 * "9"])
+def test_an_absurd_number_ends_with_exit_code_2(call_edgeclf, colour_model, value):
+    for option in ("--duration", "--min-queries", "--latency-bound-ms"):
+        done = call_edgeclf("bench", colour_model, option, value)
+        assert (done.code, option in done.err, "Traceback" in done.err) == (2, True, False)
+
+
+# Numbers inside texts, and those of which a resource is made: the largest of these that any machine could want.
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "--threads", "100000"], "bad number of threads: got 100000, expected 1 to "),
+        (["bench", "--threads", "1,100000"], "bad number of threads: got 100000, expected 1 to "),
+        (["bench", "--threads", 30 * "9"], "bad number of threads"),
+        (["bench", "--threads", 5000 * "9"], "bad --threads"),
+        (["bench", "--batch-sizes", "1,1000000000"], "bad batch size: got 1000000000, expected 1 to 65536."),
+        (["bench", "--batch-sizes", 30 * "9"], "bad batch size"),
+        (["infer", "--threads", "100000", "IMAGE"], "bad number of threads"),
+        (["infer", "--workers", "100000", "IMAGE"], "bad number of workers: got 100000, expected 1 to "),
+        (["infer", "--batch-size", "100000", "IMAGE"], "bad batch size: got 100000, expected 1 to 65536."),
+        (["evaluate", "--threads", "100000", "DATA"], "bad number of threads"),
+        (["verify", "--threads", "100000"], "bad number of threads"),
+        (["bench", "--image-size", "1000000"], "bad image size: got (1000000, 1000000), expected height and width"),
+        (["bench", "--mean", "nan,1,1", "--std", "1"], "bad pixel scaling"),
+        (["bench", "--mean", "0", "--std", "inf"], "bad pixel scaling"),
+        (["bench", "--crop-fraction", "nan", "--fit", "crop"], "crop"),
+        (["bench", "--scenario", "server", "--latency-bound-ms", "nan"], "bad --latency-bound-ms"),
+    ],
+)
+def test_a_number_of_which_no_machine_makes_a_resource_is_one_sentence(
+    call_edgeclf, colour_model, arguments, words, tmp_path
+):
+    (tmp_path / "image.png").write_bytes(b"")
+    places = {"IMAGE": tmp_path / "image.png", "DATA": tmp_path}
+    command, *rest = arguments
+    done = call_edgeclf(command, colour_model, *(places.get(word, word) for word in rest))
+    assert done.code == 2, done.err
+    assert words in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--image-size"])
+def test_training_has_the_same_limits(call_edgeclf, tmp_path, option):
+    done = call_edgeclf("train", tmp_path, "--run", tmp_path / "run", option, "1000000")
+    assert (done.code, option in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("size", ["1" + 400 * "0" + "GB", "infGB", "nan"])
+def test_an_absurd_size_of_the_cache_is_one_sentence(call_edgeclf, tmp_path, size):
+    done = call_edgeclf("train", tmp_path, "--run", tmp_path / "run", "--cache-size", size)
+    assert done.code == 2
+    assert done.err.startswith("edgeclf: bad --cache-size: got ")

@@ -17,7 +17,6 @@ import re
 import shutil
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import Arguments, Report, working_folder
 from benchmarks.robustness.drawn_layouts import READ, Layout, draw_layout
+from benchmarks.robustness.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from edgeclf.training.data.dataset import Dataset
@@ -72,9 +72,7 @@ def main() -> int:
     arguments.add_argument("--keep", type=Path, help="folder for layouts with a fault")
     given = arguments.parse()
     rng = np.random.default_rng(given.seed)
-    drawn, right, faulty, images = Counter[str](), Counter[str](), Counter[str](), 0
-    sentences: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    outcomes, images = Outcomes("layouts", READ), 0
     started = time.process_time()
     with working_folder() as folder:
         for number in range(given.count):
@@ -83,51 +81,37 @@ def main() -> int:
             layout = draw_layout(place / "data", rng)
             dataset, sentence, escaped = read(layout)
             fault = judge(layout, dataset, sentence, escaped)
-            drawn[layout.kind] += 1
+            outcomes.add(
+                layout.kind,
+                fault,
+                None if sentence is None else sentence.replace(str(layout.root), "FOLDER"),
+                f"layout {number} with {', '.join(layout.touches) or 'nothing else'}",
+            )
             if fault is None:
-                right[layout.kind] += 1
                 images += len(layout.meant or ())
-                if sentence is not None:
-                    sentences[sentence.replace(str(layout.root), "FOLDER").split(": got")[0]] += 1
-            else:
-                kind = f"{layout.kind}: {fault.split(':')[0]}"
-                faulty[kind] += 1
-                examples.setdefault(
-                    kind, f"layout {number} with {', '.join(layout.touches) or 'nothing else'}: {fault[:500]}"
-                )
-                if given.keep is not None:
-                    given.keep.mkdir(parents=True, exist_ok=True)
-                    shutil.move(place, given.keep / place.name)
+            elif given.keep is not None:
+                given.keep.mkdir(parents=True, exist_ok=True)
+                shutil.move(place, given.keep / place.name)
             shutil.rmtree(place, ignore_errors=True)
     report = Report(given)
-    report.columns({"kind": "<40", "must be": ">8", "layouts": ">9", "right": ">8"})
-    for kind, count in drawn.items():
-        report.row(kind, "read" if kind in READ else "refused", count, right[kind])
-    for sentence_kind, count in sentences.most_common():
-        report.line(f"{count:>8}  {sentence_kind}")
-    for kind, count in faulty.items():
-        report.line(f"FAULT {kind}: {count}, first {examples[kind]}")
-    tracebacks = sum(count for kind, count in faulty.items() if kind.endswith("traceback"))
-    found = sum(count for kind, count in right.items() if kind in READ)
+    outcomes.print(report)
+    found, refused, wrong = outcomes.of_read(outcomes.right), outcomes.sentences.total(), outcomes.faulty.total()
     report.line(
-        f"{given.count:,} layouts: {found:,} read and right ({images:,} images), {sentences.total():,} refused, "
-        f"{faulty.total():,} faults, {tracebacks} tracebacks"
+        f"{given.count:,} layouts: {found:,} read and right ({images:,} images), {refused:,} refused, "
+        f"{wrong:,} faults, {outcomes.tracebacks} tracebacks"
     )
     report.close(
         {
             "layouts": given.count,
             "read_and_right": found,
             "images": images,
-            "refused": sentences.total(),
-            "wrong": faulty.total(),
-            "tracebacks": tracebacks,
+            "refused": refused,
+            "wrong": wrong,
             "cpu_seconds": time.process_time() - started,
-            "by_kind": {kind: {"layouts": count, "right": right[kind]} for kind, count in drawn.items()},
-            "sentences": dict(sentences.most_common()),
-            "faults": {kind: {"count": count, "first": examples[kind]} for kind, count in faulty.items()},
+            **outcomes.to_json(),
         }
     )
-    return int(bool(faulty))
+    return int(bool(outcomes.faulty))
 
 
 if __name__ == "__main__":

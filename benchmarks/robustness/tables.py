@@ -15,7 +15,6 @@ refused with anything but one sentence. `--keep` copies these.
 import re
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import Arguments, Report, working_folder
 from benchmarks.robustness.drawn_tables import FILES, READ, Row, Table, draw_table
+from benchmarks.robustness.outcomes import Outcomes
 
 _SENTENCE = re.compile(r"[^\n]+\.")
 
@@ -78,62 +78,44 @@ def main() -> int:
     arguments.add_argument("--keep", type=Path, help="folder for tables with a fault")
     given = arguments.parse()
     rng = np.random.default_rng(given.seed)
-    tables, right, faulty, rows, right_rows = Counter[str](), Counter[str](), Counter[str](), 0, 0
-    examples: dict[str, str] = {}
-    sentences: Counter[str] = Counter()
+    outcomes, rows, right_rows = Outcomes("tables", READ), 0, 0
     started = time.process_time()
     with working_folder() as folder:
         write_images(folder)
         while rows < given.rows:
             table = draw_table(rng)
-            number, path = tables.total(), folder / "table.csv"
+            number, path = outcomes.drawn.total(), folder / "table.csv"
             data = table.encoded()
             path.write_bytes(data)
             got, sentence, escaped = read(path, table)
             fault = judge(table, got, sentence, escaped)
-            tables[table.kind] += 1
+            words = None if sentence is None else re.sub(r"\d+", "#", sentence.replace(str(path), "FILE"))
+            outcomes.add(table.kind, fault, words, f"table {number} {table.style} {table.options}")
             rows += len(table.rows)
             if fault is None:
-                right[table.kind] += 1
                 right_rows += len(got or ())
-                if sentence is not None:
-                    sentences[re.sub(r"\d+", "#", sentence.replace(str(path), "FILE").split(": got")[0])] += 1
-                continue
-            kind = f"{table.kind}: {fault.split(':')[0]}"
-            faulty[kind] += 1
-            examples.setdefault(kind, f"table {number} {table.style} {table.options}: {fault[:400]}")
-            if given.keep is not None:
+            elif given.keep is not None:
                 given.keep.mkdir(parents=True, exist_ok=True)
                 (given.keep / f"{number:06d} {table.kind.replace('/', '')}.csv").write_bytes(data)
     report = Report(given)
-    report.columns({"kind": "<40", "must be": ">8", "tables": ">8", "right": ">8"})
-    for kind, count in tables.items():
-        report.row(kind, "read" if kind in READ else "refused", count, right[kind])
-    for sentence_kind, count in sentences.most_common():
-        report.line(f"{count:>8}  {sentence_kind}")
-    for kind, count in faulty.items():
-        report.line(f"FAULT {kind}: {count}, first {examples[kind]}")
-    tracebacks = sum(count for kind, count in faulty.items() if kind.endswith("traceback"))
-    must_be_read = sum(count for kind, count in tables.items() if kind in READ)
+    outcomes.print(report)
+    count, must_be_read, refused = outcomes.drawn.total(), outcomes.of_read(outcomes.drawn), outcomes.sentences.total()
     report.line(
-        f"{rows:,} rows in {tables.total():,} tables, {must_be_read:,} of them to be read; {right_rows:,} rows read and right, "
-        f"{sentences.total():,} tables refused, {faulty.total():,} faults, {tracebacks} tracebacks"
+        f"{rows:,} rows in {count:,} tables, {must_be_read:,} of them to be read; {right_rows:,} rows read and right, "
+        f"{refused:,} tables refused, {outcomes.faulty.total():,} faults, {outcomes.tracebacks} tracebacks"
     )
     report.close(
         {
             "rows": rows,
-            "tables": tables.total(),
+            "tables": count,
             "tables_to_be_read": must_be_read,
             "rows_read_and_right": right_rows,
-            "tables_refused": sentences.total(),
-            "tracebacks": tracebacks,
+            "tables_refused": refused,
             "cpu_seconds": time.process_time() - started,
-            "by_kind": {kind: {"tables": count, "right": right[kind]} for kind, count in tables.items()},
-            "sentences": dict(sentences.most_common()),
-            "faults": {kind: {"count": count, "first": examples[kind]} for kind, count in faulty.items()},
+            **outcomes.to_json(),
         }
     )
-    return int(bool(faulty))
+    return int(bool(outcomes.faulty))
 
 
 if __name__ == "__main__":

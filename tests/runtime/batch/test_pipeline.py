@@ -238,7 +238,7 @@ def test_one_job_at_once(colour_model):
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": 0}])
 def test_counts_below_one_are_refused(colour_model, options):
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(UsageError, match="expected 1 to"):
         classify_jobs(ModelSession(colour_model, threads=1), [], **options)
 
 

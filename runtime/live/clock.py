@@ -33,7 +33,9 @@ MONOTONIC = Clock()
 
 
 class Ticker(ABC):
-    """A thread that calls `tick` periodically until it is closed.
+    """A thread that calls `tick` periodically until it is closed, also after one that raised.
+
+    What `tick` raises goes to `threading.excepthook`, as that of any thread does, the same error once.
 
     Args:
         name: Name of the thread, after `edgeclf-`.
@@ -69,5 +71,13 @@ class Ticker(ABC):
         self.close()
 
     def _run(self) -> None:
+        reported: set[str] = set()
         while not self._clock.wait(self._closed, self._every_s):
-            self.tick()
+            try:
+                self.tick()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next tick may go well
+                if repr(error) not in reported:
+                    reported.add(repr(error))
+                    threading.excepthook(
+                        threading.ExceptHookArgs((type(error), error, error.__traceback__, self._thread))
+                    )

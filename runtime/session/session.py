@@ -97,6 +97,9 @@ class ModelSession:
             self._open_foreign(foreign)
         else:
             self.spec = self._own_spec(text, foreign)
+            if self._session.get_outputs()[0].shape[1] != len(self.spec.labels):
+                # A file of others with a spec: how many classes there are only an image shows.
+                self.run(np.zeros((1, *self._size_hw, 3), np.uint8))
 
     @property
     def is_foreign(self) -> bool:
@@ -232,17 +235,21 @@ class ModelSession:
             (N, C) float32, as `run` gives them.
 
         Raises:
-            ModelFileError: It is not one row an image.
+            ModelFileError: It is not one row an image, or not one column a label.
         """
         if self._activation is None:
             # A copy: whoever keeps an array of ONNX Runtime's keeps all memory of its session, the weights as well.
             probabilities = np.array(output, np.float32)
             if probabilities.ndim != 2 or len(probabilities) != count:
                 raise self._cannot_run(count, f"an output of shape {probabilities.shape}")
-            return probabilities
-        from edgeclf.runtime.session.foreign.activation import probabilities_from
+        else:
+            from edgeclf.runtime.session.foreign.activation import probabilities_from
 
-        return probabilities_from(self._scores(output, count), self._activation)
+            probabilities = probabilities_from(self._scores(output, count), self._activation)
+        # A graph may leave the number of its classes free, and give another for another batch.
+        if probabilities.shape[1] != len(self.spec.labels):
+            raise _labels_mismatch(self.path, len(self.spec.labels), probabilities.shape[1])
+        return probabilities
 
     def _raw(self, images_rgb: UInt8Array) -> AnyArray:
         """The output for a batch, as the file gives it."""
@@ -421,9 +428,13 @@ def _check_own_outputs(outputs: Sequence[object], classes: int, path: Path) -> N
             hint="export it again",
         )
     if isinstance(shape[1], int) and shape[1] != classes:
-        raise ModelFileError(
-            f"the labels do not match {path}",
-            got=f"{classes} labels",
-            expected=f"{shape[1]}, one for each output",
-            hint="export it again",
-        )
+        raise _labels_mismatch(path, classes, shape[1])
+
+
+def _labels_mismatch(path: Path, labels: int, classes: int) -> ModelFileError:
+    return ModelFileError(
+        f"the labels do not match {path}",
+        got=f"{labels} labels",
+        expected=f"{classes}, one for each output",
+        hint="export it again",
+    )

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -92,7 +93,7 @@ ForeignSizeOption = Annotated[
     str | None,
     typer.Option(
         "--image-size",
-        help="File without a spec whose input leaves it free: 224, or height,width such as 192,256.",
+        help="File without a spec whose input leaves it free: 224, or HEIGHTxWIDTH such as 192x256 (or 192,256).",
         show_default=False,
     ),
 ]
@@ -175,13 +176,14 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 def _size(text: str) -> tuple[int, int]:
     from edgeclf.runtime.errors import UsageError
 
-    try:
-        sides = [int(part) for part in text.split(",")]
-    except ValueError:
-        sides = []
-    if len(sides) not in {1, 2} or min(sides) < 1:
-        raise UsageError("bad --image-size", got=repr(text), expected="224, or height,width such as 192,256")
-    return sides[0], sides[-1]
+    match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*[,x]\s*([0-9]{1,9}))?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise UsageError(
+            "bad --image-size",
+            got=repr(text),
+            expected="224, or HEIGHTxWIDTH, the height first, such as 192x256 for a picture wider than high",
+        )
+    return int(match[1]), int(match[2] or match[1])
 
 
 def option_words(said: Mapping[str, object]) -> dict[str, str]:

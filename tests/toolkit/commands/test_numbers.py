@@ -85,3 +85,20 @@ def test_an_absurd_size_of_the_cache_is_one_sentence(call_edgeclf, tmp_path, siz
     done = call_edgeclf("train", tmp_path, "--run", tmp_path / "run", "--cache-size", size)
     assert done.code == 2
     assert done.err.startswith("edgeclf: bad --cache-size: got ")
+
+
+@pytest.mark.parametrize("text", ["48x", "x48", "48x192x3", "48-192", "4 8", "", "48x1e3", "\u0661\u0662x\u0663"])
+def test_a_size_that_is_none_is_refused_with_the_order_of_its_sides(call_edgeclf, colour_model, text):
+    done = call_edgeclf("info", colour_model, f"--image-size={text}")
+    assert done.code == 2
+    assert done.err.startswith(
+        f"edgeclf: bad --image-size: got {text!r}, expected 224, or HEIGHTxWIDTH, the height first"
+    )
+
+
+@pytest.mark.parametrize("text", ["48x192", "48X192", "48,192", " 48 x 192 ", "48, 192"])
+def test_a_size_is_the_height_first_whatever_stands_between(text):
+    from edgeclf.toolkit.foreign import foreign_model
+
+    assert foreign_model(image_size=text).image_size == (48, 192)
+    assert foreign_model(image_size="48").image_size == (48, 48)

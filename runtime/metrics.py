@@ -213,6 +213,27 @@ def binomial_tail(hits: int, count: int, share: float) -> float:
     return max(0.0, 1.0 - tail(range(hits - 1, -1, -1)))
 
 
+def binomial_upper_end(hits: int, count: int, confidence: float) -> float:
+    """Upper end of Clopper and Pearson's one-sided interval of a binomial share (Biometrika 26, 1934).
+
+    Of all shares the true one is above it in at most 1 - confidence of repetitions, also of few trials.
+
+    Args:
+        hits: Successes, from 0 to `count`.
+        count: Trials.
+        confidence: Below 1.
+    """
+    low, high = (hits / count, 1.0) if count else (1.0, 1.0)
+    while hits < count and high - low > 1e-9:
+        middle = (low + high) / 2
+        # As few successes or fewer are no rarity yet.
+        if 1.0 - binomial_tail(hits + 1, count, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def paired_accuracy_interval(harmful: int, beneficial: int, images: int, *, z: float = Z_95) -> tuple[float, float]:
     """Score interval of an accuracy drop between two classifiers of the same images, as its lower and upper end.
 

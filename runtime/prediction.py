@@ -1,17 +1,13 @@
-"""Predictions: the classification of one image, read from a model's output, and the threshold below which it is unknown."""
+"""Predictions: the classification of one image, read from a model's output."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from edgeclf.runtime.arrays import FloatArray
-from edgeclf.runtime.errors import EdgeclfError, InputError, ModelFileError, UsageError
+from edgeclf.runtime.errors import EdgeclfError, ModelFileError
 from edgeclf.runtime.spec import UNKNOWN_LABEL, ModelSpec
-
-# What the confidences of a network and of its exported file differ by at most, nearly always.
-_NOISE = 2e-6
 
 
 class LabelConfidence(NamedTuple):
@@ -88,47 +84,3 @@ def predictions_or_errors(probabilities: FloatArray, spec: ModelSpec) -> "list[P
         except ModelFileError as error:
             results.append(error)
     return results
-
-
-def choose_rejection_threshold(probabilities: FloatArray, false_rejection_rate: float) -> float:
-    """The highest threshold that rejects at most the given share of images of known classes.
-
-    It lies midway between the confidences of two images - or just below the lowest, where none may be rejected - and
-    never between two that are closer than 4e-6: the last digits, in which a network and its exported file differ, reject
-    no other image.
-
-    Args:
-        probabilities: (N, C) float32 of validation images; each one's confidence is its largest.
-        false_rejection_rate: Share of these that may be below the threshold, from 0 to below 1.
-
-    Returns:
-        A confidence from 0 to 1; an image is rejected when its own is below.
-
-    Raises:
-        UsageError: The rate is out of range.
-        InputError: There are no images, or their probabilities are not finite.
-    """
-    if not 0.0 <= false_rejection_rate < 1.0:
-        raise UsageError("bad false-rejection rate", got=f"{false_rejection_rate:g}", expected="at least 0 and below 1")
-    what = "cannot choose a rejection threshold"
-    if len(probabilities) == 0:
-        raise InputError(what, got="no validation images", expected="at least one")
-    if not np.isfinite(probabilities).all():
-        raise InputError(what, got="probabilities that are not finite", expected="numbers from 0 to 1")
-    confidences = np.sort(probabilities.max(axis=1).astype(np.float64))
-    # A rate such as 0.29 of 100 images must allow 29, though the product of floats is below.
-    allowed = min(math.floor(false_rejection_rate * len(confidences) + 1e-9), len(confidences) - 1)
-    places = np.flatnonzero(np.diff(confidences[: allowed + 1]) >= 2 * _NOISE)
-    if len(places) == 0:
-        return max(0.0, float(confidences[0]) - _NOISE)
-    return float(confidences[places[-1]] + confidences[places[-1] + 1]) / 2
-
-
-def rejected_share(probabilities: FloatArray, threshold: float) -> float:
-    """Share of images whose confidence is below a threshold.
-
-    Args:
-        probabilities: (N, C) float32 of one or more images; each one's confidence is its largest.
-        threshold: Confidence from 0 to 1.
-    """
-    return float((probabilities.max(axis=1) < threshold).mean())

@@ -186,7 +186,7 @@ class TrainOptions:
     fine_tune_learning_rate: float | None = _option("Its learning rate.", FINE_TUNE, sets="learning_rate")
     qat: bool = _option("With --from: train its network in the arithmetic of its int8 file.", default=False)
     false_rejection_rate: float | None = _option(
-        "Call images unknown below a confidence that this share of the validation images misses."
+        "Call images unknown below a confidence that at most this share of images like those of validation misses, 95 % sure."
     )
     # NumPy's and TensorFlow's generators take no more than 32 bits.
     seed: int = _option(

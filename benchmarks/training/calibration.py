@@ -10,6 +10,7 @@ lines are means over the draws, with the standard error of the difference.
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def all_files(data: Path) -> list[tuple[Path, str]]:
     return [file for part in parts or ["."] for file in labelled_files(data, part)]
 
 
+def draw_splits(
+    files: Sequence[tuple[Path, str]], validation: int, test: int, seed: int
+) -> list[tuple[Path, str, str]]:
+    """So many images drawn to test and to validate, all others to train: path, label and split of each."""
+    order = np.random.default_rng(seed).permutation(len(files)).tolist()
+    splits = ["test"] * test + ["val"] * validation + ["train"] * (len(files) - test - validation)
+    return [(*files[place], split) for place, split in zip(order, splits, strict=True)]
+
+
 def main() -> None:
     """Prints a table, or JSON."""
     quick = {"validation": [6], "draws": 1, "test": 6, "train_options": _QUICK_OPTIONS}
@@ -48,10 +58,7 @@ def main() -> None:
             if given.test + count >= len(files):
                 arguments.error(f"{given.test} and {count} images of {len(files)} leave none to learn from")
             for draw in range(given.draws):
-                order = np.random.default_rng(draw).permutation(len(files)).tolist()
-                splits = ["test"] * given.test + ["val"] * count + ["train"] * (len(files) - given.test - count)
-                drawn = [(*files[place], split) for place, split in zip(order, splits, strict=True)]
-                data = write_csv(folder / f"{count}-{draw}.csv", drawn)
+                data = write_csv(folder / f"{count}-{draw}.csv", draw_splits(files, count, given.test, draw))
                 run = ("--run", folder / f"run-{count}-{draw}", "--seed", draw)
                 done = run_edgeclf("train", data, *run, *given.train_options, cache=folder / "cache").document
                 rows.append({"validation": count, "draw": draw, **_figures(done)})

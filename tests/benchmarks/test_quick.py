@@ -25,6 +25,7 @@ FAST = {
     "runtime/predict.py",
     "runtime/reduced_jpeg.py",
     "runtime/startup.py",
+    "training/rejection.py",
 }
 # In the folders of their subjects; what stands beside those makes inputs.
 SCRIPTS = sorted(

@@ -7,6 +7,7 @@ from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.console import note, print_json, print_result, print_table, unreadable_json
 
 if TYPE_CHECKING:
+    from edgeclf.training.calibration.report import CalibrationResult
     from edgeclf.training.fit.lr_finder import LrSweep
     from edgeclf.training.fit.old_classes import OldClasses
     from edgeclf.training.run.results import TrainResult
@@ -78,7 +79,7 @@ def print_training(result: "TrainResult") -> None:
         print_report("Test images (they chose nothing)", result.test)
     if result.transfer is not None and result.old_classes is not None:
         _print_old_classes(result.transfer.folder, result.old_classes)
-    print_result(_calibration_text(result))
+    print_result(calibration_text(result.calibration))
     print_result(f"run folder: {result.folder}")
     note(f"next: {command_line('export', result.folder, '--out', 'model.onnx')}")
 
@@ -133,8 +134,8 @@ def old_classes_warning(old: "OldClasses", earlier: Path, run: Path) -> str | No
     )
 
 
-def _calibration_text(result: "TrainResult") -> str:
-    facts = result.calibration
+def calibration_text(facts: "CalibrationResult") -> str:
+    """Temperature and rejection threshold in words, and what they do to the images of each split."""
     split, (before, after) = (
         ("test", facts.test_ece) if facts.test_ece is not None else ("validation", facts.validation_ece)
     )
@@ -150,7 +151,22 @@ def _calibration_text(result: "TrainResult") -> str:
         )
         if "test" in facts.rejected:
             text += f", {facts.rejected['test']:.2%} of the test images"
+        text += f"; {_rejection_promise(facts)}"
     return text
+
+
+def _rejection_promise(facts: "CalibrationResult") -> str:
+    """What the validation images show of all images like them."""
+    from edgeclf.export.verify.rejection import fewest_images
+
+    rate, most, images = facts.false_rejection_rate, facts.rejected_at_most, len(facts.true_indices["val"])
+    if rate is None or most is None:
+        raise ValueError("a threshold has a rate")
+    fewest = fewest_images(rate)
+    if fewest is not None and images >= fewest:
+        return f"at most {most:.2%} of all such images (95 % sure)"
+    enough = "no number of them is enough" if fewest is None else f"{fewest} would be enough"
+    return f"{images} validation images are too few to promise {rate:.2%}, only {most:.2%} (95 % sure); {enough}"
 
 
 def training_json(result: "TrainResult") -> dict[str, Any]:

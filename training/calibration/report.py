@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeclf.export.verify.rejection import choose_rejection_threshold, rejected_at_most, rejected_share
 from edgeclf.runtime.arrays import FloatArray, IntArray
 from edgeclf.runtime.metrics import expected_calibration_error
-from edgeclf.runtime.prediction import choose_rejection_threshold, rejected_share
 from edgeclf.training.calibration.temperature import fit_temperature, with_temperature
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.fit.loop import cross_entropy
@@ -21,8 +21,10 @@ class CalibrationResult:
     Attributes:
         temperature: Divisor of the logits.
         rejection_threshold: Confidence below which a prediction is called unknown; None for none.
-        false_rejection_rate: Share of the validation images that the threshold may reject; None for no threshold.
+        false_rejection_rate: Share of all images like the validation images that may be rejected; None for no threshold.
         rejected: Share of the images of each split below the threshold.
+        rejected_at_most: Share of all such images below the threshold, at most, 95 % sure; above the rate where there are
+            too few validation images to promise that. None for no threshold.
         validation_ece: Expected calibration error on validation images, before and after.
         test_ece: The same on test images; None where there are none.
         validation_nll: Mean negative log likelihood of validation images in nats, before and after.
@@ -36,6 +38,7 @@ class CalibrationResult:
     rejection_threshold: float | None
     false_rejection_rate: float | None
     rejected: Mapping[Split, float]
+    rejected_at_most: float | None
     validation_ece: tuple[float, float]
     test_ece: tuple[float, float] | None
     validation_nll: tuple[float, float]
@@ -59,6 +62,7 @@ class CalibrationResult:
             "rejection_threshold": self.rejection_threshold,
             "false_rejection_rate": self.false_rejection_rate,
             "rejected": dict(self.rejected),
+            "rejected_at_most": self.rejected_at_most,
         }
 
 
@@ -67,7 +71,8 @@ def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None
 
     Args:
         scored: For `val`, and `test` where there is one, (n, C) float32 probabilities and (n,) true classes.
-        false_rejection_rate: Share of the validation images that may be rejected; None for no threshold.
+        false_rejection_rate: Share of all images like the validation images that may be rejected, see
+            `choose_rejection_threshold`; None for no threshold.
     """
     temperature = fit_temperature(*scored["val"])
     after = {split: with_temperature(values, temperature) for split, (values, _) in scored.items()}
@@ -86,6 +91,7 @@ def calibrate(scored: Mapping[Split, Scored], false_rejection_rate: float | None
         rejected={}
         if threshold is None
         else {split: rejected_share(values, threshold) for split, values in after.items()},
+        rejected_at_most=None if threshold is None else rejected_at_most(after["val"], threshold),
         validation_ece=errors["val"],
         test_ece=errors.get("test"),
         validation_nll=likelihoods["val"],

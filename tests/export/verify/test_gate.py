@@ -8,8 +8,8 @@ from edgeclf.export.source.classifier import TrainedClassifier
 from edgeclf.export.source.images import LabelledImages
 from edgeclf.export.verify.gate import CHECKED_IMAGES, Gate
 from edgeclf.export.verify.parity import FP32_LIMITS, ParityLimits, compare_probabilities
+from edgeclf.export.verify.rejection import threshold_that_rejects
 from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity
-from edgeclf.runtime.prediction import choose_rejection_threshold
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 
@@ -90,14 +90,14 @@ def test_known_comparisons_are_taken_over(fp32, trained, held_out, tmp_path):
     assert judged.candidate.parity[1].split == "test"
 
 
-def test_a_rounded_file_gets_a_rejection_threshold_that_rejects_what_the_training_allowed(
+def test_a_rounded_file_gets_a_rejection_threshold_that_rejects_as_many_as_the_trained_network(
     fp32, trained, other, held_out, tmp_path
 ):
     rate = 0.1
     # The reference is another network, so that its threshold does not fit the file.
     reference = other.predict_on_batch(held_out["validation"].images_rgb)
     spec = SPEC.with_changes(
-        rejection_threshold=choose_rejection_threshold(reference, rate),
+        rejection_threshold=threshold_that_rejects(reference, round(rate * len(reference))),
         training={"calibration": {"false_rejection_rate": rate}},
     )
     gate = gate_of(TrainedClassifier(other, spec), held_out, tmp_path, "int8")

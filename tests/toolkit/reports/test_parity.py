@@ -100,7 +100,7 @@ def test_expected_agreement_and_decisions_are_told_where_they_are_known():
 @pytest.mark.parametrize("threshold", [0.6, 0.55])
 def test_a_threshold_of_the_files_own_is_told(capsys, monkeypatch, threshold):
     monkeypatch.setenv("COLUMNS", "200")
-    fit = RejectionFit(0.05, 0.6, 0.05, 0.08, threshold, 0.05)
+    fit = RejectionFit(0.05, 0.6, 0.05, 0.08, threshold, 0.05, 0.07)
     print_export(report_of([Candidate("one", 300, (facts_of(1.0),))], rejection=fit), "a CPU")
     told = "The rejection threshold is 0.5500 in this file" in " ".join(capsys.readouterr().out.split())
     assert told == (threshold != 0.6)

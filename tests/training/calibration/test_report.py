@@ -24,8 +24,10 @@ def test_the_validation_part_chooses_and_both_parts_report():
     parts = {"val": scored(1, 1500, 3.0), "test": scored(2, 1500, 3.0)}
     result = calibrate(parts, 0.1)
     assert result.temperature == fit_temperature(*parts["val"])
-    assert 0.09 < result.rejected["val"] <= 0.1
-    assert 0.05 < result.rejected["test"] < 0.15
+    # Fewer than one in ten, so that of all such images no more than one in ten is rejected.
+    assert 0.08 < result.rejected["val"] < 0.09
+    assert 0.09 < result.rejected_at_most <= 0.1
+    assert 0.05 < result.rejected["test"] < 0.12
     for ece, nll in ((result.validation_ece, result.validation_nll), (result.test_ece, result.test_nll)):
         assert ece[1] < 0.5 * ece[0]
         assert nll[1] < 0.7 * nll[0]
@@ -38,12 +40,13 @@ def test_the_validation_part_chooses_and_both_parts_report():
         zip(("before", "after"), result.validation_nll, strict=True)
     )
     assert document["rejection_threshold"] == result.rejection_threshold
+    assert document["rejected_at_most"] == result.rejected_at_most
 
 
 def test_without_test_images_and_without_a_rate_there_are_no_such_figures():
     result = calibrate({"val": scored(1, 200, 1.0)}, None)
     assert result.rejection_threshold is None
-    assert result.rejected == {}
+    assert (result.rejected, result.rejected_at_most) == ({}, None)
     document = result.to_json()
     assert document["test_expected_calibration_error"] is None
     assert document["test_negative_log_likelihood"] is None

@@ -9,7 +9,7 @@ from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.progress import Progress
 from edgeclf.training.cache.array_file import ArrayFile
-from edgeclf.training.cache.features import backbone_features
+from edgeclf.training.cache.features import backbone_features, checked_features
 from edgeclf.training.data.dataset import Dataset
 from edgeclf.training.data.training_data import TrainingData, prepare_training_data
 from edgeclf.training.drawing import import_figure
@@ -69,14 +69,17 @@ def prepare_inputs(
         return data, transfer, _frozen(resolved, backbone)
     session, backbone = _freeze(resolved, backbone, cache_folder, progress)
 
-    def compute_features(report: Progress) -> ArrayFile | FloatArray:
-        return _in_memory(backbone_features(session, data.cached, cache_folder=cache_folder, progress=report))
+    def compute_features(report: Progress) -> ArrayFile:
+        return backbone_features(session, data.cached, cache_folder=cache_folder, progress=report)
 
     with run_in_background(compute_features, progress, name="edgeclf-background") as features:
         # Seconds, where nothing has needed TensorFlow yet.
         _import_packages()
         backbone = _frozen(resolved, backbone)
-        return replace(data, features=features.result()), transfer, backbone
+        rows = features.result()
+    rows, note = checked_features(rows, session, backbone, data.cached, cache_folder=cache_folder, progress=progress)
+    notes = data.notes if note is None else (*data.notes, note)
+    return replace(data, features=_in_memory(rows), notes=notes), transfer, backbone
 
 
 def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) -> Transfer:

@@ -12,7 +12,7 @@ from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.progress import no_progress
 from edgeclf.runtime.spec import Preprocess
-from edgeclf.training.cache.features import backbone_features
+from edgeclf.training.cache.features import backbone_features, checked_features
 from edgeclf.training.cache.pixels import cached_images
 from edgeclf.training.networks.frozen_backbone import backbone_digest, freeze_converted
 
@@ -131,3 +131,59 @@ def test_a_damaged_entry_and_a_damaged_backbone_are_made_anew(files, cache, ran)
     converted.write_bytes(converted.read_bytes()[:200])
     _, again = features_of(model, files, cache)
     np.testing.assert_array_equal(np.asarray(again), before)
+
+
+def checked_against(model, given_by, files, cache):
+    """Features by ONNX Runtime of one network, compared with another one in Keras, which has its digest."""
+    folder = CacheFolder(cache)
+    backbone = freeze_converted(given_by, cache_folder=folder, progress=no_progress)
+    backbone = dataclasses.replace(backbone, digest=backbone_digest(model))
+    cached = cached_images(files, SMALL, cache_folder=folder)
+    features = backbone_features(backbone, cached, cache_folder=folder, progress=no_progress)
+    calls = []
+    taken, note = checked_features(
+        features, backbone, model, cached, cache_folder=folder, progress=lambda *call: calls.append(call)
+    )
+    return cached, features, taken, note, calls
+
+
+def test_keras_is_asked_about_eight_images_once(files, cache):
+    model = network()
+    _, features, taken, note, calls = checked_against(model, model, files, cache)
+    assert note is None
+    assert taken is features
+    assert calls == [("features by Keras", done, 8) for done in range(1, 9)]
+    # Neither again nor, nearly always, because of images that came since: those with the first digests are asked about.
+    assert checked_against(model, model, files[::-1], cache)[-1] == []
+
+
+def test_a_network_that_onnx_runtime_answers_wrongly_has_keras_features(files, cache):
+    model = network()
+    for _ in range(2):
+        # The wrong rows lie in the cache, and are no more believed in a second training.
+        cached, features, taken, note, calls = checked_against(model, network(1), files, cache)
+        expected = model.predict(np.asarray(cached.images), verbose=0)
+        assert not np.allclose(np.asarray(features), expected, rtol=0.1)
+        np.testing.assert_allclose(np.asarray(taken), expected, rtol=1e-4, atol=1e-6)
+        assert "other features in ONNX Runtime than in Keras: those of 8 images differ by up to " in note
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda rows: rows * np.float32(1 + 1e-3), False),
+        (lambda rows: rows * np.float32(1.02), True),
+        (lambda rows: np.where(np.arange(8)[:, None] == 5, np.float32(np.nan), rows), True),
+        (np.zeros_like, True),
+    ],
+)
+def test_rounding_is_let_pass_and_no_more(change, wrong):
+    rows = np.random.default_rng(0).random((8, 30), np.float32)
+    assert (features_module._largest_difference(change(rows), rows) > features_module._TOLERANCE) is wrong
+
+
+def test_images_without_finite_features_in_keras_say_nothing():
+    rows = np.full((2, 3), np.nan, np.float32)
+    assert features_module._largest_difference(np.ones((2, 3), np.float32), rows) == 0
+    assert features_module._largest_difference(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)) == 0

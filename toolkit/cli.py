@@ -1,5 +1,6 @@
 """The `edgeclf` command: its sub-commands, and the mapping of errors to exit codes."""
 
+import _thread
 import contextlib
 import importlib
 import os
@@ -8,12 +9,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import typer
 import typer.core
 import typer.main
 
+from edgeclf.toolkit import end_at_once
 from edgeclf.toolkit.commands import COMMANDS
 from edgeclf.toolkit.console import (
     end_streams,
@@ -25,6 +28,9 @@ from edgeclf.toolkit.console import (
     silence_stdout,
 )
 from edgeclf.toolkit.options import refuse_absurd_numbers
+
+# How long an interruption waits for an import to end: a second in all, for TensorFlow's takes ten.
+_WAIT_S, _MOST_WAITS = 0.02, 50
 
 
 class _Boundary(typer.core.TyperGroup):
@@ -48,7 +54,7 @@ class _Boundary(typer.core.TyperGroup):
         from edgeclf.runtime.errors import EdgeclfError
 
         try:
-            with _terminated_like_interrupted():
+            with _interruptions():
                 return super().invoke(ctx)
         except EdgeclfError as error:
             note(f"edgeclf: {error}")
@@ -76,21 +82,53 @@ class _Boundary(typer.core.TyperGroup):
 
 
 @contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Lets SIGTERM do what Ctrl-C does: a camera ends with its summary, a training with its best weights, an export without leftovers."""
+def _interruptions() -> Iterator[None]:
+    """Lets Ctrl-C raise in the command, and SIGTERM as well.
 
-    def interrupt(_number: int, _frame: object) -> None:
+    A camera ends with its summary, a training with its best weights, an export without leftovers.
+    """
+    waits = iter(range(_MOST_WAITS))
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame) and next(waits, None) is not None:
+            # A native module that imports another prints a traceback and fails by an error of its own.
+            again = threading.Timer(_WAIT_S, _signal_main_thread, (number,))
+            again.daemon = True
+            again.start()
+            return
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         # An application's thread: signals are the application's.
         yield
         return
+    is_early = signal.getsignal(signal.SIGINT) is end_at_once
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
+        if is_early:
+            signal.signal(signal.SIGINT, interrupt)
         yield
     finally:
+        if is_early:
+            signal.signal(signal.SIGINT, end_at_once)
         signal.signal(signal.SIGTERM, before)
+
+
+def _signal_main_thread(number: int) -> None:
+    ident = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and ident is not None:
+        # Ends a call of the system that it waits in as well.
+        signal.pthread_kill(ident, number)
+    else:
+        _thread.interrupt_main(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def load_command(name: str) -> Any:  # noqa: ANN401 - as in `invoke`
@@ -140,7 +178,7 @@ def main() -> None:
 
 
 def run_process() -> None:
-    """Entry point of the `edgeclf` script: runs the command line and ends the process."""
+    """Runs the command line and ends the process."""
     open_missing_streams()
     show_any_text()
     try:
@@ -171,7 +209,3 @@ def _exit_at_once(status: int) -> None:
         # The reader is gone: the ordinary exit handles that.
         return
     os._exit(status)
-
-
-if __name__ == "__main__":
-    run_process()

@@ -11,7 +11,7 @@ from edgeclf.toolkit.doctor.gather.run import open_run
 from edgeclf.training.qat.model import simulated_network
 from edgeclf.training.run.folder import load_run
 
-from ...randomness import fresh_rng
+from ....randomness import fresh_rng
 
 pytestmark = pytest.mark.slow
 

@@ -120,7 +120,7 @@ def _signal_main_thread(number: int) -> None:
         # Ends a call of the system that it waits in as well.
         signal.pthread_kill(ident, number)
     else:
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _is_importing(frame: FrameType | None) -> bool:

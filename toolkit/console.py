@@ -4,7 +4,6 @@ import contextlib
 import errno
 import faulthandler
 import io
-import json
 import os
 import shutil
 import sys
@@ -37,13 +36,9 @@ def print_result(text: str) -> None:
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes the result to stdout as one JSON document."""
-    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        # File names that are not Unicode, or a stdout that is not UTF-8: escapes can be encoded.
-        text = json.dumps(document, indent=2, allow_nan=False)
-    print_result(text)
+    from edgeclf.runtime.files import json_text
+
+    print_result(json_text(document, sys.stdout.encoding or "utf-8"))
 
 
 def unreadable_json(unreadable: "Sequence[tuple[Path, EdgeclfError]]") -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import fcntl
 import io
-import json
 import os
 import re
 import secrets
@@ -16,7 +15,7 @@ from typing import Any
 
 from edgeclf.export.cache_folder import lock_file
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.runtime.files import output_error, replacing, write_text
+from edgeclf.runtime.files import json_text, output_error, replacing, write_text
 from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_curves
@@ -68,13 +67,7 @@ class RunWriter:
 
     def write_json(self, name: str, document: dict[str, Any]) -> None:
         """Writes a JSON document."""
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # A file name that is not Unicode: escapes keep its bytes.
-            text = json.dumps(document, indent=2, allow_nan=False)
-        write_text(self.folder / name, text + "\n")
+        write_text(self.folder / name, json_text(document) + "\n")
 
     def _publish(self) -> None:
         """Gives the folder its name; a run that stood there when the training began goes, and nothing else does."""

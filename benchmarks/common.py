@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edgeclf.runtime.spec import Preprocess
 
 T = TypeVar("T")
+# Above the longest of all, so that one that hangs ends some day.
+LONGEST_RUN_S = 6 * 3600
 _QUICK_NOTE = "--quick: tiny inputs, few repetitions, limits of time and memory not judged; do not quote these figures"
 
 
@@ -141,6 +143,18 @@ class Finished:
         return json.loads(self.stdout)
 
 
+def run_to_end(command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401 - of `subprocess.run`
+    """Runs a command to its end, whatever that is; its standard output and error as text.
+
+    Raises:
+        SystemExit: It did not end within `LONGEST_RUN_S`, and was killed.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_RUN_S, **options)
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit(f"{shlex.join(command)} did not end within {LONGEST_RUN_S / 3600:g} hours") from error
+
+
 def run_process(
     command: Sequence[object], environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> Finished:
@@ -156,7 +170,7 @@ def run_process(
     """
     line = [str(part) for part in command]
     started = time.perf_counter()
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment, cwd=folder)
+    done = run_to_end(line, env=environment, cwd=folder)
     seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(f"{done.stderr}\n{shlex.join(line)} ended with {done.returncode}")

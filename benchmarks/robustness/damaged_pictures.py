@@ -17,19 +17,21 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import Arguments, Report, edgeclf_command, working_folder
+from benchmarks.common import Arguments, Report, edgeclf_command, run_to_end, working_folder
 from benchmarks.robustness.pictures import HARMLESS, MUST_BE_READ, Damaged, Picture, draw_damage, draw_pictures
 from benchmarks.synthetic import write_model
+
+if TYPE_CHECKING:
+    import subprocess
 
 _ALSO_IN_PROCESS = 20
 _SIZE_PX = 32
@@ -153,7 +155,7 @@ def main() -> int:
                 files[str(path)] = file
             before = judge.faults.total()
             command = edgeclf_command("infer", model, chunk, "--json")
-            judge.chunk(files, subprocess.run(command, capture_output=True, text=True, check=False))
+            judge.chunk(files, run_to_end(command))
             if given.keep is not None and judge.faults.total() > before:
                 shutil.copytree(chunk, given.keep / chunk.name, dirs_exist_ok=True)
             shutil.rmtree(chunk)

@@ -31,7 +31,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import Arguments, Report, cache_environment, edgeclf_command, run_edgeclf, working_folder
+from benchmarks.common import (
+    LONGEST_RUN_S,
+    Arguments,
+    Report,
+    cache_environment,
+    edgeclf_command,
+    run_edgeclf,
+    working_folder,
+)
 from benchmarks.robustness.killing import Point, at_file, at_text, at_time, leftovers, run_and_kill
 from benchmarks.robustness.whole_results import LostError, compare_runs, graph_of, must_end_well, records_of
 from benchmarks.synthetic import write_labelled_folder, write_model, write_photographs
@@ -236,7 +244,7 @@ def at_once(commands: list[list[str]], cache: Path) -> list["subprocess.Complete
     cache.mkdir()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     running = [subprocess.Popen(command, env=cache_environment(cache), **quiet) for command in commands]  # type: ignore[call-overload]
-    words = [process.communicate()[1] for process in running]
+    words = [process.communicate(timeout=LONGEST_RUN_S)[1] for process in running]
     return [
         subprocess.CompletedProcess(command, process.returncode, "", text)
         for command, process, text in zip(commands, running, words, strict=True)

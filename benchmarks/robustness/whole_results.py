@@ -1,12 +1,14 @@
 """Results of commands compared with those of uninterrupted ones: for `kill_points.py`."""
 
 import json
-import subprocess
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import cache_environment
+from benchmarks.common import cache_environment, run_to_end
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class LostError(Exception):
@@ -15,7 +17,7 @@ class LostError(Exception):
 
 def run_quietly(command: list[str], cache: Path) -> "subprocess.CompletedProcess[str]":
     """Runs a command to its end, whatever that is."""
-    return subprocess.run(command, env=cache_environment(cache), capture_output=True, text=True, check=False)
+    return run_to_end(command, env=cache_environment(cache))
 
 
 def must_end_well(command: list[str], cache: Path) -> None:

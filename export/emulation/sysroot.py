@@ -23,6 +23,8 @@ from edgeclf.runtime.progress import Progress
 EMULATOR = "qemu-aarch64-static"
 _TOOLS = {EMULATOR: "qemu-user-static", "apt-get": "apt", "dpkg-deb": "dpkg"}
 _DEBIAN_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libgomp1", "libstdc++6")
+# Hundreds of megabytes over a slow line; servers that never answer.
+_LONGEST_S = 1800
 _WHEEL_PLATFORM = "manylinux_2_28_aarch64"
 
 
@@ -130,13 +132,22 @@ def _download_debs(scratch: Path, progress: Progress) -> list[Path]:
 
 
 def _run(command: Sequence[str], purpose: str) -> None:
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+            timeout=_LONGEST_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceUnavailableError(
+            f"cannot {purpose}",
+            got=f"no end within {_LONGEST_S // 60} minutes",
+            expected="package sources that answer",
+            hint="try again where there is a network; the cache folder can be copied",
+        ) from error
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         # Addresses of mirrors are long and tell a user without a network nothing.

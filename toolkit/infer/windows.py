@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WINDOW = "edgeclf (q closes)"
 _ESCAPE = 27
+# For a window that opens in less than one: a display over a network may not answer at all.
+_TRIAL_S = 30
 
 
 class FrameView:
@@ -106,9 +108,14 @@ def check_display() -> None:
     else:
         # In a process of its own: OpenCV ends its process where the display does not answer.
         trial = f"import cv2; cv2.namedWindow({_WINDOW!r}); cv2.destroyAllWindows()"
-        if subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0:
-            return
-        got = f"a display ({os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}) that opens no window"
+        command = [sys.executable, "-c", trial]
+        try:
+            if subprocess.run(command, capture_output=True, check=False, timeout=_TRIAL_S).returncode == 0:
+                return
+            opens = "opens no window"
+        except subprocess.TimeoutExpired:
+            opens = f"opened no window within {_TRIAL_S} s"
+        got = f"a display ({os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}) that {opens}"
     raise UnavailableError(
         "cannot show a window", got=got, expected="a desktop session", hint="use --save VIDEO instead of --show"
     )

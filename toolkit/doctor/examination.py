@@ -246,7 +246,8 @@ def _data_of_run(
         # The path as given to the training; older runs recorded only the resolved root.
         given = Path(record.get("data") or root)
         samples = read_split(folder / SPLIT_FILE)
-        restore_images(root, given, options_from_json(record.get("options"), folder / RUN_FILE).path_column)
+        column = options_from_json(record.get("options"), folder / RUN_FILE).path_column
+        restore_images(root, given, column)
     except (OSError, ValueError, KeyError, TypeError, EdgeclfError) as error:
         got = str(error) if isinstance(error, EdgeclfError) else f"{RUN_FILE} or {SPLIT_FILE} missing or damaged"
         if (folder / HISTORY_FILE).is_file():
@@ -256,7 +257,7 @@ def _data_of_run(
         ) from error
     if options.data is not None:
         check_place(options.data)
-        given, root = options.data, folder_of(options.data).resolve()
+        given, root = options.data, folder_of(options.data, _column(options) or column).resolve()
     if not any((root / sample.path).exists() for sample in samples):
         if options.data is not None:
             raise DatasetError(
@@ -267,6 +268,11 @@ def _data_of_run(
             )
         return None, [_images_missing(f"they are no longer in {root}")]
     return _gather(given, options, progress, scan_cache, samples, root), []
+
+
+def _column(options: ExaminationOptions) -> str | None:
+    """The column of images that the user names; None for none."""
+    return None if options.table is None else options.table.path_column
 
 
 def _images_missing(why: str) -> Finding:
@@ -284,7 +290,13 @@ def _facts_of_run(
     """Facts of a run and of its model, and notes about those that could not be gathered."""
     from edgeclf.toolkit.doctor.gather.run import gather_model, gather_run, open_run
 
-    opened = open_run(folder, data=options.data, cache_folder=options.cache_folder, progress=progress)
+    opened = open_run(
+        folder,
+        data=options.data,
+        path_column=_column(options),
+        cache_folder=options.cache_folder,
+        progress=progress,
+    )
     run: RunFacts = gather_run(opened, seed=options.seed)
     try:
         model: ModelFacts | None = gather_model(opened, int8=options.int8, seed=options.seed)

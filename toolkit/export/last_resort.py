@@ -199,7 +199,7 @@ def train_for_8_bits(
         KeyboardInterrupt: Ctrl-C; after the first epoch the folder holds a training that can be resumed.
     """
     folder = folder_beside(run.folder)
-    root = (run.images_root() if data is None else folder_of(data)).resolve()
+    root = (run.images_root() if data is None else folder_of(data, run.options.get("path_column"))).resolve()
     samples = tuple(replace(sample, digest=None) for sample in run.split)
     kept: Mapping[str, Any] = {name: run.options[name] for name in _KEPT_OPTIONS if name in run.options}
     options = TrainOptions(from_run=str(run.folder.absolute()), qat=True, **kept)

@@ -157,15 +157,19 @@ def table_options(options: TrainOptions) -> TableOptions:
     return TableOptions(options.path_column, options.label_column, options.image_folder, options.image_suffix)
 
 
-def folder_of(data: Path) -> Path:
+def folder_of(data: Path, path_column: str | None) -> Path:
     """Folder that the paths of a data set are relative to: its own, that of its CSV, of a run's images, or of extracted images.
+
+    Args:
+        data: As for `discover_dataset`.
+        path_column: The column of images that a training was given, or the user names now; None for none.
 
     Raises:
         DatasetError: It is the split of a run whose images are not there.
         EdgeclfError: Images in Parquet or Arrow files cannot be extracted, see `read_packed`.
     """
     if _holds_packed(data):
-        return packed_root(data)
+        return packed_root(data, path_column)
     if data.is_dir():
         return data
     _restore_images_of_run(data)

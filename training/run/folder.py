@@ -159,7 +159,7 @@ class Run:
         """
         if data is not None:
             check_place(data)
-        root = self.images_root() if data is None else folder_of(data)
+        root = self.images_root() if data is None else folder_of(data, self.options.get("path_column"))
         if kind_of(root) != "folder":
             raise DatasetError(
                 f"cannot find the images of {self.folder}",
@@ -304,7 +304,7 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
     try:
         document = json.loads(run_path.read_text(encoding="utf-8"))
         options = options_from_json(document["options"], run_path)
-        root = Path(document["data_root"]) if data is None else folder_of(data)
+        root = Path(document["data_root"]) if data is None else folder_of(data, options.path_column)
         module_folder = Path(document.get("module_folder", folder.absolute().parent))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(

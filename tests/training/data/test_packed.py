@@ -96,7 +96,7 @@ def test_a_parquet_file_with_named_classes_is_read(tmp_path, encode, cache):
         "data/000003-picture_3.bmp",
     ]
     assert dataset.root.parent == cache
-    assert folder_of(tmp_path / "data.parquet") == dataset.root
+    assert folder_of(tmp_path / "data.parquet", None) == dataset.root
 
 
 @pytest.mark.parametrize("kind", ["stream", "file", "parquet"])
@@ -221,6 +221,9 @@ def test_columns_of_other_names_are_found_or_proposed(tmp_path, encode):
     dataset = discover_dataset(path, table=TableOptions(path_column="picture", label_column="breed"))
     assert contents(dataset) == images
     assert dataset.labels == ("a", "b")
+    assert folder_of(path, "picture") == dataset.root
+    with pytest.raises(DatasetError, match="several columns of images"):
+        folder_of(path, None)
     with pytest.raises(DatasetError, match="no column nose"):
         discover_dataset(path, table=TableOptions(path_column="nose"))
     with pytest.raises(DatasetError, match=r"column weight of .* has no labels: got double"):

@@ -137,13 +137,19 @@ class OpenedRun:
 
 
 def open_run(
-    folder: Path, *, data: Path | None = None, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
+    folder: Path,
+    *,
+    data: Path | None = None,
+    path_column: str | None = None,
+    cache_folder: CacheFolder | None = None,
+    progress: Progress = no_progress,
 ) -> OpenedRun:
     """Opens the folder of a finished, unfinished or diverged run.
 
     Args:
         folder: The run folder.
         data: Present location of its data; None for the recorded one.
+        path_column: Column of images of that; None for the one that the training was given.
         cache_folder: Where preprocessed images and features are kept; None takes the default.
         progress: Reports stages.
 
@@ -164,7 +170,8 @@ def open_run(
             hint="train again",
         ) from error
     if data is not None:
-        root = folder_of(data).resolve()
+        options = options_from_json(document.get("options"), folder / run_folder.RUN_FILE)
+        root = folder_of(data, path_column or options.path_column).resolve()
     return OpenedRun(folder, document, samples, root, run, cache_folder, progress)
 
 

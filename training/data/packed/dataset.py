@@ -67,11 +67,14 @@ def read_packed(
     return root, samples
 
 
-def packed_root(data: Path, *, cache_folder: CacheFolder | None = None, progress: Progress = no_progress) -> Path:
+def packed_root(
+    data: Path, column: str | None, *, cache_folder: CacheFolder | None = None, progress: Progress = no_progress
+) -> Path:
     """The folder of a packed data set's images, extracted where they are not yet.
 
     Args:
         data: As for `read_packed`.
+        column: Name of the column of images; None finds it.
         cache_folder: As for `read_packed`.
         progress: As for `read_packed`.
 
@@ -79,7 +82,7 @@ def packed_root(data: Path, *, cache_folder: CacheFolder | None = None, progress
         EdgeclfError: As for `read_packed`.
     """
     shards = find_shards(data)
-    return extract_images(shards, find_image_column(shards), cache_folder or chosen_cache_folder(), progress)[0]
+    return extract_images(shards, find_image_column(shards, column), cache_folder or chosen_cache_folder(), progress)[0]
 
 
 def restore_images(root: Path, source: Path | None, column: str | None = None) -> None:

@@ -88,6 +88,23 @@ def test_the_file_itself_is_evaluated_examined_and_exported_with(call, run, pack
     call("export", run, "--data", moved, "--out", tmp_path / "model.onnx")
 
 
+def test_the_column_of_images_is_the_one_that_is_named_or_that_the_training_had(call, run, packed, tmp_path):
+    table = pq.read_table(packed / "data.parquet")
+    moved = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"picture": table["image"], "mask": table["image"], "label": table["label"]}), moved)
+    arguments = ("doctor", run, "--data", moved, "--fast", "--json")
+    assert "--path-column picture" in call(*arguments, code=3).err
+    examined = call(*arguments, "--path-column", "picture", code=None).json()
+    assert examined["data"]["looked_at"] == 60
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    document = json.loads((copied / "run.json").read_text())
+    document["options"]["path_column"] = "picture"
+    (copied / "run.json").write_text(json.dumps(document))
+    assert call("doctor", copied, *arguments[2:], code=None).json()["data"]["looked_at"] == 60
+    call("export", copied, "--data", moved, "--out", tmp_path / "model.onnx")
+
+
 def test_a_file_that_has_changed_is_said_where_images_are_gone(call, run, packed, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(run, copied)

@@ -6,7 +6,7 @@ The fields of `TrainOptions` are the rows. Nothing here imports more than the st
 
 import functools
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -120,10 +120,9 @@ class TrainOptions:
     command's. An option goes to every fit named beside it and is refused where a training has none of these.
     """
 
-    architecture: str = _option(
-        "The network, keras:NAME for any of keras.applications, or module:function of your own; see --list.",
+    architecture: str | None = _option(
+        f"The network ({DEFAULT_ARCHITECTURE}), keras:NAME for any of keras.applications, or module:function of your own; see --list.",
         flag="--arch",
-        default=DEFAULT_ARCHITECTURE,
     )
     weights: str | None = _option(
         "imagenet, none (random: the whole network is trained), a file of weights, or a saved Keras model."
@@ -209,6 +208,11 @@ class TrainOptions:
     val_fraction: float | None = _option("Share that validates (0.15; 0.2 of train/).")
     test_fraction: float | None = _option("Share that tests (0.15); 0 for none.")
 
+    @property
+    def network(self) -> str:
+        """The architecture, the default one where none is given."""
+        return self.architecture or DEFAULT_ARCHITECTURE
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, which `options_from_json` reads."""
         return asdict(self)
@@ -258,7 +262,9 @@ def options_from_json(document: object, source: Path) -> TrainOptions:
             expected="what this edgeclf train wrote",
             hint="train again",
         )
-    return TrainOptions(**document)
+    options = TrainOptions(**document)
+    # Earlier versions recorded the default network beside a backbone from an ONNX file.
+    return options if options.backbone is None else replace(options, architecture=None)
 
 
 @dataclass(frozen=True)

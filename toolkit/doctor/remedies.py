@@ -43,7 +43,8 @@ def train_again(run: RunFacts, **changes: object) -> str:
         # Fixed by the earlier run; the command refuses them together with --from.
         inherited = from_earlier and row.name in {"architecture", "weights", "image_size", "fit", "interpolation"}
         value = changes.get(row.name, row.default if inherited else run.options.get(row.name, row.default))
-        if value is None or value == row.default:
+        usual = DEFAULT_ARCHITECTURE if row.name == "architecture" else row.default
+        if value is None or value == usual:
             continue
         if value is False and row.negative_flag is not None:
             words.append(row.negative_flag)

@@ -14,7 +14,6 @@ from edgeclf.training.networks.onnx_backbone import OnnxBackbone, read_onnx_back
 from edgeclf.training.networks.registry import Architecture, get_architecture, onnx_architecture
 from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM, LayerWeights
 from edgeclf.training.options import (
-    DEFAULT_ARCHITECTURE,
     FINE_TUNE,
     HEAD,
     QAT,
@@ -159,7 +158,7 @@ def resolve_options(options: TrainOptions, *, reads_backbone: bool = True) -> Re
 
 def _architecture(options: TrainOptions, backbone: OnnxBackbone | None) -> Architecture:
     if options.backbone is None:
-        return get_architecture(options.architecture)
+        return get_architecture(options.network)
     return onnx_architecture(
         f"{ONNX_PREFIX}{Path(options.backbone).stem}" if backbone is None else backbone.name, backbone
     )
@@ -203,7 +202,7 @@ def _check_backbone(options: TrainOptions) -> None:
         if (options.mean is None) != (options.std is None):
             raise UsageError("incomplete pixel scaling", got="one of --mean and --std", expected="both or neither")
         for flag, given in (
-            ("--arch", options.architecture != DEFAULT_ARCHITECTURE),
+            ("--arch", options.architecture is not None),
             ("--weights", options.weights is not None),
             ("--from", options.from_run is not None),
         ):
@@ -211,7 +210,7 @@ def _check_backbone(options: TrainOptions) -> None:
                 raise UsageError(
                     f"{flag} does not go with --backbone", got="both", expected="one of them", hint=f"leave {flag} out"
                 )
-    if options.backbone is None and not options.architecture.startswith(ONNX_PREFIX):
+    if options.backbone is None and not options.network.startswith(ONNX_PREFIX):
         return
     for flag, is_given in (("--fine-tune", options.fine_tune), ("--qat", options.qat)):
         if is_given:
@@ -256,7 +255,7 @@ def _check_stages(options: TrainOptions, *, freezes: bool) -> None:
     if options.fine_tune and not freezes:
         raise UsageError(
             "nothing to fine-tune",
-            got=f"--fine-tune with {options.architecture} trained from scratch",
+            got=f"--fine-tune with {options.network} trained from scratch",
             expected="a pretrained backbone",
             hint="leave --fine-tune out: the whole network is trained",
         )

@@ -15,16 +15,17 @@ def open_earlier(options: TrainOptions) -> tuple[TrainOptions, Run | None]:
         options: As the user gives them.
 
     Returns:
-        The options with those that the earlier run decides, and the run, None where there is none.
+        The options with their network and all that the earlier run decides, and the run, None where there is none.
 
     Raises:
         UsageError: An option contradicts the earlier run.
         RunFolderError: The earlier run is missing, damaged, or of another version.
     """
     earlier = None if options.from_run is None else load_run(options.from_run)
-    if earlier is not None:
-        options = _inherit(options, earlier)
-    return options, earlier
+    if earlier is None:
+        # Beside a backbone from an ONNX file there is no other network.
+        return options if options.backbone else replace(options, architecture=options.network), None
+    return _inherit(options, earlier), earlier
 
 
 def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
@@ -33,14 +34,10 @@ def _inherit(options: TrainOptions, earlier: Run) -> TrainOptions:
     interpolation = next(name for name, value in INTERPOLATION_NAMES.items() if value == preprocess.interpolation)
     before = options_from_json(earlier.options, earlier.folder / RUN_FILE)
     # Of a backbone from an ONNX file, the run has the file, and its spec the name.
-    architecture = earlier.spec.architecture if before.backbone is not None else before.architecture
+    architecture = earlier.spec.architecture if before.backbone is not None else before.network
     size = preprocess.size_hw[0]
     for flag, given, inherited in (
-        (
-            "--arch",
-            None if options.architecture == TrainOptions.architecture else options.architecture,
-            architecture,
-        ),
+        ("--arch", options.architecture, architecture),
         ("--backbone", options.backbone, None),
         ("--weights", options.weights, None),
         ("--image-size", options.image_size, size),

@@ -320,15 +320,15 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
 
 def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path) -> None:
     """Checks that the module of a network that the user wrote is what it was when the training began."""
-    if not is_own_network(options.architecture):
+    if not is_own_network(options.network):
         return
-    check_module_place(options.architecture, folder, Path.cwd(), module_folder)
+    check_module_place(options.network, folder, Path.cwd(), module_folder)
     import_also_from(module_folder)
     copy = folder / NETWORK_FILE
-    if own_source(options.architecture) != copy.read_text(encoding="utf-8"):
+    if own_source(options.network) != copy.read_text(encoding="utf-8"):
         raise RunFolderError(
             f"cannot resume {folder}",
-            got=f"another module of {options.architecture} than it began with",
+            got=f"another module of {options.network} than it began with",
             expected=f"the one of which {copy} is a copy",
             hint="put it back, or train again with --overwrite",
         )

@@ -193,10 +193,10 @@ def write_start(
         "options": _with_absolute_paths(options).to_json(),
         "resolved": resolved.record(),
     }
-    if is_own_network(options.architecture):
+    if is_own_network(options.network):
         # For people, and to know whether it has changed: what is loaded later is the saved network.
-        write_text(writer.folder / NETWORK_FILE, own_source(options.architecture))
-        document["module_folder"] = str(own_module_folder(options.architecture))
+        write_text(writer.folder / NETWORK_FILE, own_source(options.network))
+        document["module_folder"] = str(own_module_folder(options.network))
     if diverged is not None:
         document["diverged"] = dict(diverged)
     writer.write_json(run_folder.RUN_FILE, document)

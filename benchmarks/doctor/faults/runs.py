@@ -94,7 +94,7 @@ def _train(folder: Path, options: TrainOptions, rng: np.random.Generator) -> Non
 def _learning_rate(base: TrainOptions, factor: float) -> Callable[[Path, np.random.Generator], Truth]:
     def inject(folder: Path, rng: np.random.Generator) -> Truth:
         keep_some(folder / "data", rng)
-        _train(folder, replace(base, learning_rate=_LEARNING_RATES[base.architecture] * factor), rng)
+        _train(folder, replace(base, learning_rate=_LEARNING_RATES[base.network] * factor), rng)
         cause = "lr-too-high" if factor > 1 else "lr-too-low"
         return Truth((cause, "diverged") if factor > 1 else (cause,), must_rank_first=True)
 
@@ -104,7 +104,7 @@ def _learning_rate(base: TrainOptions, factor: float) -> Callable[[Path, np.rand
 def _wrong_scale(base: TrainOptions) -> Callable[[Path, np.random.Generator], Truth]:
     def inject(folder: Path, rng: np.random.Generator) -> Truth:
         keep_some(folder / "data", rng)
-        with scaled_inputs(base.architecture, _times_255):
+        with scaled_inputs(base.network, _times_255):
             _train(folder, base, rng)
         return Truth(("input-scale",), must_rank_first=True)
 

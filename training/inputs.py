@@ -1,7 +1,9 @@
 """The inputs of a training: its data, and the network that its fits begin with."""
 
 import math
+import random
 from dataclasses import replace
+from functools import partial
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
@@ -16,6 +18,7 @@ from edgeclf.training.drawing import import_figure
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
 from edgeclf.training.networks.frozen_backbone import FrozenBackbone, freeze_backbone, freeze_graph, freeze_written
+from edgeclf.training.networks.weights.layer_weights import RANDOM
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.prefetch import run_in_background
 from edgeclf.training.run.folder import Run
@@ -59,11 +62,14 @@ def prepare_inputs(
         cache_folder=cache_folder,
         progress=progress,
     )
+    # Keras seeds the generators of dropout from it, where a network is built or loaded.
+    random.seed(options.seed)
     transfer = None if earlier is None else _open_transfer(earlier, data, resolved)
     if not resolved.freezes_backbone:
         _import_packages()
         return data, transfer, None
-    backbone = None if transfer is None else transfer.backbone()
+    own = None if resolved.fine_tune is None else partial(resolved.build_backbone, RANDOM)
+    backbone = None if transfer is None else transfer.backbone(own)
     if not with_features:
         _import_packages()
         return data, transfer, _frozen(resolved, backbone)

@@ -101,15 +101,18 @@ class ResolvedOptions:
         if self.architecture.is_own or (not self.architecture.pretrained and self.weights != RANDOM):
             self.architecture.build_network(self.preprocess.size_hw, 2, self.weights)
 
-    def build_backbone(self) -> KerasModel:
-        """Builds the backbone in Keras with its weights.
+    def build_backbone(self, weights: str | Path | None = None) -> KerasModel:
+        """Builds the backbone in Keras.
+
+        Args:
+            weights: As `Architecture.build_network` takes them; None for those of the options.
 
         Raises:
             EdgeclfError: The weights cannot be used.
         """
         if self.architecture.build_backbone is None:
             raise ValueError(f"architecture {self.architecture.name} has no backbone")
-        return self.architecture.build_backbone(self.preprocess.size_hw, self.weights)
+        return self.architecture.build_backbone(self.preprocess.size_hw, self.weights if weights is None else weights)
 
     def read_weights(self) -> LayerWeights | None:
         """Reads the weights of the backbone without TensorFlow; None where that is not possible.

@@ -1,7 +1,7 @@
 """Transfer from an earlier run to other classes: renamed classes matched, weights copied by layer name."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import RunFolderError
 from edgeclf.training.data.dataset import SPLITS, Sample, Split
+from edgeclf.training.networks.dropout import has_dropout, with_dropout_of
 
 # Share of an old class's images that must now be found under one new name for this to be the same class renamed.
 _RENAMED_SHARE = 0.5
@@ -110,11 +111,17 @@ class Transfer:
     seen_images: Mapping[str, str] | None = None
     weights: str | None = None
 
-    def backbone(self) -> KerasModel:
-        """The earlier network up to its pooled features."""
+    def backbone(self, build_own: Callable[[], KerasModel] | None = None) -> KerasModel:
+        """The earlier network up to its pooled features.
+
+        Args:
+            build_own: Builds the same backbone anew, for the rates of its dropout, which the earlier training may have
+                scaled; None for a backbone that is not trained.
+        """
         from keras import Model
 
-        return Model(self.model.input, self.model.get_layer("head_dropout").input, name=self.model.name)
+        backbone = Model(self.model.input, self.model.get_layer("head_dropout").input, name=self.model.name)
+        return backbone if build_own is None or not has_dropout(backbone) else with_dropout_of(backbone, build_own())
 
     def fill(self, network: KerasModel, labels: Sequence[str]) -> None:
         """Copies the earlier network's weights into a new network or head, in place.

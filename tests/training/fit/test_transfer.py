@@ -9,6 +9,7 @@ from edgeclf.export.keras_backend import import_tensorflow
 from edgeclf.runtime.errors import RunFolderError
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.fit.transfer import Transfer, class_changes, count_leaked, split_by_digest
+from edgeclf.training.networks.dropout import scale_dropout
 
 from ...randomness import fresh_rng
 
@@ -133,3 +134,32 @@ def test_images_the_earlier_run_learnt_from_are_leaked_into_a_test():
     now = [*images("a", "1345", "test"), *images("b", "2", "train")]
     assert count_leaked(earlier, now) == 2
     assert count_leaked(earlier, images("a", "12", "train")) == 0
+
+
+def test_a_backbone_that_is_trained_has_its_own_dropout_again(tmp_path):
+    def build(rates):
+        image = keras.Input((8, 8, 3), dtype="uint8")
+        x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255)(image))
+        for number, rate in enumerate(rates):
+            x = keras.layers.Dropout(rate, name=f"drop{number}")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(image, x)
+
+    own = build((0.4, 0.2))
+    x = keras.layers.Dropout(0.2, name="head_dropout")(own.output)
+    whole = keras.Model(own.input, keras.layers.Dense(2, name="logits")(x))
+    # As two trainings with --dropout-scale leave them; a layer that is loaded with rate 0 has no generator.
+    scale_dropout(whole, 0.5)
+    own.get_layer("drop1").rate = 0.0
+    whole.save(tmp_path / "m.keras")
+    loaded = transfer_from(keras.saving.load_model(tmp_path / "m.keras"), changes({"cat": "a"}, {"cat": "a"}))
+    backbone = loaded.backbone(lambda: build((0.4, 0.2)))
+    assert [backbone.get_layer(f"drop{number}").rate for number in range(2)] == [0.4, 0.2]
+    for mine, theirs in zip(backbone.get_weights(), own.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    scale_dropout(backbone, 0.5)
+    assert backbone.get_layer("drop0").rate == 0.2
+    image = fresh_rng().integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    assert (np.asarray(backbone(image, training=True)) != np.asarray(backbone(image, training=False))).any()
+    # One that stays frozen is the network as it is.
+    assert loaded.backbone().get_layer("drop0").rate == 0.2

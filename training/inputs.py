@@ -100,7 +100,8 @@ def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) 
     changes = class_changes(labels, earlier.split, data.labels, data.samples)
     leaked = count_leaked(earlier.split, data.samples)
     seen = earlier.recorded_spec.seen_images
-    return Transfer(earlier.folder, labels, earlier.load_model(), changes, leaked, seen, earlier.weights_identity())
+    began_with = earlier.spec.training.get("weights")
+    return Transfer(earlier.folder, labels, earlier.load_model(), changes, leaked, seen, began_with)
 
 
 def _in_memory(features: ArrayFile) -> ArrayFile | FloatArray:

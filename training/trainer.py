@@ -23,6 +23,7 @@ from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
 from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import FINE_TUNE, Stage, TrainOptions
+from edgeclf.training.run.beginning import compare_beginning, identify_beginning
 from edgeclf.training.run.earlier import open_earlier
 from edgeclf.training.run.folder import BACKBONE_FILE, Run, UnfinishedRun, check_run_target, load_run, open_unfinished
 from edgeclf.training.run.results import TrainResult, summarise, write_result, write_start
@@ -140,6 +141,7 @@ def _train(
         check_tensorboard()
     if earlier is None:
         resolved.check_available()
+    began_with, note = _beginning(resolved, earlier, unfinished, folder)
     with writing_run(folder, resumed=checkpoint is not None) as writer:
         data, transfer, backbone = prepare_inputs(
             dataset,
@@ -153,8 +155,16 @@ def _train(
         )
         fingerprint = data.fingerprint
         if checkpoint is not None:
-            data = _check_unchanged(checkpoint, dataset, data, folder)
-        start = partial(write_start, writer, samples=data.samples, dataset=dataset, options=options, resolved=resolved)
+            data = _noted(_check_unchanged(checkpoint, dataset, data, folder), note)
+        start = partial(
+            write_start,
+            writer,
+            samples=data.samples,
+            dataset=dataset,
+            options=options,
+            resolved=resolved,
+            began_with=began_with,
+        )
         start()
         if resolved.backbone is not None:
             # Where the training goes on from, should it be cut off and the file be gone by then.
@@ -186,12 +196,33 @@ def _train(
         calibration = calibrate(scored, options.false_rejection_rate)
         model = with_temperature_layer(network, calibration.temperature)
         folder, data = _place(writer, folder, data)
-        result = summarise(folder, options, resolved, data, transfer, model=model, fit=fit, calibration=calibration)
+        result = summarise(
+            folder,
+            options,
+            resolved,
+            data,
+            transfer,
+            began_with=began_with,
+            model=model,
+            fit=fit,
+            calibration=calibration,
+        )
         if earlier_answers is not None:
             old_classes = compare_old_classes(earlier_answers, calibration.probabilities["test"], data)
             result = replace(result, old_classes=old_classes)
         write_result(writer, result, model)
     return replace(result, seconds=time.perf_counter() - started)
+
+
+def _beginning(
+    resolved: ResolvedOptions, earlier: Run | None, unfinished: UnfinishedRun | None, folder: Path
+) -> tuple[dict[str, str], str | None]:
+    """What the training began with, and a note where that is no longer there."""
+    now = identify_beginning(resolved, earlier)
+    if unfinished is None:
+        return now, None
+    began_with = unfinished.began_with
+    return {**now, **began_with}, compare_beginning(folder, unfinished.checkpoint.stage, began_with, now)
 
 
 def _place(writer: RunWriter, folder: Path, data: TrainingData) -> tuple[Path, TrainingData]:

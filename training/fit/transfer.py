@@ -100,7 +100,7 @@ class Transfer:
         changes: How the classes differ.
         leaked: Number of its training and validation images that are now test images.
         seen_images: Its training and validation images, as `ModelSpec.seen_images`; None where they are not recorded.
-        weights: Its network by the content of its file, as `Run.weights_identity` gives it; None where that is not known.
+        began_with: The weights that its own training began with, as its spec records them.
     """
 
     folder: Path
@@ -109,7 +109,7 @@ class Transfer:
     changes: ClassChanges
     leaked: int
     seen_images: Mapping[str, str] | None = None
-    weights: str | None = None
+    began_with: str | None = None
 
     def backbone(self, build_own: Callable[[], KerasModel] | None = None) -> KerasModel:
         """The earlier network up to its pooled features.

@@ -268,12 +268,14 @@ class UnfinishedRun:
         options: As they were given.
         resolved: What `ResolvedOptions.record` gave; None for a run of an earlier version.
         dataset: Its images with the splits of the beginning, whatever has been added to their folders since.
+        began_with: What `identify_beginning` gave; empty for a run of an earlier version.
     """
 
     checkpoint: Checkpoint
     options: TrainOptions
     resolved: Mapping[str, Any] | None
     dataset: Dataset
+    began_with: Mapping[str, str]
 
 
 def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
@@ -305,17 +307,17 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
         document = json.loads(run_path.read_text(encoding="utf-8"))
         options = options_from_json(document["options"], run_path)
         root = Path(document["data_root"]) if data is None else folder_of(data, options.path_column)
+        began_with = {str(flag): str(name) for flag, name in document.get("began_with", {}).items()}
         module_folder = Path(document.get("module_folder", folder.absolute().parent))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"cannot resume {folder}", got=parse_failure(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
     _check_own_network(folder, options, module_folder)
     source = Path(document.get("data", root)) if data is None else data
     restore_images(root, source, options.path_column)
-    return UnfinishedRun(
-        checkpoint, options, document.get("resolved"), Dataset(root, read_split(folder / SPLIT_FILE), source)
-    )
+    dataset = Dataset(root, read_split(folder / SPLIT_FILE), source)
+    return UnfinishedRun(checkpoint, options, document.get("resolved"), dataset, began_with)
 
 
 def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path) -> None:

@@ -74,6 +74,7 @@ def summarise(
     data: TrainingData,
     transfer: Transfer | None,
     *,
+    began_with: Mapping[str, str],
     model: KerasModel,
     fit: FitResult,
     calibration: CalibrationResult,
@@ -86,6 +87,7 @@ def summarise(
         resolved: The same, resolved.
         data: The images.
         transfer: The earlier run's network; None for none.
+        began_with: What `identify_beginning` gave when the training began.
         model: The whole network.
         fit: The result of all fits.
         calibration: Probabilities at the chosen temperature.
@@ -98,17 +100,18 @@ def summarise(
         for split, probabilities in calibration.probabilities.items()
     }
     validation, test = reports["val"], reports.get("test")
-    weights, fine_tune = resolved.weights, resolved.fine_tune
+    fine_tune = resolved.fine_tune
+    weights = began_with.get("--weights", str(resolved.weights)) if transfer is None else transfer.began_with
     # Everything to train again, and what came out. Files are named by their content, not by where they lay.
     training: dict[str, Any] = {
         **asdict(resolved.first),
-        "weights": weights if isinstance(weights, str) else run_folder.name_by_content(weights),
+        "weights": weights,
         **_weights_match(resolved, model, transfer),
         "freezes_backbone": resolved.freezes_backbone,
         "quantization_aware": resolved.is_quantization_aware,
         **({} if fit.scales_8bit is None else fit.scales_8bit.to_json()),
         "fine_tune": fine_tune and {**asdict(fine_tune), "blocks": resolved.fine_tune_blocks or "all"},
-        "trained_from": None if transfer is None else transfer.weights,
+        "trained_from": began_with.get("--from"),
         "classes_before": None if transfer is None else transfer.changes.to_json(),
         "epochs_run": len(fit.history),
         "best_epoch": fit.best_epoch,
@@ -173,6 +176,7 @@ def write_start(
     dataset: Dataset,
     options: TrainOptions,
     resolved: ResolvedOptions,
+    began_with: Mapping[str, str],
     diverged: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the split and the options, with which a training can be resumed from its checkpoint.
@@ -183,6 +187,7 @@ def write_start(
         dataset: The data set, for its paths.
         options: As the user gave them.
         resolved: The same, resolved.
+        began_with: What `identify_beginning` gave when the training began.
         diverged: `DivergedError.facts` of a training that diverged in its first epoch; None for any other.
     """
     with replacing(writer.folder / run_folder.SPLIT_FILE) as temporary:
@@ -192,6 +197,7 @@ def write_start(
         "data": str((dataset.source or dataset.root).absolute()),
         "options": _with_absolute_paths(options).to_json(),
         "resolved": resolved.record(),
+        "began_with": dict(began_with),
     }
     if is_own_network(options.network):
         # For people, and to know whether it has changed: what is loaded later is the saved network.

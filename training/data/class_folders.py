@@ -16,6 +16,11 @@ _SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "trn": "train",
+    # Validation is drawn from it, as from any train/ that comes without.
+    "trainval": "train",
+    "trainings": "train",
+    "entrenamiento": "train",
+    "entrainement": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
@@ -26,11 +31,16 @@ _SPLIT_WORDS: dict[str, Split] = {
     "evaluation": "val",
     "validate": "val",
     "validating": "val",
+    "validierung": "val",
+    "validierungs": "val",
+    "validacion": "val",
     "holdout": "test",
     "heldout": "test",
     "test": "test",
     "testing": "test",
     "tst": "test",
+    "prueba": "test",
+    "pruebas": "test",
 }
 _FILLERS = frozenset(
     [
@@ -59,8 +69,14 @@ _FILLERS = frozenset(
         "files",
         "cropped",
         "resized",
+        "daten",
+        "datensatz",
+        "bilder",
+        "datos",
     ]
 )
+# Parts of one data set for cross-validation: fold1, Fold_2, k-fold 3.
+_FOLD = re.compile(r"(k[\W_]*|cv[\W_]*)?fold[\W_]*\d+", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 # Folders beside `images` that hold what lies in the images, not what they show as a whole.
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "jpeg_images"))
@@ -103,8 +119,10 @@ def read_class_folders(root: Path) -> ClassFolders:
         DatasetError: It has two folders for one split, folders beside those of the splits, folders that look like splits
             and are not plainly named, or images beside annotations.
     """
-    children = _subfolders(root)
+    top = _below_its_own_name(root)
+    children = _subfolders(top)
     _check_no_annotations(root, children)
+    _check_no_folds(root, children)
     splits = {child: split_of_folder(child.name) for child in children}
     parts = [child for child in children if splits[child] is not None]
     if parts:
@@ -129,7 +147,7 @@ def read_class_folders(root: Path) -> ClassFolders:
     ]
     not_read = count_kinds(path for paths in listed.values() for path in paths)
     # A part may have a folder of its own name inside, with the classes.
-    above = {folder.parent for folder, _ in named} | {root} | set(parts if children == parts else ())
+    above = {folder.parent for folder, _ in named} | {root, top} | set(parts if children == parts else ())
     loose = sum(_loose_images(folder) for folder in above)
     if loose and samples:
         not_read[NO_FOLDER] = loose
@@ -175,6 +193,10 @@ def _split_words(name: str) -> tuple[Split | None, bool]:
     has_more = False
     # TrainSet and trainset are train set.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    if re.fullmatch(r"train[\W_]*val(id)?", spaced, re.IGNORECASE):
+        spaced = "trainval"
+    # Entraînement and validación without their accents.
+    spaced = "".join(c for c in unicodedata.normalize("NFD", spaced) if not unicodedata.combining(c))
     for word in _WORD.findall(spaced):
         lower = word.lower()
         split = _SPLIT_WORDS.get(lower) or _joined(lower)
@@ -207,6 +229,15 @@ def _subfolders(folder: Path) -> list[Path]:
         and not looks_like_image(child)
         and not is_run_folder(child)
     )
+
+
+def _below_its_own_name(folder: Path) -> Path:
+    """The folder with the classes where archives have it twice, flowers/flowers/; the folder itself in any other case."""
+    inside = _subfolders(folder)
+    name = folder.resolve().name.lower()
+    if len(inside) != 1 or inside[0].name.lower() != name or _loose_images(folder) or len(_subfolders(inside[0])) < 2:
+        return folder
+    return inside[0]
 
 
 def _classes_of_split(folder: Path) -> list[Path]:
@@ -265,9 +296,12 @@ def _check_splits_only(root: Path, others: Sequence[Path]) -> None:
 def _check_no_hidden_splits(root: Path, children: Sequence[Path]) -> None:
     """Refuses folders such as `train_2020` and `test1`, or `my_train` and `my_test` with the same folders inside.
 
-    And `train` beside a folder of any other name, where all have the same folders inside.
+    And `train` beside a folder of any other name, where all have the same folders inside, or beside `my_train` with others.
     """
     words = {child: _split_words(child.name) for child in children}
+    trains = [child for child in children if words[child][0] == "train" and len(_subfolders(child)) > 1]
+    if len(trains) > 1 and any(words[child] == ("train", False) for child in trains):
+        raise _look_like_splits(root, trains)
     if len(children) > 1 and any(words[child] == ("train", False) for child in children):
         within = [{folder.name for folder in _subfolders(child)} for child in children]
         if len(within[0]) > 1 and all(names == within[0] for names in within):
@@ -294,6 +328,18 @@ def _look_like_splits(root: Path, folders: Sequence[Path]) -> DatasetError:
 def _is_numbered(name: str) -> bool:
     """Whether a name says a split and else numbers alone: `test1`, `val2017`."""
     return not _split_words(re.sub(r"\d+", " ", name))[1]
+
+
+def _check_no_folds(root: Path, children: Sequence[Path]) -> None:
+    """Refuses the folds of a cross-validation, which say nothing of classes."""
+    folds = [child for child in children if _FOLD.fullmatch(child.name)]
+    if len(folds) > 1 and len(folds) == len(children):
+        raise DatasetError(
+            f"the folders of {root} are folds of one data set, not classes",
+            got=", ".join(repr(child.name) for child in folds[:5]),
+            expected="class folders, or train/, val/ and test/ of these",
+            hint="merge all but one as train/ and name that test/, or write a CSV with path,label,split",
+        )
 
 
 def _check_no_annotations(folder: Path, children: Sequence[Path]) -> None:

@@ -33,6 +33,11 @@ def splits(root, **options):
             for name in ("val", "valid", "Validation", "dev", "eval", "val_data", "dev_set", "validset", "validate")
         ),
         *((name, "test") for name in ("test", "testing", "test_set", "seg_test", "testdata", "Test Images", "holdout")),
+        *((name, "train") for name in ("Trainingsdaten", "Trainingsbilder", "trainval", "train_val", "TrainVal")),
+        *((name, "train") for name in ("Trainings-Daten", "entrenamiento", "entraînement", "entrai\u0302nement")),
+        *((name, "val") for name in ("Validierungsdaten", "Validierung", "validación", "datos_validacion")),
+        *((name, "test") for name in ("Testdaten", "Test-Daten", "Testbilder", "prueba")),
+        *((name, None) for name in ("train_val_test", "trainvaluable", "daten", "Testament", "fold1")),
         *((name, None) for name in ("cat", "train_station", "testudo", "trainer", "contest", "test1", "images", "")),
         *((name, None) for name in ("train_test", "validate me", "evaluate", "develop", "seg_pred")),
     ],
@@ -49,6 +54,8 @@ def test_a_split_by_the_name_of_its_folder(name, split):
         {"seg_train": "train", "seg_test": "test"},
         {"train": "train", "dev": "val", "test": "test"},
         {"TrainSet": "train", "eval": "val"},
+        {"Trainingsdaten": "train", "Validierungsdaten": "val", "Testdaten": "test"},
+        {"trainval": "train", "test": "test"},
     ],
 )
 def test_parts_by_plain_names(tmp_path, names):
@@ -183,3 +190,41 @@ def test_a_class_called_train_is_a_class(tmp_path):
     """Among vehicles; also where folders of sites lie in some of them."""
     touch(tmp_path, *(f"{label}/{n}.jpg" for label in ("train", "bus", "tram") for n in range(3)), "bus/north/9.jpg")
     assert splits(tmp_path) == {("train", None), ("bus", None), ("tram", None)}
+
+
+def test_a_folder_that_archives_have_twice_is_read(tmp_path):
+    root = tmp_path / "Flowers"
+    touch_classes(root, "flowers")
+    assert {sample.path for sample in discover_dataset(root).samples} == {
+        "flowers/cat/1.jpg",
+        "flowers/dog/1.jpg",
+    }
+    parts = tmp_path / "birds"
+    touch_classes(parts, "birds/train", "birds/test")
+    touch(parts, "birds/loose.jpg")
+    assert splits(parts) == set(itertools.product(("cat", "dog"), ("train", "test")))
+    assert discover_dataset(parts).not_read == {"in no class folder": 1}
+    # One class of its data set's name, to evaluate on, stays one.
+    touch(tmp_path / "cat", "cat/1.jpg", "cat/by day/2.jpg")
+    assert splits(tmp_path / "cat", for_training=False) == {("cat", None)}
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("Fold 1", "Fold 2", "Fold 10"), ("k-fold_0", "k-fold_1")])
+@pytest.mark.parametrize("inside", ["cat/", ""])
+def test_folds_are_refused_with_the_way_out(tmp_path, names, inside):
+    touch(tmp_path, *(f"{name}/{inside}1.jpg" for name in names))
+    with pytest.raises(
+        DatasetError, match=r"are folds of one data set, not classes: got .*; merge all but one as train/"
+    ):
+        discover_dataset(tmp_path)
+
+
+def test_train_beside_another_train_is_refused_and_classes_of_that_name_are_read(tmp_path):
+    touch_classes(tmp_path / "a", "train")
+    touch_classes(tmp_path / "a", "extra_train", labels=("bird", "fish"))
+    with pytest.raises(
+        DatasetError, match="look like train, val and test, not like classes: got 'extra_train', 'train'"
+    ):
+        discover_dataset(tmp_path / "a")
+    touch(tmp_path / "b", "train/1.jpg", "train_station/1.jpg", "bus/1.jpg", "fold1/1.jpg")
+    assert {label for label, _ in splits(tmp_path / "b")} == {"train", "train_station", "bus", "fold1"}

@@ -2,6 +2,7 @@
 
 import math
 import random
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
@@ -74,18 +75,27 @@ def prepare_inputs(
         _import_packages()
         return data, transfer, _frozen(resolved, backbone)
     session, backbone = _freeze(resolved, backbone, cache_folder, progress)
+    in_keras: Future[KerasModel] = Future()
 
-    def compute_features(report: Progress) -> ArrayFile:
-        return backbone_features(session, data.cached, cache_folder=cache_folder, progress=report)
+    def compute_features(report: Progress) -> tuple[ArrayFile | FloatArray, str | None]:
+        rows = backbone_features(session, data.cached, cache_folder=cache_folder, progress=report)
+        rows, note = checked_features(
+            rows, session, in_keras.result(), data.cached, cache_folder=cache_folder, progress=report
+        )
+        return _in_memory(rows), note
 
     with run_in_background(compute_features, progress, name="edgeclf-background") as features:
-        # Seconds, where nothing has needed TensorFlow yet.
-        _import_packages()
-        backbone = _frozen(resolved, backbone)
-        rows = features.result()
-    rows, note = checked_features(rows, session, backbone, data.cached, cache_folder=cache_folder, progress=progress)
+        try:
+            # Seconds, where nothing has needed TensorFlow yet.
+            _import_packages()
+            backbone = _frozen(resolved, backbone)
+            in_keras.set_result(backbone)
+        finally:
+            # Nobody waits for what will not come.
+            in_keras.cancel()
+        rows, note = features.result()
     notes = data.notes if note is None else (*data.notes, note)
-    return replace(data, features=_in_memory(rows), notes=notes), transfer, backbone
+    return replace(data, features=rows, notes=notes), transfer, backbone
 
 
 def _open_transfer(earlier: Run, data: TrainingData, resolved: ResolvedOptions) -> Transfer:

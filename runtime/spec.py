@@ -224,8 +224,14 @@ def _finite(text: str) -> float:
     """A number of a JSON document; Python would also read NaN, Infinity and 1e999, which it cannot write again."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"the number {text}")
+        raise ValueError(f"the number {text if len(text) <= 40 else f'{text[:40]}...'}")
     return number
+
+
+def _whole(text: str) -> int:
+    """A whole number of a JSON document; Python would also read one that is too large for a float."""
+    _finite(text)
+    return int(text)
 
 
 def _shown(value: object) -> str:
@@ -251,7 +257,7 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     expected = "the JSON document edgeclf writes"
     hint = "export or train the model again"
     try:
-        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        document = json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
         raise ModelFileError(

@@ -51,7 +51,7 @@ def test_the_plain_recipe_the_classifier_and_infer_give_the_same_labels(
         check=True,
     )
     plain = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
-    classifier = Classifier(colour_model)
+    classifier = Classifier(colour_model, exact=True)
     embedded = [[str(path), classifier.predict(path).label] for path in photographs]
     inferred = run_edgeclf("infer", colour_model, *photographs, "--json", "--exact")
     records = [json.loads(line) for line in inferred.stdout.splitlines()]

@@ -79,7 +79,8 @@ def test_on_other_images_it_is_hardly_ever_worse_than_none(count, sharpness, rng
     others = softmax(logits * sharpness)
     none = nll(np.maximum(others, 1e-38), true)
     differences = []
-    for _ in range(30):
+    # The fewer the images, the more the draws scatter: 0.0027 nats at 200, of which the mean is 0.0004.
+    for _ in range(60_000 // count):
         few_logits, few = honest(rng, count, classes=2, spread=5)
         temperature = fit_temperature(softmax(few_logits * sharpness), few)
         differences.append(nll(np.maximum(with_temperature(others, temperature), 1e-38), true) - none)

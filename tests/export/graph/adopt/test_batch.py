@@ -183,7 +183,7 @@ BUILDERS = [
 
 
 def build(rng, builder, batch):
-    net = Network(rng, batch=batch, gain=1.2)
+    net = Network(rng, batch=batch, gain=0.8)
     # Free by name, baked to one image inside.
     builder(net, batch if isinstance(batch, int) else 1)
     net.op("Softmax", axis=-1)

@@ -31,7 +31,7 @@ class Tiny:
     def nodes(self) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
         axes = [2, 3] if self.layout == "NCHW" else [1, 2]
         rng = np.random.default_rng(self.classes)
-        gain = 0.03 if self.dtype == "uint8" else 2.0
+        gain = 0.015 if self.dtype == "uint8" else 1.0
         weights = (gain * rng.normal(size=(self.channels, self.classes))).astype(np.float32)
         values = {"weights": weights, "bias": rng.normal(size=self.classes).astype(np.float32)}
         nodes = [

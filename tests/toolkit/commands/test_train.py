@@ -188,7 +188,7 @@ def test_a_learning_rate_that_makes_it_diverge_is_said_and_leaves_what_the_docto
     call_edgeclf, photographs, trained_run, tmp_path
 ):
     run = tmp_path / "run"
-    diverging = ("train", photographs, *QUICK, "--optimizer", "sgd", "--learning-rate", "1e30")
+    diverging = ("train", photographs, *QUICK, "--optimizer", "sgd", "--learning-rate", "4e9", "--batch-size", 2)
     done = call_edgeclf(*diverging, "--run", run)
     assert done.code == 3
     assert "diverged in its first epoch" in done.err

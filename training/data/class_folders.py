@@ -193,7 +193,7 @@ def _split_words(name: str) -> tuple[Split | None, bool]:
     has_more = False
     # TrainSet and trainset are train set.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    if re.fullmatch(r"train[\W_]*val(id)?", spaced, re.IGNORECASE):
+    if re.fullmatch(r"train[\s_.+&-]*val(id)?", spaced, re.IGNORECASE):
         spaced = "trainval"
     # Entraînement and validación without their accents.
     spaced = "".join(c for c in unicodedata.normalize("NFD", spaced) if not unicodedata.combining(c))

@@ -37,7 +37,7 @@ def splits(root, **options):
         *((name, "train") for name in ("Trainings-Daten", "entrenamiento", "entraînement", "entrai\u0302nement")),
         *((name, "val") for name in ("Validierungsdaten", "Validierung", "validación", "datos_validacion")),
         *((name, "test") for name in ("Testdaten", "Test-Daten", "Testbilder", "prueba")),
-        *((name, None) for name in ("train_val_test", "trainvaluable", "daten", "Testament", "fold1")),
+        *((name, None) for name in ("train_val_test", "train/val", "train,val", "trainvaluable", "Testament", "fold1")),
         *((name, None) for name in ("cat", "train_station", "testudo", "trainer", "contest", "test1", "images", "")),
         *((name, None) for name in ("train_test", "validate me", "evaluate", "develop", "seg_pred")),
     ],

@@ -238,7 +238,7 @@ def _tied_network(rng):
 
     image = keras.Input((8, 8, 3), dtype="uint8", name="image")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3)(layers.Rescaling(1 / 255)(image)))
-    dense = layers.Dense(24, activation="relu", name="dense")
+    dense = layers.Dense(24, activation="relu", name="read_twice")
     outputs = layers.Dense(5, activation="softmax")(Tied(dense)(dense(x)))
     return _randomised(keras.Model(image, outputs), rng)
 

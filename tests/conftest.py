@@ -43,6 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[SEED_VARIABLE] = str(seed if isinstance(seed, int) else 0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Counts the names that Keras gives to layers from zero, as in a process of the test's own, whatever ran before it."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.clear_session(free_memory=False)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remembers a skip that `ALLOWED_SKIPS` does not allow."""
     _remember_skip(report)

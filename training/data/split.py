@@ -42,21 +42,6 @@ class Division:
         return f"by chance a class had no image in a split, its nearest was taken: {', '.join(texts)}{rest}"
 
 
-def assign_splits(
-    dataset: Dataset,
-    *,
-    val_fraction: float | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
-    earlier: Mapping[int, Split] | None = None,
-    keys: Sequence[str] | None = None,
-) -> tuple[Sample, ...]:
-    """The samples of `divide`."""
-    return divide(
-        dataset, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, earlier=earlier, keys=keys
-    ).samples
-
-
 def divide(
     dataset: Dataset,
     *,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample
-from edgeclf.training.data.split import assign_splits, divide, group_keys, shared_sentences
+from edgeclf.training.data.split import divide, group_keys, shared_sentences
 from edgeclf.training.data.training_data import read_split, split_to_csv
 
 ROOT = Path("/data")
@@ -26,6 +26,10 @@ def dataset(counts, split=None):
 
 def both(*parts):
     return Dataset(ROOT, tuple(sorted((s for part in parts for s in part.samples), key=lambda s: s.path)))
+
+
+def split_samples(whole, **options):
+    return divide(whole, **options).samples
 
 
 def tally(samples):
@@ -44,7 +48,7 @@ fractions = st.floats(0.01, 0.3)
 @given(class_counts, fractions, st.one_of(st.just(0.0), fractions), st.integers(0, 2**32))
 def test_every_class_is_in_every_part(counts, val, test, seed):
     given_samples = dataset(counts)
-    samples = assign_splits(given_samples, val_fraction=val, test_fraction=test, seed=seed)
+    samples = split_samples(given_samples, val_fraction=val, test_fraction=test, seed=seed)
     # The same images in the same order, each in one part.
     assert [(s.path, s.label) for s in samples] == [(s.path, s.label) for s in given_samples.samples]
     assert {s.split for s in samples} == {"train", "val"} | ({"test"} if test else set())
@@ -58,7 +62,7 @@ def test_every_class_is_in_every_part(counts, val, test, seed):
 @given(st.integers(0, 2**32), fractions, fractions)
 def test_the_shares_are_those_asked_for_up_to_chance(seed, val, test):
     counts = {"cat": 1500, "dog": 500}
-    there = tally(assign_splits(dataset(counts), val_fraction=val, test_fraction=test, seed=seed))
+    there = tally(split_samples(dataset(counts), val_fraction=val, test_fraction=test, seed=seed))
     for label, count in counts.items():
         for split, share in (("val", val), ("test", test)):
             # Six standard deviations of a binomial: once in 500 million.
@@ -67,11 +71,11 @@ def test_the_shares_are_those_asked_for_up_to_chance(seed, val, test):
 
 @given(class_counts, st.integers(0, 2**32))
 def test_the_seed_decides(counts, seed):
-    assert assign_splits(dataset(counts), seed=seed) == assign_splits(dataset(counts), seed=seed)
+    assert split_samples(dataset(counts), seed=seed) == split_samples(dataset(counts), seed=seed)
 
 
 def test_another_seed_is_another_split():
-    assert assign_splits(dataset({"cat": 50, "dog": 50}), seed=1) != assign_splits(
+    assert split_samples(dataset({"cat": 50, "dog": 50}), seed=1) != split_samples(
         dataset({"cat": 50, "dog": 50}), seed=2
     )
 
@@ -79,8 +83,8 @@ def test_another_seed_is_another_split():
 @given(class_counts, st.data())
 def test_adding_images_to_a_class_leaves_the_others_as_they_were(counts, data):
     grown = data.draw(st.sampled_from(sorted(counts)))
-    before = assign_splits(dataset(counts))
-    after = assign_splits(dataset({**counts, grown: counts[grown] + 7}))
+    before = split_samples(dataset(counts))
+    after = split_samples(dataset({**counts, grown: counts[grown] + 7}))
     for label in set(counts) - {grown}:
         assert parts_of(before, label) == parts_of(after, label)
 
@@ -132,18 +136,18 @@ def test_copies_and_groups_stay_in_one_split_and_more_images_move_none(rng):
     digests = {n: f"digest {n if n % 10 else rng.integers(1, 2000)}" for n in range(2000)}
     copies = [[1, 11], [21, 31, 41]]
     whole, keys, pictures = keyed(samples, digests, copies)
-    split = assign_splits(whole, keys=keys)
+    split = split_samples(whole, keys=keys)
     assert straddling(split, keys) == straddling(split, pictures) == 0
     assert straddling(split, [digests[n] for n in range(2000)]) == 0
     assert straddling(split, [sample.group or sample.path for sample in samples]) == 0
     assert split[1].split == split[11].split
-    assert straddling(assign_splits(whole), pictures) > 0
+    assert straddling(split_samples(whole), pictures) > 0
     # Ten more: new ones, and copies of some that are there.
     more = [Sample(f"cat/new{n}.jpg", "cat") for n in range(10)]
     grown, more_keys, _ = keyed(
         [*samples, *more], {**digests, **{2000 + n: f"digest {n if n < 5 else 9000 + n}" for n in range(10)}}, copies
     )
-    assert assign_splits(grown, keys=more_keys)[:2000] == split
+    assert split_samples(grown, keys=more_keys)[:2000] == split
 
 
 def test_a_class_of_copies_alone_is_too_small():
@@ -152,7 +156,7 @@ def test_a_class_of_copies_alone_is_too_small():
     with pytest.raises(
         DatasetError, match=r"too few different images of class 'cat': got 1 group of copies.*in 6 images"
     ):
-        assign_splits(whole, keys=keys)
+        split_samples(whole, keys=keys)
 
 
 def test_images_in_two_splits_that_the_data_set_brings_are_counted():
@@ -169,30 +173,30 @@ def test_images_in_two_splits_that_the_data_set_brings_are_counted():
 
 @given(class_counts, labels)
 def test_adding_a_class_leaves_the_others_as_they_were(counts, new):
-    before = assign_splits(dataset({label: n for label, n in counts.items() if label != new} or {"other": 9}))
-    after = assign_splits(dataset({**counts, new: 12}))
+    before = split_samples(dataset({label: n for label, n in counts.items() if label != new} or {"other": 9}))
+    after = split_samples(dataset({**counts, new: 12}))
     for label in set(counts) - {new}:
         assert parts_of(before, label) == parts_of(after, label)
 
 
 def test_validation_is_carved_from_train_where_a_test_part_is_given():
     whole = both(dataset({"cat": 400, "dog": 200}, "train"), Dataset(ROOT, (Sample("z/1.jpg", "dog", "test"),)))
-    there = tally(assign_splits(whole))
+    there = tally(split_samples(whole))
     assert there["dog", "test"] == 1
     assert there["cat", "test"] == 0
     # 0.2 of them, six standard deviations to either side.
     assert abs(there["cat", "val"] - 80) <= 48
     assert abs(there["dog", "val"] - 40) <= 34
-    assert abs(tally(assign_splits(whole, val_fraction=0.5))["cat", "val"] - 200) <= 60
+    assert abs(tally(split_samples(whole, val_fraction=0.5))["cat", "val"] - 200) <= 60
 
 
 def test_given_parts_are_kept():
     whole = both(dataset({"cat": 4}, "train"), Dataset(ROOT, (Sample("v/1.jpg", "cat", "val"),)))
-    assert assign_splits(whole, seed=5) == whole.samples
+    assert split_samples(whole, seed=5) == whole.samples
 
 
 def test_the_defaults_hold_out_fifteen_percent_twice():
-    there = tally(assign_splits(dataset({"cat": 10_000})))
+    there = tally(split_samples(dataset({"cat": 10_000})))
     assert abs(there["cat", "val"] - 1500) <= 215
     assert abs(there["cat", "test"] - 1500) <= 215
 
@@ -202,21 +206,21 @@ def test_the_defaults_hold_out_fifteen_percent_twice():
 )
 def test_fractions_out_of_range(val, test):
     with pytest.raises(UsageError, match="bad fractions"):
-        assign_splits(dataset({"cat": 50, "dog": 50}), val_fraction=val, test_fraction=test)
+        split_samples(dataset({"cat": 50, "dog": 50}), val_fraction=val, test_fraction=test)
 
 
 def test_a_test_fraction_of_data_with_parts_is_refused():
     with pytest.raises(UsageError, match="no meaning"):
-        assign_splits(dataset({"cat": 5, "dog": 5}, "train"), test_fraction=0.1)
+        split_samples(dataset({"cat": 5, "dog": 5}, "train"), test_fraction=0.1)
 
 
 def test_classes_too_small_for_every_part():
     with pytest.raises(DatasetError, match="too few images of class 'dog': got 2, expected at least 3"):
-        assign_splits(dataset({"cat": 50, "dog": 2}))
+        split_samples(dataset({"cat": 50, "dog": 2}))
     with pytest.raises(DatasetError, match="got 1, expected at least 2"):
-        assign_splits(dataset({"cat": 50, "dog": 1}), test_fraction=0.0)
-    assert {s for _, s in tally(assign_splits(dataset({"cat": 3})))} == set(SPLITS)
-    assert {s for _, s in tally(assign_splits(dataset({"cat": 2}), test_fraction=0.0))} == {"train", "val"}
+        split_samples(dataset({"cat": 50, "dog": 1}), test_fraction=0.0)
+    assert {s for _, s in tally(split_samples(dataset({"cat": 3})))} == set(SPLITS)
+    assert {s for _, s in tally(split_samples(dataset({"cat": 2}), test_fraction=0.0))} == {"train", "val"}
 
 
 @given(st.lists(st.tuples(labels, labels, st.sampled_from(SPLITS)), min_size=1, max_size=8))
@@ -248,9 +252,9 @@ def test_a_damaged_split_is_refused(tmp_path, text):
 
 def test_known_parts_are_kept_and_the_rest_is_drawn():
     animals = dataset({"cat": 40, "dog": 20})
-    before = assign_splits(animals, seed=1)
+    before = split_samples(animals, seed=1)
     known = {position: sample.split for position, sample in enumerate(before) if position % 2}
-    after = assign_splits(animals, seed=2, earlier=known)
+    after = split_samples(animals, seed=2, earlier=known)
     assert all(after[position].split == split for position, split in known.items())
     assert [sample.split for sample in after] != [sample.split for sample in before]
 
@@ -258,7 +262,7 @@ def test_known_parts_are_kept_and_the_rest_is_drawn():
 def test_a_class_that_trained_as_a_whole_before_gets_validation_images_and_no_test_images():
     animals = dataset({"cat": 12, "dog": 12})
     known = {n: "train" for n, sample in enumerate(animals.samples) if sample.label == "cat"}
-    there = tally(assign_splits(animals, earlier=known))
+    there = tally(split_samples(animals, earlier=known))
     assert there["cat", "val"] == 1
     assert there["cat", "test"] == 0
     assert there["dog", "test"] >= 1
@@ -267,7 +271,7 @@ def test_a_class_that_trained_as_a_whole_before_gets_validation_images_and_no_te
 def test_copies_that_had_several_splits_before_have_that_of_the_first_use():
     animals = dataset({"cat": 12, "dog": 12})
     keys = ["one" if n < 3 else f"{n}" for n in range(24)]
-    after = assign_splits(animals, earlier={0: "test", 1: "train"}, keys=keys)
+    after = split_samples(animals, earlier={0: "test", 1: "train"}, keys=keys)
     assert [after[n].split for n in range(3)] == ["train"] * 3
     from edgeclf.training.fit.transfer import count_leaked, split_by_digest
 
@@ -282,7 +286,7 @@ def test_a_known_test_image_may_train_where_the_data_set_brings_its_tests():
         *(Sample(f"train/cat/{n}.jpg", "cat", "train") for n in range(10)),
         Sample("test/cat/1.jpg", "cat", "test"),
     )
-    after = assign_splits(Dataset(ROOT, samples), earlier={0: "test", 1: "val", 10: "train"})
+    after = split_samples(Dataset(ROOT, samples), earlier={0: "test", 1: "val", 10: "train"})
     assert after[0].split in {"train", "val"}
     assert after[1].split == "val"
     assert after[10].split == "test"

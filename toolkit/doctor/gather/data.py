@@ -18,7 +18,7 @@ from edgeclf.toolkit.doctor.gather.thumbnails import ImageRecords, ScanCache, sc
 from edgeclf.training.data.dataset import Dataset, Sample
 from edgeclf.training.data.discovery import discover_dataset
 from edgeclf.training.data.seen_images import changed_images
-from edgeclf.training.data.split import assign_splits
+from edgeclf.training.data.split import divide
 from edgeclf.training.data.table import TableOptions
 from edgeclf.training.data.training_data import check_every_class_is_readable
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
@@ -126,7 +126,7 @@ def _why_refused(
     """Error message of a training on this data; None where training would accept it."""
     try:
         discover_dataset(data, table=table, cache_folder=cache_folder)
-        split = assign_splits(dataset)
+        split = divide(dataset).samples
         readable = [sample for sample in split if sample.path not in unreadable]
         check_every_class_is_readable(readable, dataset.labels, len(unreadable))
     except EdgeclfError as error:

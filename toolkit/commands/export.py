@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, warn
+from edgeclf.toolkit.datasets.table_options import takes_tables
 from edgeclf.toolkit.foreign import no_options, takes_foreign_files
 from edgeclf.toolkit.options import (
     FILE_METAVAR,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edgeclf.export.source.images import ExportImages
     from edgeclf.runtime import ForeignModel, ModelSpec
     from edgeclf.toolkit.export.last_resort import ExportedRun
+    from edgeclf.training.data.table import TableOptions
 
 _ENTRANCES = ("auto", "int8")
 # Fewer images leave ranges and corrections to chance.
@@ -42,6 +44,7 @@ _LOW_ACCURACY = 0.5
 
 
 @takes_foreign_files
+@takes_tables
 def export(
     source: Annotated[
         str,
@@ -158,6 +161,7 @@ def export(
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
+    table: "TableOptions | None" = None,
 ) -> None:
     """Write one .onnx file, verified against the original on images it was not made with; nothing if it differs."""
     from edgeclf.export import DEFAULT_RULE, ExportOptions, ParityGateError, export_classifier
@@ -204,7 +208,7 @@ def export(
     started = time.perf_counter()
     cache = chosen_cache_folder(cache_folder, cache_size)
     keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
-    opened = open_source(source, foreign or no_options(), keras, precision=options.precision, data=data)
+    opened = open_source(source, foreign or no_options(), keras, precision=options.precision, data=data, table=table)
     if opened.run is None and qat is not None:
         raise UsageError(
             "a training for 8 bits needs a run",

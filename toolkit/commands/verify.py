@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.datasets.table_options import takes_tables
 from edgeclf.toolkit.foreign import (
     named_like,
     no_options,
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
     from edgeclf.export.source.keras_files.kinds import KerasOptions
     from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
+    from edgeclf.training.data.table import TableOptions
 
 
 @takes_foreign_files
+@takes_tables
 def verify(
     model: Annotated[Path, typer.Argument(help="The .onnx file to verify.", show_default=False)],
     data: Annotated[
@@ -115,6 +118,7 @@ def verify(
     ignore_unreadable: IgnoreUnreadableOption = False,
     as_json: JsonOption = False,
     foreign: "ForeignModel | None" = None,
+    table: "TableOptions | None" = None,
 ) -> None:
     """Compare a model file with its own record, its run, or another file, on this machine; exit code 4 if it differs."""
     from edgeclf.export.source.keras_files.kinds import KerasOptions
@@ -133,6 +137,7 @@ def verify(
             "--against": against is not None,
             "--layers": layers,
             "--min-agreement or --max-accuracy-drop": limits is not None,
+            "--path-column, --label-column, --image-folder or --image-suffix": table is not None,
         }.items():
             if is_given:
                 raise UsageError(f"{option} needs images", got="no DATA", expected="edgeclf verify MODEL DATA")
@@ -161,6 +166,7 @@ def verify(
             core_names=core,
             max_images=emulate_images,
             limits=limits,
+            table=table,
             cache_folder=cache_folder or default_cache_folder(),
             as_json=as_json,
         )
@@ -180,6 +186,7 @@ def verify(
         keras,
         data,
         split,
+        table=table,
         limits=limits,
         with_layers=layers,
         plot=plot,
@@ -212,6 +219,7 @@ def _verify_against(
     data: Path,
     split: str,
     *,
+    table: "TableOptions | None",
     limits: "ParityLimits | None",
     with_layers: bool,
     plot: Path | None,
@@ -238,7 +246,7 @@ def _verify_against(
     # A run knows its images exactly, a file by their content alone.
     known = [(against, reference), (model.path, model)]
     with progress_bar(enabled=not as_json) as progress:
-        images = list_images(data, known, split, need_labels=False, progress=progress)
+        images = list_images(data, known, split, need_labels=False, table=table, progress=progress)
         if images.true_indices is None:
             note(f"{data} has no folders named like the model's classes: agreement is judged, accuracy is not")
         report = verify_classifier(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from edgeclf.toolkit.foreign import note_use, options_for, refuse_idle_options, 
 from edgeclf.toolkit.reports.emulation import print_emulation
 from edgeclf.toolkit.reports.parity import limits_sentence
 from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
+
+if TYPE_CHECKING:
+    from edgeclf.training.data.table import TableOptions
 
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")
@@ -65,6 +69,7 @@ def verify_emulated(
     core_names: Sequence[str] | None,
     max_images: int,
     limits: ParityLimits | None,
+    table: "TableOptions | None" = None,
     cache_folder: Path,
     as_json: bool,
 ) -> None:
@@ -79,6 +84,7 @@ def verify_emulated(
         core_names: The cores; None or none of them takes one of each kind.
         max_images: At most so many images, evenly spread.
         limits: Limits of the comparison; None takes those recorded in the file, else the default rule.
+        table: What the user says of a CSV; None for nothing.
         cache_folder: Where the emulated system is kept.
         as_json: Print JSON instead of tables.
 
@@ -92,7 +98,8 @@ def verify_emulated(
     refuse_idle_options(foreign, [session])
     note_use(session)
     with progress_bar(enabled=not as_json) as progress:
-        images = list_images(data, [(model, session)], split, need_labels=False, progress=progress).spread(max_images)
+        listed = list_images(data, [(model, session)], split, need_labels=False, table=table, progress=progress)
+        images = listed.spread(max_images)
         facts = compare_cores(
             session,
             np.stack([preprocess_bgr(load_image(path), session.spec.preprocess) for path in images.paths]),

@@ -22,6 +22,7 @@ from edgeclf.training.run.export_inputs import export_images
 
 if TYPE_CHECKING:
     from edgeclf.training.data.seen_images import SeenImages
+    from edgeclf.training.data.table import TableOptions
 
 # With fewer nothing can be said of the file.
 _FEWEST = 10
@@ -79,6 +80,7 @@ def load_photographs(
     *,
     precision: str,
     calibration_images: int,
+    table: "TableOptions | None" = None,
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
 ) -> Photographs:
@@ -90,6 +92,7 @@ def load_photographs(
         spec: Labels and preprocessing of the model, and which images trained it where that is known.
         precision: The precision of the export: an int8 file is calibrated.
         calibration_images: Images to calibrate on, if there are enough.
+        table: What the user says of a CSV; None for nothing.
         cache_folder: Where digests and preprocessed images are kept; None takes the default.
         progress: Called with the number of files read and decoded.
 
@@ -99,7 +102,7 @@ def load_photographs(
         InputError: None of the files is a readable image.
         OutputError: The cache cannot be written.
     """
-    found = find_image_files(data, spec.labels, need_labels=False)
+    found = find_image_files(data, spec.labels, need_labels=False, table=table)
     files = _sample(found)
     digests = _digests(files.paths, cache_folder, progress)
     seen = None if spec.seen_images is None else images_of_record(spec.seen_images)

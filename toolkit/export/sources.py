@@ -21,6 +21,7 @@ from edgeclf.toolkit.foreign import refuse_idle_keras_options, refuse_idle_optio
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
     from edgeclf.training import Run
+    from edgeclf.training.data.table import TableOptions
 
 # Colour grids as in a self-test: without photographs an fp32 file is verified on so many.
 _COMPUTED_IMAGES = 32
@@ -46,7 +47,13 @@ class OpenedSource:
 
 
 def open_source(
-    source: str, foreign: "ForeignModel", keras: KerasOptions, *, precision: str, data: Path | None
+    source: str,
+    foreign: "ForeignModel",
+    keras: KerasOptions,
+    *,
+    precision: str,
+    data: Path | None,
+    table: "TableOptions | None" = None,
 ) -> OpenedSource:
     """Opens what is to be exported; no image is read.
 
@@ -56,9 +63,11 @@ def open_source(
         keras: What they say of opening a Keras model.
         precision: The precision of the export.
         data: The photographs that `--data` names; None for none.
+        table: What the options say of a CSV of those; None for nothing.
 
     Raises:
-        UsageError: Options for files without a spec are given for a run or a file that has one, or `--data` is missing.
+        UsageError: Options for files without a spec are given for a run or a file that has one, `--data` is missing, or
+            columns are named of a run's data set or of none.
         EdgeclfError: As `load_run`, `open_onnx_source` and `open_keras_source`.
     """
     path = Path(source)
@@ -72,7 +81,18 @@ def open_source(
         )
     refuse_idle_keras_options(keras, source)
     if kind_of(path) == "folder" and not is_keras:
+        if table is not None:
+            raise UsageError(
+                "the columns of a run's data set are those that it was trained with",
+                got=f"options for a CSV with {source}",
+                expected="neither --path-column, --label-column, --image-folder nor --image-suffix",
+                hint="leave them out",
+            )
         return _open_run(path, foreign)
+    if data is None and table is not None:
+        raise UsageError(
+            "there is no CSV to name columns of", got="no --data", expected="--data LIST.csv", hint="pass --data"
+        )
     if data is None and precision != "fp32":
         raise UsageError(
             f"an {precision} file of a model that others made needs photographs",
@@ -80,7 +100,7 @@ def open_source(
             expected="a folder of images, in class folders where their classes are known",
             hint="pass --data PHOTOS",
         )
-    return _open_keras(source, foreign, keras) if is_keras else _open_onnx(path, foreign)
+    return _open_keras(source, foreign, keras, table) if is_keras else _open_onnx(path, foreign, table)
 
 
 def _open_run(folder: Path, foreign: "ForeignModel") -> OpenedSource:
@@ -95,19 +115,23 @@ def _open_run(folder: Path, foreign: "ForeignModel") -> OpenedSource:
     return OpenedSource(run.load_classifier, load_images, run=run)
 
 
-def _open_onnx(path: Path, foreign: "ForeignModel") -> OpenedSource:
+def _open_onnx(path: Path, foreign: "ForeignModel", table: "TableOptions | None") -> OpenedSource:
     from edgeclf.export.source.onnx_file import open_onnx_source
 
-    return of_foreign_classifier(open_onnx_source(path, foreign), path)
+    return _of_foreign_classifier(open_onnx_source(path, foreign), path, table)
 
 
-def _open_keras(source: str, foreign: "ForeignModel", keras: KerasOptions) -> OpenedSource:
+def _open_keras(
+    source: str, foreign: "ForeignModel", keras: KerasOptions, table: "TableOptions | None"
+) -> OpenedSource:
     from edgeclf.export.source.keras_files.source import open_keras_source
 
-    return of_foreign_classifier(open_keras_source(source, foreign, keras), None)
+    return _of_foreign_classifier(open_keras_source(source, foreign, keras), None, table)
 
 
-def of_foreign_classifier(classifier: ForeignClassifier, original: Path | None) -> OpenedSource:
+def _of_foreign_classifier(
+    classifier: ForeignClassifier, original: Path | None, table: "TableOptions | None"
+) -> OpenedSource:
     """A classifier that others made, whose images are photographs of the user or, without, computed ones; says how it is used."""
     for text in classifier.notes:
         note(text)
@@ -125,6 +149,7 @@ def of_foreign_classifier(classifier: ForeignClassifier, original: Path | None) 
             classifier.spec,
             precision=options.precision,
             calibration_images=options.calibration_images,
+            table=table,
             cache_folder=cache,
             progress=progress,
         )

@@ -262,3 +262,39 @@ def test_too_few_photographs_other_classes_and_options_for_runs(
     assert "class folders tea" in refused(3, *arguments, "--data", data)
     assert "all models describe themselves" in refused(2, trained_run.folder, *SCALING)
     assert json.loads((trained_run.folder / "spec.json").read_text())["source"] is None
+
+
+def test_a_csv_of_other_columns_lists_the_photographs_of_export_and_verify(
+    call_edgeclf, original, photographs, labels, tmp_path, trained_run
+):
+    files = sorted(photographs.rglob("*.png"))
+    rows = [f"{file.parent.name},{file.parent.name}/{file.stem}" for file in files]
+    listed = tmp_path / "lists" / "all.csv"
+    listed.parent.mkdir()
+    listed.write_text("\n".join(["kind,picture", *rows]) + "\n", encoding="utf-8")
+    columns = ("--path-column", "picture", "--label-column", "kind")
+    columns += ("--image-folder", photographs, "--image-suffix", ".png")
+    options, out = (original, "--labels", labels, *SCALING, "--out", tmp_path / "m.onnx"), tmp_path / "m.onnx"
+
+    # What the sentence about the columns names is an option of the command.
+    unnamed = call_edgeclf("export", *options, "--data", listed)
+    assert (unnamed.code, "--path-column" in unnamed.err, out.exists()) == (3, True, False)
+    done = call_edgeclf("export", *options, "--data", listed, *columns)
+    assert done.code == 0, done.err
+    assert f"of {len(files)} images" in done.err
+
+    sides = ("verify", out, listed, "--against", original, "--split", "all", "--labels", labels, *SCALING, "--json")
+    assert call_edgeclf(*sides).code == 3
+    verified = call_edgeclf(*sides, *columns)
+    assert verified.code == 0, verified.err
+    assert verified.json()["images"] == len(files)
+    assert verified.json()["reference_accuracy"] is not None
+
+    for refused in (
+        ("export", *options, *columns),
+        ("export", trained_run.folder, "--out", tmp_path / "run.onnx", *columns),
+        ("verify", out, *columns),
+    ):
+        done = call_edgeclf(*refused)
+        assert done.code == 2, done.err
+    assert not (tmp_path / "run.onnx").exists()

@@ -103,7 +103,8 @@ def smooth(
         probabilities: (C,) float, 0..1, of the new frame.
         at_s: Time of the frame, in seconds on any monotonic clock; an earlier time than the last counts as the last.
         smoothing: Conditions for a change of the label.
-        threshold: The model's rejection threshold, 0..1: below it the label is `UNKNOWN_INDEX`. None for none.
+        threshold: The model's rejection threshold, 0..1: a label whose mean is below it is `UNKNOWN_INDEX` at once. None for
+            none.
 
     Returns:
         The new state; `state` is not changed.
@@ -114,13 +115,16 @@ def smooth(
     at_s = max(at_s, state.at_s)
     weight = 1.0 if smoothing.time_constant_s == 0 else -math.expm1((state.at_s - at_s) / smoothing.time_constant_s)
     mean = state.mean + weight * (values - state.mean)
-    best = _best(mean, threshold)
-    if best == state.index or not _leads(mean, best, state.index, smoothing.margin, threshold):
-        return LabelState(mean, at_s, state.index)
+    best, index = _best(mean, threshold), state.index
+    if index != UNKNOWN_INDEX and threshold is not None and mean[index] < threshold:
+        # Without margin and hold, which are for the label that comes next: this one is not sure any more.
+        index = UNKNOWN_INDEX
+    if best == index or not _leads(mean, best, index, smoothing.margin, threshold):
+        return LabelState(mean, at_s, index)
     since_s = state.candidate_since_s if state.candidate == best else at_s
     if at_s - since_s >= smoothing.hold_s:
         return LabelState(mean, at_s, best)
-    return LabelState(mean, at_s, state.index, best, since_s)
+    return LabelState(mean, at_s, index, best, since_s)
 
 
 def _best(mean: Float64Array, threshold: float | None) -> int:
@@ -129,9 +133,7 @@ def _best(mean: Float64Array, threshold: float | None) -> int:
 
 
 def _leads(mean: Float64Array, best: int, index: int, margin: float, threshold: float | None) -> bool:
-    """Whether `best` leads `index` by the margin."""
-    if best == UNKNOWN_INDEX:
-        return True
+    """Whether `best`, a class, leads `index` by the margin."""
     if index == UNKNOWN_INDEX:
         # The margin above the threshold, but at most half of the way from there to 1.
         lowest = threshold or 0.0

@@ -25,8 +25,8 @@ class BackgroundSink:
 
     Args:
         name: Name in warnings and the summary.
-        deliver: Delivers one event, and raises SinkError where that fails. Its second argument is set when
-            the run ends and further attempts should stop.
+        deliver: Delivers one event, and raises SinkError where that fails; any other exception is one more event that
+            failed. Its second argument is set when the run ends and further attempts should stop.
         threads: Events delivered at once.
         warn: Called with a phrase for the first event that failed or was dropped, and again after a success.
 
@@ -99,10 +99,10 @@ class BackgroundSink:
                 return
             try:
                 self._deliver(event, self._closing)
-            except SinkError as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ended would deliver nothing for the rest of the run
                 with self._lock:
                     self.failed += 1
-                self._report(f"{self.name}: {error}")
+                self._report(f"{self.name}: {error if isinstance(error, SinkError) else repr(error)}")
             else:
                 with self._lock:
                     self.delivered += 1

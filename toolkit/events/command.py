@@ -46,12 +46,49 @@ def command_sink(text: str, warn: Callable[[str], None]) -> BackgroundSink:
             hint="check --on-event",
         )
 
-    def run(event: Mapping[str, Any], closing: threading.Event) -> None:
+    commands = _Commands(words)
+    return BackgroundSink("command", commands.run, _COMMANDS_AT_ONCE, warn)
+
+
+class _Commands:
+    """Runs the command for an event, from several threads.
+
+    Args:
+        words: Program and arguments.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        # A program of another user (sudo) cannot be killed, and is not waited for.
+        self._left: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+
+    def run(self, event: Mapping[str, Any], closing: threading.Event) -> None:
+        """Runs it for one event, see `BackgroundSink`."""
+        with self._lock:
+            self._left = [process for process in self._left if process.poll() is None]
+            if len(self._left) >= _COMMANDS_AT_ONCE:
+                raise SinkError(f"{len(self._left)} of {self._words[0]} still run, and cannot be killed")
+        process = self._started(event)
         line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        deadline_s = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                process.communicate(line, timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                line = b""  # communicate goes on with the text of its first call
+                if time.monotonic() >= deadline_s or closing.is_set():
+                    why = "the run ended" if closing.is_set() else f"more than {_TIMEOUT_S:g} s"
+                    raise SinkError(f"{self._words[0]} {self._end(process)}: {why}") from None
+        if process.returncode:
+            raise SinkError(f"{self._words[0]} ended with {process.returncode}")
+
+    def _started(self, event: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
         try:
             # A process group of its own: its children are killed with it, and Ctrl-C in the terminal does not reach it.
-            process = subprocess.Popen(
-                words,
+            return subprocess.Popen(
+                self._words,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -60,24 +97,24 @@ def command_sink(text: str, warn: Callable[[str], None]) -> BackgroundSink:
             )
         except (OSError, ValueError) as error:
             raise SinkError(str(error)) from error
-        deadline_s = time.monotonic() + _TIMEOUT_S
-        with process:
-            while True:
-                try:
-                    process.communicate(line, timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    line = b""  # communicate goes on with the text of its first call
-                    if time.monotonic() < deadline_s and not closing.is_set():
-                        continue
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    why = "the run ended" if closing.is_set() else f"more than {_TIMEOUT_S:g} s"
-                    raise SinkError(f"{words[0]} killed: {why}") from None
-        if process.returncode:
-            raise SinkError(f"{words[0]} ended with {process.returncode}")
 
-    return BackgroundSink("command", run, _COMMANDS_AT_ONCE, warn)
+    def _end(self, process: "subprocess.Popen[bytes]") -> str:
+        """Kills a command and its children; says whether that was possible."""
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except PermissionError:
+            with self._lock:
+                self._left.append(process)
+            words = "left to itself, as it cannot be killed"
+        except ProcessLookupError:
+            words = "killed"
+        else:
+            process.wait()
+            words = "killed"
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        return words
 
 
 def _variables(event: Mapping[str, Any]) -> dict[str, str]:

@@ -1,20 +1,24 @@
 """Webhook: a sink that posts every event to a URL."""
 
 import base64
+import contextlib
 import http.client
 import json
+import re
+import socket
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.live.masking import masked
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
-_TIMEOUT_S = 5.0
+# Of an attempt in all, from the connection to the status of the answer.
+_DEADLINE_S = 5.0
 # Before each further attempt; an event that none of these delivers is counted as failed.
 _RETRY_PAUSES_S = (0.5, 1.0, 2.0)
 
@@ -27,16 +31,15 @@ def webhook_sink(url: str, warn: Callable[[str], None]) -> BackgroundSink:
         warn: See `BackgroundSink`.
 
     Raises:
-        UsageError: The URL is no http or https URL.
+        UsageError: The URL is no http or https URL, or no request can be made of it.
     """
     bare_url, headers = _request_of(url)
-    opener = urllib.request.build_opener(_NoRedirect)
 
     def post(event: Mapping[str, Any], closing: threading.Event) -> None:
         data = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace")
         request = urllib.request.Request(bare_url, data, headers, method="POST")  # noqa: S310 - http or https
         for pause_s in (*_RETRY_PAUSES_S, None):
-            failure, may_pass = _post_once(opener, request)
+            failure, may_pass = _post_once(request)
             if failure is None:
                 return
             if not may_pass or pause_s is None or closing.wait(pause_s):
@@ -47,14 +50,24 @@ def webhook_sink(url: str, warn: Callable[[str], None]) -> BackgroundSink:
 
 def _request_of(url: str) -> tuple[str, dict[str, str]]:
     """A URL without user and password, and the headers, which carry them as Basic authentication."""
+    got = None
     try:
         parts = urllib.parse.urlsplit(url)
-        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            got = "something else"
+        elif not re.fullmatch(r"[!-~]+", url):
+            got = "spaces or signs outside ASCII"
+        else:
+            # What the connection will do with the name, for every event.
+            parts.hostname.encode("idna")
     except ValueError:
-        is_usable = False
-    if not is_usable:
+        got = "a host or port that cannot be"
+    if got is not None:
         raise UsageError(
-            f"cannot post to {masked(url)!r}", expected="an http:// or https:// URL", hint="check --webhook"
+            f"cannot post to {masked(url)!r}",
+            got=got,
+            expected="an http:// or https:// URL, with %20 and the like in place of other signs",
+            hint="check --webhook",
         )
     headers = {"Content-Type": "application/json", "User-Agent": "edgeclf"}
     if parts.username is not None:
@@ -63,20 +76,93 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), headers
 
 
-def _post_once(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> tuple[str | None, bool]:
+def _post_once(request: urllib.request.Request) -> tuple[str | None, bool]:
     """The cause of a failure, None for a success; and whether another attempt may succeed."""
-    try:
-        with opener.open(request, timeout=_TIMEOUT_S) as response:
-            response.read(1024)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP {error.code} {error.reason}".strip(), error.code >= 500 or error.code in {408, 429}
-    except http.client.HTTPException as error:
-        return f"no HTTP answer ({type(error).__name__})", True
-    except (OSError, ValueError) as error:
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        return str(cause) or type(cause).__name__, True
+    with _Deadline(_DEADLINE_S) as deadline:
+        opener = urllib.request.build_opener(_NoRedirect, *deadline.handlers)
+        try:
+            # The status is the answer: a server that drips the rest is not waited for.
+            opener.open(request, timeout=_DEADLINE_S).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return f"HTTP {error.code} {error.reason}".strip(), error.code >= 500 or error.code in {408, 429}
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            if deadline.is_over or isinstance(cause, TimeoutError):
+                return f"no answer within {_DEADLINE_S:g} s", True
+            if isinstance(cause, http.client.HTTPException):
+                return f"no HTTP answer ({type(cause).__name__})", True
+            return str(cause) or type(cause).__name__, True
     return None, False
+
+
+class _Deadline:
+    """Ends an attempt that takes too long in all: the timeout of a socket is for each read, of which there may be many.
+
+    Args:
+        seconds: Time from the beginning of the block.
+
+    Attributes:
+        handlers: Handlers of urllib whose connection is ended.
+        is_over: Whether the time is over.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._connection: http.client.HTTPConnection | None = None
+        self._seconds = seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="edgeclf-webhook-deadline", daemon=True)
+        self.handlers = (_HttpHandler(self._opened), _HttpsHandler(self._opened))
+
+    def __enter__(self) -> "_Deadline":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _opened(self, kind: type[http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
+        """A constructor of connections that this deadline knows."""
+
+        def connection(*args: Any, **options: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - those of http.client
+            self._connection = kind(*args, **options)
+            return self._connection
+
+        return connection
+
+    def _watch(self) -> None:
+        pause_s = self._seconds
+        # Again and again: the connection may come into being later.
+        while not self._done.wait(pause_s):
+            self.is_over, pause_s = True, 0.1
+            opened = None if self._connection is None else self._connection.sock
+            if opened is not None:
+                with contextlib.suppress(OSError):
+                    # Of the socket below TLS, which another thread reads from: that read ends.
+                    socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+
+_Opened: TypeAlias = Callable[[type[http.client.HTTPConnection]], Callable[..., http.client.HTTPConnection]]
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def __init__(self, opened: _Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._opened(http.client.HTTPConnection), req)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def __init__(self, opened: _Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._opened(http.client.HTTPSConnection), req)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -97,6 +97,25 @@ def test_a_change_has_its_margin_and_a_lasting_lead_is_never_ignored(sequence, s
     assert state.index == len(values[0]) - 1
 
 
+@given(sequences(), smoothings, st.floats(0, 1))
+def test_a_label_is_never_less_probable_than_the_threshold(sequence, smoothing, threshold):
+    values, pauses = sequence
+    for state in run(values, pauses, smoothing, threshold):
+        assert state.rejected or state.mean[state.index] >= threshold
+
+
+def test_a_label_that_falls_below_the_threshold_is_unknown_at_once_and_another_comes_by_its_margin_and_time():
+    a, b, surely_b = np.array([0.9, 0.1]), np.array([0.45, 0.55]), np.array([0.2, 0.8])
+    # B leads A, but not by the margin; A is not sure any more.
+    states = run([a, b, surely_b], [1, 1, 1], Smoothing(margin=0.2), threshold=0.5)
+    assert [state.label("AB") for state in states] == ["A", "unknown", "B"]
+    states = run([a, surely_b, surely_b, surely_b], [1, 1, 1, 1], Smoothing(hold_s=2), threshold=0.5)
+    assert [state.label("AB") for state in states] == ["A", "unknown", "unknown", "B"]
+    # Without a threshold the label stays until the other one's time has come.
+    states = run([a, surely_b, surely_b, surely_b], [1, 1, 1, 1], Smoothing(hold_s=2))
+    assert [state.label("AB") for state in states] == ["A", "A", "A", "B"]
+
+
 def test_flicker_between_two_classes_leaves_the_label_alone():
     values = [np.array([0.6, 0.4]), np.array([0.4, 0.6])] * 50
     pauses = [1 / 30] * 100

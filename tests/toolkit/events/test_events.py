@@ -1,8 +1,11 @@
 """Events on their way out: written, posted, handed to commands - counted, and never in anybody's way."""
 
+import contextlib
 import http.server
 import json
 import os
+import signal
+import socket
 import stat
 import sys
 import threading
@@ -118,10 +121,65 @@ def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
     assert errors == ["webhook: HTTP 404 Not Found"]  # the second in a row is counted, not said
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/", "http://[::1/", "http://a..b/"]
+    + ["http://x/a b", "http://x/caf\xe9", "http://caf\xe9.example/", "http://x/\n", f"http://{'a' * 64}.example/"],
+)
 def test_a_url_that_cannot_be_posted_to(url):
     with pytest.raises(UsageError, match="cannot post to"):
         webhook_sink(url, pytest.fail)
+
+
+@pytest.fixture
+def dripping():
+    """Starts servers that send a byte every 20 ms until the test ends; gives their addresses."""
+    ended = threading.Event()
+    listening = []
+
+    def drip(taken, sent_at_once, endless):
+        with taken, contextlib.suppress(OSError):
+            taken.sendall(sent_at_once)
+            while not ended.wait(0.02):
+                taken.sendall(endless)
+
+    def serve(sent_at_once, endless):
+        opened = socket.create_server(("127.0.0.1", 0))
+        listening.append(opened)
+
+        def run():
+            with contextlib.suppress(OSError):
+                while True:
+                    taken, _ = opened.accept()
+                    threading.Thread(target=drip, args=(taken, sent_at_once, endless), daemon=True).start()
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"127.0.0.1:{opened.getsockname()[1]}"
+
+    yield serve
+    ended.set()
+    for opened in listening:
+        opened.close()
+
+
+def test_a_webhook_that_drips_its_answer_has_a_deadline_and_one_that_drips_the_rest_is_done(dripping, monkeypatch):
+    monkeypatch.setattr("edgeclf.toolkit.events.webhook._DEADLINE_S", 0.3)
+    monkeypatch.setattr("edgeclf.toolkit.events.webhook._RETRY_PAUSES_S", (0.01,))
+    errors = []
+    # No read of these ever waits for long, and none is the last.
+    for sent_at_once in (b"", b"HTTP/1.1 "):
+        hook = webhook_sink(f"http://{dripping(sent_at_once, b'1')}/", errors.append)
+        hook.on_event(numbered(0))
+        wait_until(lambda hook=hook: hook.delivered + hook.failed == 1)
+        hook.close()
+        assert (hook.delivered, errors.pop()) == (0, "webhook: no answer within 0.3 s")
+    monkeypatch.undo()
+    hook = webhook_sink(f"http://{dripping(b'HTTP/1.1 200 OK' + bytes((13, 10)) * 2, b'1')}/", errors.append)
+    for number in range(2):
+        hook.on_event(numbered(number))
+    wait_until(lambda: hook.delivered == 2)
+    hook.close()
+    assert errors == []
 
 
 def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted(monkeypatch):
@@ -152,6 +210,21 @@ def test_trouble_is_said_again_after_a_success():
     delivery.close()
     assert errors == ["d: x", "d: x"]
     assert (delivery.delivered, delivery.failed, delivery.dropped) == (1, 3, 0)
+
+
+def test_a_delivery_goes_on_after_any_exception_and_counts_it():
+    errors = []
+
+    def deliver(event, _closing):
+        if event["frame"] < 4:
+            raise (KeyError("a bug"), OSError(1, "denied"), UnicodeError("x"), RecursionError())[event["frame"]]
+
+    delivery = BackgroundSink("d", deliver, 1, errors.append)
+    for number in range(6):
+        delivery.on_event(numbered(number))
+    delivery.close()
+    assert (delivery.delivered, delivery.failed, delivery.dropped) == (2, 4, 0)
+    assert errors == ["d: KeyError('a bug')"]
 
 
 @pytest.fixture
@@ -199,6 +272,38 @@ def test_a_command_that_fails_hangs_or_does_not_read_is_counted(script, monkeypa
     if (tmp_path / "pid").exists():
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_command_of_another_user_is_left_to_itself_and_holds_up_nobody(script, monkeypatch, tmp_path):
+    monkeypatch.setattr("edgeclf.toolkit.events.command._TIMEOUT_S", 0.0)
+    errors, kill = [], os.killpg
+
+    def refuse(_group, _signal):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("edgeclf.toolkit.events.command.os.killpg", refuse)
+    path = script(f"open({str(tmp_path / 'pid')!r} + str(os.getpid()), 'w').close(); sys.stdin.read(); time.sleep(600)")
+    sink = command_sink(f"'{path}'", errors.append)
+    for number in range(10):
+        sink.on_event(numbered(number))
+    wait_until(lambda: sink.failed == 10)
+    # Two that are left, and one that another thread began meanwhile.
+    wait_until(lambda: len(list(tmp_path.glob("pid*"))) >= 2)
+    left = list(tmp_path.glob("pid*"))
+    assert len(left) <= 3
+    for started in left:
+        kill(int(started.name[3:]), signal.SIGKILL)
+
+    def runs_again():
+        sink.on_event(numbered(4))
+        return len(list(tmp_path.glob("pid*"))) > len(left)
+
+    wait_until(runs_again)
+    sink.close()
+    for started in tmp_path.glob("pid*"):
+        with contextlib.suppress(ProcessLookupError):
+            kill(int(started.name[3:]), signal.SIGKILL)
+    assert errors[0] == f"command: {path} left to itself, as it cannot be killed: more than 0 s"
 
 
 def test_commands_that_cannot_be_run_are_errors_at_once():

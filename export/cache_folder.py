@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import math
 import os
 import re
@@ -15,6 +14,15 @@ from pathlib import Path
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import default_cache_folder, output_error
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has none.
+    fcntl = None  # type: ignore[assignment]
+
+# Operations of `lock_file`, as `fcntl` numbers them on Linux and macOS.
+LOCK_SHARED, LOCK_EXCLUSIVE, LOCK_WITHOUT_WAITING, UNLOCK = 1, 2, 4, 8
 
 DEFAULT_LIMIT_BYTES = 20 * 10**9
 _SIZE_VARIABLE = "EDGECLF_CACHE_SIZE"
@@ -150,25 +158,40 @@ class _Entry:
 
 
 def lock_file(descriptor: int, operation: int) -> bool:
-    """Locks an open file (flock); False where its file system has no locks, as some network file systems have none.
+    """Locks an open file; False where there are no locks: on Windows, and on some network file systems.
 
-    What must not happen without a lock, such as removing what others may use, calls `fcntl.flock` itself.
+    What must not happen without a lock, such as removing what others may use, calls `require_lock`.
 
     Args:
         descriptor: The open file.
-        operation: As of `fcntl.flock`.
+        operation: One of this module's.
 
     Raises:
         BlockingIOError: Another process holds the lock, and the operation does not wait.
         OSError: Anything else.
     """
     try:
-        fcntl.flock(descriptor, operation)
+        require_lock(descriptor, operation)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         return False
     return True
+
+
+def require_lock(descriptor: int, operation: int) -> None:
+    """Locks an open file (flock).
+
+    Args:
+        descriptor: The open file.
+        operation: One of this module's.
+
+    Raises:
+        OSError: It cannot be locked: another process holds the lock, or there are no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    fcntl.flock(descriptor, operation)
 
 
 def open_locked(path: Path, operation: int) -> int:
@@ -202,7 +225,7 @@ def open_locked(path: Path, operation: int) -> int:
 def _locked(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        require_lock(descriptor, LOCK_EXCLUSIVE | LOCK_WITHOUT_WAITING)
         yield
     finally:
         os.close(descriptor)

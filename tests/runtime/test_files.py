@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -42,6 +44,38 @@ def test_the_old_file_stands_until_the_block_ends(tmp_path):
         assert temporary.parent == path.parent
         assert temporary.suffix == path.suffix
     assert path.read_bytes() == b"new"
+    assert names_in(tmp_path) == ["out.bin"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another_and_its_name_after(tmp_path, monkeypatch):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    synced = []
+
+    def fsync(descriptor):
+        status = os.fstat(descriptor)
+        what = "folder" if os.path.samestat(status, tmp_path.stat()) else status.st_size
+        synced.append((what, path.read_bytes()))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_bytes(path, b"newer")
+    assert synced == [(5, b"old"), ("folder", b"newer")]
+
+
+@pytest.mark.parametrize(("number", "is_error"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_a_disk_that_does_not_keep_a_file_is_an_output_error_and_the_old_file_stays(
+    tmp_path, monkeypatch, number, is_error
+):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+
+    def fsync(_descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OutputError, match=r"cannot write .*out\.bin") if is_error else contextlib.nullcontext():
+        write_bytes(path, b"new")
+    assert path.read_bytes() == (b"old" if is_error else b"new")
     assert names_in(tmp_path) == ["out.bin"]
 
 

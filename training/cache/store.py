@@ -7,7 +7,6 @@ exclusive one on the index while it appends.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import threading
@@ -19,7 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeclf.export.cache_folder import CacheFolder, lock_file, open_locked
+from edgeclf.export.cache_folder import (
+    LOCK_EXCLUSIVE,
+    LOCK_SHARED,
+    LOCK_WITHOUT_WAITING,
+    UNLOCK,
+    CacheFolder,
+    lock_file,
+    open_locked,
+    require_lock,
+)
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import InputError
 from edgeclf.runtime.files import output_error
@@ -139,7 +147,7 @@ class OpenRows:
         self._path = folder / f"{configuration.name}.array"
         with self._reporting():
             # Which keeps it from being removed.
-            self._array = open_locked(self._path, fcntl.LOCK_SH)
+            self._array = open_locked(self._path, LOCK_SHARED)
             weakref.finalize(self, os.close, self._array)
             self._index = os.open(self._path.with_suffix(".index"), os.O_RDWR | os.O_CREAT, 0o666)
             weakref.finalize(self, os.close, self._index)
@@ -179,14 +187,14 @@ class OpenRows:
         """
         with self._reporting():
             try:
-                fcntl.flock(self._array, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                require_lock(self._array, LOCK_EXCLUSIVE | LOCK_WITHOUT_WAITING)
             except OSError:
                 # Another process uses it; or, without locks, may do so.
                 pass
             else:
                 self._reload()
                 self._move_to_front(sorted((number, key) for key, number in self.rows.items() if key in keep))
-            lock_file(self._array, fcntl.LOCK_SH)
+            lock_file(self._array, LOCK_SHARED)
             # Changing a lock first gives it up: another process may have done the same in between.
             self._reload()
 
@@ -262,7 +270,7 @@ class OpenRows:
     def _appending(self) -> Iterator[None]:
         """Excludes others that append, and cuts off what a killed process has left unfinished."""
         with self._append_lock, self._reporting():
-            lock_file(self._index, fcntl.LOCK_EX)
+            lock_file(self._index, LOCK_EXCLUSIVE)
             try:
                 self._refresh()
                 self._cut_off()
@@ -272,7 +280,7 @@ class OpenRows:
                     self._cut_off()
                     raise
             finally:
-                lock_file(self._index, fcntl.LOCK_UN)
+                lock_file(self._index, UNLOCK)
 
     def _cut_off(self) -> None:
         for descriptor, size in ((self._index, _RECORD_BYTES), (self._array, self._configuration.row_bytes)):

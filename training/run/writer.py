@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import os
 import re
@@ -13,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeclf.export.cache_folder import lock_file
+from edgeclf.export.cache_folder import LOCK_EXCLUSIVE, LOCK_WITHOUT_WAITING, lock_file
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.runtime.files import json_text, output_error, replacing, write_text
+from edgeclf.runtime.files import json_text, output_error, replacing, sync, write_text
 from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_curves
@@ -85,6 +84,7 @@ class RunWriter:
             if self._target.exists():
                 self._target.rename(retired)
             self.folder.rename(self._target)
+            sync(self._target.parent)
         finally:
             if retired.exists() and not self._target.exists():
                 retired.rename(self._target)
@@ -160,7 +160,7 @@ def _alone(folder: Path) -> Iterator[bool]:
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            is_alone = lock_file(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = lock_file(descriptor, LOCK_EXCLUSIVE | LOCK_WITHOUT_WAITING)
             # Who held it before may have removed the file between the two calls.
             if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
                 break

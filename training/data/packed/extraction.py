@@ -7,7 +7,6 @@ at once the second waits. An extraction that was cut off has no list, and is beg
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeclf.export.cache_folder import CacheFolder, open_locked
+from edgeclf.export.cache_folder import LOCK_EXCLUSIVE, LOCK_SHARED, CacheFolder, open_locked
 from edgeclf.runtime.batch.file_digests import digest_files
 from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import DatasetError
@@ -135,7 +134,7 @@ def _listed(root: Path) -> list[str] | None:
 def _hold(root: Path) -> None:
     """Keeps a folder of images from being removed as long as this process runs."""
     if root not in _held:
-        _held[root] = _locked(root, fcntl.LOCK_SH)
+        _held[root] = _locked(root, LOCK_SHARED)
     # The time of the last use is what removal goes by.
     os.utime(_held[root])
 
@@ -150,7 +149,7 @@ def _locked(root: Path, kind: int) -> int:
 
 
 def _extract_locked(root: Path, shards: Sequence[Shard], column: str, folder: CacheFolder, progress: Progress) -> None:
-    descriptor = _locked(root, fcntl.LOCK_EX)
+    descriptor = _locked(root, LOCK_EXCLUSIVE)
     try:
         # Another process may have extracted them while this one waited.
         if _listed(root) is not None:

@@ -247,5 +247,7 @@ def test_every_module_is_imported_without_the_modules_of_unix():
 
 @pytest.mark.parametrize("module", ["fcntl", "termios"])
 def test_the_modules_of_unix_are_found_missing(module):
-    done = run_python(f"UNIX_MODULES = {UNIX_MODULES}\n{IMPORT_EVERYTHING.split('imported = []', maxsplit=1)[0]}\nimport {module}")
+    done = run_python(
+        f"UNIX_MODULES = {UNIX_MODULES}\n{IMPORT_EVERYTHING.split('imported = []', maxsplit=1)[0]}\nimport {module}"
+    )
     assert f"No module named '{module}'" in done.stderr

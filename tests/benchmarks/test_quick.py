@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
+    "camera/idle_connections.py",
     "doctor/false_alarms.py",
     "int8/foreign.py",
     "int8/gate.py",

@@ -21,7 +21,7 @@ from edgeclf.toolkit.options import (
     output_file,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
-from edgeclf.toolkit.serve.cli_option import ServeOption, ServeTokenOption, preview_of
+from edgeclf.toolkit.serve.cli_option import ServeHostOption, ServeOption, ServeTokenOption, preview_of
 
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
@@ -215,6 +215,7 @@ def infer(
     ] = None,
     serve: ServeOption = None,
     serve_token: ServeTokenOption = None,
+    serve_host: ServeHostOption = None,
     ignore_unreadable: IgnoreUnreadableOption = False,
     foreign: "ForeignModel | None" = None,
 ) -> None:
@@ -255,6 +256,7 @@ def infer(
         "--log-every": log_every,
         "--serve": serve,
         "--serve-token": serve_token,
+        "--serve-host": serve_host or None,
     }
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
     only_for_files = {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None}
@@ -298,7 +300,7 @@ def infer(
         classifier = open_classifier()
         with (
             silenced_decoders(),
-            preview_of(classifier.session, named, serve, serve_token) as preview,
+            preview_of(classifier.session, named, serve, serve_token, serve_host) as preview,
         ):
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])
         return

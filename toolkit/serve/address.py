@@ -12,6 +12,7 @@ from edgeclf.runtime.errors import UnavailableError, UsageError
 
 TOKEN_VARIABLE = "EDGECLF_SERVE_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 _ADDRESS = re.compile(r"(?:(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^:\[\]/@\s]*)):)?(?P<port>[0-9]{1,5})")
+_HOST = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _LOOPBACK_NAMES = ("", "localhost")
 _HINT = "use :8080, 127.0.0.1:8080 or 0.0.0.0:8080"
 
@@ -96,6 +97,26 @@ def parse_address(text: str) -> Address:
     ]
     # A name may stand for several addresses, and a resolver may return one twice.
     return Address(text, host.lower(), tuple(dict.fromkeys(targets)))
+
+
+def parse_host(text: str) -> str:
+    """The name or address of a host, as `Host` headers have it: in lower case, IPv6 in brackets, without a port.
+
+    Raises:
+        UsageError: The text is none.
+    """
+    host = text.lower()
+    try:
+        if ipaddress.ip_address(host.strip("[]")).version == 6:
+            return f"[{host.strip('[]')}]"
+    except ValueError:
+        if not _HOST.fullmatch(host):
+            raise UsageError(
+                "bad --serve-host",
+                got=repr(text),
+                expected="the name of a host, such as cameras.example.org, without http:// and port",
+            ) from None
+    return host
 
 
 def listen(address: Address) -> list[socket.socket]:

@@ -1,4 +1,4 @@
-"""The options `--serve` and `--serve-token`, and the preview they start. Light: every `--help` imports this module."""
+"""The options `--serve`, `--serve-token` and `--serve-host`, and the preview they start. Light: every `--help` imports this module."""
 
 import contextlib
 from typing import TYPE_CHECKING, Annotated
@@ -31,10 +31,24 @@ ServeTokenOption = Annotated[
         show_default=False,
     ),
 ]
+ServeHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--serve-host",
+        help="A name under which a proxy before the page is reached; may be repeated. Only these and this machine's own are "
+        "answered. Without the option, a page for this machine alone answers to its own names, one for others to any.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 
 
 def preview_of(
-    session: "ModelSession", cameras: "Sequence[CameraSource]", serve: str | None, token: str | None
+    session: "ModelSession",
+    cameras: "Sequence[CameraSource]",
+    serve: str | None,
+    token: str | None,
+    hosts: "list[str] | None",
 ) -> "AbstractContextManager[PreviewState | None]":
     """The preview that `--serve` asks for, to run while cameras are classified; yields None without `--serve`.
 
@@ -43,17 +57,19 @@ def preview_of(
         cameras: The cameras.
         serve: Value of `--serve`.
         token: Value of `--serve-token`.
+        hosts: Values of `--serve-host`.
 
     Raises:
-        UsageError: `--serve-token` without `--serve`; on entering, see `preview_server`.
+        UsageError: `--serve-token` or `--serve-host` without `--serve`; on entering, see `preview_server`.
     """
     from edgeclf.runtime.errors import UsageError
 
     if serve is None:
-        if token is not None:
-            raise UsageError(
-                "--serve-token without --serve", expected="both", hint="add --serve :8080, or leave it out"
-            )
+        for option, given in (("--serve-token", token), ("--serve-host", hosts)):
+            if given:
+                raise UsageError(
+                    f"{option} without --serve", expected="both", hint="add --serve :8080, or leave it out"
+                )
         return contextlib.nullcontext()
     from edgeclf.toolkit.serve.server import preview_server
 
@@ -65,4 +81,4 @@ def preview_of(
         "provider": session.provider,
         "labels": list(spec.labels),
     }
-    return preview_server(serve, token, model=model, cameras=[camera.name for camera in cameras])
+    return preview_server(serve, token, model=model, hosts=hosts or (), cameras=[camera.name for camera in cameras])

@@ -57,7 +57,10 @@ class Guard:
     def _refusal_or_redirect(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if self._hosts is not None and _host_of(headers) not in self._hosts:
-            return PlainTextResponse(f"this preview answers to {', '.join(sorted(self._hosts))} only\n", 400)
+            names = ", ".join(sorted(self._hosts))
+            return PlainTextResponse(
+                f"this preview answers to {names} only; --serve-host allows the name of a proxy\n", 400
+            )
         if self._token is None:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

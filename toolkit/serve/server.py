@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.toolkit.console import note, warn
-from edgeclf.toolkit.serve.address import Address, Token, choose_token, listen, parse_address, visitor_host
+from edgeclf.toolkit.serve.address import Address, Token, choose_token, listen, parse_address, parse_host, visitor_host
 from edgeclf.toolkit.serve.state import PreviewState
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def preview_server(
     token: str | None,
     *,
     model: dict[str, Any],
+    hosts: Sequence[str] = (),
     cameras: Sequence[str] = (),
     stale_after_s: float = 10.0,
 ) -> Iterator[PreviewState]:
@@ -38,22 +39,25 @@ def preview_server(
         token: Token that every request must carry, `auto` for a new one that is printed; None takes it from the
             environment, or none where only this machine can reach the address.
         model: Description of the model, plain JSON values.
+        hosts: Names under which a proxy is reached that passes requests on, beside this machine's own. Where there are any, or only
+            this machine can reach the address, requests for other names are refused.
         cameras: Names of the expected cameras, see `CameraSource.name`.
         stale_after_s: Seconds without a result after which a camera counts as lost.
 
     Raises:
-        UsageError: The address or token makes no sense, or other machines reach the address and there is no token.
+        UsageError: The address, a host or the token makes no sense, or other machines reach the address and there is no token.
         UnavailableError: The port is taken, or this machine has no such address.
         MissingPackageError: A package of the extra [serve] is not installed.
     """
     found = parse_address(address)
+    proxies = [parse_host(host) for host in hosts]
     chosen = choose_token(token, os.environ, found)
     _check_packages()
     state = PreviewState(model, cameras, stale_after_s)
     sockets = listen(found)
     try:
         state.url = f"http://{visitor_host(sockets[0])}:{sockets[0].getsockname()[1]}/"
-        server = _ServerThread(state, found, chosen, sockets)
+        server = _ServerThread(state, found, chosen, sockets, proxies)
     except BaseException:
         for opened in sockets:
             opened.close()
@@ -68,10 +72,18 @@ def preview_server(
 class _ServerThread:
     """A running server."""
 
-    def __init__(self, state: PreviewState, address: Address, token: Token, sockets: "list[socket.socket]") -> None:
+    def __init__(
+        self,
+        state: PreviewState,
+        address: Address,
+        token: Token,
+        sockets: "list[socket.socket]",
+        proxies: Sequence[str],
+    ) -> None:
         import uvicorn
 
         from edgeclf.toolkit.serve.app import preview_app
+        from edgeclf.toolkit.serve.connections import MOST_CONNECTIONS, PatientProtocol
 
         self._state = state
         self._sockets = sockets
@@ -81,7 +93,7 @@ class _ServerThread:
         app = preview_app(
             state,
             token=token.value,
-            hosts=_hosts(address, sockets) if address.is_loopback else None,
+            hosts={*_hosts(address, sockets), *proxies} if proxies or address.is_loopback else None,
             port=port,
             pool=self._pool,
         )
@@ -91,14 +103,15 @@ class _ServerThread:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=PatientProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=128,
+                # Reached where every connection waits for an answer.
+                limit_concurrency=MOST_CONNECTIONS + 1,
                 timeout_graceful_shutdown=_PATIENCE_S,
             )
         )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import UnavailableError, UsageError
-from edgeclf.toolkit.serve.address import choose_token, listen, parse_address
+from edgeclf.toolkit.serve.address import choose_token, listen, parse_address, parse_host
 
 LOOPBACK = [
     ":8080",
@@ -108,3 +108,26 @@ def test_without_a_host_both_loopbacks_share_the_port_and_no_other_address_does(
     finally:
         for entry in opened:
             entry.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("Cameras.Example.org", "cameras.example.org"),
+        ("gateway", "gateway"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::1", "[2001:db8::1]"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_hosts_are_those_of_headers(text, host):
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["", "http://a.example", "a.example:443", "a b", "*", "*.example", "a/b", ".", "bücher.example", "-x"]
+)
+def test_what_is_no_host_is_refused(text):
+    with pytest.raises(UsageError, match="bad --serve-host"):
+        parse_host(text)

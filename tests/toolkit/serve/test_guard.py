@@ -135,6 +135,19 @@ def test_a_site_whose_name_points_here_gets_nothing(start_preview):
             assert ask(url, path, headers={"Host": host})[0] == 400, host
 
 
+def test_the_name_of_a_proxy_is_answered_and_no_other(start_preview):
+    for address, token in ((":0", None), ("0.0.0.0:0", TOKEN)):
+        preview = start_preview(address, token, hosts=["Cameras.example.org", "2001:db8::7"])
+        url = f"http://127.0.0.1:{urlsplit(preview.url).port}"
+        own = urlsplit(preview.url).netloc
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        for host in ("cameras.example.org", "CAMERAS.example.org:443", "[2001:db8::7]:8080", "localhost", own):
+            assert ask(url, "/api/status", headers={**bearer, "Host": host})[0] == 200, host
+        for host in ("example.org", "evil.example", "cameras.example.org.evil.example", "[2001:db8::8]"):
+            status, _, body = ask(url, "/api/status", headers={**bearer, "Host": host})
+            assert (status, b"cameras.example.org" in body, b"--serve-host" in body) == (400, True, True), host
+
+
 def test_every_answer_forbids_what_the_page_does_not_need(open_to_all):
     for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
         for path in ("/", "/nothing", "/api/status", "/metrics"):

@@ -139,6 +139,36 @@ def test_the_first_visit_with_the_token_leaves_none_in_the_address(start_preview
         browser.wait_for("document.querySelector('#connection')?.textContent === 'live'")
 
 
+def test_a_preview_that_comes_back_with_another_token_asks_for_it_on_the_page(make_result, publishing, browser):
+    from edgeclf.toolkit.serve.server import preview_server
+
+    state = "document.querySelector('#connection').textContent"
+    asks = "!document.querySelector('#access').hidden"
+    enter = """(() => {{document.querySelector('#token').value = '{}';
+      document.querySelector('#access button').click(); return true}})()"""
+
+    def publish_to(preview):
+        return publishing(lambda number: preview.on_result(make_result("green", number)))
+
+    with preview_server(":0", "an-earlier-token", model={}, cameras=["0"]) as preview, publish_to(preview):
+        url = preview.url
+        browser.open(f"{url}?token=an-earlier-token")
+        browser.wait_for(f"{state} === 'live'")
+        assert not browser.value(asks)
+    browser.wait_for(f"{state} === 'connection lost'")
+    assert not browser.value(asks)
+    with preview_server(f":{urlsplit(url).port}", TOKEN, model={}, cameras=["0"]) as preview, publish_to(preview):
+        browser.wait_for(asks)
+        assert browser.value(state) == "token needed"
+        browser.value(enter.format("wrong & other"))
+        browser.wait_for("document.querySelector('#refusal').textContent === 'This is another one.'")
+        browser.value(enter.format(TOKEN))
+        browser.wait_for(f"{state} === 'live'")
+        assert not browser.value(asks)
+        assert browser.value("location.href") == url
+        browser.wait_for(COLOURS + "[0] === 'green'")
+
+
 def test_a_page_that_nobody_looks_at_asks_for_nothing(start_preview, make_result, publishing, browser):
     preview = start_preview()
     with publishing(lambda number: preview.on_result(make_result("red", number))):

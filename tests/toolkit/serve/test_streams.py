@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeclf.toolkit.serve import pictures
+from edgeclf.toolkit.serve import connections, pictures
 
 from .clients import LABELS, get, messages, send_request
 
@@ -162,6 +162,89 @@ def test_streams_are_limited_and_health_still_answers(start_preview, make_result
                 return
         time.sleep(0.1)
     pytest.fail("no room after all clients went away")
+
+
+def connected(preview):
+    parts = urlsplit(preview.url)
+    return socket.create_connection((parts.hostname, parts.port), 20)
+
+
+def wait_until_closed(client):
+    """Reads until the server has closed the connection; what came."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65536):
+            received += part
+    return received
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: localh"])
+def test_a_connection_that_sends_no_whole_request_is_closed(start_preview, monkeypatch, sent):
+    monkeypatch.setattr(connections, "REQUEST_WITHIN_S", 0.3)
+    with connected(start_preview()) as client:
+        client.sendall(sent)
+        assert wait_until_closed(client) == b""
+
+
+def test_a_connection_that_sends_a_byte_now_and_then_is_closed_also_after_a_request(start_preview, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_WITHIN_S", 0.5)
+    preview = start_preview()
+    for first in (b"", b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        with connected(preview) as client:
+            client.sendall(first + b"GET /")
+            with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):  # noqa: PT012 - it may take any number
+                for _ in range(10_000):
+                    client.sendall(b"x")
+                    time.sleep(0.02)
+
+
+def test_a_stream_stays_however_long_it_asks_for_nothing_more(start_preview, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_WITHIN_S", 0.1)
+    stream = messages(start_preview(cameras=["0"]))
+    # Between two there are 0.2 s or more.
+    assert [next(stream)[0] for _ in range(4)] == ["hello", *["status"] * 3]
+    stream.close()
+
+
+def test_a_connection_may_ask_more_than_once(start_preview):
+    preview = start_preview()
+    with connected(preview) as client:
+        for _ in range(3):
+            client.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"events":[]}'):
+                part = client.recv(65536)
+                assert part
+                answer += part
+
+
+def test_idle_connections_make_room_and_lock_nobody_out(start_preview, make_result, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 12)
+    preview = start_preview()
+    preview.on_result(make_result("red"))
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(send_request(preview.url, "/api/stream"))
+        assert watching.recv(15) == b"HTTP/1.1 200 OK"
+        idle = [stack.enter_context(connected(preview)) for _ in range(40)]
+        assert get(preview, "healthz").status_code == 200
+        # The oldest of them, and not the one that is watched.
+        assert wait_until_closed(idle[0]) == b""
+        assert watching.recv(65536)
+        idle[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_where_every_connection_watches_there_is_no_room(start_preview, make_result, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    preview = start_preview()
+    preview.on_result(make_result("red"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(send_request(preview.url, "/api/stream"))
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        with connected(preview) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert wait_until_closed(client)[:12] in {b"HTTP/1.1 503", b""}
 
 
 def test_the_end_is_prompt_with_clients_of_every_kind(start_preview, make_result, publishing, monkeypatch):

@@ -216,6 +216,7 @@ function connect() {
       take(message);
     });
   on("hello", (message) => {
+    element("access").hidden = true;
     begin(message);
     showCameras(message.cameras);
   });
@@ -224,8 +225,35 @@ function connect() {
   messages.addEventListener("error", lose);
 }
 
+/** Asks for the token where the preview, perhaps started anew, does not know the one that this page was opened with. */
+async function askForToken() {
+  try {
+    const answer = await fetch("api/status");
+    element("access").hidden = answer.status !== 401;
+    if (answer.status === 401) say("lost", "token needed");
+  } catch {
+    // Nobody answers: the connection is lost, which is said above.
+  }
+}
+
+element("access").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const token = encodeURIComponent(element("token").value);
+  let answer = null;
+  try {
+    // The answer to the right token sets a cookie and leads to the page; following it is of no use.
+    answer = await fetch(`./?token=${token}`, { redirect: "manual" });
+  } catch {
+    // As above.
+  }
+  if (answer?.type === "opaqueredirect") location.reload();
+  else element("refusal").textContent = answer?.status === 401 ? "This is another one." : "The preview does not answer.";
+});
+
 function lose() {
-  say("lost", "connection lost");
+  // What was said of the token stands until somebody answers.
+  if (element("access").hidden) say("lost", "connection lost");
+  askForToken();
   cameras.forEach((camera) => {
     camera.card.dataset.state = "stale";
     camera.part(".lost").hidden = false;

@@ -78,7 +78,7 @@ def main() -> int:
         session = ModelSession(write_model(folder / "model.onnx"), threads=1)
     # The address it prints is of no use here.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
-        preview = stack.enter_context(preview_server(":0", None, model={}, stale_after_s=3600))
+        preview = stack.enter_context(preview_server(":0", None, model=dict, stale_after_s=3600))
         # With a camera that delivers, health is 200.
         classify(session, make_frames(320, 240, 1), 0.1, preview.on_result)
         parts = urlsplit(preview.url)

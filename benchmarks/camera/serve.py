@@ -137,7 +137,7 @@ def _turn(session: ModelSession, frames: list[UInt8Array], seconds: float, clien
         return Turn("no preview", classify(session, frames, seconds, None)[0])
     # The address it prints is of no use here.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
-        preview = stack.enter_context(preview_server(":0", None, model={}, cameras=["0"]))
+        preview = stack.enter_context(preview_server(":0", None, model=dict, cameras=["0"]))
         pictures = stack.enter_context(watching(preview.url, clients)) if clients else None
         rate, calls_us = classify(session, frames, seconds, preview.on_result)
         return Turn(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.files import kind_of
@@ -12,6 +12,8 @@ from edgeclf.runtime.images.video import VIDEO_SUFFIXES
 from edgeclf.runtime.live.masking import credentials_of, masked
 
 URL_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://")
+# Schemes of streams that are listened for, on any of this machine's addresses.
+_HOSTLESS = frozenset(("udp", "tcp"))
 # Where a password goes in a URL.
 _PLACE = "{password}"
 # A percent sign that begins no escape.
@@ -127,7 +129,13 @@ def _url(text: str) -> str | None:
         return None
     credentials = credentials_of(rest)
     user, colon, password = credentials.partition(":")
-    return f"{scheme.lower()}://{_escaped(user)}{colon}{_escaped(password)}{rest[len(credentials) :]}"
+    url = f"{scheme.lower()}://{_escaped(user)}{colon}{_escaped(password)}{rest[len(credentials) :]}"
+    try:
+        parts = urlsplit(url)
+        is_usable = (parts.port or 0) >= 0 and bool(parts.hostname or scheme.lower() in _HOSTLESS)
+    except ValueError:  # a port or brackets that cannot be
+        is_usable = False
+    return url if is_usable else None
 
 
 def _escaped(part: str) -> str:

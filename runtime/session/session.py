@@ -320,7 +320,7 @@ class ModelSession:
     def _set_input(self, name: str, size_hw: tuple[int, int], conversion: PixelConversion, batch: int | None) -> None:
         self._input_name, self._size_hw, self._conversion, self.fixed_batch = name, size_hw, conversion, batch
         if self.provider in FIXED_SHAPE_PROVIDERS:
-            self._bound = BoundRuns(self._session, self.provider, self._output_name)
+            self._bound = BoundRuns(self._session, self._output_name)
 
     def _own_spec(self, text: str, foreign: "ForeignModel | None") -> ModelSpec:
         if foreign is not None and not foreign.is_empty:

@@ -300,7 +300,7 @@ def infer(
         classifier = open_classifier()
         with (
             silenced_decoders(),
-            preview_of(classifier.session, named, serve, serve_token, serve_host) as preview,
+            preview_of(classifier, named, serve, serve_token, serve_host) as preview,
         ):
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])
         return

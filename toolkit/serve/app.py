@@ -127,7 +127,8 @@ class _Preview:
         state = self._state
         events = state.events()
         sent = events[-1]["id"] if events else 0
-        yield _message("hello", {**self._figures(seconds=10**6), "model": state.model, "events": events})
+        model = state.model
+        yield _message("hello", {**self._figures(seconds=10**6), "model": model, "events": events})
         while not state.closing:
             changed = partial(_differs, state, _progress(state))
             await asyncio.sleep(_FIGURES_INTERVAL_S)
@@ -135,6 +136,9 @@ class _Preview:
             for event in state.events(after=sent):
                 sent = event["id"]
                 yield _message("event", event)
+            if (now := state.model) != model:
+                model = now
+                yield _message("model", model)
             yield _message("status", self._figures(seconds=_SECONDS_IN_A_MESSAGE))
 
     def _figures(self, seconds: int) -> dict[str, Any]:

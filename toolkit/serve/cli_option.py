@@ -8,8 +8,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
+    from typing import Any
 
-    from edgeclf.runtime import ModelSession
+    from edgeclf.runtime import Classifier
     from edgeclf.runtime.live.source import CameraSource
     from edgeclf.toolkit.serve.state import PreviewState
 
@@ -44,7 +45,7 @@ ServeHostOption = Annotated[
 
 
 def preview_of(
-    session: "ModelSession",
+    classifier: "Classifier",
     cameras: "Sequence[CameraSource]",
     serve: str | None,
     token: str | None,
@@ -53,7 +54,7 @@ def preview_of(
     """The preview that `--serve` asks for, to run while cameras are classified; yields None without `--serve`.
 
     Args:
-        session: The model.
+        classifier: The model; another session may take its place while it runs.
         cameras: The cameras.
         serve: Value of `--serve`.
         token: Value of `--serve-token`.
@@ -73,12 +74,14 @@ def preview_of(
         return contextlib.nullcontext()
     from edgeclf.toolkit.serve.server import preview_server
 
-    spec = session.spec
-    model = {
-        "file": session.path.name,
-        "architecture": spec.architecture,
-        "precision": spec.precision,
-        "provider": session.provider,
-        "labels": list(spec.labels),
-    }
+    def model() -> "dict[str, Any]":
+        session = classifier.session
+        return {
+            "file": session.path.name,
+            "architecture": session.spec.architecture,
+            "precision": session.spec.precision,
+            "provider": session.provider,
+            "labels": list(session.spec.labels),
+        }
+
     return preview_server(serve, token, model=model, hosts=hosts or (), cameras=[camera.name for camera in cameras])

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def preview_server(
     address: str,
     token: str | None,
     *,
-    model: dict[str, Any],
+    model: Callable[[], dict[str, Any]],
     hosts: Sequence[str] = (),
     cameras: Sequence[str] = (),
     stale_after_s: float = 10.0,
@@ -38,7 +38,7 @@ def preview_server(
         address: `[HOST]:PORT`; without a host, this machine alone.
         token: Token that every request must carry, `auto` for a new one that is printed; None takes it from the
             environment, or none where only this machine can reach the address.
-        model: Description of the model, plain JSON values.
+        model: Returns the description of the model that runs now, plain JSON values.
         hosts: Names under which a proxy is reached that passes requests on, beside this machine's own. Where there are any, or only
             this machine can reach the address, requests for other names are refused.
         cameras: Names of the expected cameras, see `CameraSource.name`.

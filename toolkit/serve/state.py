@@ -157,7 +157,7 @@ class PreviewState:
     """All cameras, the newest events, and the counts that a monitoring system collects; a `Sink`.
 
     Args:
-        model: Description of the model for the page and the metrics, plain JSON values.
+        model: Returns the description of the model that runs now, for the page and the metrics: plain JSON values.
         cameras: Names of expected cameras; a camera that never delivers is unhealthy only when it is named here.
         stale_after_s: Seconds without a result after which a camera counts as lost.
 
@@ -168,8 +168,10 @@ class PreviewState:
         last_event: Number of the newest event, 0 before there is one.
     """
 
-    def __init__(self, model: dict[str, Any], cameras: Sequence[str] = (), stale_after_s: float = 10.0) -> None:
-        self.model = model
+    def __init__(
+        self, model: Callable[[], dict[str, Any]], cameras: Sequence[str] = (), stale_after_s: float = 10.0
+    ) -> None:
+        self._model = model
         self.stale_after_s = stale_after_s
         self.closing = False
         self.url = ""
@@ -209,6 +211,11 @@ class PreviewState:
     def close(self) -> None:
         """Ends all streams and waits of clients."""
         self.closing = True
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Description of the model that runs now, plain JSON values."""
+        return self._model()
 
     @property
     def cameras(self) -> list[CameraState]:

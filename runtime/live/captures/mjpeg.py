@@ -49,6 +49,8 @@ class PartReader:
         # Some cameras count the dashes before a boundary to its name, others do not.
         self._delimiter = b"--" + boundary.strip().strip('"').lstrip("-").encode("latin-1", "replace")
         self._waiting = bytearray()
+        # Where the search for the end of a part without a length goes on.
+        self._searched = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies completed by these bytes, in order.
@@ -66,32 +68,45 @@ class PartReader:
 
     def _next(self) -> bytes | None:
         waiting = self._waiting
-        start = waiting.find(self._delimiter)
-        if start < 0:
-            # The boundary may have come in part.
-            del waiting[: max(0, len(waiting) - len(self._delimiter))]
-            return None
-        del waiting[:start]
-        header_end = _HEADER_END.search(waiting, len(self._delimiter), _MAX_HEADER_BYTES)
-        if header_end is None:
-            if len(waiting) > _MAX_HEADER_BYTES:
-                del waiting[: len(self._delimiter)]
-                return self._next()
-            return None
-        length = _LENGTH.search(waiting, 0, header_end.end())
+        while True:
+            start = waiting.find(self._delimiter)
+            if start < 0:
+                # The boundary may have come in part.
+                self._drop(max(0, len(waiting) - len(self._delimiter)))
+                return None
+            self._drop(start)
+            header_end = _HEADER_END.search(waiting, len(self._delimiter))
+            end_of_header = len(waiting) if header_end is None else header_end.start()
+            if end_of_header > _MAX_HEADER_BYTES:
+                # Too long from this delimiter on; there may be another within the limit.
+                self._drop(end_of_header - _MAX_HEADER_BYTES)
+                if header_end is not None:
+                    continue
+            return None if header_end is None else self._body(header_end.end())
+
+    def _body(self, begin: int) -> bytes | None:
+        """The body that begins there, taken out with its header; None where its end has not come yet."""
+        waiting = self._waiting
+        length = _LENGTH.search(waiting, 0, begin)
         if length is not None:
-            end = header_end.end() + int(length[1])
+            end = begin + int(length[1])
             if int(length[1]) > MAX_PART_BYTES:
                 raise CaptureEndedError(f"a part that says it has {int(length[1])} bytes")
             if len(waiting) < end:
                 return None
         else:
-            end = waiting.find(self._delimiter, header_end.end())
+            end = waiting.find(self._delimiter, max(begin, self._searched))
             if end < 0:
+                self._searched = len(waiting) - len(self._delimiter)
                 return None
-        part = bytes(waiting[header_end.end() : end])
-        del waiting[:end]
+        part = bytes(waiting[begin:end])
+        self._drop(end)
         return part
+
+    def _drop(self, count: int) -> None:
+        if count:
+            del self._waiting[:count]
+            self._searched = 0
 
 
 def _has_end(part: bytes) -> bool:
@@ -265,7 +280,10 @@ def open_http(
     Raises:
         CaptureEndedError: Nothing answers, or the answer is an error.
     """
-    bare_url, opener = _opener(url)
+    try:
+        bare_url, opener = _opener(url)
+    except ValueError as error:
+        raise CaptureEndedError(f"no address ({error})") from error
     ask = partial(_ask, opener, bare_url, patience_s)
     try:
         response = ask()

@@ -16,7 +16,7 @@ from edgeclf.runtime.live.source import CameraSource, parse_camera, parse_camera
     ("given", "opened"),
     [
         (0, 0), ("1", 1), ("/dev/video7", "/dev/video7"), ("rtsp://a:b@c/d", "rtsp://a:b@c/d"),
-        ("http://x/", "http://x/"),
+        ("http://x/", "http://x/"), ("udp://:1234", "udp://:1234"), ("http://[::1]:80/", "http://[::1]:80/"),
     ],
 )  # fmt: skip
 def test_what_names_a_camera(given, opened):
@@ -29,7 +29,8 @@ def test_a_file_is_a_camera_and_a_missing_one_is_said_to_be(tmp_path):
     assert parse_camera(str(video)).opened == video
     with pytest.raises(SourceError, match="no such file"):
         parse_camera(str(tmp_path / "w.mp4"))
-    for nonsense in ("front door", "-1", "", "ftp://x", -1, "\0"):
+    urls = ("http://[::1/", "http://cam:99999/", "rtsp://cam:port/", "https://", "http://:8080/", "rtsp://a\u2100b/")
+    for nonsense in ("front door", "-1", "", "ftp://x", -1, "\0", *urls):
         with pytest.raises(UsageError, match="as a camera"):
             parse_camera(nonsense)
 

@@ -123,8 +123,20 @@ def test_a_webhook_tries_again_where_that_may_help_and_not_where_it_cannot():
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://x/", "nonsense", "http://", "http://x:99999/", "http://x:port/", "http://[::1/", "http://a..b/"]
-    + ["http://x/a b", "http://x/caf\xe9", "http://caf\xe9.example/", "http://x/\n", f"http://{'a' * 64}.example/"],
+    [
+        "ftp://x/",
+        "nonsense",
+        "http://",
+        "http://x:99999/",
+        "http://x:port/",
+        "http://[::1/",
+        "http://a..b/",
+        "http://x/a b",
+        "http://x/caf\xe9",
+        "http://caf\xe9.example/",
+        "http://x/\n",
+        f"http://{'a' * 64}.example/",
+    ],
 )
 def test_a_url_that_cannot_be_posted_to(url):
     with pytest.raises(UsageError, match="cannot post to"):

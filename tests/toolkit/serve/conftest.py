@@ -70,8 +70,8 @@ def start_preview(monkeypatch) -> Iterator[Callable[..., PreviewState]]:
     monkeypatch.delenv("EDGECLF_SERVE_TOKEN", raising=False)
     with contextlib.ExitStack() as stack:
 
-        def start(address: str = ":0", token: str | None = None, **options: object) -> PreviewState:
-            return stack.enter_context(preview_server(address, token, model=MODEL, **options))
+        def start(address: str = ":0", token: str | None = None, model=None, **options: object) -> PreviewState:
+            return stack.enter_context(preview_server(address, token, model=model or (lambda: MODEL), **options))
 
         yield start
 

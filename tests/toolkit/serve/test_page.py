@@ -78,6 +78,16 @@ def test_a_smoothed_label_is_told_from_this_frames_bars(start_preview, make_resu
     assert browser.complaints() == []
 
 
+def test_a_model_that_takes_the_place_of_another_is_shown(start_preview, browser):
+    model = {"file": "first.onnx", "labels": ["a", "b"]}
+    preview = start_preview(model=lambda: dict(model))
+    browser.open(preview.url)
+    browser.wait_for("document.querySelector('#model').textContent === 'first.onnx · 2 classes'")
+    model.update(file="second.onnx", labels=["a", "b", "c"])
+    browser.wait_for("document.querySelector('#model').textContent === 'second.onnx · 3 classes'")
+    assert browser.complaints() == []
+
+
 def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, make_result, publishing, browser):
     from edgeclf.toolkit.serve.server import preview_server
 
@@ -86,7 +96,7 @@ def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, 
 
     state = "document.querySelector('#connection').textContent"
     overlay = "document.querySelector('.lost').hidden ? '' : document.querySelector('.lost').textContent"
-    with preview_server(":0", None, model={}, cameras=["0"], stale_after_s=2) as preview:
+    with preview_server(":0", None, model=dict, cameras=["0"], stale_after_s=2) as preview:
         url = preview.url
         browser.open(url)
         browser.wait_for(f"{state} === 'waiting for a camera'")
@@ -100,7 +110,10 @@ def test_a_lost_camera_and_a_lost_connection_are_said_and_mended(start_preview, 
             browser.wait_for(f"{state} === 'live'")
     browser.wait_for(f"{state} === 'connection lost'")
     assert browser.value(overlay) == "Connection lost"
-    with preview_server(f":{urlsplit(url).port}", None, model={"file": "another.onnx"}) as preview, publish_to(preview):
+    with (
+        preview_server(f":{urlsplit(url).port}", None, model=lambda: {"file": "another.onnx"}) as preview,
+        publish_to(preview),
+    ):
         browser.wait_for(f"{state} === 'live'")
         browser.wait_for("document.querySelector('#model').textContent === 'another.onnx'")
         assert browser.value("document.querySelectorAll('.camera').length") == 1
@@ -150,14 +163,14 @@ def test_a_preview_that_comes_back_with_another_token_asks_for_it_on_the_page(ma
     def publish_to(preview):
         return publishing(lambda number: preview.on_result(make_result("green", number)))
 
-    with preview_server(":0", "an-earlier-token", model={}, cameras=["0"]) as preview, publish_to(preview):
+    with preview_server(":0", "an-earlier-token", model=dict, cameras=["0"]) as preview, publish_to(preview):
         url = preview.url
         browser.open(f"{url}?token=an-earlier-token")
         browser.wait_for(f"{state} === 'live'")
         assert not browser.value(asks)
     browser.wait_for(f"{state} === 'connection lost'")
     assert not browser.value(asks)
-    with preview_server(f":{urlsplit(url).port}", TOKEN, model={}, cameras=["0"]) as preview, publish_to(preview):
+    with preview_server(f":{urlsplit(url).port}", TOKEN, model=dict, cameras=["0"]) as preview, publish_to(preview):
         browser.wait_for(asks)
         assert browser.value(state) == "token needed"
         browser.value(enter.format("wrong & other"))

@@ -137,6 +137,27 @@ def test_metrics_count_what_was_published(start_preview, make_result):
     assert not [name for name, _ in values if name.endswith(("_ms", "_created"))]
 
 
+def test_the_model_that_runs_is_shown_also_after_another_took_its_place(colour_model, make_colour_model, tmp_path):
+    from edgeclf.runtime import Classifier
+    from edgeclf.toolkit.serve.cli_option import preview_of
+
+    other = make_colour_model(tmp_path / "other.onnx", spec_changes={"labels": ("rot", "green", "blue")})
+    classifier = Classifier(colour_model)
+    with preview_of(classifier, [], ":0", None, None) as preview:
+        stream = messages(preview)
+        name, hello = next(stream)
+        assert (name, hello["model"]["labels"]) == ("hello", list(LABELS))
+        classifier.session = Classifier(other).session
+        assert get(preview, "api/status").json()["model"]["labels"] == ["rot", "green", "blue"]
+        assert "edgeclf_model_info{" in get(preview, "metrics").text
+        assert 'file="other.onnx"' in get(preview, "metrics").text
+        changed = next(message for name, message in stream if name == "model")
+        assert (changed["file"], changed["labels"]) == ("other.onnx", ["rot", "green", "blue"])
+        # Said once.
+        assert [next(stream)[0] for _ in range(2)] == ["status", "status"]
+        stream.close()
+
+
 def test_metrics_come_in_the_format_that_is_asked_for(start_preview):
     preview = start_preview()
     plain = get(preview, "metrics")

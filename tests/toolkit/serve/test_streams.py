@@ -253,7 +253,7 @@ def test_the_end_is_prompt_with_clients_of_every_kind(start_preview, make_result
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     with contextlib.ExitStack() as stack:
         with (
-            preview_server(":0", None, model={}, cameras=["0"]) as preview,
+            preview_server(":0", None, model=dict, cameras=["0"]) as preview,
             publishing(lambda number: preview.on_result(make_result("red", number, image_bgr=noise)), 0.01),
         ):
             for path in ("/cameras/0/stream.mjpg", "/api/stream", "/cameras/0/picture.jpg?after=99999999"):

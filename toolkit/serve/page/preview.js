@@ -192,15 +192,18 @@ function showEvent({ at, event }) {
   element("happenings").hidden = false;
 }
 
+function showModel({ file, architecture, precision, provider, labels }) {
+  const parts = [file, architecture, precision, labels && `${labels.length} classes`, provider];
+  element("model").textContent = parts.filter(Boolean).join(" · ");
+}
+
 function begin(message) {
   // Another process may answer now: nothing that was shown belongs to it.
   cameras.clear();
   element("cameras").replaceChildren();
   element("events").replaceChildren();
   element("happenings").hidden = true;
-  const { file, architecture, precision, provider, labels } = message.model;
-  const parts = [file, architecture, precision, labels && `${labels.length} classes`, provider];
-  element("model").textContent = parts.filter(Boolean).join(" · ");
+  showModel(message.model);
   message.events.forEach(showEvent);
 }
 
@@ -222,6 +225,7 @@ function connect() {
   });
   on("status", (message) => showCameras(message.cameras));
   on("event", showEvent);
+  on("model", showModel);
   messages.addEventListener("error", lose);
 }
 

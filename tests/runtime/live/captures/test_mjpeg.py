@@ -75,6 +75,20 @@ def test_no_bytes_at_all_upset_it(pieces):
     assert b"last" in reader.feed(as_part(b"last", with_length=True) + as_part(b"", with_length=True))[-2:]
 
 
+def test_a_header_that_never_ends_costs_neither_the_stream_nor_its_end():
+    reader = PartReader("b")
+    # Delimiters without end, each of which may begin a header: more than Python calls itself, and more than anyone scans twice.
+    assert reader.feed(b"--b" * 700_000) == []
+    assert reader.feed(b"--b" * 700_000 + b"\r\ncontent-length: 5\r\n\r\nwhole--b\r\n\r\nanother--b") == [
+        b"whole",
+        b"another",
+    ]
+    # A header that is too long, and ends: what stands behind it is found, and what begins within the limit.
+    endless = b"--b\r\nx: " + b"y" * 70_000
+    assert reader.feed(endless + b"--b\r\n\r\nnext--b") == [b"next"]
+    assert reader.feed(endless + b"\r\n\r\nlost--b\r\n\r\nfound--b") == [b"found"]
+
+
 def test_a_part_that_never_ends_is_given_up():
     reader = PartReader("frame")
     with pytest.raises(CaptureEndedError, match="says it has"):

@@ -26,6 +26,7 @@ from edgeclf.toolkit.console import (
     say,
     show_any_text,
     silence_stdout,
+    tell_crashes,
 )
 from edgeclf.toolkit.options import refuse_absurd_numbers
 
@@ -180,6 +181,7 @@ def main() -> None:
 def run_process() -> None:
     """Runs the command line and ends the process."""
     open_missing_streams()
+    tell_crashes()
     show_any_text()
     try:
         main()

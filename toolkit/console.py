@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.runtime.progress import Progress
 
-_QUIET_LEVELS = frozenset(("0", "OFF", "SILENT"))
 # What the user's disks and descriptors cause, and no bug.
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _NOT_WRITABLE = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
@@ -151,44 +150,11 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         yield report
 
 
-@contextlib.contextmanager
-def silenced_decoders() -> Iterator[None]:
-    """Context manager that discards what native image decoders write to stderr; Python's own stderr goes on.
-
-    libpng and libjpeg write to file descriptor 2 ("Corrupt JPEG data", "known incorrect sRGB profile") whatever OpenCV's
-    log level is. An unusable file gets a record of its own; for the others there is nothing to fix. Does nothing when
-    `OPENCV_LOG_LEVEL` asks for OpenCV's log, such as `INFO`, or when `sys.stderr` is not descriptor 2.
-    """
-    level = os.environ.get("OPENCV_LOG_LEVEL", "SILENT").upper()
-    try:
-        is_descriptor_2 = sys.stderr.fileno() == 2
-    except (AttributeError, OSError, ValueError):
-        is_descriptor_2 = False
-    if level not in _QUIET_LEVELS or not is_descriptor_2:
-        yield
-        return
-    before = sys.stderr
-    say("")
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    # A crash in a decoder is told all the same.
-    is_ours = not faulthandler.is_enabled()
-    if is_ours:
-        faulthandler.enable(saved)
-    ours = open(saved, "w", encoding=before.encoding, errors=before.errors, buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = ours
-    try:
-        yield
-    finally:
-        sys.stderr = before
-        if is_ours:
-            faulthandler.disable()
-        with contextlib.suppress(OSError):
-            ours.close()
-        os.dup2(saved, 2)
-        os.close(saved)
+def tell_crashes() -> None:
+    """A crash in native code leaves the lines of Python that led to it on stderr, behind the words of that code."""
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            faulthandler.enable()
 
 
 def open_missing_streams() -> None:

@@ -10,7 +10,7 @@ from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.formats.heif import decode_heif
 from edgeclf.runtime.images.formats.pnm import decode_pnm
 from edgeclf.runtime.images.header import ImageHeader
-from edgeclf.runtime.images.jpeg_warnings import heard_damage
+from edgeclf.runtime.images.jpeg_warnings import decoded_without_words, heard_damage
 from edgeclf.runtime.images.memory import is_out_of_memory
 
 _COLOUR_FLAGS = {
@@ -57,7 +57,7 @@ def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8
             if is_damaged:
                 return None
         else:
-            pixels = decode(header.mended or data)
+            pixels = decoded_without_words(lambda: decode(header.mended or data))
     except cv2.error as error:
         if is_out_of_memory(error):
             raise MemoryError from error

@@ -3,7 +3,7 @@
 Where the entropy-coded data of a JPEG is damaged and its end is intact, libjpeg fills up with grey, or shifts what follows.
 It says so on C's `stderr` and nowhere else, and OpenCV passes nothing on. So while a JPEG is decoded, the variable `stderr`
 of the C library - neither descriptor 2 nor Python's `sys.stderr` - is a stream in memory. What others write to it meanwhile
-is passed on. Pictures that are decoded at the same time in several threads cannot be told apart there: where a warning
+is passed on; what decoders of other formats say there of an unusable file, which is an error of its own, is not. Pictures that are decoded at the same time in several threads cannot be told apart there: where a warning
 came up, each of them is decoded once more, alone.
 
 Only glibc has that variable; elsewhere nothing is heard.
@@ -27,6 +27,7 @@ _DAMAGE = re.compile(
 # pixels ended too soon.
 _LEFT_OVER = re.compile(rb"extraneous bytes before marker 0x(?!d9)")
 _OF_LIBJPEG = re.compile(rb"JPEG|JFIF|Adobe|progression", re.IGNORECASE)
+_OF_LIBPNG = re.compile(rb"^libpng (warning|error): ")
 _UNBUFFERED = 2  # _IONBF of stdio.h
 _SEGMENTS_KEPT = frozenset((*range(0xC0, 0xD0), 0xDB, 0xDD, 0xEE))
 _SEQUENTIAL = frozenset((0xC0, 0xC1))
@@ -77,6 +78,11 @@ def heard_damage(data: bytes, decode: Callable[[bytes], ResultT]) -> tuple[Resul
         # libjpeg tells its first warning alone. This one may be harmless, and hide another.
         _, warnings = _decode_and_listen(without_oddities(data), decode)
     return result, (_DAMAGE.search(warnings) or _LEFT_OVER.search(warnings)) is not None
+
+
+def decoded_without_words(decode: Callable[[], ResultT]) -> ResultT:
+    """What `decode` returns; libpng and libjpeg warn of nothing meanwhile, where that can be heard."""
+    return decode() if _libc_stderr() is None else _listen(b"", lambda _: decode(), alone=False)[0]
 
 
 def _decode_and_listen(data: bytes, decode: Callable[[bytes], ResultT]) -> tuple[ResultT, bytes]:
@@ -130,7 +136,7 @@ def _swap_back(state: _Listeners, stream: _Stream) -> None:
     if length := os.fstat(stream.descriptor).st_size:
         lines = os.pread(stream.descriptor, length, 0).splitlines(keepends=True)
         os.ftruncate(stream.descriptor, 0)
-        of_others = b"".join(line for line in lines if not _OF_LIBJPEG.search(line))
+        of_others = b"".join(line for line in lines if not _OF_LIBJPEG.search(line) and not _OF_LIBPNG.search(line))
         with contextlib.suppress(OSError):
             os.write(2, of_others)
 

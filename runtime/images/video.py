@@ -12,6 +12,7 @@ from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.files import STILL_BRANDS, content_kind, kind_of
 from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.images.jpeg_warnings import decoded_without_words
 
 # Not .ts and .mts: a folder of these holds TypeScript more often than video. Named directly they are read all the same.
 VIDEO_SUFFIXES = frozenset((
@@ -153,7 +154,7 @@ def grab_next(capture: "cv2.VideoCapture", announced: int = 0) -> int | None:
 def retrieved(capture: "cv2.VideoCapture") -> UInt8Array | None:
     """The grabbed frame, (H, W, 3) uint8 BGR; None where it cannot be decoded, or there is no memory for it."""
     try:
-        is_decoded, frame = capture.retrieve()
+        is_decoded, frame = decoded_without_words(capture.retrieve)
     except (cv2.error, MemoryError):
         return None
     return np.asarray(frame, np.uint8) if is_decoded and frame is not None else None

@@ -225,7 +225,6 @@ def infer(
     from edgeclf.runtime import Classifier
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
-    from edgeclf.toolkit.console import silenced_decoders
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format)
@@ -298,25 +297,21 @@ def infer(
         )
         named = parse_cameras(cameras, camera_passwords(camera_password_file, cameras, os.environ))
         classifier = open_classifier()
-        with (
-            silenced_decoders(),
-            preview_of(classifier, named, serve, serve_token, serve_host) as preview,
-        ):
+        with preview_of(classifier, named, serve, serve_token, serve_host) as preview:
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])
         return
     from edgeclf.toolkit.infer.files import infer_files
 
     session = open_classifier().session
-    with silenced_decoders():
-        errors = infer_files(
-            session,
-            sources or [],
-            targets,
-            batch_size=batch_size,
-            workers=workers,
-            exact=exact,
-            files_from=files_from,
-        )
+    errors = infer_files(
+        session,
+        sources or [],
+        targets,
+        batch_size=batch_size,
+        workers=workers,
+        exact=exact,
+        files_from=files_from,
+    )
     _end_with_errors(errors, ignore=ignore_unreadable)
 
 

@@ -2,6 +2,7 @@
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.images._opencv import cv2
+from edgeclf.runtime.images.jpeg_warnings import decoded_without_words
 from edgeclf.runtime.live.captures.capture import CaptureEndedError, colour_frame
 from edgeclf.runtime.live.clock import Clock
 from edgeclf.runtime.live.source import URL_SCHEMES
@@ -48,7 +49,8 @@ class OpenCvCapture:
     def retrieve(self) -> UInt8Array | None:
         """See `Capture`."""
         try:
-            ok, image_bgr = self._capture.retrieve()
+            # Cameras at USB send JPEG, and libjpeg says of each damaged one that it is.
+            ok, image_bgr = decoded_without_words(self._capture.retrieve)
         except cv2.error:
             # Drivers hand over any bytes, also such as are no image.
             return None

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from skimage import data as photographs
 
 from edgeclf.runtime.errors import ImageError, MissingPackageError
 from edgeclf.runtime.images._opencv import check_version
+from edgeclf.runtime.images.jpeg_warnings import hears_damage
 from edgeclf.runtime.images.preprocess import decode_image, load_image
 from edgeclf.runtime.spec import Preprocess
 
@@ -292,6 +294,19 @@ def test_a_damaged_png_is_refused_without_a_word_from_libpng(position, capfd):
     with pytest.raises(ImageError, match="damaged PNG file with a wrong checksum"):
         decode_image(bytes(data))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not hears_damage(), reason="only glibc's stderr is listened to")
+def test_a_png_with_a_profile_that_libpng_warns_of_is_read_without_a_word(capfd):
+    data = PHOTOGRAPHS["png"]
+    profile = b"iCCP" + b"bad\0\0" + zlib.compress(bytes(100))
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    odd = data[:33] + chunk + data[33:]
+    cv2.imdecode(np.frombuffer(odd, np.uint8), cv2.IMREAD_COLOR)
+    warned = capfd.readouterr().err
+    assert np.array_equal(decode_image(odd), decode_image(data))
+    assert capfd.readouterr() == ("", "")
+    assert warned == "" or warned.startswith("libpng warning")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Standard streams that are closed or full, temporary folders that cannot be written, no home: a sentence and an exit code."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,15 +94,33 @@ def test_a_name_that_stdout_cannot_encode_is_escaped(colour_model, tmp_path):
         assert "\\u82b1" in done.stdout
 
 
-def test_a_crash_in_a_decoder_is_told():
-    program = (
-        "import os, signal\n"
-        "from edgeclf.toolkit.console import silenced_decoders\n"
-        "with silenced_decoders():\n"
-        "    os.write(2, b'a decoder')\n"
-        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == -11
-    assert done.stderr.startswith("Fatal Python error: Segmentation fault")
-    assert "a decoder" not in done.stderr
+_CRASH = """
+import ctypes, importlib, os, sys
+from edgeclf.toolkit.cli import run_process
+
+def crash(*_, **__):
+    libc = ctypes.CDLL(None)
+    libc.fputs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    libc.fputs(b"terminate called without an active exception\\n", ctypes.c_void_p.in_dll(libc, "stderr"))
+    os.write(2, b"free(): invalid pointer\\n")
+    os.abort()
+
+module, name = sys.argv.pop(1).split(":")
+setattr(importlib.import_module(module), name, crash)
+run_process()
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("edgeclf.toolkit.infer.files:infer_files", "{image}"),
+        ("edgeclf.toolkit.infer.cameras:infer_cameras", "--camera={image}"),
+    ],
+)
+def test_a_crash_in_native_code_leaves_its_words_and_the_lines_that_led_to_it(colour_model, image, place, source):
+    command = [sys.executable, "-c", _CRASH, place, "infer", colour_model, source.format(image=image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT
+    for words in ("terminate called", "free(): invalid pointer", "Fatal Python error: Aborted", "in crash"):
+        assert words in done.stderr

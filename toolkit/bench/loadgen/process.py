@@ -224,20 +224,18 @@ def _open(setup: SystemSetup, failed: Callable[[BaseException], None]) -> tuple[
 def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
     """Decoded images within the limits, and the errors of unreadable ones before them."""
     from edgeclf.runtime import load_image
-    from edgeclf.toolkit.console import silenced_decoders
 
     frames_bgr: list[Any] = []
     errors: list[EdgeclfError] = []
     held = 0
-    with silenced_decoders():
-        for path in paths:
-            if len(frames_bgr) == MOST_SAMPLES or held > _MOST_BYTES:
-                break
-            try:
-                frames_bgr.append(load_image(path))
-                held += frames_bgr[-1].nbytes
-            except ImageError as error:
-                errors.append(error)
+    for path in paths:
+        if len(frames_bgr) == MOST_SAMPLES or held > _MOST_BYTES:
+            break
+        try:
+            frames_bgr.append(load_image(path))
+            held += frames_bgr[-1].nbytes
+        except ImageError as error:
+            errors.append(error)
     if not frames_bgr:
         raise errors[0]
     return frames_bgr, errors

@@ -243,11 +243,16 @@ def silence_stdout() -> None:
 
 
 def say(text: str) -> None:
-    """Writes to stderr; one that takes nothing costs no result, and is not tried again."""
+    """Writes to stderr; one that takes nothing costs no result. A full disk may have room again, others are not tried again."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and sys.stderr.fileno() == 2:
+            # Without what is left in the buffer of the last one, which would fail again, at the exit at last.
+            encoding = sys.stderr.encoding
+            sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            return
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives until the exit
 
 

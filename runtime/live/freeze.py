@@ -1,4 +1,8 @@
-"""Freeze detection: a camera that sends no more frames, or repeats one image."""
+"""Freeze detection: a camera that sends no more frames, or repeats one image.
+
+A still scene is no freeze. The noise of a sensor tells the two apart where images are compressed one by one. H.264 and its like
+repeat blocks that did not change, and of a denoised scene whole images: there the time stamps of the stream do, which go on.
+"""
 
 import threading
 
@@ -28,16 +32,25 @@ class FreezeDetector:
         self._after_s = after_s
         self._changed_s = self._added_s = started_s
         self._pixels = b""
+        self._source_time_s: float | None = None
         self._is_frozen = False
         self._lock = threading.Lock()
         self.freezes = 0
 
-    def add(self, image_bgr: UInt8Array, captured_at_s: float) -> None:
-        """Takes a frame, (H, W, 3) uint8 BGR, and the monotonic time of its arrival in seconds."""
+    def add(self, image_bgr: UInt8Array, captured_at_s: float, source_time_s: float | None = None) -> None:
+        """Takes a frame.
+
+        Args:
+            image_bgr: (H, W, 3) uint8 BGR.
+            captured_at_s: Monotonic time of its arrival, in seconds.
+            source_time_s: Its time stamp in an encoded stream, in seconds; None where the source has none.
+        """
         pixels = image_bgr[::_STEP, ::_STEP].tobytes()
         with self._lock:
             self._added_s = captured_at_s
-            if pixels != self._pixels:
+            has_gone_on = source_time_s is not None and source_time_s != self._source_time_s
+            self._source_time_s = source_time_s
+            if pixels != self._pixels or has_gone_on:
                 self._pixels = pixels
                 self._changed_s = captured_at_s
 

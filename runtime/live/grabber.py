@@ -31,12 +31,14 @@ class CameraFrame:
         image_bgr: (H, W, 3) uint8, BGR.
         captured_at_s: Monotonic time of its arrival in seconds, before it was decoded.
         clock: The clock of that time.
+        source_time_s: The frame's time stamp in an encoded stream, in seconds; None where the source has none.
     """
 
     number: int
     image_bgr: UInt8Array
     captured_at_s: float
     clock: Clock = field(default=MONOTONIC, repr=False)
+    source_time_s: float | None = None
 
     @property
     def age_ms(self) -> float:
@@ -190,7 +192,7 @@ class Grabber:
                 size_hw = (image_bgr.shape[0], image_bgr.shape[1])
                 counts.size_changes += counts.last_size_hw not in {None, size_hw}
                 counts.last_size_hw = size_hw
-                self._newest = CameraFrame(counts.captured, image_bgr, came_s, self._clock)
+                self._newest = CameraFrame(counts.captured, image_bgr, came_s, self._clock, capture.source_time_s)
             counts.skipped += is_skipped
             counts.captured += 1
             counts.last_s = came_s

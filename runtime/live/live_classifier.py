@@ -32,7 +32,8 @@ class LiveClassifier:
         model: The `.onnx` file, or a `Classifier`, which any number of cameras may share.
         camera: As for `Camera`.
         smoothing: Conditions for a change of the label; None takes each frame's own label.
-        freeze_after_s: Seconds without a new image that count as frozen; None for no detection.
+        freeze_after_s: Seconds without a new image that count as frozen; None for no detection. An image that is repeated
+            while the time stamps of its stream go on is a still scene.
         watch_model: Whether a replaced model file is taken while the camera runs. Of several live classifiers that
             share a `Classifier`, one watches for all.
         timeout_s: As for `Camera`.
@@ -185,7 +186,7 @@ class LiveClassifier:
         age_ms = frame.age_ms
         self.figures.add(age_ms, is_error=outcome.error is not None)
         if self._freeze is not None:
-            self._freeze.add(frame.image_bgr, frame.captured_at_s)
+            self._freeze.add(frame.image_bgr, frame.captured_at_s, frame.source_time_s)
         self._smooth(outcome, frame, session.spec.rejection_threshold)
         self.newest = LiveResult(
             self.camera,

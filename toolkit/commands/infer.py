@@ -196,7 +196,8 @@ def infer(
         typer.Option(
             "--freeze-after",
             min=0.1,
-            help="Say when a camera has given no new image for so many seconds.",
+            help="Say when a camera has given no new image for so many seconds. One that is repeated while the stream's time "
+            "stamps go on (RTSP) is a still scene.",
             show_default=False,
         ),
     ] = None,

@@ -1,5 +1,6 @@
-"""A file that whole lines are appended to for months: full disks, rotated logs and killed processes cost lines, never the run."""
+"""Files and streams that whole lines are written to for months: full disks, rotated logs and killed processes cost lines, never the run."""
 
+import errno
 import os
 import stat
 import threading
@@ -9,8 +10,92 @@ from pathlib import Path
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.files import kind_of, output_error
 
+# A disk, or the share of it that a user or process may fill, which may have room again.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
-class AppendedFile:
+
+class CountedLines:
+    """Lines that are written or lost, both counted, and what is said of those that were lost.
+
+    Attributes:
+        written: Lines written, headings not counted.
+        failed: Lines that could not be written.
+    """
+
+    def __init__(self, name: str, warn: Callable[[str], None], what: str) -> None:
+        self._name = name
+        self._warn = warn
+        self._what = what
+        self.written = self.failed = 0
+
+    def begin(self, heading: str) -> None:
+        """Writes a heading before the first line."""
+        raise NotImplementedError
+
+    def write(self, text: str) -> None:
+        """Writes a line, its end included."""
+        raise NotImplementedError
+
+    def _count(self, error: OutputError | None) -> None:
+        if error is None:
+            self.written += 1
+            return
+        self.failed += 1
+        if self.failed == 1:
+            self._warn(f"{error} {self._what.capitalize()} are lost until it can be.")
+
+    @property
+    def summary(self) -> str:
+        """How many lines were lost, as a phrase; empty where every one was written."""
+        return f"{self.failed:,} {self._what} not written" if self.failed else ""
+
+    def raise_for_lost(self) -> None:
+        """Raises OutputError where lines were lost."""
+        if self.failed:
+            raise OutputError(
+                f"cannot write all of {self._name}",
+                got=f"{self.failed:,} {self._what} lost, {self.written:,} written",
+                expected="room on the disk",
+                hint="see the first warning",
+            )
+
+
+class CountedOutput(CountedLines):
+    """An open stream, such as stdout, whose full disk costs lines, which are counted, and not the run.
+
+    Args:
+        emit: Writes a text.
+        name: Name of the stream in errors.
+        warn: See `AppendedFile`.
+        what: See `AppendedFile`.
+    """
+
+    def __init__(self, emit: Callable[[str], object], name: str, warn: Callable[[str], None], what: str) -> None:
+        super().__init__(name, warn, what)
+        self._emit = emit
+        self._heading = ""
+        self._lock = threading.Lock()
+
+    def begin(self, heading: str) -> None:
+        """Sets a heading, written with the first line that is."""
+        with self._lock:
+            self._heading = heading
+
+    def write(self, text: str) -> None:
+        """Writes a line; raises OSError for any other reason than a full disk."""
+        with self._lock:
+            try:
+                self._emit(self._heading + text)
+                self._heading = ""
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._count(output_error(Path(self._name), error))
+            else:
+                self._count(None)
+
+
+class AppendedFile(CountedLines):
     """A file that lines are appended to, each as a whole or not at all.
 
     A line that does not fit on a full disk is taken back, and counted; later ones are tried again. Where a process was killed
@@ -22,21 +107,15 @@ class AppendedFile:
         warn: Called with a sentence when a line cannot be written for the first time.
         what: Lines in the plural, as in "3 events not written".
 
-    Attributes:
-        written: Lines written, headings not counted.
-        failed: Lines that could not be written.
-
     Raises:
         OutputError: The file cannot be opened.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None], what: str) -> None:
+        super().__init__(str(path), warn, what)
         self._path = path
-        self._warn = warn
-        self._what = what
         self._heading = b""
         self._lock = threading.Lock()
-        self.written = self.failed = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._open()
@@ -58,30 +137,13 @@ class AppendedFile:
                     self._descriptor = opened
                 self._append(_encoded(text))
             except OSError as error:
-                self.failed += 1
-                if self.failed == 1:
-                    self._warn(f"{output_error(self._path, error)} {self._what.capitalize()} are lost until it can be.")
+                self._count(output_error(self._path, error))
             else:
-                self.written += 1
+                self._count(None)
 
     def close(self) -> None:
         """Closes the file."""
         os.close(self._descriptor)
-
-    @property
-    def summary(self) -> str:
-        """How many lines were lost, as a phrase; empty where every one was written."""
-        return f"{self.failed:,} {self._what} not written" if self.failed else ""
-
-    def raise_for_lost(self) -> None:
-        """Raises OutputError where lines were lost."""
-        if self.failed:
-            raise OutputError(
-                f"cannot write all of {self._path}",
-                got=f"{self.failed:,} {self._what} lost, {self.written:,} written",
-                expected="room on the disk",
-                hint="see the first warning",
-            )
 
     def _open(self) -> int:
         # Read, for the end of the last line; a pipe that this process read from would never be broken.

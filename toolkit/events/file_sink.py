@@ -2,12 +2,11 @@
 
 import json
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.toolkit.events.appended_file import AppendedFile
+from edgeclf.toolkit.events.appended_file import AppendedFile, CountedOutput
 
 if TYPE_CHECKING:
     from edgeclf.runtime import LiveResult
@@ -27,28 +26,30 @@ class FileSink:
     name = "events"
 
     def __init__(self, path: Path | None, warn: Callable[[str], None]) -> None:
-        self._file = None if path is None else AppendedFile(path, warn, "events")
-        self._lock = threading.Lock()
+        self._lines = (
+            CountedOutput(_print_at_once, "stdout", warn, "events")
+            if path is None
+            else AppendedFile(path, warn, "events")
+        )
 
     def on_result(self, result: "LiveResult") -> None:
         """Ignores results."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Writes one line."""
-        line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
-        if self._file is not None:
-            self._file.write(line)
-            return
-        with self._lock:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+        self._lines.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            self._file.close()
+        if isinstance(self._lines, AppendedFile):
+            self._lines.close()
 
     @property
     def summary(self) -> str:
         """Counts as a phrase; empty where every event was written."""
-        return "" if self._file is None else self._file.summary
+        return self._lines.summary
+
+
+def _print_at_once(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeclf.runtime import Classifier, LiveClassifier, LiveResult
     from edgeclf.runtime.arrays import UInt8Array
     from edgeclf.runtime.live.source import CameraSource
+    from edgeclf.toolkit.events.appended_file import CountedLines
     from edgeclf.toolkit.events.background_sink import BackgroundSink
     from edgeclf.toolkit.events.sink import Sink
     from edgeclf.toolkit.infer.options import LiveOptions
@@ -131,6 +132,7 @@ class _Run:
         self._drawn_bgr: dict[str, UInt8Array] = {}
         self._record_lock = threading.Lock()
         self._writer: RecordWriter | None = None
+        self._lines: CountedLines | None = None
         self._reload = ModelReload(classifier) if options.watch else None
         self._cameras = [
             CameraThread(source, classifier, targets, options, is_only_camera=len(sources) == 1) for source in sources
@@ -139,22 +141,28 @@ class _Run:
     def run(self, recordings: Sequence[Path]) -> None:
         """Runs until the end; raises the error that ended it too early."""
         try:
-            # Before the outputs: a camera that is not there must not cost the records of the last time.
-            self._wait_for_cameras()
-            with contextlib.ExitStack() as stack:
-                self._open_outputs(stack)
-                for number, camera in enumerate(self._cameras):
-                    camera.start(self._sinks_of(camera, recordings[number] if recordings else None))
-                self._watch(stack)
-                # Ctrl-C is the ordinary end of a camera that has no end of its own.
-                with contextlib.suppress(KeyboardInterrupt):
-                    self._wait()
-                self._stop()
+            # Ctrl-C is the ordinary end of a camera that has no end of its own, also while it is opened.
+            with contextlib.suppress(KeyboardInterrupt):
+                # Before the outputs: a camera that is not there must not cost the records of the last time.
+                self._wait_for_cameras()
+                self._run_cameras(recordings)
         finally:
             self._stop()
             self._line.end()
         self._summarise()
         self._raise_errors()
+        if self._lines is not None:
+            self._lines.raise_for_lost()
+
+    def _run_cameras(self, recordings: Sequence[Path]) -> None:
+        with contextlib.ExitStack() as stack:
+            self._open_outputs(stack)
+            for number, camera in enumerate(self._cameras):
+                camera.start(self._sinks_of(camera, recordings[number] if recordings else None))
+            self._watch(stack)
+            with contextlib.suppress(KeyboardInterrupt):
+                self._wait()
+            self._stop()
 
     def _wait_for_cameras(self) -> None:
         for camera in self._cameras:
@@ -173,10 +181,10 @@ class _Run:
         is_quiet = targets.fills_terminal and targets.output_format == "table"
         if is_quiet or (self._options.has_events_on_stdout and targets.out is None):
             return
-        emit, begin = stack.enter_context(appended_output(targets, self._line.warn))
+        self._lines = lines = stack.enter_context(appended_output(targets, self._line.warn))
         widest = max(len(camera.name) for camera in self._cameras) + len("#99999")
         has_smoothed = not self._options.smoothing.is_off
-        self._writer = make_writer(targets, emit, widest, begin=begin, has_smoothed=has_smoothed)
+        self._writer = make_writer(targets, lines.write, widest, begin=lines.begin, has_smoothed=has_smoothed)
 
     def _sinks_of(self, camera: CameraThread, recording: Path | None) -> CameraSinks:
         def open_recording(path: Path, live: "LiveClassifier") -> LiveRecording:

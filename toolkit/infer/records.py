@@ -17,6 +17,7 @@ from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
     from edgeclf.runtime.batch.jobs import Outcome
+    from edgeclf.toolkit.events.appended_file import CountedLines
 
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
@@ -274,36 +275,29 @@ def record_output(
 
 
 @contextlib.contextmanager
-def appended_output(
-    targets: SinkOptions, warn: Callable[[str], None]
-) -> Iterator[tuple[Callable[[str], object], Callable[[str], object]]]:
-    """Yields the functions that write a record and a heading of an output without end, a camera's: see `AppendedFile`.
+def appended_output(targets: SinkOptions, warn: Callable[[str], None]) -> "Iterator[CountedLines]":
+    """Yields an output without end, a camera's; records that a full disk takes not are lost and counted.
 
     Args:
         targets: Format, and the file to append to, stdout where there is none.
         warn: Called with a sentence when a record cannot be written for the first time.
 
     Raises:
-        OutputError: The file cannot be opened; in the end, records could not be written.
+        OutputError: The file cannot be opened.
     """
-    out = targets.out
-    if out is None:
-        emit = _stdout_writer(targets)
-        yield emit, emit
-        return
-    if kind_of(out) not in {"file", None}:
-        with _device_writer(out) as emit:
-            yield emit, emit
-        return
     # Only here: files need no code of cameras.
-    from edgeclf.toolkit.events.appended_file import AppendedFile
+    from edgeclf.toolkit.events.appended_file import AppendedFile, CountedOutput
 
+    out = targets.out
+    if out is None or kind_of(out) not in {"file", None}:
+        with contextlib.nullcontext(_stdout_writer(targets)) if out is None else _device_writer(out) as emit:
+            yield CountedOutput(emit, "stdout" if out is None else str(out), warn, "records")
+        return
     file = AppendedFile(out, warn, "records")
     try:
-        yield file.write, file.begin
+        yield file
     finally:
         file.close()
-    file.raise_for_lost()
 
 
 def _stdout_writer(targets: SinkOptions) -> Callable[[str], object]:

@@ -34,6 +34,10 @@ class Capture(Protocol):
     def is_behind(self) -> bool:
         """Whether a newer frame than the grabbed one has arrived already."""
 
+    @property
+    def source_time_s(self) -> float | None:
+        """Time stamp of the grabbed frame in an encoded stream, in seconds; None where a source has none of its own."""
+
     def grab(self) -> float:
         """Waits for the next frame; returns the monotonic time of its arrival in seconds, before it is decoded.
 

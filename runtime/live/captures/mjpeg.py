@@ -139,6 +139,7 @@ class MjpegCapture:
     """
 
     fps = 0.0
+    source_time_s = None
 
     def __init__(
         self, response: http.client.HTTPResponse, boundary: str, is_stopped: Callable[[], bool], clock: Clock
@@ -210,6 +211,7 @@ class SnapshotCapture:
     """
 
     fps = 0.0
+    source_time_s = None
     is_behind = False
 
     def __init__(

@@ -28,6 +28,13 @@ class OpenCvCapture:
             self._capture.release()
             raise CaptureEndedError("nothing that opens")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        # A driver stamps each buffer, also one that holds the same image for ever; its images have the noise of a sensor.
+        self._has_time_stamps = isinstance(source, str) and source.startswith(URL_SCHEMES)
+
+    @property
+    def source_time_s(self) -> float | None:
+        """See `Capture`."""
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3 if self._has_time_stamps else None
 
     @property
     def is_behind(self) -> bool:

@@ -52,6 +52,11 @@ class FileCapture:
         self._position_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
 
     @property
+    def source_time_s(self) -> float | None:
+        """See `Capture`."""
+        return self._position_s
+
+    @property
     def is_behind(self) -> bool:
         """See `Capture`."""
         return False

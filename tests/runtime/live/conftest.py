@@ -41,6 +41,7 @@ class ScriptedCamera:
 
 class _ScriptedCapture:
     fps = 0.0
+    source_time_s = None
     is_behind = False
 
     def __init__(self, items, is_stopped, clock):

@@ -251,7 +251,7 @@ def test_close_waits_for_a_grab_that_hangs_as_long_as_asked(clock, monkeypatch):
     hangs, released = threading.Event(), threading.Event()
 
     class HungCapture:
-        fps, is_behind = 0.0, False
+        fps, is_behind, source_time_s = 0.0, False, None
         grabs = 0
 
         def grab(self):

@@ -31,6 +31,20 @@ def test_silence_and_a_still_picture_are_two_kinds_of_frozen():
     assert detector.freezes == 2
 
 
+def test_a_still_scene_is_not_frozen_while_its_time_stamps_go_on():
+    detector = FreezeDetector("cam", 2.0, started_s=0.0)
+    still = noise()
+    for tenth in range(100):
+        detector.add(still.copy(), tenth / 10, source_time_s=5 + tenth / 25)
+        assert detector.check(tenth / 10, tenth / 10) is None
+    # The same frame again and again.
+    for tenth in range(100, 121):
+        detector.add(still.copy(), tenth / 10, source_time_s=5 + 99 / 25)
+    assert detector.check(12.0, 12.0) == Frozen("cam", "still", pytest.approx(2.1))
+    detector.add(still.copy(), 12.1, source_time_s=9.5)
+    assert detector.check(12.1, 12.1) == Recovered("cam")
+
+
 def test_a_camera_of_which_few_frames_are_looked_at_is_not_frozen():
     detector = FreezeDetector("cam", 2.0, started_s=0.0)
     for second in range(0, 60, 10):

@@ -1,5 +1,6 @@
 """A file of lines that a process appends to for months."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import OutputError
 from edgeclf.toolkit.events import appended_file
-from edgeclf.toolkit.events.appended_file import AppendedFile
+from edgeclf.toolkit.events.appended_file import AppendedFile, CountedOutput
 
 
 @pytest.fixture
@@ -88,6 +89,27 @@ def test_a_full_disk_costs_whole_lines_and_it_goes_on(tmp_path_factory, room):
         assert "Records are lost until it can be." in warnings[0]
         with pytest.raises(OutputError, match=f"got {lost} records lost, {file.written} written"):
             file.raise_for_lost()
+
+
+def test_a_full_disk_behind_a_stream_costs_lines_and_another_fault_the_run():
+    faults = [errno.ENOSPC, None, errno.EFBIG, errno.EPIPE]
+    taken, warnings = [], []
+
+    def emit(text):
+        if (fault := faults.pop(0)) is not None:
+            raise OSError(fault, os.strerror(fault))
+        taken.append(text)
+
+    lines = CountedOutput(emit, "stdout", warnings.append, "records")
+    for number in range(3):
+        lines.write(f"{number}\n")
+    assert (taken, lines.written, lines.failed) == (["1\n"], 1, 2)
+    assert len(warnings) == 1
+    assert "cannot write stdout" in warnings[0]
+    with pytest.raises(OutputError, match="got 2 records lost, 1 written"):
+        lines.raise_for_lost()
+    with pytest.raises(BrokenPipeError):
+        lines.write("3\n")
 
 
 def test_lines_of_several_threads_are_whole(path):

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,11 +119,39 @@ def test_a_full_disk_costs_records_and_not_the_camera(run_edgeclf, colour_model,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)),
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
+    assert "3 frames in" in done.stderr
     assert "records lost" in done.stderr
     assert "Traceback" not in done.stderr
     text = (tmp_path / "records").read_text()
     assert all(record["label"] == "red" for record in records(text))
     assert text.endswith("\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("options", "code", "what"), [(["--json"], 3, "records lost"), (["--events", "-"], 0, "events not written")]
+)
+def test_a_full_disk_behind_stdout_costs_lines_and_not_the_camera(colour_model, tmp_path, options, code, what):
+    video = write_video(tmp_path / "v.avi", ["red"] * 6)
+    command = [sys.executable, "-m", "edgeclf.toolkit", "infer", colour_model, "--camera", video, *options]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*map(str, command), "--max-frames", "3"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == code
+    assert "3 frames in" in done.stderr
+    assert what in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_while_a_camera_is_opened_is_a_regular_end(colour_model):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with Running(colour_model, "--camera", url, "--camera", url + "other", "--json") as running:
+            silent.accept()
+            code, out, err = running.end()
+    assert (code, out) == (0, "")
+    assert err.count("never there") == 2
 
 
 def test_a_camera_that_comes_later_is_taken_and_none_at_all_is_an_error(run_edgeclf, colour_model, stream_server):
@@ -268,8 +297,8 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(colour_model, stream_ser
     (stopped,) = of_kind(events, "recording_stopped")
     written = int(stopped["reason"].split("after ")[1].split()[0])
     (ended,) = of_kind(events, "ended")
-    assert ended["frames_not_recorded"] > 10
-    assert ended["frames"] == len(records(done.stdout)) > 20
+    # How many there are in these seconds is the machine's affair.
+    assert ended["frames"] == len(records(done.stdout)) > ended["frames_not_recorded"] > 0
     capture, frames = cv2.VideoCapture(str(video)), 0
     while capture.read()[0]:
         frames += 1

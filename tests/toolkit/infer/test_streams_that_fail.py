@@ -51,6 +51,23 @@ def test_a_result_that_cannot_be_written_is_an_error(colour_model, image, redire
     assert "Traceback" not in done.stderr
 
 
+def test_a_log_that_had_no_room_goes_on_when_there_is_some(tmp_path):
+    program = (
+        "import resource\n"
+        "from edgeclf.toolkit.console import note\n"
+        "note('first')\n"
+        "limits = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6, limits[1]))\n"
+        "note('lost'); note('lost')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
+        "note('last')\n"
+    )
+    with (tmp_path / "log").open("w") as log:
+        done = subprocess.run([sys.executable, "-c", program], stderr=log, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text() == "first\nlast\n"
+
+
 def test_with_neither_stream_the_status_tells(colour_model, image, tmp_path):
     assert shell('"$@" >&- 2>&-', "infer", colour_model, image, "--json").returncode == 3
     assert shell('"$@" >&- 2>&-', "infer", colour_model, tmp_path / "none.png").returncode == 3

@@ -51,6 +51,15 @@ def test_a_looped_file_goes_on_without_a_gap(video, clock):
     capture.close()
 
 
+def test_frames_have_the_time_stamps_of_the_file(video, clock):
+    capture = FileCapture(video, lambda: False, is_looped=True, clock=clock)
+    stamps_s = [capture.grab() and capture.retrieve() is not None and capture.source_time_s for _ in range(6)]
+    assert stamps_s[:5] == sorted(set(stamps_s[:5]))
+    # The file begins again.
+    assert stamps_s[5] == stamps_s[0]
+    capture.close()
+
+
 def test_after_a_long_pause_the_schedule_begins_at_the_present(video, clock):
     capture = FileCapture(video, lambda: False, is_looped=True, clock=clock)
     capture.grab()

@@ -403,12 +403,22 @@ def run_kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
     model = write_colour_model(folder / "model.onnx", "colours")
     records, events = folder / "records.jsonl", folder / "events.jsonl"
-    lost = torn = unplayable = frames = 0
+    lost = torn = unplayable = frames = recorded = 0
     kept: Mapping[Path, bytes] = {records: b"", events: b""}
     with MjpegCamera(parts) as camera:
         for number in range(given.kills + 1):
-            video = folder / f"camera-{number}.avi"
-            files = ("--out", records, "--events", events, "--save", video, "--format", "jsonl", "--log-every", 0)
+            files = (
+                "--out",
+                records,
+                "--events",
+                events,
+                "--save",
+                folder / "camera.avi",
+                "--format",
+                "jsonl",
+                "--log-every",
+                0,
+            )
             command = edgeclf_command("infer", model, "--threads", 1, "--camera", camera.url, *files)
             if number < given.kills:
                 lines = kept[records].count(b"\n") + int(rng.integers(1, given.most_lines))
@@ -423,17 +433,21 @@ def run_kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
             found = {path: parsed(data) for path, data in new.items()}
             torn += sum(broken for _, broken in found.values())
             lost += not agree(found[records][0], found[events][0])
-            played = frames_in(video)
-            unplayable += not played and video.stat().st_size > _BUFFERED_BYTES
-            frames += played
             kept = now
+            # One that was killed before its first frame has none.
+            recorded += (folder / "camera.avi").exists() and (folder / "camera.avi").stat().st_size > 0
+    for video in (videos := list(folder.glob("*.avi"))):
+        played = frames_in(video)
+        unplayable += not played and video.stat().st_size > _BUFFERED_BYTES
+        frames += played
+    lost += sum(video.stat().st_size > 0 for video in videos) != recorded
     return {
         "kills": given.kills,
         "records": kept[records].count(b"\n"),
         "events": kept[events].count(b"\n"),
         "torn_lines": torn,
         "lost": lost,
-        "recordings": given.kills + 1,
+        "recordings": len(videos),
         "recordings_that_do_not_play": unplayable,
         "recorded_frames": frames,
     }

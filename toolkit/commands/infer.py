@@ -118,7 +118,8 @@ def infer(
         Path | None,
         typer.Option(
             "--save",
-            help="Write annotated frames of a camera or video to a video file.",
+            help="Write annotated frames of a camera or video to a video file; an earlier one of a camera gets its time as part of "
+            "its name.",
             parser=output_file("annotated.mkv"),
             metavar=FILE_METAVAR,
             show_default=False,
@@ -239,6 +240,7 @@ def infer(
             expected="either SOURCE... and --files-from, or --camera",
             hint="see edgeclf infer --help",
         )
+    _refuse_addresses(sources or [])
     only_for_cameras = {
         "--camera-password-file": camera_password_file,
         "--reconnects": reconnects,
@@ -322,6 +324,21 @@ def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str,
     for option, value in options.items():
         if value is not None and not is_kind:
             raise UsageError(f"{option} is for {kind}", expected=wanted, hint="leave it out")
+
+
+def _refuse_addresses(sources: list[str]) -> None:
+    """An address that is taken for a path would be shown with its password."""
+    for source in sources:
+        if "://" in source and not os.path.exists(source):  # noqa: PTH110 - the text as given
+            from edgeclf.runtime.errors import UsageError
+            from edgeclf.runtime.live.masking import masked
+
+            raise UsageError(
+                f"cannot read {masked(source)}",
+                got="an address",
+                expected="an image, a video, a folder or a glob pattern",
+                hint="give the address of a camera with --camera, and download a file first",
+            )
 
 
 def _end_with_errors(errors: int, *, ignore: bool) -> None:

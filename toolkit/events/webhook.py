@@ -54,7 +54,7 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-            got = "something else"
+            got = "another URL" if parts.scheme else "no URL"
         elif not re.fullmatch(r"[!-~]+", url):
             got = "spaces or signs outside ASCII"
         else:

@@ -17,7 +17,7 @@ from edgeclf.toolkit.events.file_sink import FileSink
 from edgeclf.toolkit.infer.camera_thread import CameraSinks, CameraThread
 from edgeclf.toolkit.infer.figures import summary_text
 from edgeclf.toolkit.infer.log_lines import LogLines
-from edgeclf.toolkit.infer.recording import LiveRecording
+from edgeclf.toolkit.infer.recording import LiveRecording, keep_earlier
 from edgeclf.toolkit.infer.records import (
     RecordWriter,
     SinkOptions,
@@ -192,6 +192,8 @@ class _Run:
                 self._send(make_record("recording_stopped", camera.name, reason=reason))
                 self._line.warn(reason)
 
+            if (earlier := keep_earlier(path)) is not None:
+                self._line.note(f"--save {path}: the recording that was there is {earlier} now")
             return LiveRecording(path, lambda: live.camera_fps, stopped)
 
         return CameraSinks(

@@ -305,6 +305,15 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(colour_model, stream_ser
     assert frames == written > 0
 
 
+def test_a_recording_of_the_run_before_is_kept(run_edgeclf, colour_model, tmp_path):
+    video, saved = write_video(tmp_path / "v.avi", ["red"] * 6), tmp_path / "drawn.avi"
+    for run in range(2):
+        done = run_edgeclf("infer", colour_model, "--camera", video, "--save", saved, "--max-frames", 3)
+        assert done.returncode == 0, done.stderr
+        assert (f"--save {saved}: the recording that was there is" in done.stderr) == bool(run)
+    assert len(list(tmp_path.glob("drawn*.avi"))) == 2
+
+
 def test_a_killed_run_leaves_a_recording_that_plays(colour_model, stream_server, tmp_path):
     noise = fresh_rng().integers(0, 256, (600, 800, 3), dtype=np.uint8)
     whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()

@@ -215,6 +215,7 @@ def test_a_reader_that_stops_early_is_no_error(colour_model, images):
         (["*.nothing"], 3, "no images or videos that match"),
         (["EMPTY"], 3, "no images or videos in"),
         ([], 2, "nothing to classify"),
+        (["rtsp://eve:hunter2@192.0.2.1/live"], 2, "cannot read rtsp://eve:***@192.0.2.1/live: got an address"),
         (["IMAGES", "--camera", "0"], 2, "both a camera and sources"),
         (["IMAGES", "--format", "xml"], 2, "table or jsonl or csv"),
         (["IMAGES", "--device", "tpu"], 2, "unknown device"),

@@ -1,5 +1,8 @@
 """Recordings in real time, on a clock that the test advances, and the lines of a log."""
 
+import datetime as dt
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.live.results import CameraStatistics, LiveFigures
 from edgeclf.toolkit.infer.log_lines import LogLines
-from edgeclf.toolkit.infer.recording import LiveRecording
+from edgeclf.toolkit.infer.recording import LiveRecording, keep_earlier
 
 from ...clocks import FakeClock, wait_until
 
@@ -51,6 +54,23 @@ def test_a_gap_is_filled_for_two_seconds_only(recording, clock, tmp_path):
     recording.add(image(2))
     recording.close()
     assert numbers_in(tmp_path / "deep" / "v.avi") == [0, *[1] * 17, 2]
+
+
+def test_a_recording_of_an_earlier_run_is_kept_under_its_time(tmp_path):
+    path = tmp_path / "v.avi"
+    assert keep_earlier(path) is None
+    path.touch()
+    assert keep_earlier(path) is None
+    changed_s = 1_772_600_767
+    stamp = f"{dt.datetime.fromtimestamp(changed_s).astimezone():%Y%m%dT%H%M%S}"
+    for number in range(3):
+        path.write_bytes(b"%d" % number)
+        os.utime(path, (changed_s, changed_s))
+        keep_earlier(path)
+        assert not path.exists()
+    names = [f"v.{stamp}.avi", f"v.{stamp}-2.avi", f"v.{stamp}-3.avi"]
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"0", b"1", b"2"]
+    assert keep_earlier(tmp_path) is None
 
 
 def test_a_nearly_full_disk_ends_the_recording_at_the_next_check_and_keeps_it(tmp_path, clock, monkeypatch):

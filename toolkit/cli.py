@@ -16,7 +16,7 @@ import typer
 import typer.core
 import typer.main
 
-from edgeclf.toolkit import end_at_once
+from edgeclf.toolkit import end_at_once, end_without_words
 from edgeclf.toolkit.commands import COMMANDS
 from edgeclf.toolkit.console import (
     end_streams,
@@ -61,6 +61,8 @@ class _Boundary(typer.core.TyperGroup):
             note(f"edgeclf: {error}")
             raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
+            if signal.getsignal(signal.SIGINT) is end_at_once:
+                signal.signal(signal.SIGINT, end_without_words)
             say("edgeclf: interrupted\n")
             raise SystemExit(130) from None
         except BrokenPipeError:
@@ -89,15 +91,28 @@ def _interruptions() -> Iterator[None]:
     A camera ends with its summary, a training with its best weights, an export without leftovers.
     """
     waits = iter(range(_MOST_WAITS))
+    later: threading.Timer | None = None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if _is_importing(frame) and next(waits, None) is not None:
-            # A native module that imports another prints a traceback and fails by an error of its own.
-            again = threading.Timer(_WAIT_S, _signal_main_thread, (number,))
-            again.daemon = True
-            again.start()
-            return
+        nonlocal later
+        if _is_importing(frame):
+            if later is not None:
+                # Pressed twice: one interruption is on its way.
+                return
+            if next(waits, None) is not None:
+                # A native module that imports another prints a traceback and fails by an error of its own.
+                later = threading.Timer(_WAIT_S, again, (number,))
+                later.daemon = True
+                later.start()
+                return
+        if later is not None:
+            later.cancel()
         raise KeyboardInterrupt
+
+    def again(number: int) -> None:
+        nonlocal later
+        later = None
+        _signal_main_thread(number)
 
     if threading.current_thread() is not threading.main_thread():
         # An application's thread: signals are the application's.

@@ -169,7 +169,9 @@ def test_threads_share_one_classifier(colour_model):
 
 # 5. Fork.
 def in_fork(work):
-    """Exit status of a forked process that does it, -1 where it did not end."""
+    """Exit status of a forked process that does it, -9 where it did not end."""
+    # Sessions that other tests left in cycles: freed in the child, each would wait for threads that are not there.
+    gc.collect()
     child = os.fork()
     if child == 0:
         status = 1
@@ -180,7 +182,7 @@ def in_fork(work):
             status = EXPECTED.index(type(error)) + 2
         finally:
             os._exit(status)
-    watch = threading.Timer(60, os.kill, (child, 9))
+    watch = threading.Timer(300, os.kill, (child, 9))
     watch.start()
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -11,6 +11,13 @@ _MASK = "***"
 # Host and port with a query behind them, in which an @ may stand; and a password with a slash in it: no port is one.
 _HOST_AND_QUERY = re.compile(r"[^:@]*(:\d+)?[?#]")
 _SLASH_IN_PASSWORD = re.compile(r"[^/@:\[]+:(?!\d*(?:[/?#]|$))[^@]*@")
+# A port, or a password that begins with digits and a slash: of two meanings the one that is a secret is shown as one.
+_PORT_OR_PASSWORD = re.compile(r"[^/@:\[?#]+:\d+/[^?#]*@")
+_BAD_PORT = re.compile(r"^(\[[^\]]*\]|[^:\[]*):(?!\d*$).+$", re.DOTALL)
+# What stands behind one of these in a path: /user/admin/password/it/stream.
+_NAMES_OF_SECRETS = frozenset(
+    ["user", "usr", "username", "login", "password", "passwd", "pass", "pwd", "pw", "token", "key", "auth", "secret"]
+)
 # Host and port, path, query, fragment (RFC 3986, appendix B).
 _PARTS = re.compile(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 # Names of values that tell cameras and streams apart, in small letters without `-` and `_`.
@@ -71,13 +78,15 @@ _LONG_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_~+=-]{24,}")
 def masked(url: str) -> str:
     """A URL without what may be secret in it; text that is no URL stays as it is.
 
-    Masked are the password; a user without one who looks like a key; values of the query that are not known to be
+    Masked are the password; a port that is none; what stands behind `password/` and its like in the path; a user without one who looks like a key; values of the query that are not known to be
     harmless; the fragment; parts of the path that hold a `=`, or look like keys; and behind `rtmp://host/app/` all.
     """
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url
     user = credentials_of(rest)
+    if not user and (found := _PORT_OR_PASSWORD.match(rest)):
+        user = found[0][:-1]
     parts = _PARTS.fullmatch(rest, len(user))
     if parts is None:
         raise AssertionError("the expression takes any text")
@@ -85,17 +94,23 @@ def masked(url: str) -> str:
     if _looks_like_key(name):
         name = _MASK
     host, path, query, fragment = parts.groups(default="")
+    host = _BAD_PORT.sub(rf"\1:{_MASK}", host)
     segments = path.split("/")
     # The first is the empty one before the slash, the second the application of an RTMP server; stream keys follow.
     public = 2 if scheme.lower() in {"rtmp", "rtmps"} else len(segments)
-    shown = [_masked_segment(segment) if place < public else _MASK for place, segment in enumerate(segments)]
+    shown = [
+        _masked_segment(segment, before) if place < public else _MASK
+        for place, (segment, before) in enumerate(zip(segments, ["", *segments], strict=False))
+    ]
     text = f"{scheme}://{name}{colon}{_MASK if colon else ''}{host}{'/'.join(shown)}"
     if query:
         text += "?" + re.sub(r"[^&;]+", lambda pair: _masked_pair(pair[0]), query[1:])
     return text + (f"#{_MASK}" if len(fragment) > 1 else fragment)
 
 
-def _masked_segment(segment: str) -> str:
+def _masked_segment(segment: str, before: str) -> str:
+    if before.lower() in _NAMES_OF_SECRETS and segment:
+        return _MASK
     name, equals, _ = segment.partition("=")
     # In paths such as /user=me_password=it_channel=1 nothing tells where a value ends.
     if equals:

@@ -159,8 +159,10 @@ def _opened(source: int | str | Path) -> int | str | Path:
         raise SourceError(
             f"cannot open camera {source}", got="no such file", expected="a video file", hint="check the path"
         )
+    # What is nearly a URL may hold a password all the same.
+    shown = re.sub(r":[^:@]*@", ":***@", masked(str(source)))
     raise UsageError(
-        f"cannot use {masked(str(source))!r} as a camera",
+        f"cannot use {shown!r} as a camera",
         expected="a number such as 0, a device such as /dev/video0, an http:// or rtsp:// URL, or a video file",
         hint="name one of these",
     )

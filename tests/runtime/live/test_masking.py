@@ -26,6 +26,11 @@ PLACES = [
     # Letters and digits as long as a key.
     "rtsps://cam:7441/{}0123456789abcdef?enableSrtp",
     "https://{}0123456789abcdef@cam/v",
+    # No port, be it for the password, or for the host that was forgotten.
+    "rtsp://user:1234/{}@cam:554/live",
+    "rtsp://user:{}",
+    "rtsp://user:{}/live",
+    "http://cam:80/user/admin/password/{}/video.mjpg",
 ]
 
 
@@ -51,6 +56,9 @@ def test_no_secret_is_shown_wherever_it_stands(place, secret):
         ("rtsp://admin@10.0.0.2/live", "rtsp://admin@10.0.0.2/live"),
         ("http://host/path:with@signs", "http://host/path:with@signs"),
         ("http://host:8080/v", "http://host:8080/v"),
+        ("http://host:8080/v?at=me@home", "http://host:8080/v?at=***"),
+        ("http://[::1]:8080/v", "http://[::1]:8080/v"),
+        ("http://[fe80::1]/users/3", "http://[fe80::1]/users/3"),
         ("rtsp://cam/Streaming/Channels/101", "rtsp://cam/Streaming/Channels/101"),
         ("rtsp://cam/cam/realmonitor?channel=1&subtype=0", "rtsp://cam/cam/realmonitor?channel=1&subtype=0"),
         ("http://cam/axis-cgi/mjpg/video.cgi?resolution=640x480", "http://cam/axis-cgi/mjpg/video.cgi?resolution=640x480"),

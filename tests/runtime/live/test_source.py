@@ -35,6 +35,16 @@ def test_a_file_is_a_camera_and_a_missing_one_is_said_to_be(tmp_path):
             parse_camera(nonsense)
 
 
+@pytest.mark.parametrize(
+    "text", ["rtsp:/eve:hunter2@cam/x", "eve:hunter2@cam/x", "ftp://eve:hunter2@cam", "rtsp://eve:hunter2"]
+)
+def test_what_is_nearly_an_address_is_refused_without_its_password(text):
+    with pytest.raises(UsageError) as refused:
+        parse_camera(text)
+    assert "hunter2" not in str(refused.value)
+    assert "eve:***" in str(refused.value)
+
+
 def test_a_camera_is_named_as_it_was_given(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgeclf.export import ParityLimits
     from edgeclf.runtime import DeviceChoice
@@ -189,6 +189,24 @@ def given_limits(min_agreement: float | None, max_accuracy_drop: float | None) -
         INT8_LIMITS.min_agreement if min_agreement is None else min_agreement,
         max_accuracy_drop=INT8_LIMITS.max_accuracy_drop if max_accuracy_drop is None else max_accuracy_drop,
     )
+
+
+def refuse_idle(options: "Mapping[str, object]", place: str, *, hint: str = "leave it out") -> None:
+    """Refuses options that would do nothing.
+
+    Args:
+        options: Values by option; None, False, an empty list and `auto` stand for one that is not given.
+        place: Where they do nothing, such as `with --emulate`.
+        hint: What to do about that.
+
+    Raises:
+        UsageError: One of them is given.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    for option, value in options.items():
+        if value is not None and value is not False and value not in ([], "auto"):
+            raise UsageError(f"{option} does nothing {place}", hint=hint)
 
 
 def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_cache: Path | None) -> "DeviceChoice":

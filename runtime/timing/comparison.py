@@ -144,7 +144,7 @@ def compare_models(
 ) -> list[ComparedModel]:
     """Latencies of models, measured in turns from the same frames to predictions; their input sizes may differ.
 
-    Open the sessions with `threads=1`: the threads of one session's pool go on spinning for a while after its inference
+    Sessions have one thread each: the threads of one session's pool go on spinning for a while after its inference
     has ended, on the very CPUs the next session needs.
 
     Args:
@@ -160,14 +160,22 @@ def compare_models(
         The models in the order of `sessions`.
 
     Raises:
-        UsageError: There is no model, or a number is out of range.
+        UsageError: There is no model, one of several has more than one thread, or a number is out of range.
         ImageError: The image cannot be used.
     """
     if not sessions:
         raise UsageError("cannot compare models", got="no model", expected="at least one")
+    most_threads = max(session.threads for session in sessions.values())
+    if len(sessions) > 1 and most_threads > 1:
+        raise UsageError(
+            "cannot compare models in turns",
+            got=f"{most_threads} threads inside one inference, which go on spinning in the turn of the next model",
+            expected="one thread",
+            hint=f"leave --threads out, or measure each model alone with --threads {most_threads}",
+        )
     _, load = image_source(image)
     queries = {name: Query(session, load, batch_size) for name, session in sessions.items()}
-    with opencv_threads_at_most(max(session.threads for session in sessions.values())):
+    with opencv_threads_at_most(most_threads):
         stamps = measure_in_turns(
             queries,
             rounds=min_rounds,

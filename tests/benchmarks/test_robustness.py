@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -134,3 +135,59 @@ def test_a_chunk_with_faults_is_judged(module, rng, tmp_path):
         "2 records": 1,
         "0 records": 1,
     }
+
+
+@pytest.fixture
+def box(module, tmp_path):
+    sandbox = module("hostile_files.sandbox").Sandbox
+    made = sandbox(
+        tmp_path / "outside", tmp_path / "box" / "files", tmp_path / "box" / "data", tmp_path / "box" / "out"
+    )
+    for folder in (made.outside / "saved", made.inside, made.data, made.out):
+        folder.mkdir(parents=True)
+    (made.outside / "secret.onnx").write_bytes(b"no model")
+    (made.inside / "own.onnx").write_bytes(b"no model")
+    return made
+
+
+def test_what_a_command_opens_outside_is_found_and_what_it_refuses_is_none(module, box):
+    worker = module("hostile_files.process").Worker(box.inside.parent, box.outside)
+    faults_of = module("hostile").faults_of
+    try:
+        refused = worker.run(["info", str(box.inside / "own.onnx")])
+        assert (refused.code, faults_of(refused, box)) == (3, [])
+        reached = worker.run(["info", str(box.outside / "secret.onnx")])
+        assert faults_of(reached, box) == ["touched outside: secret.onnx"]
+    finally:
+        worker.close()
+
+
+def test_code_tracebacks_and_processes_that_die_are_found(module, box):
+    done, faults_of = module("hostile_files.process").Done, module("hostile").faults_of
+
+    def kinds(*given):
+        return [fault.split(":")[0] for fault in faults_of(done(*given), box)]
+
+    assert kinds(0, "") == kinds(4, "") == []
+    assert kinds(1, "Traceback") == ["traceback"]
+    assert kinds(None, "the process ended with -11") == ["died"]
+    assert kinds(3, "", ("executed",)) == ["executed"]
+    assert kinds(3, "", (), ("/tmp/written",)) == ["made outside"]
+    box.canary.touch()
+    assert kinds(3, "") == ["executed"]
+
+
+def test_kinds_of_hostile_files_are_drawn_alike_for_the_same_seed(module, box, tmp_path):
+    drawing, bases = (getattr(module("hostile_files.sandbox"), name) for name in ("Drawing", "Bases"))
+    good = bases(*(b"PK\x05\x06" + bytes(200),) * 6)
+    others = module("hostile_files.other_files").OTHERS
+    for name, kind in others.items():
+        drawn = []
+        for _ in range(2):
+            folder = tmp_path / "drawn"
+            folder.mkdir()
+            kind(drawing(folder, good, box, np.random.default_rng(1)))
+            drawn.append({path.name: path.read_bytes() for path in folder.iterdir()})
+            shutil.rmtree(folder)
+        assert drawn[0] == drawn[1], name
+    assert not box.canary.exists()

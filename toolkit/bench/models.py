@@ -108,7 +108,6 @@ def compare(
             "energy cannot be told apart", got="several models in turns", expected="one model", hint="bench each alone"
         )
     cpu = cpu_info()
-    _warn_of_many_threads(threads, cpu.usable_cpus)
     sessions: dict[str, ModelSession] = {}
     for number, model in enumerate(models, start=1):
         # The same file twice is a fair question: it shows what this machine cannot tell apart.

@@ -90,8 +90,8 @@ def bench(
         str | None,
         typer.Option(
             "--threads",
-            help="Threads inside one inference, such as 1,2. Default: 1, and the CPUs this process may use; 1 for "
-            "comparing models and in the scenarios server and offline, which classify several images at once.",
+            help="Threads inside one inference, such as 1,2. Default: 1, and the CPUs this process may use; 1 "
+            "in the scenarios server and offline, which classify several images at once. Several models have one each.",
             show_default=False,
         ),
     ] = None,

@@ -23,6 +23,7 @@ from edgeclf.toolkit.options import (
     chosen_device,
     output_file,
     output_png,
+    refuse_idle,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def compare(
     table: "TableOptions | None" = None,
 ) -> None:
     """Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images that changed."""
-    from edgeclf.export.source.keras_files.kinds import KerasOptions
+    from edgeclf.export.source.keras_files.kinds import KerasOptions, keras_kind
+    from edgeclf.runtime.files import kind_of
     from edgeclf.toolkit.compare.comparison import compare_answers
     from edgeclf.toolkit.compare.images import answer_images, images_to_compare, shared_names
     from edgeclf.toolkit.compare.sides import open_sides
@@ -92,6 +94,9 @@ def compare(
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, unknown_training_note
 
     _check_outputs(first, second, data, out, plot)
+    if all(keras_kind(path) is not None or kind_of(path) == "folder" for path in (first, second)):
+        idle = {"--device": device, "--provider-option": provider_option, "--engine-cache": engine_cache}
+        refuse_idle({**idle, "--threads": threads}, "where Keras runs both")
     sides = open_sides(
         (first, second),
         device=chosen_device(device, provider_option, engine_cache),

@@ -12,6 +12,7 @@ from edgeclf.toolkit.foreign import (
     note_use,
     open_keras,
     refuse_idle_keras_options,
+    refuse_idle_options,
     takes_foreign_files,
     use_json,
 )
@@ -27,6 +28,7 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     UnsafeLoadOption,
     chosen_device,
+    refuse_idle,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ def evaluate(
     used_as = None
     keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
     refuse_idle_keras_options(keras, model)
+    if keras_kind(model) is not None or kind_of(model) == "folder":
+        idle = {"--device": device, "--provider-option": provider_option, "--engine-cache": engine_cache}
+        refuse_idle({**idle, "--threads": threads}, f"with {model}, which Keras runs")
     if keras_kind(model) is not None:
         network = open_keras(model, foreign or no_options(), keras)
         note_use(network)
@@ -86,6 +91,7 @@ def evaluate(
         from edgeclf.training import load_run
 
         opened, ran_on = load_run(model).load_classifier().as_trained(), "Keras"
+        refuse_idle_options(foreign or no_options(), [opened])
     else:
         session = ModelSession(
             model,

@@ -60,6 +60,12 @@ def info(
 
 
 def _describe_devices(*, as_json: bool) -> None:
+    from edgeclf.runtime.session.known_traps import known_traps
+
+    traps = known_traps()
+    # Before ONNX Runtime is imported, which ends this process in one of them.
+    for trap in traps:
+        warn(trap)
     from edgeclf.runtime.session.device_report import probe_devices
 
     with progress_bar() as progress:
@@ -67,7 +73,7 @@ def _describe_devices(*, as_json: bool) -> None:
     for first, second in report.clashing_packages:
         warn(f"{first} and {second} are both installed and overwrite each other: uninstall both, then install one")
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "traps": list(traps)})
     else:
         _print_devices(report)
 

@@ -34,6 +34,7 @@ from edgeclf.toolkit.options import (
     chosen_device,
     given_limits,
     output_png,
+    refuse_idle,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
     from edgeclf.training.data.table import TableOptions
+
+
+_EMULATE_IMAGES = 40
 
 
 @takes_foreign_files
@@ -82,8 +86,14 @@ def verify(
         ),
     ] = None,
     emulate_images: Annotated[
-        int, typer.Option("--emulate-images", min=1, help="With --emulate: number of images, one to ten seconds each.")
-    ] = 40,
+        int | None,
+        typer.Option(
+            "--emulate-images",
+            min=1,
+            help=f"With --emulate: number of images, one to ten seconds each. Default: {_EMULATE_IMAGES}.",
+            show_default=False,
+        ),
+    ] = None,
     cache_folder: Annotated[
         Path | None,
         typer.Option(
@@ -132,7 +142,19 @@ def verify(
     keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
     refuse_idle_keras_options(keras, against or model)
     options = foreign or no_options()
+    for_emulation = {"--emulate-images": emulate_images, "--cache-folder": cache_folder}
+    for_this_machine = {
+        "--device": device,
+        "--provider-option": provider_option,
+        "--engine-cache": engine_cache,
+        "--threads": threads,
+        "--ignore-unreadable": ignore_unreadable,
+    }
+    refuse_idle(for_emulation if emulate is None else {}, "without --emulate")
+    refuse_idle({} if emulate is None else for_this_machine, "with --emulate, whose cores are CPUs with one thread")
     if data is None:
+        of_images = {"--split": split, "--ignore-unreadable": ignore_unreadable, "--emulate-images": emulate_images}
+        refuse_idle(of_images, "without DATA")
         for option, is_given in {
             "--against": against is not None,
             "--layers": layers,
@@ -164,7 +186,7 @@ def verify(
             split,
             architecture=emulate,
             core_names=core,
-            max_images=emulate_images,
+            max_images=emulate_images or _EMULATE_IMAGES,
             limits=limits,
             table=table,
             cache_folder=cache_folder or default_cache_folder(),

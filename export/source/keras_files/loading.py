@@ -13,7 +13,7 @@ import numpy as np
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.export.source.keras_files.keras2 import as_keras3, keras2_functions
 from edgeclf.export.source.keras_files.model_config import ModelConfig, read_model_config
-from edgeclf.export.source.keras_files.safety import check_config
+from edgeclf.export.source.keras_files.safety import check_config, check_weights
 from edgeclf.export.source.keras_files.tensorflow_calls import call_layer
 from edgeclf.runtime.errors import ModelFileError
 
@@ -25,8 +25,6 @@ _RANDOM = frozenset(
     }
 )
 _ZEROS: dict[str, Any] = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
-# What building and filling a model of a damaged or foreign file raises in Keras and h5py.
-_FAILURES = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, NotImplementedError, EOFError)
 
 
 class NewerKerasError(ModelFileError):
@@ -68,8 +66,12 @@ def load_keras_file(
     given = {**keras2_functions(), **given}
     if not is_trusted:
         check_config(path, document, given)
-    model = _build(path, config, _without_random(document), given, is_trusted=is_trusted)
-    _fill(path, config, model)
+    try:
+        model = _build(_without_random(document), given, is_trusted=is_trusted)
+        _fill(path, model, is_hdf5=config.is_hdf5)
+    except Exception as error:
+        # Of Keras, TensorFlow and h5py, which share no class but this one; all are about this file.
+        raise _cannot_open(path, config, error) from error
     return model
 
 
@@ -102,23 +104,18 @@ def _without_random(value: Any) -> Any:  # noqa: ANN401 - JSON
     return [_without_random(item) for item in value] if isinstance(value, list) else value
 
 
-def _build(
-    path: Path, config: ModelConfig, document: dict[str, Any], given: Mapping[str, Any], *, is_trusted: bool
-) -> KerasModel:
+def _build(document: dict[str, Any], given: Mapping[str, Any], *, is_trusted: bool) -> KerasModel:
     import keras
 
     functional = type(keras.Model(*(2 * [keras.Input((1,))])))
     known = {"Functional": functional, "TFOpLambda": call_layer(), "SlicingOpLambda": call_layer(), **given}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.saving.deserialize_keras_object(document, custom_objects=known, safe_mode=not is_trusted)
-            if isinstance(model, keras.Model) and not model.built:
-                _build_by_shape(model, document)
-    except _FAILURES as error:
-        raise _cannot_open(path, config, error) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = keras.saving.deserialize_keras_object(document, custom_objects=known, safe_mode=not is_trusted)
+        if isinstance(model, keras.Model) and not model.built:
+            _build_by_shape(model, document)
     if not isinstance(model, keras.Model):
-        raise _cannot_open(path, config, ValueError(f"a {type(model).__name__} is saved in it"))
+        raise TypeError(f"a {type(model).__name__} is saved in it")
     return model
 
 
@@ -128,27 +125,23 @@ def _build_by_shape(model: KerasModel, document: Mapping[str, Any]) -> None:
         model.build(shape)
 
 
-def _fill(path: Path, config: ModelConfig, model: KerasModel) -> None:
+def _fill(path: Path, model: KerasModel, *, is_hdf5: bool) -> None:
     """Fills a model with the weights of its file, all of them."""
+    check_weights(path, is_hdf5=is_hdf5)
     for variable in model.weights:
         # What the file has no value for is found below; Keras passes over some of it without a word.
         if str(variable.dtype).startswith("float"):
             variable.assign(np.full(variable.shape, np.nan, variable.dtype))
     with tempfile.TemporaryDirectory(prefix="edgeclf-keras-") as folder:
         # Keras tells its formats apart by the name.
-        named = Path(folder) / ("model.h5" if config.is_hdf5 else "model.keras")
+        named = Path(folder) / ("model.h5" if is_hdf5 else "model.keras")
         named.symlink_to(path.absolute())
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model.load_weights(str(named))
-        except _FAILURES as error:
-            raise _cannot_open(path, config, error) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(str(named))
     empty = [variable.path for variable in model.weights if not np.isfinite(np.asarray(variable)).all()]
     if empty:
-        raise _cannot_open(
-            path, config, ValueError(f"no numbers, or NaN or infinity, for {empty[0]} ({len(empty)} in all)")
-        )
+        raise ValueError(f"no numbers, or NaN or infinity, for {empty[0]} ({len(empty)} in all)")
 
 
 def _release(version: str) -> tuple[int, ...]:

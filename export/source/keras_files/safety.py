@@ -4,14 +4,18 @@ Keras checks this itself when it loads in safe mode, in each version some more o
 Here everything that is none of Keras's own building blocks is refused before Keras sees it, in any version.
 """
 
+import contextlib
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgeclf.export.source.keras_files.model_config import layer_name, objects_in
 from edgeclf.export.source.keras_files.tensorflow_calls import is_known_call
 from edgeclf.runtime.errors import ModelFileError
 
+# In an archive.
+_WEIGHTS = "model.weights.h5"
 # Layers that hold, or fetch, a program.
 _PROGRAMS = frozenset({"TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"})
 _TF_CALLS = frozenset({"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
@@ -60,6 +64,43 @@ def check_config(path: Path, document: Mapping[str, Any], known: Collection[str]
             expected="layers of Keras, and custom ones whose Python module is named",
             hint="pass --custom-objects MODULE, the module that defines them, importable from the current folder",
         )
+
+
+def check_weights(path: Path, *, is_hdf5: bool) -> None:
+    """Checks that the weights of a model lie in its own file.
+
+    HDF5 has links and storage in other files, which Keras has followed in one version or another (CVE-2026-1669).
+
+    Args:
+        path: The model's file.
+        is_hdf5: Whether that is HDF5 itself, else an archive with an HDF5 file of weights.
+
+    Raises:
+        ValueError: Some of them are elsewhere.
+    """
+    import h5py
+
+    with contextlib.ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        if not is_hdf5:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            if _WEIGHTS not in archive.namelist():
+                return
+            file = stack.enter_context(archive.open(_WEIGHTS))
+        root = stack.enter_context(h5py.File(file, "r"))
+        groups, seen = [root], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                place = f"{group.name.rstrip('/')}/{name}"
+                item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+                if item is None or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+                    raise ValueError(f"weights that are elsewhere: {place}")
+                # Links may lead in a circle.
+                number = h5py.h5o.get_info(item.id).addr
+                if isinstance(item, h5py.Group) and number not in seen:
+                    seen.add(number)
+                    groups.append(item)
 
 
 def check_layers(document: Mapping[str, Any], known: Collection[str]) -> str | None:

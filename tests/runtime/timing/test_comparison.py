@@ -54,6 +54,41 @@ def test_a_difference_is_claimed_only_where_the_interval_leaves_out_1(low, high,
     assert Ratio((low + high) / 2, low, high).verdict == verdict
 
 
+def draw_times_ms(rng, rounds, slower=1.0):
+    """Times of A and B, A B B A a round, of which B is so many times slower: as busy machines make them."""
+    count = 4 * rounds
+    # A clock speed that wanders, a neighbour that is busy for some rounds, single delays, and the noise of every measurement.
+    drift = np.exp(np.cumsum(rng.normal(0, 0.003, count)))
+    busy = np.repeat(rng.random(rounds) < 0.2, 4) * rng.exponential(0.5, count)
+    delays = (rng.random(count) < 0.03) * rng.exponential(3.0, count)
+    times = 10 * drift * (1 + busy + delays) * np.exp(rng.normal(0, 0.02, count))
+    times = times.reshape(rounds, 4) * (1, slower, slower, 1)
+    return times[:, [0, 3]].ravel(), times[:, [1, 2]].ravel()
+
+
+@pytest.mark.parametrize("rounds", [8, 30, 200])
+def test_a_file_compared_with_itself_is_not_told_from_itself_in_99_of_100(rng, rounds):
+    trials = 2_000
+    verdicts = [ratio_of_rounds(*draw_times_ms(rng, rounds)[::-1]).verdict for _ in range(trials)]
+    wrong = trials - verdicts.count("no difference that can be told")
+    # At 1 in 100 so many are seen in less than 1 of 1,000,000 runs of this test.
+    assert wrong <= 46
+
+
+def test_a_slower_file_is_found(rng):
+    verdicts = {ratio_of_rounds(*draw_times_ms(rng, 200, slower=1.1)[::-1]).verdict for _ in range(20)}
+    assert verdicts == {"slower"}
+
+
+def test_models_with_several_threads_are_not_compared(colour_model):
+    one, two = (ModelSession(colour_model, device="cpu", threads=threads) for threads in (1, 2))
+    for sessions in ({"a": one, "b": two}, {"a": two, "b": two}):
+        with pytest.raises(UsageError, match="2 threads inside one inference, which go on spinning"):
+            compare_models(sessions, duration_s=0, min_rounds=8)
+    (alone,) = compare_models({"a": two}, duration_s=0, min_rounds=8)
+    assert alone.threads == 2
+
+
 def test_models_of_different_sizes_are_compared_from_the_same_frame(make_colour_model, colour_model, tmp_path):
     large_path = make_colour_model(tmp_path / "large.onnx", size_hw=(640, 512))
     sessions = {

@@ -122,3 +122,10 @@ def test_what_cannot_be_measured_is_one_sentence(run_edgeclf, colour_model, argu
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_models_have_one_thread_each(run_edgeclf, colour_model):
+    done = run_edgeclf("bench", colour_model, colour_model, "--threads", "2", "--duration", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "got 2 threads inside one inference" in done.stderr
+    assert "measure each model alone with --threads 2" in done.stderr

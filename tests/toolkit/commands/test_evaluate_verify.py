@@ -338,12 +338,40 @@ def test_layers_of_a_float_file_are_refused(call_edgeclf, exported, trained_run,
         (("--emulate", "arm64", "--core", "cortex-z9"), "unknown core 'cortex-z9'"),
         (("--against", "x", "--core", "max"), "--core without --emulate"),
         (("--against", "x", "--plot", "p.png"), "--plot without --layers"),
+        (("--emulate", "arm64", "--device", "cpu"), "--device does nothing with --emulate"),
+        (("--emulate", "arm64", "--provider-option", "a=b"), "--provider-option does nothing with --emulate"),
+        (("--emulate", "arm64", "--engine-cache", "x"), "--engine-cache does nothing with --emulate"),
+        (("--emulate", "arm64", "--threads", 2), "--threads does nothing with --emulate"),
+        (("--emulate", "arm64", "--ignore-unreadable"), "--ignore-unreadable does nothing with --emulate"),
+        (("--against", "x", "--emulate-images", 3), "--emulate-images does nothing without --emulate"),
+        (("--against", "x", "--cache-folder", "x"), "--cache-folder does nothing without --emulate"),
     ],
 )
 def test_verify_options_that_do_not_fit_are_usage_errors(call_edgeclf, exported, photographs, options, said):
     done = call_edgeclf("verify", exported, photographs, *options)
     assert done.code == 2, done.err
     assert said in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("options", [("--split", "all"), ("--ignore-unreadable",)])
+def test_the_self_test_takes_no_option_of_images(call_edgeclf, exported, options):
+    done = call_edgeclf("verify", exported, *options)
+    assert (done.code, f"{options[0]} does nothing without DATA" in " ".join(done.err.split())) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    "options", [("--device", "cpu"), ("--provider-option", "a=b"), ("--engine-cache", "x"), ("--threads", 1)]
+)
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_what_keras_runs_takes_no_option_of_files(call_edgeclf, trained_run, photographs, command, options):
+    models = [trained_run.folder] * (2 if command == "compare" else 1)
+    done = call_edgeclf(command, *models, photographs, *options)
+    assert (done.code, f"{options[0]} does nothing w" in " ".join(done.err.split())) == (2, True), done.err
+
+
+def test_a_run_takes_no_option_of_files_without_a_spec(call_edgeclf, trained_run, photographs):
+    done = call_edgeclf("evaluate", trained_run.folder, photographs, "--preprocess", "imagenet")
+    assert (done.code, "describe themselves" in done.err) == (2, True), done.err
 
 
 def test_a_missing_emulator_is_said_before_anything_is_downloaded(

@@ -4,6 +4,8 @@ import os
 import onnxruntime
 import pytest
 
+from edgeclf.runtime.session.known_traps import Machine, known_traps
+
 
 def test_every_device_is_explained(run_edgeclf):
     done = run_edgeclf("info", "--devices", "--json")
@@ -33,6 +35,57 @@ def test_two_onnxruntimes_at_once_are_named(run_edgeclf, tmp_path):
     assert done.returncode == 0
     assert "warning: onnxruntime and onnxruntime-gpu are both installed" in done.stderr
     assert ["onnxruntime", "onnxruntime-gpu"] in json.loads(done.stdout)["clashing_packages"]
+
+
+def install(folder, name, version):
+    (folder / f"{name.replace('-', '_')}-{version}.dist-info").mkdir()
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (folder / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA").write_text(text)
+
+
+PI = Machine("Raspberry Pi 4 Model B Rev 1.4", "aarch64", frozenset({"asimd", "fp"}))
+NEW_ARM = Machine("Apple M4", "arm64", frozenset())
+SME = Machine("a server", "aarch64", frozenset({"asimd", "sme", "sve"}))
+OLD_ARM = Machine("Neoverse-N1", "aarch64", frozenset({"asimd", "atomics"}))
+PC = Machine("an Intel", "x86_64", frozenset({"avx2"}))
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "machine", "words"),
+    [
+        ("onnxruntime", "1.21.0", PI, "illegal instruction on a Raspberry Pi 4"),
+        ("onnxruntime", "1.21.1", OLD_ARM, None),
+        ("onnxruntime", "1.20.1", PI, None),
+        ("onnxruntime", "1.22.0", PI, None),
+        ("onnxruntime", "1.23.2", SME, None),
+        ("onnxruntime", "1.24.0", SME, "memory of every frame"),
+        ("onnxruntime-gpu", "1.26.3", NEW_ARM, "memory of every frame"),
+        ("onnxruntime", "1.25.1", OLD_ARM, None),
+        ("onnxruntime", "1.25.1", PC, None),
+        ("onnxruntime", "1.27.0", SME, None),
+        ("opencv-python", "4.11.0.86", PC, "crafted JPEG"),
+        ("opencv-python-headless", "4.12.0.88", PC, None),
+    ],
+)
+def test_the_traps_of_a_version_are_named_where_they_show(tmp_path, monkeypatch, package, version, machine, words):
+    install(tmp_path, package, version)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    traps = known_traps(machine)
+    assert len(traps) == (words is not None)
+    if words is not None:
+        assert words in traps[0]
+        assert traps[0].startswith(f"{package} {version} ")
+        assert ": install " in traps[0]
+
+
+def test_devices_are_described_with_the_traps_of_their_versions(run_edgeclf, tmp_path):
+    install(tmp_path, "opencv-contrib-python", "4.10.0.84")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done = run_edgeclf("info", "--devices", "--json", env={**os.environ, "PYTHONPATH": paths})
+    assert done.returncode == 0
+    (trap,) = json.loads(done.stdout)["traps"]
+    assert trap.startswith("opencv-contrib-python 4.10.0.84 can be brought down")
+    assert f"warning: {trap}" in done.stderr
 
 
 def test_it_is_a_model_or_the_devices(run_edgeclf, colour_model):

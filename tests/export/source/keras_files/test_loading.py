@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 
@@ -185,3 +186,74 @@ def test_weights_that_are_no_numbers_or_of_another_network_are_an_error(tmp_path
     edited(tmp_path / "n.keras", more_filters)
     with pytest.raises(ModelFileError, match="cannot open"):
         load_keras_file(tmp_path / "n.keras")
+
+
+@pytest.mark.parametrize(
+    ("key", "number"), [("units", 2**40), ("filters", 2**63), ("kernel_size", 10**30), ("units", -1)]
+)
+def test_numbers_that_no_memory_holds_are_an_error_about_the_file(tmp_path, keras, key, number):
+    path = tmp_path / "m.keras"
+    small(keras).save(path)
+
+    def change(document):
+        for item in document["config"]["layers"]:
+            if key in item["config"]:
+                item["config"][key] = number
+
+    edited(path, change)
+    with pytest.raises(ModelFileError, match=r"cannot open .*m\.keras with Keras"):
+        load_keras_file(path)
+
+
+def link(file, name, outside):
+    file[name] = h5py.ExternalLink(str(outside / "other.h5"), "/weights")
+
+
+def soft_link(file, name, _):
+    file[name] = h5py.SoftLink("/somewhere")
+
+
+def storage(file, name, outside):
+    file.create_dataset(name, (3,), "f4", external=[(str(outside / "other.bin"), 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(file, name, outside):
+    layout = h5py.VirtualLayout((3,), "f4")
+    layout[...] = h5py.VirtualSource(str(outside / "other.h5"), "/weights", (3,))
+    file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("elsewhere", [link, soft_link, storage, virtual])
+def test_weights_in_another_file_are_not_read(tmp_path, keras, suffix, elsewhere):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "other.bin").write_bytes(bytes(12))
+    with h5py.File(outside / "other.h5", "w") as file:
+        file["weights"] = np.zeros(3, np.float32)
+    path, weights = tmp_path / f"m{suffix}", tmp_path / "weights.h5"
+    small(keras).save(path)
+    if suffix == ".h5":
+        weights = path
+    else:
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        weights.write_bytes(files["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        names = []
+        file.visititems(lambda name, item: names.append(name) if getattr(item, "shape", None) == (3,) else None)
+        del file[names[0]]
+        elsewhere(file, names[0], outside)
+    if suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in {**files, "model.weights.h5": weights.read_bytes()}.items():
+                archive.writestr(name, data)
+    with pytest.raises(ModelFileError, match="weights that are elsewhere: /"):
+        load_keras_file(path)
+
+
+def test_a_group_that_holds_itself_ends(tmp_path, keras):
+    small(keras).save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        file["model_weights/around"] = file["model_weights"]
+    load_keras_file(tmp_path / "m.h5")

@@ -300,7 +300,7 @@ def infer(
         )
         named = parse_cameras(cameras, camera_passwords(camera_password_file, cameras, os.environ))
         classifier = open_classifier()
-        with preview_of(classifier, named, serve, serve_token, serve_host) as preview:
+        with preview_of(classifier, named, serve, serve_token, serve_host, max_fps=fps) as preview:
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])
         return
     from edgeclf.toolkit.infer.files import infer_files

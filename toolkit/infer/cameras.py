@@ -1,6 +1,7 @@
 """The cameras of `edgeclf infer`: any number on one model, with records, events, recordings and windows."""
 
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -81,6 +82,34 @@ def infer_cameras(
         _Run(classifier, sources, targets, options, (*sinks, *event_sinks), line).run(recordings)
 
 
+@contextlib.contextmanager
+def _hangups() -> Iterator[None]:
+    """Lets SIGHUP end a run in a terminal, which is gone then, as Ctrl-C does.
+
+    A service goes on: whoever rotates its logs sends the signal, and files are opened again by themselves, see `AppendedFile`.
+    """
+    number = getattr(signal, "SIGHUP", None)
+    # Not where it is ignored, as by `nohup`.
+    if (
+        number is None
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(number) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    has_terminal = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+    def hang_up(*_: object) -> None:
+        if has_terminal:
+            raise KeyboardInterrupt
+
+    signal.signal(number, hang_up)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def recording_paths(save: Path | None, count: int) -> list[Path]:
     """The video file of each camera: the one that was named, or with several cameras a numbered one each."""
     if save is None:
@@ -132,6 +161,7 @@ class _Run:
         self._drawn_bgr: dict[str, UInt8Array] = {}
         self._record_lock = threading.Lock()
         self._writer: RecordWriter | None = None
+        self._summarised: set[CameraThread] = set()
         self._lines: CountedLines | None = None
         self._reload = ModelReload(classifier) if options.watch else None
         self._cameras = [
@@ -142,7 +172,7 @@ class _Run:
         """Runs until the end; raises the error that ended it too early."""
         try:
             # Ctrl-C is the ordinary end of a camera that has no end of its own, also while it is opened.
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt), _hangups():
                 # Before the outputs: a camera that is not there must not cost the records of the last time.
                 self._wait_for_cameras()
                 self._run_cameras(recordings)
@@ -263,6 +293,8 @@ class _Run:
             while running and not self._failed.wait(_WINDOW_EVERY_S if windows else 0.1):
                 for camera in [camera for camera in running if not camera.is_alive]:
                     running.remove(camera)
+                    if running:
+                        self._summarise_camera(camera)
                     if isinstance(camera.error, SourceError) and len(self._cameras) > 1:
                         self._line.warn(str(camera.error))
                 drawn_bgr = {name: self._drawn_bgr.pop(name) for name in list(self._drawn_bgr)}
@@ -281,18 +313,25 @@ class _Run:
 
     def _summarise(self) -> None:
         for camera in self._cameras:
-            record, text = self._end_of(camera)
-            if camera.error is not None:
-                record["error"] = str(camera.error)
-            if camera.recording is not None and camera.recording.stop_reason is not None:
-                lost, reason = camera.recording.lost, camera.recording.stop_reason
-                record["frames_not_recorded"] = lost
-                text += f", {lost} frames not recorded ({reason})"
-            self._send(record)
-            self._line.note(text if len(self._cameras) == 1 else f"camera {camera.name}: {text}")
+            self._summarise_camera(camera)
         model = self._reload
         if model is not None and (model.reloads or model.rejections):
             self._line.note(f"model replaced: {model.reloads} times reloaded, {model.rejections} times kept")
+
+    def _summarise_camera(self, camera: CameraThread) -> None:
+        """Says once how a camera ended, also while others go on."""
+        if camera in self._summarised:
+            return
+        self._summarised.add(camera)
+        record, text = self._end_of(camera)
+        if camera.error is not None:
+            record["error"] = str(camera.error)
+        if camera.recording is not None and camera.recording.stop_reason is not None:
+            lost, reason = camera.recording.lost, camera.recording.stop_reason
+            record["frames_not_recorded"] = lost
+            text += f", {lost} frames not recorded ({reason})"
+        self._send(record)
+        self._line.note(text if len(self._cameras) == 1 else f"camera {camera.name}: {text}")
 
     def _end_of(self, camera: CameraThread) -> "tuple[dict[str, Any], str]":
         """The record of a camera's end, and its summary in a line."""

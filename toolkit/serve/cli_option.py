@@ -43,6 +43,9 @@ ServeHostOption = Annotated[
     ),
 ]
 
+# Of a camera of few frames, so many of these without a result are a silence.
+_MISSED_FRAMES = 3
+
 
 def preview_of(
     classifier: "Classifier",
@@ -50,6 +53,8 @@ def preview_of(
     serve: str | None,
     token: str | None,
     hosts: "list[str] | None",
+    *,
+    max_fps: float | None = None,
 ) -> "AbstractContextManager[PreviewState | None]":
     """The preview that `--serve` asks for, to run while cameras are classified; yields None without `--serve`.
 
@@ -59,6 +64,9 @@ def preview_of(
         serve: Value of `--serve`.
         token: Value of `--serve-token`.
         hosts: Values of `--serve-host`.
+
+        max_fps: Frames of a camera classified per second at most; None for no limit. Fewer than one in some seconds are no
+            silence.
 
     Raises:
         UsageError: `--serve-token` or `--serve-host` without `--serve`; on entering, see `preview_server`.
@@ -72,7 +80,7 @@ def preview_of(
                     f"{option} without --serve", expected="both", hint="add --serve :8080, or leave it out"
                 )
         return contextlib.nullcontext()
-    from edgeclf.toolkit.serve.server import preview_server
+    from edgeclf.toolkit.serve.server import STALE_AFTER_S, preview_server
 
     def model() -> "dict[str, Any]":
         session = classifier.session
@@ -84,4 +92,11 @@ def preview_of(
             "labels": list(session.spec.labels),
         }
 
-    return preview_server(serve, token, model=model, hosts=hosts or (), cameras=[camera.name for camera in cameras])
+    return preview_server(
+        serve,
+        token,
+        model=model,
+        hosts=hosts or (),
+        cameras=[camera.name for camera in cameras],
+        stale_after_s=max(STALE_AFTER_S, 0.0 if max_fps is None else _MISSED_FRAMES / max_fps),
+    )

@@ -17,6 +17,8 @@ from edgeclf.toolkit.serve.state import PreviewState
 if TYPE_CHECKING:
     import socket
 
+# Seconds without a result after which a camera counts as lost.
+STALE_AFTER_S = 10.0
 _SHORT_TOKEN = 16
 # Seconds that a client which does not read may delay the end; then its connection is cut.
 _PATIENCE_S = 1
@@ -30,7 +32,7 @@ def preview_server(
     model: Callable[[], dict[str, Any]],
     hosts: Sequence[str] = (),
     cameras: Sequence[str] = (),
-    stale_after_s: float = 10.0,
+    stale_after_s: float = STALE_AFTER_S,
 ) -> Iterator[PreviewState]:
     """Serves the preview while the block runs; yields its state, which receives results and events.
 

@@ -21,7 +21,7 @@ _TOP_K = 5
 # The kind of an event is a label of a Prometheus series; longer texts are no kinds.
 _LONGEST_KIND = 64
 
-Activity = Literal["waiting", "live", "stale"]
+Activity = Literal["waiting", "live", "stale", "ended"]
 
 
 @dataclass
@@ -71,6 +71,7 @@ class CameraState:
         sequence: Results so far, those with an error included.
         failed: Results with an error.
         labels: Number of results of each label.
+        has_ended: Whether the camera has ended without an error, as a video file does.
     """
 
     number: int
@@ -81,6 +82,7 @@ class CameraState:
     sequence: int = 0
     failed: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    has_ended: bool = False
     _seconds: deque[Second] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_SECONDS))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,7 +115,9 @@ class CameraState:
         return max(0.0, now_s - (self.newest_at_s if self.newest is not None else self.since_s))
 
     def activity(self, now_s: float, stale_after_s: float) -> Activity:
-        """Whether results arrive: `waiting` for the first, `live`, or `stale` after too long a silence."""
+        """Whether results arrive: `waiting` for the first, `live`, `stale` after too long a silence, or `ended` for good."""
+        if self.has_ended:
+            return "ended"
         if self.newest is None:
             return "waiting"
         return "live" if self.silence_s(now_s) <= stale_after_s else "stale"
@@ -207,6 +211,9 @@ class PreviewState:
             self.last_event += 1
             self._events.append({"id": self.last_event, "at": at, "event": copied})
             self.event_counts[str(copied.get("source", "")), kind] += 1
+            camera = self._cameras.get(str(copied.get("source", "")))
+            if camera is not None and kind == "ended":
+                camera.has_ended = "error" not in copied
 
     def close(self) -> None:
         """Ends all streams and waits of clients."""

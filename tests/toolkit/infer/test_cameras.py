@@ -144,6 +144,27 @@ def test_a_full_disk_behind_stdout_costs_lines_and_not_the_camera(colour_model, 
     assert "Traceback" not in done.stderr
 
 
+def test_a_signal_to_rotate_logs_ends_no_service_and_a_clip_ends_while_others_go_on(
+    colour_model, stream_server, tmp_path
+):
+    clip = write_video(tmp_path / "clip.avi", ["blue"] * 2)
+    path = tmp_path / "events.jsonl"
+    with (
+        stream_server(lambda _: paced([picture("red")] * 10_000, 0.02)) as server,
+        Running(
+            colour_model, "--camera", server.url, "--camera", clip, "--events", path, "--json", stdin=subprocess.DEVNULL
+        ) as running,
+    ):
+        wait_until(lambda: path.exists() and of_kind(records(path.read_text()), "ended", str(clip)))
+        path.rename(tmp_path / "events.jsonl.1")
+        running.process.send_signal(signal.SIGHUP)
+        code, out, err = running.end()
+    assert code == 0
+    assert err.count("frames in") == 2
+    assert [event["source"] for event in of_kind(records(path.read_text()), "ended")] == [server.url]
+    assert {record["label"] for record in records(out)} == {"red", "blue"}
+
+
 def test_sigterm_while_a_camera_is_opened_is_a_regular_end(colour_model):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"

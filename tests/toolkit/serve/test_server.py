@@ -158,6 +158,37 @@ def test_the_model_that_runs_is_shown_also_after_another_took_its_place(colour_m
         stream.close()
 
 
+def test_a_camera_that_has_ended_is_no_lost_one(start_preview, make_result):
+    preview = start_preview(cameras=["clip.mp4", "door", "gate"], stale_after_s=0.0)
+
+    def states():
+        return [status["state"] for status in get(preview, "api/status").json()["cameras"]]
+
+    for camera in ("clip.mp4", "door"):
+        preview.on_result(make_result("red", camera=camera))
+    preview.on_event({"event": "ended", "source": "clip.mp4"})
+    preview.on_event({"event": "ended", "source": "door", "error": "went away"})
+    assert states() == ["ended", "stale", "waiting"]
+    reason = get(preview, "healthz").json()["reason"]
+    assert "clip.mp4" not in reason
+    assert "camera door: no frame for" in reason
+    # A camera that was never there is none that ended either.
+    preview.on_event({"event": "ended", "source": "gate", "error": "never there"})
+    assert states()[2] == "waiting"
+    preview.on_event({"event": "ended", "source": "door"})
+    preview.on_event({"event": "ended", "source": "gate"})
+    assert get(preview, "healthz").status_code == 200
+
+
+def test_a_camera_of_few_frames_is_not_lost_between_them(colour_model):
+    from edgeclf.runtime import Classifier
+    from edgeclf.toolkit.serve.cli_option import preview_of
+
+    for max_fps, stale_after_s in ((None, 10), (25, 10), (0.05, 60)):
+        with preview_of(Classifier(colour_model), [], ":0", None, None, max_fps=max_fps) as preview:
+            assert preview.stale_after_s == pytest.approx(stale_after_s)
+
+
 def test_metrics_come_in_the_format_that_is_asked_for(start_preview):
     preview = start_preview()
     plain = get(preview, "metrics")

@@ -59,7 +59,8 @@ class Camera {
     this.sequence = status.sequence ?? 0;
     const silence = Math.round(status.seconds_since_frame);
     this.part(".lost").hidden = state === "live";
-    this.part(".lost").textContent = state === "stale" ? `No frame for ${silence} s` : "Waiting for the first frame";
+    const words = { stale: `No frame for ${silence} s`, ended: "Ended" };
+    this.part(".lost").textContent = words[state] ?? "Waiting for the first frame";
     this.keep(status.seconds);
     this.part(".error").hidden = !status.error;
     this.part(".error").textContent = status.error ?? "";
@@ -156,7 +157,8 @@ function showCameras(statuses) {
   const lost = statuses.filter((status) => status.state === "stale").length;
   if (lost) say("lost", statuses.length > 1 ? `${lost} of ${statuses.length} cameras lost` : "camera lost");
   else if (statuses.some((status) => status.state === "live")) say("live", "live");
-  else say("waiting", "waiting for a camera");
+  else if (statuses.some((status) => status.state === "waiting")) say("waiting", "waiting for a camera");
+  else say("waiting", "ended");
 }
 
 function say(state, text) {

@@ -27,7 +27,7 @@ sys.meta_path.insert(0, Blocker())
 def run_python(program, blocked=(), *arguments):
     code = BLOCKER.format(blocked=set(blocked)) + program
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def run_blocked(blocked, *arguments):

@@ -42,6 +42,7 @@ from edgeclf.runtime.timing.comparison import measure_in_turns, ratio_of_rounds
 _IMAGENET_CLASSES = 1000
 _STATISTICS = Preprocess((224, 224), "crop", crop_fraction=0.875)
 _STATISTICS_IMAGES = 64
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _measure(
     if adopted is None:
         raise SystemExit(f"{file.name} has a spec of edgeclf's")
     fp32 = _opened(adopted, own, path)
-    wanted, found = own.run(held_rgb), fp32.run(held_rgb)
+    wanted, found = _outputs(own, held_rgb), _outputs(fp32, held_rgb)
     row = Row(
         name=file.name,
         asked=_asked(path),
@@ -179,7 +180,7 @@ def _measure(
     if makes_int8:
         quantized = quantize_int8(adopted, calibration_rgb)
         int8 = _opened(quantized.model, own, path)
-        rounded = int8.run(held_rgb)
+        rounded = _outputs(int8, held_rgb)
         kinds = [kind for _, kind in quantized.left_in_float]
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))) or "none"
         row = Row(
@@ -195,6 +196,11 @@ def _measure(
         )
         models["int8"] = quantized.model
     return row, models
+
+
+def _outputs(session: ModelSession, images_rgb: UInt8Array) -> FloatArray:
+    """(N, C) probabilities, in batches whose activations fit into memory."""
+    return np.concatenate([session.run(images_rgb[n : n + _BATCH]) for n in range(0, len(images_rgb), _BATCH)])
 
 
 def _asked(path: Path) -> str:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from edgeclf.runtime.errors import command_line
 from edgeclf.toolkit.doctor.facts import DataFacts, Facts, RunFacts, UseFacts
@@ -16,7 +17,7 @@ COMMAND = re.compile(
 
 def list_images(data: DataFacts) -> str:
     """`edgeclf doctor --json` of a data set: the findings with the paths of all their images."""
-    return command_line("doctor", data.given, "--json")
+    return command_line("doctor", Path(data.given), "--json")
 
 
 def train_data(facts: Facts, *options: str) -> str:
@@ -27,7 +28,7 @@ def train_data(facts: Facts, *options: str) -> str:
         options: Further words of the command, unquoted.
     """
     data = facts.run.data if facts.run is not None else facts.data.given if facts.data is not None else "DATA"
-    return command_line("train", data, "--run", "RUN", *options)
+    return command_line("train", Path(data), "--run", "RUN", *options)
 
 
 def train_again(run: RunFacts, **changes: object) -> str:
@@ -37,7 +38,7 @@ def train_again(run: RunFacts, **changes: object) -> str:
         run: The run.
         changes: Values by field of `TrainOptions`; None leaves the option out.
     """
-    words: list[str] = ["train", run.data]
+    words: list[str | Path] = ["train", Path(run.data)]
     from_earlier = run.options.get("from_run") is not None
     for row in training_options():
         # Fixed by the earlier run; the command refuses them together with --from.
@@ -52,23 +53,27 @@ def train_again(run: RunFacts, **changes: object) -> str:
             words.append(row.flag)
         else:
             words += [row.flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return command_line(*words, "--run", f"{run.folder}-again")
+    return command_line(*words, "--run", _beside(run, "again"))
 
 
 def train_pretrained(run: RunFacts) -> str:
     """`edgeclf train` of the same data with the default recipe: a new head on a frozen, pretrained backbone."""
-    return command_line("train", run.data, "--arch", DEFAULT_ARCHITECTURE, "--run", f"{run.folder}-again")
+    return command_line("train", Path(run.data), "--arch", DEFAULT_ARCHITECTURE, "--run", _beside(run, "again"))
 
 
 def sweep_learning_rate(run: RunFacts) -> str:
     """`edgeclf train --find-lr` with the run's options: a learning-rate sweep, drawn into a PNG beside the run."""
     words = shlex.split(train_again(run, learning_rate=None))
-    return shlex.join([*words[: words.index("--run")], "--find-lr", f"{run.folder}-rates.png"])
+    return command_line(*words[1 : words.index("--run")], "--find-lr", _beside(run, "rates.png"))
+
+
+def _beside(run: RunFacts, suffix: str) -> Path:
+    return Path(f"{run.folder}-{suffix}")
 
 
 def examine_data(run: RunFacts) -> str:
     """`edgeclf doctor` of the run's data."""
-    return command_line("doctor", run.data)
+    return command_line("doctor", Path(run.data))
 
 
 def resume(run: RunFacts) -> str:
@@ -101,10 +106,10 @@ def use_model(use: UseFacts, changes: Mapping[str, str]) -> str:
     if merged.get("--fit") in {"stretch", "crop"}:
         merged.pop("--pad-value", None)
     words = [word for option, value in merged.items() for word in (option, value)]
-    return command_line("evaluate" if use.folders else "infer", use.model, use.data, *words)
+    return command_line("evaluate" if use.folders else "infer", Path(use.model), Path(use.data), *words)
 
 
 def examine_model(use: UseFacts, data: str) -> str:
     """`edgeclf doctor` of the examined file on other photographs."""
     words = [word for option, value in use.given.items() for word in (option, value)]
-    return command_line("doctor", use.model, "--data", data, *words)
+    return command_line("doctor", Path(use.model), "--data", Path(data), *words)

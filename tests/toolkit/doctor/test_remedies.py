@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from edgeclf.runtime.errors import command_line
+from edgeclf.toolkit.doctor import remedies
 from edgeclf.toolkit.doctor.checks import labels, split_shift
 from edgeclf.toolkit.doctor.checks.suspects import Suspects
 from edgeclf.toolkit.doctor.examination import Examination
-from edgeclf.toolkit.doctor.facts import Facts
+from edgeclf.toolkit.doctor.facts import DataFacts, Facts, Trial, UseFacts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.registry import examine
 from edgeclf.toolkit.doctor.report.page import page
 from edgeclf.toolkit.doctor.report.terminal import print_examination
+from edgeclf.training.options import DEFAULT_ARCHITECTURE
 
 from .checks.histories import learned_by_heart, run_facts
 
@@ -117,3 +119,43 @@ def test_a_quoted_command_is_set_as_code_on_the_page():
     finding = Finding("blank", "note", "t", f"Try it again: {command}, or not")
     text = page(Examination("it", "data", Facts(), (finding,), ()))
     assert "again: <code>edgeclf train &#x27;a; b, c. d&#x27; --run RUN</code>, or not" in text
+
+
+@pytest.mark.parametrize("name", [NAME, "-photographs", "--run"])
+def test_every_remedy_survives_a_shell(tmp_path, name):
+    # Of a folder that begins with a dash, `Path` drops the ./ that was typed.
+    given = f"./{name}" if name.startswith("-") else name
+    run = replace(run_facts(learned_by_heart()), data=name, folder=Path(name))
+    data = DataFacts(name, tmp_path, (), None, (), None, None, has_splits=False)
+    true = np.arange(4) % 2
+    probabilities = np.eye(2, dtype=np.float32)[true]
+    use = UseFacts(
+        model=name, data=name, given={"--labels": name}, is_foreign=True, is_scaling_unsaid=False, scales_itself=False,
+        labels=("a", "b"), has_names=True, activation="softmax", is_one_value=False, paths=("1", "2", "3", "4"),
+        folders=("a", "b"), true=true, trials=(Trial({}, probabilities),), raw=probabilities,
+    )  # fmt: skip
+    expected = {
+        remedies.list_images(data): ["doctor", given, "--json"],
+        remedies.train_data(Facts(data), "--fit", "crop"): ["train", given, "--run", "RUN", "--fit", "crop"],
+        remedies.train_again(run): ["train", given, "--arch", "small-cnn", "--run", f"{given}-again"],
+        remedies.train_pretrained(run): ["train", given, "--arch", DEFAULT_ARCHITECTURE, "--run", f"{given}-again"],
+        remedies.sweep_learning_rate(run): [
+            "train", given, "--arch", "small-cnn", "--find-lr", f"{given}-rates.png",
+        ],
+        remedies.examine_data(run): ["doctor", given],
+        remedies.resume(run): ["train", "--resume", given],
+        remedies.export_with_max_effort(run): [
+            "export", given, "--precision", "int8", "--effort", "max", "--out", "model.onnx",
+        ],
+        remedies.use_model(use, {"--mean": "0"}): ["evaluate", given, given, "--labels", name, "--mean", "0"],
+        remedies.examine_model(use, name): ["doctor", given, "--data", given, "--labels", name],
+    }  # fmt: skip
+    for command, words in expected.items():
+        assert arguments_in_a_shell(command, tmp_path) == words
+
+
+def test_pairs_stand_side_by_side_on_the_page():
+    finding = Finding("duplicates", "note", "t", "f", items=("a", "d"), groups=(("a", "b"), ("c", "d", "e")))
+    text = page(Examination("it", "data", Facts(), (finding,), ()))
+    assert text.count('<div class="groups">') == 1
+    assert re.findall(r'<div class="group (\w+)">', text) == ["pair", "several"]

@@ -50,8 +50,11 @@ table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
 td { padding: .15rem .8rem .15rem 0; vertical-align: top; } td:first-child { color: var(--dim); white-space: nowrap; }
 nav a { color: var(--colour); text-decoration: none; margin-right: 1rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem; margin-top: .75rem; }
-.group { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; margin-top: .75rem; }
-.group .pictures { margin-top: 0; }
+.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .75rem;
+  margin-top: .75rem; }
+.group { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; }
+.group.several { grid-column: 1 / -1; }
+.group .pictures { margin-top: 0; } .pair .pictures { grid-template-columns: 1fr 1fr; }
 figure { margin: 0; font-size: .75rem; line-height: 1.3; }
 figure img, figure .none { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--code);
   border-radius: .3rem; display: block; }
@@ -79,7 +82,7 @@ def page(examination: "Examination") -> str:
         f'<p class="dim">{_text(scope_text(examination))}</p>',
         _contents(ordered),
         *(_article(number, finding, images) for number, finding in ordered),
-        f'<p class="dim">{_text(command_line("doctor", examination.subject))}. Checks: {_text(", ".join(examination.checks))}.</p>',
+        f'<p class="dim">{_text(command_line("doctor", Path(examination.subject)))}. Checks: {_text(", ".join(examination.checks))}.</p>',
         "</main></body></html>",
     ]
     return "\n".join(lines) + "\n"
@@ -158,11 +161,11 @@ def _items(finding: Finding, images: _EmbeddedImages) -> str:
 def _groups(finding: Finding, images: _EmbeddedImages) -> str:
     details = dict(zip(finding.items, finding.details, strict=False))
     boxes = [
-        f'<div class="group">{_grid([_figure(path, details.get(path, ""), images) for path in group[:_MOST_IN_GROUP]])}'
+        f'<div class="group {"pair" if len(group) == 2 else "several"}">{_grid([_figure(path, details.get(path, ""), images) for path in group[:_MOST_IN_GROUP]])}'
         f"{_more(len(group) - _MOST_IN_GROUP, 'images')}</div>"
         for group in finding.groups[:_MOST_GROUPS]
     ]
-    return "".join(boxes) + _more(len(finding.groups) - _MOST_GROUPS, "groups")
+    return f'<div class="groups">{"".join(boxes)}</div>' + _more(len(finding.groups) - _MOST_GROUPS, "groups")
 
 
 def _grid(figures: Sequence[str]) -> str:

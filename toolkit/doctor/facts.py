@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
+from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.toolkit.doctor.findings import Finding
 
 # Side of the square thumbnails in pixels.
@@ -86,6 +87,7 @@ class DataFacts:
             them of.
         not_read: Number of files in the class folders that are no images by their names, by kind.
         changed: Path and split of each image whose file has another content than the run recorded.
+        progress: Where analyses that take long report how far they are.
     """
 
     given: str
@@ -100,6 +102,7 @@ class DataFacts:
     why_no_features: str | None = None
     not_read: Mapping[str, int] = field(default_factory=dict)
     changed: tuple[tuple[str, str], ...] = ()
+    progress: Progress = field(default=no_progress, repr=False)
     _derived: dict[Callable[["DataFacts"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def derived(self, analysis: "Callable[[DataFacts], Result]") -> "Result":

@@ -94,6 +94,7 @@ def gather_data(
         sampled_from=len(labels) if len(chosen) < len(labels) else None,
         not_read=dataset.not_read,
         changed=_changed([dataset.samples[row] for row in rows], records.digests),
+        progress=progress,
     )
     if not labelled:
         return facts

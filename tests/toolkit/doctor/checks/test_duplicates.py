@@ -15,15 +15,18 @@ from skimage import data as photographs
 
 from edgeclf.runtime.images.preprocess import resize
 from edgeclf.runtime.progress import no_progress
+from edgeclf.toolkit.doctor.checks.duplicates import candidates
 from edgeclf.toolkit.doctor.checks.duplicates.checks import (
     find_contradictions,
     find_leakage,
+    find_left_out,
     find_overlapping,
     find_repeated,
 )
 from edgeclf.toolkit.doctor.checks.duplicates.copies import find_copies
+from edgeclf.toolkit.doctor.checks.duplicates.inverted_file import InvertedFile
 from edgeclf.toolkit.doctor.checks.duplicates.same_image import ORIENTATIONS, match, oriented, prealign, square
-from edgeclf.toolkit.doctor.facts import DataFacts, Facts
+from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.gather.data import gather_data
 from edgeclf.toolkit.doctor.registry import all_checks
@@ -322,3 +325,70 @@ def test_what_the_battery_injects_is_found(tmp_path: Path, monkeypatch: pytest.M
         truth = fault.inject(folder, np.random.default_rng(0))
         verdict = base.judge([finding.to_json() for finding in examine(folder).values()], truth)
         assert (verdict.found, verdict.recall, verdict.precision) == (True, 1.0, 1.0), fault.name
+
+
+def textures(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, THUMBNAIL, THUMBNAIL, 3) patterns of several scales, unlike each other."""
+    drawn = []
+    for _ in range(count):
+        scales = [rng.normal(size=(cells, cells)) * 100 / cells**0.5 for cells in (3, 6, 12, 24)]
+        luma = sum(cv2.resize(each, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_CUBIC) for each in scales)
+        drawn.append(np.repeat(np.clip(luma + 120, 0, 255).astype(np.uint8)[..., None], 3, axis=2))
+    return np.stack(drawn)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1 << 30), orientation=st.integers(0, ORIENTATIONS - 1), side=st.integers(59, THUMBNAIL))
+def test_cells_hold_the_pairs_that_comparing_all_finds(seed: int, orientation: int, side: int):
+    rng = np.random.default_rng(seed)
+    thumbnails = textures(rng, 120)
+    for row in range(10):
+        part = thumbnails[row, (THUMBNAIL - side) // 2 :, (THUMBNAIL - side) // 2 :][:side, :side]
+        thumbnails[100 + row] = square(np.asarray(oriented(part, orientation), np.uint8), THUMBNAIL)
+    rows, splits = np.arange(5, 120), rng.integers(0, 3, 115)
+    stages: list[tuple[str, int, int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "_PROBES", 120)
+        found, left_out = candidates.find_candidates(
+            thumbnails, rows, splits, lambda *stage: stages.append(stage), exhaustive=10
+        )
+    every, _ = candidates.find_candidates(thumbnails, rows, splits)
+    assert left_out == 0
+    ways = {frozenset((one.outer, one.inner)): one for one in found}
+    alike = [one for one in every if one.similarity >= 0.6]
+    # Crops by less than a tenth and orientations reach 0.77 and more.
+    assert {frozenset((row, 100 + row)) for row in range(5, 10)} <= {frozenset((c.outer, c.inner)) for c in alike}
+    for one in alike:
+        assert ways[frozenset((one.outer, one.inner))].similarity == pytest.approx(one.similarity, abs=0.1)
+    assert stages[-1] == ("copies: compared", 115, 115)
+    assert all(candidate.outer in rows and candidate.inner in rows for candidate in found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 60), asked=st.integers(1, 20), seed=st.integers(0, 1 << 30))
+def test_an_inverted_file_searched_in_all_cells_is_a_search_of_all(count: int, asked: int, seed: int):
+    rng = np.random.default_rng(seed)
+    vectors, queries = (rng.normal(size=(n, 5)).astype(np.float32) for n in (count, asked))
+    vectors, queries = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, queries))
+    file = InvertedFile.of(vectors)
+    every = queries @ vectors.T
+    for probes in (1, len(file.centres)):
+        found = {
+            (query, row): similarity
+            for part in file.search(queries, 0.5, probes)
+            for query, row, similarity in zip(*(each.tolist() for each in part), strict=True)
+        }
+        assert all(similarity == pytest.approx(every[pair], abs=1e-5) for pair, similarity in found.items())
+        if probes > 1:
+            assert set(zip(*np.nonzero(every >= 0.5 + 1e-5), strict=True)) <= set(found)
+
+
+def test_pairs_beyond_those_that_are_verified_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_tiles(tmp_path)
+    for number in range(3):
+        encode(folder / "train" / "texture" / f"again-{number}.jpg", tiles()["gravel"][0], 80 + number)
+    assert find_left_out(facts(folder)) == []
+    monkeypatch.setattr(candidates, "MAX_PAIRS", 2)
+    (finding,) = find_left_out(facts(folder))
+    assert (finding.cause, finding.severity) == ("unchecked", "note")
+    assert finding.evidence["left_out"] >= 3

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from edgeclf.toolkit.doctor.checks.duplicates import candidates
 from edgeclf.toolkit.doctor.checks.duplicates.copies import Pair, find_copies
 from edgeclf.toolkit.doctor.facts import NO_SPLIT, SPLITS, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
@@ -180,6 +181,22 @@ def find_overlapping(facts: Facts) -> list[Finding]:
     ]
 
 
+def find_left_out(facts: Facts) -> list[Finding]:
+    """Pairs of similar images that were too many to be verified."""
+    data = facts.data
+    if data is None or not (left_out := data.derived(find_copies).left_out):
+        return []
+    return [
+        Finding(
+            "unchecked",
+            "note",
+            f"Only the {candidates.MAX_PAIRS:,} most similar pairs of images were looked at for copies; {left_out:,} more are similar",
+            "Delete the copies that are found and run edgeclf doctor again",
+            evidence={"pairs": candidates.MAX_PAIRS, "left_out": left_out},
+        )
+    ]
+
+
 def _paths(data: DataFacts, rows: Iterable[int]) -> tuple[str, ...]:
     return tuple(data.images.paths[row] for row in rows)
 
@@ -228,5 +245,13 @@ CHECKS: tuple[Check, ...] = (
         "two images share 90 % of their area and neither holds the other; a warning where 1 % of the held-out images "
         "do with an image of another split",
         find_overlapping,
+    ),
+    Check(
+        "copies-not-verified",
+        "duplicates",
+        ("unchecked",),
+        f"more than {candidates.MAX_PAIRS:,} pairs of images are similar, of which so many are verified; of more than {candidates.EXHAUSTIVE:,} images, "
+        "each is compared with those of the nearest cells of an index, and no longer with all",
+        find_left_out,
     ),
 )

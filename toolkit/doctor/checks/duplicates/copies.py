@@ -76,7 +76,7 @@ class Copies:
 
 
 def find_copies(data: DataFacts) -> Copies:
-    """Finds the copies in a data set. Use it through `DataFacts.derived`, since it takes seconds to hours."""
+    """Finds the copies in a data set. Use it through `DataFacts.derived`, since it takes seconds to hours; reports to `DataFacts.progress`."""
     same_files: defaultdict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(data.images.digests):
         same_files[digest].append(row)
@@ -87,7 +87,7 @@ def find_copies(data: DataFacts) -> Copies:
             joined.join(first, other)
             pairs.append(Pair((first, other), "exact", contained=True, overlap=1.0))
     rows = np.array(sorted(members[0] for members in same_files.values()), np.int64)
-    candidates, left_out = find_candidates(data.images.thumbnails, rows, data.images.splits[rows])
+    candidates, left_out = find_candidates(data.images.thumbnails, rows, data.images.splits[rows], data.progress)
     overlapping = []
     cut_from: dict[int, Pair] = {}
     for pair in _verified(data, candidates, joined):
@@ -153,7 +153,8 @@ def _verified(data: DataFacts, candidates: Sequence[Candidate], joined: _Groups)
         return found and _match_files(data, candidate, found)
 
     matches = prefetch_map(verify, candidates, threads=threads, ahead=64 * threads, name="edgeclf-copies")
-    for candidate, found in zip(candidates, matches, strict=True):
+    for number, (candidate, found) in enumerate(zip(candidates, matches, strict=True)):
+        data.progress("copies: verified", number + 1, len(candidates))
         if found is not None:
             rows = (min(candidate.outer, candidate.inner), max(candidate.outer, candidate.inner))
             cut = None

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeclf.runtime.files import FileIdentity, file_identity
+from edgeclf.runtime.files import FileIdentity, file_identity, kind_of
 from edgeclf.runtime.progress import Progress
 
 # About 150 bytes per file. A memo of a million files is emptied, because entries of files that are gone stay in it.
@@ -57,6 +57,9 @@ def digest_files(paths: Sequence[Path], memo_path: Path, threads: int, progress:
 
 
 def _digest_file(path: Path) -> str | None:
+    # A device may have no end, and a pipe no writer.
+    if kind_of(path) != "file":
+        return None
     digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import AnyArray
 from edgeclf.runtime.errors import InputError
-from edgeclf.runtime.files import content_kind, kind_of_bytes
+from edgeclf.runtime.files import content_kind, kind_of, kind_of_bytes
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
@@ -57,6 +57,8 @@ def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyA
         InputError: The file is missing, truncated, of another format, or asks for anything besides tensors.
     """
     hint = hint or _HINT
+    if kind_of(path) != "file":
+        raise _weights_error(path, content_kind(path), hint)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -152,3 +152,10 @@ def test_every_remedy_survives_a_shell(tmp_path, name):
     }  # fmt: skip
     for command, words in expected.items():
         assert arguments_in_a_shell(command, tmp_path) == words
+
+
+def test_pairs_stand_side_by_side_on_the_page():
+    finding = Finding("duplicates", "note", "t", "f", items=("a", "d"), groups=(("a", "b"), ("c", "d", "e")))
+    text = page(Examination("it", "data", Facts(), (finding,), ()))
+    assert text.count('<div class="groups">') == 1
+    assert re.findall(r'<div class="group (\w+)">', text) == ["pair", "several"]

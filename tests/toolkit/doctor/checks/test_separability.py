@@ -83,16 +83,3 @@ def test_a_head_loses_on_another_split_only_what_differs(generator):
     own, other, z = head_accuracies(*part(300, 0.0), *part(150, 1.0))
     assert own - other > 0.3
     assert z > 4
-
-
-def test_what_has_no_relation_to_a_group_is_as_rare_as_its_chance_says(rng):
-    # A mark on three images in a hundred, and a group of twelve: far from any normal distribution.
-    chances = []
-    for _ in range(120):
-        group = np.arange(240) < 12
-        design = (rng.random((240, 1)) < 0.03).astype(float)
-        chances.append(measure_separability(design, group).chance)
-    # Bin(120, 0.05) is above 20 once in a million times.
-    assert (np.array(chances) < 0.05).sum() <= 20
-    group = rng.random(240) < 0.3
-    assert measure_separability(rng.normal(size=(240, 3)) + 2 * group[:, None], group).chance < 1e-9

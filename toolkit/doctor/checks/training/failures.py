@@ -200,14 +200,12 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     ended = run.record.get("ending", "finished")
     falling = is_still_falling(curves) and ended != "early"
     usual = int((run.record.get("suits") or {}).get("epochs") or 0)
-    # Fewer epochs than are usual is a fact; that as many came to nothing has to be beyond chance.
-    is_cut = ended != "finished" or usual > curves.epochs
-    came_to_nothing = short and curves.failed and (is_cut or curves.is_surely_poor)
+    came_to_nothing = short and curves.failed and curves.is_surely_poor
     if not falling and not came_to_nothing:
         return []
     # Where the baseline is no better, there is little left to gain.
     severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.baseline) else "note"
-    if came_to_nothing and curves.is_surely_poor:
+    if came_to_nothing:
         severity = "problem"
     fit = run.record.get("fit") or {}
     again = max(usual, 3 * curves.epochs, 20)
@@ -323,8 +321,7 @@ CHECKS: tuple[Check, ...] = (
         "stopped-too-early",
         "run",
         ("stopped-early",),
-        f"no more than {FEW_EPOCHS} epochs, fewer than are usual, after which nothing better than guessing was reached (a problem, and "
-        "whatever is usual, where that is sure: binomial test at 0.001), or validation loss was falling over the last fifth of the "
+        f"no more than {FEW_EPOCHS} epochs that surely came to nothing, or validation loss was falling over the last fifth of the "
         "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, or, where there are fewer, in each of them and by "
         "a twentieth in the last, none of the above being the case",
         check_stopped_early,

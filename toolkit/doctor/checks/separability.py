@@ -5,13 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeclf.runtime.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from edgeclf.toolkit.doctor.statistics import (
-    best_balanced_accuracy,
-    centred_within,
-    rows_by_stratum,
-    stratified_auc,
-    van_elteren,
-)
+from edgeclf.toolkit.doctor.statistics import best_balanced_accuracy, centred_within, rows_by_stratum, stratified_auc
 
 # Most principal components used, and shuffles that the null distribution is estimated from.
 _MAX_DIRECTIONS = 256
@@ -47,7 +41,6 @@ class Separability:
         accuracy: Balanced accuracy at the threshold that is best for the held-out scores.
         chance_auc: Mean AUC with the groups shuffled.
         z: `auc` minus `chance_auc`, in standard deviations of the shuffled AUCs.
-        chance: Two-sided p-value of the scores' ranks within each stratum of each fold, whose own members no score has seen.
         scores: (N,) held-out scores, higher for members of the group.
     """
 
@@ -55,7 +48,6 @@ class Separability:
     accuracy: float
     chance_auc: float
     z: float
-    chance: float
     scores: Float64Array
 
 
@@ -88,7 +80,6 @@ def measure_separability(
         accuracy=best_balanced_accuracy(centred_within(scores[:, :1], strata)[:, 0], group),
         chance_auc=float(aucs[1:].mean()),
         z=float((aucs[0] - aucs[1:].mean()) / spread),
-        chance=van_elteren(scores[:, 0], group, strata * _FOLDS + _folds(len(group), 0))[1],
         scores=scores[:, 0],
     )
 
@@ -109,7 +100,7 @@ def held_out_scores(
     strata = np.zeros(len(design), np.int64) if strata is None else strata
     directions, ridge = _directions(centred_within(design, strata))
     wanted = centred_within(targets, strata)
-    fold = _folds(len(design), seed)
+    fold = np.random.default_rng(seed).permutation(len(design)) % _FOLDS
     scores = np.zeros(wanted.shape)
     whole, answers = directions.T @ directions, directions.T @ wanted
     for number in range(_FOLDS):
@@ -118,10 +109,6 @@ def held_out_scores(
         scores[fold == number] = held @ np.linalg.solve(gram, answers - held.T @ wanted[fold == number])
     # Equal images get equal scores in spite of rounding.
     return np.round(scores, 9)
-
-
-def _folds(count: int, seed: int) -> IntArray:
-    return np.random.default_rng(seed).permutation(count) % _FOLDS
 
 
 def head_accuracies(
@@ -150,7 +137,7 @@ def head_accuracies(
     known, unknown = (vectors - mean) @ axes, (other_vectors - mean) @ axes
     targets = (labels[:, None] == classes[None, :]) - np.array([(labels == label).mean() for label in classes])
     whole, answers = known.T @ known, known.T @ targets
-    fold = _folds(len(labels), seed)
+    fold = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
     right = np.zeros(len(labels), bool)
     for number in range(_FOLDS):
         held = fold == number

@@ -10,7 +10,7 @@ from edgeclf.toolkit.doctor.checks.factors import channel_share, colourfulness, 
 from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, measure_separability
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, stratified_auc
+from edgeclf.toolkit.doctor.statistics import stratified_auc
 
 # Balanced accuracy of one feature alone (0.5 is guessing) for a warning and for a problem.
 _WARNING, _PROBLEM = 0.62, 0.8
@@ -65,8 +65,6 @@ _SCENE_FEATURES: Mapping[str, Callable[[ImageTable], Float64Array]] = {
     "blur": _columns("edge_sharpness"),
     "noise": _columns("noise"),
 }
-# With the four corners.
-_TESTED = len(_FILE_FEATURES) + len(_SCENE_FEATURES) + 4
 _FEATURE_NAMES = {
     "border": "a frame around the image",
     "corner": "a patch in a corner",
@@ -131,9 +129,6 @@ def score_feature(
         if surprise[position] < significant_z / 2 or counts[position] < _FEWEST / 2:
             continue
         separability = measure_separability(design, targets[:, position])
-        # The best of many classes, by one of many features, is far out by luck.
-        if separability.chance >= FALSE_ALARM_RATE / (_TESTED * len(present)):
-            continue
         scores.append(
             ShortcutScore(
                 feature,
@@ -313,7 +308,7 @@ CHECKS: tuple[Check, ...] = (
         condition=(
             f"a frame, a corner, size, format, compression, orientation or bytes alone tell one class from the others for "
             f"{_WARNING:.0%} of the images, both sides counting the same ({_PROBLEM:.0%} is a problem), {_SIGNIFICANT_Z:g} standard "
-            f"deviations beyond shuffled labels and beyond chance ({FALSE_ALARM_RATE:g} over all features and classes); brightness, colour, blur or noise do for {_SCENE_NOTE:.0%} (a note; colour "
+            f"deviations beyond shuffled labels; brightness, colour, blur or noise do for {_SCENE_NOTE:.0%} (a note; colour "
             f"from {_SCENE_WARNING:.0%} on a warning)"
         ),
         find=_find,

@@ -9,10 +9,8 @@ import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import RunFacts
-from edgeclf.toolkit.doctor.statistics import binomial_standard_error, is_above_chance, is_below
+from edgeclf.toolkit.doctor.statistics import binomial_standard_error, is_above_chance
 
-# Training images whose accuracy in inference mode is measured (`gather/run.py`), at most.
-ACCURACY_IMAGES = 256
 _NAMES = {
     "loss": ("loss",),
     "accuracy": ("accuracy", "acc", "categorical_accuracy", "sparse_categorical_accuracy", "binary_accuracy"),
@@ -68,15 +66,10 @@ class Curves:
 
     @property
     def learned(self) -> bool:
-        """Whether the selected weights are above chance on validation or test images.
-
-        Where these are so few that even all of them right would be no more than luck, the training images tell.
-        """
-        if is_above_chance(self.test, self.chance, self.test_images):
-            return True
-        if not is_above_chance(1.0, self.chance, self.val_images, trials=self.epochs):
-            return self.fitted
-        return is_above_chance(self.val_selected, self.chance, self.val_images, trials=self.epochs)
+        """Whether the selected weights are above chance on validation or test images."""
+        return is_above_chance(self.val_selected, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
+            self.test, self.chance, self.test_images
+        )
 
     @property
     def fitted(self) -> bool:
@@ -84,24 +77,9 @@ class Curves:
         best = max(
             (value for value in (self.train_last, self.train_selected) if math.isfinite(value)), default=math.nan
         )
-        if math.isfinite(best) and is_above_chance(
-            best, self.chance, min(self.train_images, ACCURACY_IMAGES), trials=2
-        ):
+        if math.isfinite(best) and is_above_chance(best, self.chance, min(self.train_images, 256), trials=2):
             return True
         return is_above_chance(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
-
-    @property
-    def is_surely_poor(self) -> bool:
-        """Whether accuracy is surely less than half-way from chance to 1, or below the baseline.
-
-        Of few images, not to be above chance says little.
-        """
-        midway = 0.5 + 0.5 * self.chance
-        return (
-            self.gap_to_baseline > 0
-            or is_below(self.val_selected, midway, self.val_images)
-            or is_below(self.train_last, midway, min(self.train_images, ACCURACY_IMAGES))
-        )
 
     @property
     def gap_to_baseline(self) -> float:

@@ -200,12 +200,11 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     ended = run.record.get("ending", "finished")
     falling = is_still_falling(curves) and ended != "early"
     usual = int((run.record.get("suits") or {}).get("epochs") or 0)
-    came_to_nothing = short and curves.failed and curves.is_surely_poor
-    if not falling and not came_to_nothing:
+    if not falling and not (short and curves.failed):
         return []
     # Where the baseline is no better, there is little left to gain.
     severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.baseline) else "note"
-    if came_to_nothing:
+    if short and curves.failed:
         severity = "problem"
     fit = run.record.get("fit") or {}
     again = max(usual, 3 * curves.epochs, 20)
@@ -247,7 +246,6 @@ def check_stuck(facts: Facts) -> list[Finding]:
         not curves.epochs
         or curves.learned
         or curves.fitted
-        or not curves.is_surely_poor
         or has_other_cause(run, curves)
         or has_too_few_epochs(run, curves)
     ):
@@ -313,25 +311,23 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("label-noise",),
         "neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
-        "better than guessing, and the head is surely less than a quarter of the way from guessing to all right (binomial tests "
-        "at 0.001)",
+        "better than guessing (binomial test at 0.001) on 60 training images or more",
         check_labels,
     ),
     Check(
         "stopped-too-early",
         "run",
         ("stopped-early",),
-        f"no more than {FEW_EPOCHS} epochs that surely came to nothing, or validation loss was falling over the last fifth of the "
-        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, or, where there are fewer, in each of them and by "
-        "a twentieth in the last, none of the above being the case",
+        f"no more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
+        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case",
         check_stopped_early,
     ),
     Check(
         "stuck-at-chance",
         "run",
         ("stuck-at-chance",),
-        "neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), one of them is "
-        "surely less than half-way from guessing to all right, or plain features do better, none of the above being the case",
+        "neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "
+        "the above being the case",
         check_stuck,
     ),
 )

@@ -15,6 +15,7 @@ BENCHMARKS = ROOT / "benchmarks"
 # Those that start no TensorFlow and train nothing: seconds each.
 FAST = {
     "camera/idle_connections.py",
+    "doctor/copies.py",
     "doctor/false_alarms.py",
     "int8/foreign.py",
     "int8/gate.py",

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_the_generator_too(colour_model, tmp_path):
     while not detail.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    _, notes = running.communicate(timeout=30)
+    _, notes = running.communicate(timeout=300)
     assert (running.returncode, notes) == (130, "edgeclf: interrupted\n")
     # Nothing of the group is left; Python's own tracker of resources takes a moment.
     deadline = time.monotonic() + 20

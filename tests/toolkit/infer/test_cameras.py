@@ -41,7 +41,7 @@ class Running:
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=300)
         assert "Traceback" not in err
         return self.process.returncode, out, err
 
@@ -383,7 +383,7 @@ def test_a_reader_that_stops_early_ends_a_camera_without_an_error(colour_model, 
         assert running.process.stdout is not None
         running.process.stdout.readline()
         running.process.stdout.close()
-        assert running.process.wait(timeout=30) == 0
+        assert running.process.wait(timeout=300) == 0
 
 
 def open_files(pid):

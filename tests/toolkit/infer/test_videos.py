@@ -127,7 +127,7 @@ def test_a_camera_that_falls_silent_is_said_to_be_and_opened_again(colour_model,
             # After how long is a test of the camera, on a clock of its own.
             assert "opening it anew" in process.stderr.readline()
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 0

@@ -9,7 +9,7 @@ import httpx
 # What the classifier behind the preview tells apart.
 LABELS = ("red", "green", "blue")
 # Without certificates, which take longer to load than everything else takes.
-CLIENT = httpx.Client(verify=False, timeout=20)
+CLIENT = httpx.Client(verify=False, timeout=120)
 
 
 def get(preview, path, **options):

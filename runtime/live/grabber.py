@@ -5,6 +5,7 @@ frame keeps the timeout. The capture's own timeouts are set as well, so that the
 """
 
 import atexit
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -137,7 +138,9 @@ class Grabber:
             self._stopped = True
             self._condition.notify_all()
         if wait_s:
-            self._thread.join(wait_s)
+            # One that another thread is about to start sees that it was stopped.
+            with contextlib.suppress(RuntimeError):
+                self._thread.join(wait_s)
 
     @property
     def is_alive(self) -> bool:

@@ -164,9 +164,8 @@ class _Run:
         self._summarised: set[CameraThread] = set()
         self._lines: CountedLines | None = None
         self._reload = ModelReload(classifier) if options.watch else None
-        self._cameras = [
-            CameraThread(source, classifier, targets, options, is_only_camera=len(sources) == 1) for source in sources
-        ]
+        self._sources = sources
+        self._cameras: list[CameraThread] = []
 
     def run(self, recordings: Sequence[Path]) -> None:
         """Runs until the end; raises the error that ended it too early."""
@@ -174,6 +173,7 @@ class _Run:
             # Ctrl-C is the ordinary end of a camera that has no end of its own, also while it is opened.
             with contextlib.suppress(KeyboardInterrupt), _hangups():
                 # Before the outputs: a camera that is not there must not cost the records of the last time.
+                self._open_cameras()
                 self._wait_for_cameras()
                 self._run_cameras(recordings)
         finally:
@@ -183,6 +183,13 @@ class _Run:
         self._raise_errors()
         if self._lines is not None:
             self._lines.raise_for_lost()
+
+    def _open_cameras(self) -> None:
+        for source in self._sources:
+            is_only = len(self._sources) == 1
+            self._cameras.append(
+                CameraThread(source, self._classifier, self._targets, self._options, is_only_camera=is_only)
+            )
 
     def _run_cameras(self, recordings: Sequence[Path]) -> None:
         with contextlib.ExitStack() as stack:

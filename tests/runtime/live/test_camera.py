@@ -10,6 +10,7 @@ import pytest
 from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.live.camera import Camera
 from edgeclf.runtime.live.events import Disconnected, Reconnected
+from edgeclf.runtime.live.grabber import _GRABBERS, Grabber, GrabCounts, _stop_grabbers
 
 from ...clocks import wait_until
 from ...randomness import fresh_rng
@@ -315,3 +316,13 @@ def test_a_file_that_is_no_video_does_not_open(tmp_path):
     (tmp_path / "v.avi").write_text("no video")
     with pytest.raises(SourceError, match="cannot open camera"):
         Camera(tmp_path / "v.avi")
+
+
+def test_the_end_of_the_program_waits_for_no_thread_that_has_not_started(monkeypatch):
+    # As where another thread opens a camera while the program ends.
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda _: None)
+        grabber = Grabber(lambda *_: None, 1.0, GrabCounts())
+    _stop_grabbers()
+    assert not grabber.is_alive
+    _GRABBERS.discard(grabber)

@@ -169,8 +169,9 @@ def test_sigterm_while_a_camera_is_opened_is_a_regular_end(colour_model):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with Running(colour_model, "--camera", url, "--camera", url + "other", "--json") as running:
-            silent.accept()
+            opened = [silent.accept() for _ in range(2)]
             code, out, err = running.end()
+            assert len(opened) == 2
     assert (code, out) == (0, "")
     assert err.count("never there") == 2
 

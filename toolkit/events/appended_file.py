@@ -1,5 +1,6 @@
 """Files and streams that whole lines are written to for months: full disks, rotated logs and killed processes cost lines, never the run."""
 
+import abc
 import errno
 import os
 import stat
@@ -14,7 +15,7 @@ from edgeclf.runtime.files import kind_of, output_error
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-class CountedLines:
+class CountedLines(abc.ABC):
     """Lines that are written or lost, both counted, and what is said of those that were lost.
 
     Attributes:
@@ -28,13 +29,13 @@ class CountedLines:
         self._what = what
         self.written = self.failed = 0
 
+    @abc.abstractmethod
     def begin(self, heading: str) -> None:
         """Writes a heading before the first line."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write(self, text: str) -> None:
         """Writes a line, its end included."""
-        raise NotImplementedError
 
     def _count(self, error: OutputError | None) -> None:
         if error is None:

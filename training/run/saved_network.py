@@ -54,6 +54,7 @@ def load_saved_network(path: Path, architecture: str) -> KerasModel:
             hint=f"run edgeclf in the folder of that module; {path.with_name(NETWORK_FILE)} is a copy of it",
         ) from error
     except (OSError, ValueError, LookupError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # Of the archive: zipfile has no class of its own for a compression that it does not know, or a damaged name.
         raise model_error(path, str(error).split("\n", 1)[0][:200]) from error
     return model
 

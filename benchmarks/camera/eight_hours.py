@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import gc
 import http.server
-import itertools
 import json
 import os
 import resource
@@ -38,14 +37,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 # Before OpenCV is loaded: FFmpeg says of each recording that was cut off that it is.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-import cv2
 import numpy as np
 
+from benchmarks.camera.colour_model import write_colour_model
+from benchmarks.camera.killed_camera import frames_in, run_kills
 from benchmarks.camera.lapse_clock import LapseClock
-from benchmarks.camera.mjpeg_camera import MjpegCamera, jpeg_of
-from benchmarks.camera.scripted_camera import COLOURS_BGR, Schedule, ScriptedCamera
-from benchmarks.common import Arguments, Report, edgeclf_command, run_to_end, working_folder
-from benchmarks.robustness.killing import at_text, run_and_kill
+from benchmarks.camera.scripted_camera import Schedule, ScriptedCamera
+from benchmarks.common import Arguments, Report, working_folder
 from edgeclf.runtime import Classifier, LiveClassifier, LiveEvent, LiveResult
 from edgeclf.runtime.live.annotate import annotate
 from edgeclf.toolkit.events.appended_file import AppendedFile
@@ -65,30 +63,6 @@ _PATIENCE_S = 60.0
 _ALLOWED_MB = 16.0
 # Room for a recording: less than it keeps to complete its file.
 _LITTLE_ROOM_BYTES = 8 << 20
-# What FFmpeg writes at once: a recording that is shorter may not be on the disk yet.
-_BUFFERED_BYTES = 64 << 10
-
-
-def write_colour_model(path: Path, architecture: str) -> Path:
-    """Writes a classifier of red, green and blue, by the mean of each channel, and gives the path."""
-    from onnx import TensorProto, helper
-
-    from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
-
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[1, 2], keepdims=0),
-        helper.make_node("Softmax", ["means"], ["probabilities"], axis=1),
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 32, 32, 3])
-    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])
-    graph = helper.make_graph(nodes, "colours", [image], [probabilities])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    entry = model.metadata_props.add()
-    spec = ModelSpec(labels=tuple(COLOURS_BGR), preprocess=Preprocess((32, 32)), architecture=architecture)
-    entry.key, entry.value = SPEC_KEY, spec.to_json()
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def held() -> dict[str, float]:
@@ -377,103 +351,6 @@ def recorded_of(service: Service) -> dict[str, Any]:
     return {"written": recording.written, "readable": readable, "not_recorded": recording.lost}
 
 
-def frames_in(path: Path) -> int:
-    """Frames of a video that can be decoded."""
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    capture.release()
-    return count
-
-
-def run_kills(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """A camera that is killed and started again on the same files."""
-    rng = np.random.default_rng(given.seed)
-    # With noise, so that a frame is kilobytes.
-    bodies = [
-        jpeg_of(np.clip(np.asarray(colour) * 0.6 + rng.normal(40, 20, (120, 160, 3)), 0, 255).astype(np.uint8))
-        for colour in COLOURS_BGR.values()
-    ]
-
-    def parts(_connection: int) -> Iterator[bytes]:
-        for body in itertools.cycle(bodies):
-            yield body
-            time.sleep(0.004)
-
-    model = write_colour_model(folder / "model.onnx", "colours")
-    records, events = folder / "records.jsonl", folder / "events.jsonl"
-    lost = torn = unplayable = frames = recorded = 0
-    kept: Mapping[Path, bytes] = {records: b"", events: b""}
-    with MjpegCamera(parts) as camera:
-        for number in range(given.kills + 1):
-            files = (
-                "--out",
-                records,
-                "--events",
-                events,
-                "--save",
-                folder / "camera.avi",
-                "--format",
-                "jsonl",
-                "--log-every",
-                0,
-            )
-            command = edgeclf_command("infer", model, "--threads", 1, "--camera", camera.url, *files)
-            if number < given.kills:
-                lines = kept[records].count(b"\n") + int(rng.integers(1, given.most_lines))
-                run_and_kill(command, os.environ, at_text(folder, records.name, lines))
-            else:
-                done = run_to_end([*command, "--max-frames", "50"])
-                if done.returncode:
-                    raise SystemExit(f"edgeclf infer ended with {done.returncode}: {done.stderr}")
-            now = {path: path.read_bytes() for path in kept}
-            new = {path: data[len(kept[path]) :] for path, data in now.items()}
-            lost += sum(not data.startswith(kept[path]) for path, data in now.items())
-            found = {path: parsed(data) for path, data in new.items()}
-            torn += sum(broken for _, broken in found.values())
-            lost += not agree(found[records][0], found[events][0])
-            kept = now
-            # One that was killed before its first frame has none.
-            recorded += (folder / "camera.avi").exists() and (folder / "camera.avi").stat().st_size > 0
-    for video in (videos := list(folder.glob("*.avi"))):
-        played = frames_in(video)
-        unplayable += not played and video.stat().st_size > _BUFFERED_BYTES
-        frames += played
-    lost += sum(video.stat().st_size > 0 for video in videos) != recorded
-    return {
-        "kills": given.kills,
-        "records": kept[records].count(b"\n"),
-        "events": kept[events].count(b"\n"),
-        "torn_lines": torn,
-        "lost": lost,
-        "recordings": len(videos),
-        "recordings_that_do_not_play": unplayable,
-        "recorded_frames": frames,
-    }
-
-
-def parsed(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The JSON lines, and how many are none."""
-    documents, broken = [], 0
-    for line in data.decode().splitlines():
-        if not line:
-            continue
-        try:
-            documents.append(json.loads(line))
-        except ValueError:
-            broken += 1
-    return documents, broken
-
-
-def agree(records: list[dict[str, Any]], events: list[dict[str, Any]]) -> bool:
-    """Whether each change of the label in the records of one process has its event; one more where it was killed in between."""
-    labels = [record["label"] for record in records]
-    changed = [label for before, label in itertools.pairwise(["", *labels]) if label != before]
-    said = [event["label"] for event in events if event["event"] == "label"]
-    return said[: len(changed)] == changed and len(said) <= len(changed) + 1
-
-
 def main() -> int:
     """Prints a table, or JSON."""
     arguments = Arguments(__doc__, quick={"hours": 0.5, "kills": 1, "most_lines": 20})
@@ -486,7 +363,7 @@ def main() -> int:
         arguments.error("--hours must be at least 0.5, --kills at least 0")
     with working_folder() as folder, working_folder() as second:
         lapse = run_lapse(folder, given)
-        kills = run_kills(second, given)
+        kills = run_kills(second, given.kills, given.most_lines, given.seed)
     report = Report(given)
     report.columns({f"{given.hours:g} hours": "<28", "expected": ">12", "counted": ">12"})
     for name, value in lapse["expected"].items():

@@ -1,5 +1,6 @@
 """A file of events, one JSON line each."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,10 @@ class FileSink:
     name = "events"
 
     def __init__(self, path: Path | None, warn: Callable[[str], None]) -> None:
+        if path is None:
+            with contextlib.suppress(AttributeError):  # not a file: an application's own stream
+                # Machines read UTF-8 whatever the terminal's encoding is; escapes of another are no JSON.
+                sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # AttributeError is suppressed
         self._lines = (
             CountedOutput(_print_at_once, "stdout", warn, "events")
             if path is None

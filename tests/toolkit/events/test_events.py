@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import io
 import json
 import os
 import signal
@@ -85,6 +86,17 @@ def test_a_full_disk_costs_events_and_is_said_once():
     assert events.summary == "5 events not written"
     (error,) = errors
     assert "no space left" in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_events_on_stdout_are_json_in_any_terminal(monkeypatch, encoding):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    events = FileSink(None, pytest.fail)
+    events.on_event({**numbered(1), "source": "röd 花 \udcff.mp4"})
+    assert json.loads(written.getvalue())["source"] == "röd 花 \udcff.mp4"
+    assert json.loads(written.getvalue())["label"] == "réd"
+    events.close()
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
@@ -192,6 +204,35 @@ def test_a_webhook_that_drips_its_answer_has_a_deadline_and_one_that_drips_the_r
     wait_until(lambda: hook.delivered == 2)
     hook.close()
     assert errors == []
+
+
+def test_a_name_that_is_looked_up_for_too_long_has_the_deadline_and_its_event_does_not_come_later(monkeypatch):
+    monkeypatch.setattr("edgeclf.toolkit.events.webhook._DEADLINE_S", 0.2)
+    monkeypatch.setattr("edgeclf.toolkit.events.webhook._RETRY_PAUSES_S", (0.01, 0.01))
+    errors, asked, found, look_up = [], [], threading.Event(), socket.getaddrinfo
+    with Receiver() as receiver:
+        host, port = receiver.address.split(":")
+
+        def look_up_slowly(name, *rest, **options):
+            if name != "slow.example":
+                return look_up(name, *rest, **options)
+            asked.append(name)
+            found.wait()
+            return look_up(host, *rest, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
+        hook = webhook_sink(f"http://slow.example:{port}/", errors.append)
+        hook.on_event(numbered(0))
+        wait_until(lambda: hook.failed == 1)
+        assert errors == ["webhook: no answer within 0.2 s"]
+        # What cannot be ended is not begun again and again.
+        assert asked == ["slow.example"]
+        found.set()
+        monkeypatch.setattr("edgeclf.toolkit.events.webhook._DEADLINE_S", 60)
+        hook.on_event(numbered(1))
+        wait_until(lambda: hook.delivered == 1)
+        hook.close()
+    assert [body["frame"] for _, _, body in receiver.got] == [1]
 
 
 def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted(monkeypatch):

@@ -43,7 +43,7 @@ class LiveClassifier:
         loop: As for `Camera`.
         on_event: Called with each event. Most come from the iterating thread, `Frozen`, `Recovered` and those of the
             model from threads beside it, so that they come in time; it may call `close`. An exception from it ends the
-            iteration, or the thread beside it.
+            iteration; one in a thread beside it goes to `threading.excepthook`, and that thread goes on.
         clock: Source of time.
 
     Attributes:

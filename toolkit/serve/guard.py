@@ -66,20 +66,22 @@ class Guard:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for key, value in query if key == "token"]
         if given and scope["method"] == "GET":
-            return self._admit(scope, query) if all(map(self._is_token, given)) else _refused()
+            return self._admit(scope, headers, query) if all(map(self._is_token, given)) else _refused()
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(credentials.strip()):
             return None
         return None if any(map(self._is_pass, _cookies(headers, self._cookie))) else _refused()
 
-    def _admit(self, scope: Scope, query: list[tuple[str, str]]) -> Response:
+    def _admit(self, scope: Scope, headers: Headers, query: list[tuple[str, str]]) -> Response:
         """Sets the cookie, and sends the browser to the address without the token, which it then keeps in no history."""
         assert self._pass is not None  # noqa: S101 - for the type checker: there is a token
         others = urlencode([(key, value) for key, value in query if key != "token"])
-        # One slash: two would name another host.
-        path = "/" + quote(scope["path"].lstrip("/"))
+        # Relative, which names no other host and holds where a proxy has a path of its own before this one.
+        path = "./" + quote(scope["path"].rpartition("/")[2])
         answer = Response(status_code=303, headers={"Location": f"{path}?{others}" if others else path})
-        answer.set_cookie(self._cookie, self._pass.hexdigest(), httponly=True, samesite="strict")
+        # As a proxy with TLS says of itself; whoever lies about it keeps his own browser out.
+        is_encrypted = headers.get("x-forwarded-proto", "").lower() == "https"
+        answer.set_cookie(self._cookie, self._pass.hexdigest(), httponly=True, samesite="strict", secure=is_encrypted)
         return answer
 
     def _is_token(self, given: str) -> bool:

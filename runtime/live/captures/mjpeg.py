@@ -332,5 +332,8 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
         user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
         passwords.add_password(None, bare_url, user, password)
     return bare_url, urllib.request.build_opener(
-        urllib.request.HTTPBasicAuthHandler(passwords), urllib.request.HTTPDigestAuthHandler(passwords)
+        urllib.request.HTTPBasicAuthHandler(passwords),
+        urllib.request.HTTPDigestAuthHandler(passwords),
+        # Some give a cookie for the token in the URL, as the preview of edgeclf does.
+        urllib.request.HTTPCookieProcessor(),
     )

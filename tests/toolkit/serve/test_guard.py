@@ -1,7 +1,7 @@
 """Who gets an answer: over real connections, to every path and method."""
 
 import http.client
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -95,10 +95,11 @@ def test_the_bearer_of_the_token_gets_everything(open_to_all):
 
 def test_a_browser_trades_the_token_of_its_first_visit_for_a_cookie(open_to_all):
     status, headers, _ = ask(open_to_all, f"/api/events?last=3&token={TOKEN}")
-    assert (status, headers["location"]) == (303, "/api/events?last=3")
+    assert (status, headers["location"]) == (303, "./events?last=3")
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie
     # Every server on this machine is sent the cookie, whatever its port.
     assert TOKEN not in cookie
     pair = cookie.partition(";")[0]
@@ -107,8 +108,24 @@ def test_a_browser_trades_the_token_of_its_first_visit_for_a_cookie(open_to_all)
 
 
 def test_the_redirect_stays_on_this_host(open_to_all):
-    assert ask(open_to_all, f"//evil.example/x?token={TOKEN}")[1]["location"] == "/evil.example/x"
-    assert ask(open_to_all, f"/a%0d%0aSet-Cookie:x?token={TOKEN}")[1]["location"] == "/a%0D%0ASet-Cookie%3Ax"
+    for path, location in (
+        ("//evil.example/x", "./x"),
+        ("//evil.example", "./evil.example"),
+        ("/http://evil.example", "./evil.example"),
+        ("/http:evil.example", "./http%3Aevil.example"),
+        ("/a%0d%0aSet-Cookie:x", "./a%0D%0ASet-Cookie%3Ax"),
+    ):
+        assert ask(open_to_all, f"{path}?token={TOKEN}")[1]["location"] == location
+        assert urlsplit(urljoin(open_to_all + path, location)).netloc == urlsplit(open_to_all).netloc
+
+
+def test_behind_a_proxy_with_tls_the_first_visit_stays_below_its_path_and_the_cookie_is_for_tls_alone(open_to_all):
+    headers = {"X-Forwarded-Proto": "https"}
+    for path in ("/", "/api/status", "/cameras/0/picture.jpg"):
+        answered = ask(open_to_all, f"{path}?token={TOKEN}", headers=headers)[1]
+        assert "Secure" in answered["set-cookie"]
+        outside = f"https://cameras.example.org/door{path}"
+        assert urljoin(f"{outside}?token={TOKEN}", answered["location"]) == outside
 
 
 def test_on_loopback_a_token_is_asked_for_when_there_is_one(start_preview):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeclf.runtime import Camera, SourceError
 from edgeclf.toolkit.serve import connections, pictures
 
 from .clients import LABELS, get, messages, send_request
@@ -49,6 +50,17 @@ def test_opencv_reads_the_stream_of_pictures(start_preview, make_result, publish
         finally:
             capture.release()
     assert seen == {0, 1, 2}
+
+
+def test_a_camera_of_edgeclf_reads_a_preview_that_needs_its_token(start_preview, make_result, publishing):
+    preview = start_preview("127.0.0.1:0", "the-token-of-a-preview")
+    with publishing(lambda number: preview.on_result(make_result("blue", number))):
+        address = f"{preview.url}cameras/0/stream.mjpg?token="
+        with Camera(address + "the-token-of-a-preview", timeout_s=60) as camera:
+            assert next(iter(camera)).image_bgr.mean(axis=(0, 1)).argmax() == 0
+            assert "the-token" not in camera.name
+        with pytest.raises(SourceError, match="HTTP 401"):
+            Camera(address + "another")
 
 
 def test_nothing_is_encoded_unless_somebody_watches(start_preview, make_result, encoded):

@@ -192,6 +192,25 @@ def test_user_and_password_in_the_url_are_used(answering, scheme):
         assert f'response="{digest(digest("eve:cam:p@ss") + ":n:" + digest("GET:/v"))}"' in seen[-1]
 
 
+def test_a_cookie_is_kept_for_the_address_behind_a_redirect(answering):
+    def answer(handler):
+        if handler.path == "/?token=t":
+            send(handler, 303, {"Set-Cookie": "pass=p; Path=/; HttpOnly", "Location": "/", "Content-Length": "0"})
+        elif handler.headers.get("Cookie") != "pass=p":
+            handler.send_error(401)
+        else:
+            send(handler, 200, MULTIPART, as_part(jpeg(), with_length=True))
+
+    address = answering(answer)
+    capture = open_http(f"http://{address}/?token=t", 5, lambda: False)
+    capture.grab()
+    assert capture.retrieve().shape == (48, 64, 3)
+    capture.close()
+    # Of this capture alone.
+    with pytest.raises(CaptureEndedError, match="HTTP 401"):
+        open_http(f"http://{address}/", 5, lambda: False)
+
+
 def test_only_the_newest_of_several_waiting_frames_needs_decoding(answering):
     pictures = [jpeg() for _ in range(3)]
     body = b"".join(as_part(picture, with_length=True) for picture in pictures)

@@ -148,7 +148,6 @@ def verify(
         "--provider-option": provider_option,
         "--engine-cache": engine_cache,
         "--threads": threads,
-        "--ignore-unreadable": ignore_unreadable,
     }
     refuse_idle(for_emulation if emulate is None else {}, "without --emulate")
     refuse_idle({} if emulate is None else for_this_machine, "with --emulate, whose cores are CPUs with one thread")
@@ -190,6 +189,7 @@ def verify(
             limits=limits,
             table=table,
             cache_folder=cache_folder or default_cache_folder(),
+            ignore_unreadable=ignore_unreadable,
             as_json=as_json,
         )
         return

@@ -11,10 +11,12 @@ from edgeclf.export.emulation.arm64 import Core, get_core
 from edgeclf.export.emulation.comparison import compare_cores, self_test_on_cores
 from edgeclf.export.verify.verdict import DEFAULT_RULE, judge_parity, limits_between, limits_record, recorded_limits
 from edgeclf.runtime import ForeignModel, ModelSession, load_image, preprocess_bgr
+from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.cpus import cpu_info
-from edgeclf.runtime.errors import GateError, UsageError
-from edgeclf.toolkit.console import note, print_json, progress_bar
-from edgeclf.toolkit.datasets.evaluation_set import list_images
+from edgeclf.runtime.errors import EdgeclfError, GateError, ImageError, InputError, UsageError
+from edgeclf.runtime.spec import Preprocess
+from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
+from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
 from edgeclf.toolkit.foreign import note_use, options_for, refuse_idle_options, use_json
 from edgeclf.toolkit.reports.emulation import print_emulation
 from edgeclf.toolkit.reports.parity import limits_sentence
@@ -71,6 +73,7 @@ def verify_emulated(
     limits: ParityLimits | None,
     table: "TableOptions | None" = None,
     cache_folder: Path,
+    ignore_unreadable: bool,
     as_json: bool,
 ) -> None:
     """Compares a model file on emulated cores with the same file on this machine, and prints the verdict.
@@ -86,9 +89,11 @@ def verify_emulated(
         limits: Limits of the comparison; None takes those recorded in the file, else the default rule.
         table: What the user says of a CSV; None for nothing.
         cache_folder: Where the emulated system is kept.
+        ignore_unreadable: Whether images that cannot be read are no error.
         as_json: Print JSON instead of tables.
 
     Raises:
+        InputError: Images cannot be read, all others were compared.
         UsageError: There is no such architecture or core, or options for files without a spec are given and it has one.
         GateError: The file does something else on a core.
         EdgeclfError: As `ModelSession`, `list_images` and `compare_cores`.
@@ -100,10 +105,11 @@ def verify_emulated(
     with progress_bar(enabled=not as_json) as progress:
         listed = list_images(data, [(model, session)], split, need_labels=False, table=table, progress=progress)
         images = listed.spread(max_images)
+        pixels_rgb, rows, unreadable = _read(images.paths, session.spec.preprocess)
         facts = compare_cores(
             session,
-            np.stack([preprocess_bgr(load_image(path), session.spec.preprocess) for path in images.paths]),
-            images.true_indices,
+            pixels_rgb,
+            None if images.true_indices is None else [images.true_indices[row] for row in rows],
             cores,
             cache_folder=cache_folder,
             progress=progress,
@@ -119,6 +125,7 @@ def verify_emulated(
         document = {
             "model": str(model),
             "used_as": use_json(session),
+            "unreadable": unreadable_json(unreadable),
             "cpu": cpu.to_json(),
             "passed": not failures,
             "failures": failures,
@@ -132,12 +139,14 @@ def verify_emulated(
             f"{model} on emulated ARM cores, next to {cpu.model}", facts, [item.outcome for item in verdicts]
         )
     if failures:
+        end_with_unreadable(unreadable, ignore=True)
         raise GateError(
             f"{model} does something else on ARM",
             got="; ".join(failures),
             hint="export it again with --target any, or ship the fp32 file there",
         )
     note(f"undecided: {'; '.join(doubts)}" if doubts else "passed: the file does the same on these cores")
+    end_with_unreadable(unreadable, ignore=ignore_unreadable)
 
 
 def _cores(architecture: str, names: Sequence[str]) -> list[Core]:
@@ -146,3 +155,25 @@ def _cores(architecture: str, names: Sequence[str]) -> list[Core]:
             f"cannot emulate {architecture!r}", expected="arm64", hint="leave the others to their own machines"
         )
     return [get_core(name) for name in names]
+
+
+def _read(
+    paths: Sequence[Path], preprocess: Preprocess
+) -> tuple[UInt8Array, list[int], list[tuple[Path, EdgeclfError]]]:
+    """Preprocessed images, (N, H, W, 3) uint8 RGB, with their positions in the list, and those that cannot be read."""
+    images_rgb: list[UInt8Array] = []
+    rows: list[int] = []
+    unreadable: list[tuple[Path, EdgeclfError]] = []
+    for row, path in enumerate(paths):
+        try:
+            images_rgb.append(preprocess_bgr(load_image(path), preprocess))
+            rows.append(row)
+        except ImageError as error:
+            unreadable.append((path, error))
+    if not rows:
+        raise InputError(
+            "none of the images can be read",
+            got=f"{len(paths)} files, the first with: {unreadable[0][1].what}" if unreadable else "no files",
+            expected="at least one readable image",
+        )
+    return np.stack(images_rgb), rows, unreadable

@@ -342,7 +342,6 @@ def test_layers_of_a_float_file_are_refused(call_edgeclf, exported, trained_run,
         (("--emulate", "arm64", "--provider-option", "a=b"), "--provider-option does nothing with --emulate"),
         (("--emulate", "arm64", "--engine-cache", "x"), "--engine-cache does nothing with --emulate"),
         (("--emulate", "arm64", "--threads", 2), "--threads does nothing with --emulate"),
-        (("--emulate", "arm64", "--ignore-unreadable"), "--ignore-unreadable does nothing with --emulate"),
         (("--against", "x", "--emulate-images", 3), "--emulate-images does nothing without --emulate"),
         (("--against", "x", "--cache-folder", "x"), "--cache-folder does nothing without --emulate"),
     ],
@@ -414,3 +413,28 @@ def test_emulated_cores_are_judged_by_the_same_rule(
     assert {"passed": "passed: ", "undecided": "undecided: ", "failed": "something else on ARM"}[outcome] in done.err
     table = call_edgeclf("verify", int8_by_the_default_rule, *options)
     assert outcome in table.out
+
+
+def test_an_image_that_cannot_be_read_is_left_out_of_an_emulated_comparison(
+    call_edgeclf, int8_by_the_default_rule, photographs, monkeypatch, tmp_path
+):
+    def run_here(model, images_rgb, core, sysroot, progress):
+        return np.concatenate([model.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))])
+
+    monkeypatch.setattr(comparison, "prepare_sysroot", lambda *_: None)
+    monkeypatch.setattr(comparison, "run_emulated", run_here)
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "coffee" / "00.png").write_bytes(b"no image")
+    options = ("--split", "all", "--emulate", "arm64", "--core", "cortex-a53", "--emulate-images", 1000)
+    verify = ("verify", int8_by_the_default_rule, tmp_path / "data", *options)
+    done = call_edgeclf(*verify, "--json")
+    assert (done.code, "1 image could not be read" in done.err) == (3, True)
+    (unreadable,) = done.json()["unreadable"]
+    assert unreadable["source"].endswith("00.png")
+    assert done.json()["cores"][0]["images"] == sum(len(list(label.iterdir())) for label in photographs.iterdir()) - 1
+    assert call_edgeclf(*verify, "--ignore-unreadable").code == 0
+    for label in (tmp_path / "data").iterdir():
+        for path in label.iterdir():
+            path.write_bytes(b"no image")
+    done = call_edgeclf(*verify)
+    assert (done.code, done.out, "none of the images can be read" in done.err) == (3, "", True)

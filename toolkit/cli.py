@@ -74,10 +74,11 @@ class _Boundary(typer.core.TyperGroup):
         except Exception as error:
             if type(error).__module__.split(".", 1)[0] in {"typer", "click"}:
                 raise
-            shown = environment_error(error) if isinstance(error, OSError) else None
+            shown = environment_error(error)
             if shown is not None:
                 say(f"edgeclf: {shown}\n")
-                silence_stdout()
+                if isinstance(error, OSError):
+                    silence_stdout()
                 raise SystemExit(shown.exit_code) from None
             say(traceback.format_exc())
             say("edgeclf: this is a bug in edgeclf, not in your input; please report the lines above\n")

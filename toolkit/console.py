@@ -11,12 +11,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeclf.runtime.errors import OutputError
+from edgeclf.runtime.errors import EdgeclfError, InputError, OutputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.runtime.progress import Progress
 
 # What the user's disks and descriptors cause, and no bug.
@@ -187,12 +186,28 @@ def show_any_text() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def environment_error(error: OSError) -> OutputError | None:
-    """The error to show for one of the operating system that nothing has made a sentence of; None where it is a bug.
+def environment_error(error: Exception) -> EdgeclfError | None:
+    """The error to show for one that the machine causes and nothing has made a sentence of; None where it is a bug.
 
     Args:
-        error: A full disk or a closed descriptor behind stdout, or temporary files that cannot be written.
+        error: A full disk or a closed descriptor behind stdout, temporary files that cannot be written, or no memory left.
     """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return _no_memory(error)
+    return _no_place(error) if isinstance(error, OSError) else None
+
+
+def _no_memory(error: Exception) -> InputError:
+    words = str(error.strerror if isinstance(error, OSError) else error)
+    return InputError(
+        "there is not enough memory",
+        got=words[:1].lower() + words[1:] if words else "none left",
+        expected="as much as this takes",
+        hint="take smaller images or fewer at once, or close other programs",
+    )
+
+
+def _no_place(error: OSError) -> OutputError | None:
     words = (error.strerror or type(error).__name__).lower()
     if "No usable temporary directory" in str(error):
         return _temporary("no folder that can be written to")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclf.toolkit.console import printable
+from edgeclf.toolkit.console import environment_error, printable
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,19 @@ def test_any_text_becomes_one_printable_line(text):
     shown = printable(text)
     assert shown.isprintable()
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "got"),
+    [
+        (MemoryError("Unable to allocate 9.19 GiB for an array"), "unable to allocate 9.19 GiB for an array"),
+        (MemoryError(), "none left"),
+        (OSError(12, "Cannot allocate memory"), "cannot allocate memory"),
+    ],
+)
+def test_memory_that_is_not_there_is_no_bug(error, got):
+    shown = environment_error(error)
+    assert str(shown).startswith(f"there is not enough memory: got {got}, expected ")
+    assert shown.exit_code == 3
+    # What a program does wrong is one.
+    assert environment_error(IndexError("list index out of range")) is None

@@ -74,26 +74,29 @@ def bench_scenarios(
     paths = _image_paths(options.images)
     results: list[ScenarioResult] = []
     setups: list[SystemSetup] = []
-    with _log_folder(options.logs) as folder, progress_bar() as progress:
-        for plan in plans:
-            setup = _setup(model, plan.scenario, options, paths, device, foreign, cpu)
-            with LoadgenProcess(setup) as process:
-                facts = process.facts
-                result = ScenarioRunner(process, folder, meter, progress).run(plan)
-            if as_json:
-                note(f"{plan.scenario}: {_headline(result)}")
-            else:
-                # At once: each takes minutes, and may be the last that this run comes to.
-                if not results:
-                    _print_head(model, options, cpu, facts, result)
-                _print_scenario(result)
-            results.append(result)
-            setups.append(setup)
+    try:
+        with _log_folder(options.logs) as folder, progress_bar() as progress:
+            for plan in plans:
+                setup = _setup(model, plan.scenario, options, paths, device, foreign, cpu)
+                with LoadgenProcess(setup) as process:
+                    facts = process.facts
+                    result = ScenarioRunner(process, folder, meter, progress).run(plan)
+                if as_json:
+                    note(f"{plan.scenario}: {_headline(result)}")
+                else:
+                    # At once: each takes minutes, and may be the last that this run comes to.
+                    if not results:
+                        _print_head(model, options, cpu, facts, result)
+                    _print_scenario(result)
+                results.append(result)
+                setups.append(setup)
+    finally:
+        # Of those that were measured before Ctrl-C or an error as well.
+        if as_json and results:
+            print_json(_document(model, options, cpu, facts, setups, results, no_energy))
     if facts.unreadable:
         warn(f"{facts.unreadable} images could not be read and were passed over, the first: {facts.first_error}")
-    if as_json:
-        print_json(_document(model, options, cpu, facts, setups, results, no_energy))
-    else:
+    if not as_json:
         _print_table(setups, results, no_energy)
     if options.logs is not None:
         note(f"the load generator's logs are in {options.logs}")

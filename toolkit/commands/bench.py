@@ -172,6 +172,7 @@ def bench(
             "--warmup": warmup is not None,
         },
     )
+    _check_scenario(scenario, {"--latency-bound-ms": latency_bound, "--batch-sizes": batch_sizes})
     if plot is not None:
         check_plot()
     choice = chosen_device(device, provider_option, engine_cache)
@@ -249,6 +250,20 @@ def _check_combination(
                 expected="--scenario beside it" if scenario is None else "a bench without --scenario",
                 hint="leave one of them out" if scenario is not None else "add --scenario, or leave it out",
             )
+
+
+def _check_scenario(scenario: str | None, options: dict[str, object]) -> None:
+    """Refuses options that would do nothing in the one scenario that is named."""
+    from edgeclf.toolkit.options import refuse_idle
+
+    # The rules fix how many images a query of a stream has; only a server has a bound.
+    of_others = {
+        "--latency-bound-ms": {"single-stream", "multi-stream", "offline"},
+        "--batch-sizes": {"single-stream", "multi-stream"},
+    }
+    for option, value in options.items():
+        if scenario in of_others[option]:
+            refuse_idle({option: value}, f"with --scenario {scenario}")
 
 
 def _counts(option: str, text: str) -> list[int]:

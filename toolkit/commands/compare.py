@@ -86,6 +86,7 @@ def compare(
 ) -> None:
     """Compare two classifiers on the same images: accuracy with the interval of the difference, classes, images that changed."""
     from edgeclf.export.source.keras_files.kinds import KerasOptions, keras_kind
+    from edgeclf.runtime.errors import UsageError
     from edgeclf.runtime.files import kind_of
     from edgeclf.toolkit.compare.comparison import compare_answers
     from edgeclf.toolkit.compare.images import answer_images, images_to_compare, shared_names
@@ -93,6 +94,9 @@ def compare(
     from edgeclf.toolkit.compare.tables import print_comparison, write_changed
     from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, unknown_training_note
 
+    if data is None and table is not None:
+        words = "--path-column, --label-column, --image-folder or --image-suffix"
+        raise UsageError(f"{words} needs images", got="no DATA", expected="edgeclf compare A B DATA")
     _check_outputs(first, second, data, out, plot)
     if all(keras_kind(path) is not None or kind_of(path) == "folder" for path in (first, second)):
         idle = {"--device": device, "--provider-option": provider_option, "--engine-cache": engine_cache}

@@ -81,13 +81,15 @@ def doctor(
     pip install "edgeclf[train,doctor]" brings all that it uses: the pretrained network that images are shown to, and what
     looks for wrong labels.
     """
+    from edgeclf.runtime.errors import UsageError
+
+    if list_checks and subject is not None:
+        raise UsageError("--list lists the checks of any subject", got=str(subject), expected="none beside it")
     if list_checks:
         from edgeclf.toolkit.doctor.report.terminal import print_checks
 
         print_checks(as_json=as_json)
         return
-    from edgeclf.runtime.errors import UsageError
-
     if subject is None:
         raise UsageError(
             "nothing to look at", expected="a data set, a run folder or an .onnx file", hint="run edgeclf doctor DATA"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeclf.training.data.table import TableOptions
 
 _ENTRANCES = ("auto", "int8")
+_CALIBRATION_IMAGES = 256
 # Fewer images leave ranges and corrections to chance.
 _FEW_IMAGES = 100
 
@@ -73,13 +74,14 @@ def export(
     min_agreement: MinAgreementOption = None,
     max_accuracy_drop: MaxAccuracyDropOption = None,
     calibration_images: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--calibration-images",
             min=1,
-            help="int8: images, of a run its training images, that activation ranges are fitted to.",
+            help=f"int8: images, of a run its training images, that activation ranges are fitted to. Default: {_CALIBRATION_IMAGES}.",
+            show_default=False,
         ),
-    ] = 256,
+    ] = None,
     effort: Annotated[
         str,
         typer.Option(
@@ -178,7 +180,7 @@ def export(
         limits=given or DEFAULT_RULE,
         effort=cast("Any", effort),
         target=target,
-        calibration_images=calibration_images,
+        calibration_images=_CALIBRATION_IMAGES if calibration_images is None else calibration_images,
         keep_float=tuple(keep_float or ()),
         float_prefix=entrance != "int8",
         first_in_float=int(entrance) if entrance.isdecimal() else None,
@@ -199,6 +201,7 @@ def export(
             "--no-qat": qat is False,
             "--plot": plot is not None,
             "--fresh": fresh,
+            "--calibration-images": calibration_images is not None,
         },
     )
     started = time.perf_counter()
@@ -214,9 +217,16 @@ def export(
         )
     failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
+        classifier = opened.load_classifier()
+        if given is not None and classifier.spec.precision == options.precision == "fp32":
+            raise UsageError(
+                "--min-agreement and --max-accuracy-drop are about what is rounded",
+                got=f"{source} and a file that are both fp32",
+                expected="--precision int8 or fp16",
+                hint="leave them out: the outputs of two fp32 models are the same up to the order of sums",
+            )
         images = opened.load_images(data, options, cache, progress)
         options = _without_accuracy(options, images, is_asked=max_accuracy_drop is not None)
-        classifier = opened.load_classifier()
         if precision == "int8":
             _warn_of_int8(classifier.spec, min(options.max_calibration_images, images.training_count))
         try:

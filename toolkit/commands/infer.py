@@ -230,6 +230,10 @@ def infer(
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format)
+    if as_json and output_format not in {"table", "jsonl"}:
+        raise UsageError(
+            f"--format {output_format} and --json name two formats", expected="one of them", hint="leave one out"
+        )
     if chosen is None:
         raise UsageError(
             f"unknown format {output_format!r}", expected=" or ".join(OUTPUT_FORMATS), hint="choose one of them"
@@ -261,7 +265,12 @@ def infer(
         "--serve-host": serve_host or None,
     }
     _check_only_for("cameras", "--camera", bool(cameras), only_for_cameras)
-    only_for_files = {"--batch-size": batch_size, "--workers": workers, "--exact": exact or None}
+    only_for_files = {
+        "--batch-size": batch_size,
+        "--workers": workers,
+        "--exact": exact or None,
+        "--ignore-unreadable": ignore_unreadable or None,
+    }
     _check_only_for("files", "SOURCE...", not cameras, only_for_files)
     targets = SinkOptions(chosen, top_k, out, show, save, max_frames, duration)
 
@@ -299,6 +308,8 @@ def infer(
             on_event=on_event,
         )
         named = parse_cameras(cameras, camera_passwords(camera_password_file, cameras, os.environ))
+        if loop and not any(isinstance(source.opened, Path) for source in named):
+            raise UsageError("--loop is for cameras that are files", expected="--camera FILE", hint="leave it out")
         classifier = open_classifier()
         with preview_of(classifier, named, serve, serve_token, serve_host, max_fps=fps) as preview:
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])

@@ -47,16 +47,17 @@ def info(
     refuse_idle_keras_options(keras, model or "--devices")
     if devices == (model is not None):
         raise UsageError("nothing to describe", got="both" if devices else "neither", expected="a model or --devices")
+    given = foreign or no_options()
     if model is None:
+        if not given.is_empty:
+            raise UsageError("options of a model file do nothing with --devices", hint="leave them out")
         _describe_devices(as_json=as_json)
+    elif keras_kind(model) is not None:
+        _describe_keras(model, given, keras, as_json=as_json)
+    elif options_for(model, given) is None:
+        _describe_model(model, given, as_json=as_json)
     else:
-        given = foreign or no_options()
-        if keras_kind(model) is not None:
-            _describe_keras(model, given, keras, as_json=as_json)
-        elif options_for(model, given) is None:
-            _describe_model(model, given, as_json=as_json)
-        else:
-            _describe_foreign(model, given, as_json=as_json)
+        _describe_foreign(model, given, as_json=as_json)
 
 
 def _describe_devices(*, as_json: bool) -> None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -122,6 +124,21 @@ def test_what_cannot_be_measured_is_one_sentence(run_edgeclf, colour_model, argu
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the limit of a shell bounds no memory")
+@pytest.mark.parametrize("more", [[], ["--scenario", "offline", "--quick", "--duration", "0.1"]])
+def test_batches_that_do_not_fit_into_the_memory_are_one_sentence(make_colour_model, tmp_path, more):
+    if more:
+        pytest.importorskip("mlperf_loadgen")
+    model = make_colour_model(tmp_path / "large.onnx", size_hw=(512, 512))
+    # The pixels of such a batch are 51 GB.
+    command = [sys.executable, "-m", "edgeclf.toolkit", "bench", str(model), "--batch-sizes", "65536", *more]
+    line = ["bash", "-c", 'ulimit -v 8000000; exec "$@"', "bash", *command]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (3 if more else 2, ""), done.stderr
+    assert "memory" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_several_models_have_one_thread_each(run_edgeclf, colour_model):

@@ -121,25 +121,45 @@ def test_ctrl_c_ends_the_generator_too(colour_model, tmp_path):
     assert not _group_lives(running.pid)
 
 
+# Ends in its second scenario by Ctrl-C, or by an error; what was printed until then lies in a file.
+SECOND_ENDS = """
+import pathlib, sys
+
+from edgeclf.runtime.errors import InputError
+from edgeclf.toolkit.bench.loadgen.runs import ScenarioRunner
+from edgeclf.toolkit.cli import main
+
+measured = ScenarioRunner.run
+
+def run(self, plan):
+    if plan.scenario == "single-stream":
+        return measured(self, plan)
+    pathlib.Path("printed").write_text(pathlib.Path("out").read_text())
+    raise ENDING
+
+ScenarioRunner.run = run
+main()
+"""
+
+
+def run_until_the_second(ending, folder, *arguments):
+    command = [sys.executable, "-c", SECOND_ENDS.replace("ENDING", ending), *map(str, arguments)]
+    with (folder / "out").open("w") as out:
+        return subprocess.run(command, cwd=folder, stdout=out, timeout=120, check=False).returncode
+
+
+@pytest.mark.parametrize(("ending", "code"), [("KeyboardInterrupt", 130), ("InputError('bad')", 3)])
+def test_what_was_measured_before_the_end_is_a_whole_document(colour_model, tmp_path, ending, code):
+    all_quick = ("bench", colour_model, "--scenario", "all", "--quick", "--duration", "0.1", "--json")
+    assert run_until_the_second(ending, tmp_path, *all_quick) == code
+    (scenario,) = json.loads((tmp_path / "out").read_text())["scenarios"]
+    assert scenario["scenario"] == "single-stream"
+    assert scenario["figures"]["queries"] >= 64
+
+
 def test_each_scenario_is_printed_when_it_is_there(colour_model, tmp_path):
-    # What is printed lies in the file before the second scenario begins, which Ctrl-C then ends.
-    program = (
-        "import pathlib, sys\n"
-        "from edgeclf.toolkit.bench.loadgen.runs import ScenarioRunner\n"
-        "from edgeclf.toolkit.cli import main\n"
-        "measured = ScenarioRunner.run\n"
-        "def run(self, plan):\n"
-        "    if plan.scenario == 'single-stream':\n"
-        "        return measured(self, plan)\n"
-        "    pathlib.Path('printed').write_text(pathlib.Path('out').read_text())\n"
-        "    raise KeyboardInterrupt\n"
-        "ScenarioRunner.run = run\n"
-        f"sys.argv[1:] = ['bench', {str(colour_model)!r}, '--scenario', 'all', '--quick', '--duration', '0.1']\n"
-        "main()"
-    )
-    with (tmp_path / "out").open("w") as out:
-        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=out, timeout=120, check=False)
-    assert done.returncode == 130
+    all_quick = ("bench", colour_model, "--scenario", "all", "--quick", "--duration", "0.1")
+    assert run_until_the_second("KeyboardInterrupt", tmp_path, *all_quick) == 130
     *head, line = (tmp_path / "printed").read_text().splitlines()
     assert head[0].startswith(f"{colour_model}: MLPerf-style, load generator ")
     assert line.startswith("single-stream: p90 ")
@@ -161,6 +181,8 @@ def _group_lives(group):
         (["--scenario", "offline", "--threads", "1,2"], 2, "one of each"),
         (["--scenario", "offline", "--image", "a.jpg"], 2, "--image does nothing here"),
         (["--scenario", "offline", "--min-queries", "3"], 2, "--min-queries does nothing here"),
+        (["--scenario", "offline", *BOUND], 2, "--latency-bound-ms does nothing with --scenario offline"),
+        (["--scenario", "multi-stream", "--batch-sizes", "4"], 2, "--batch-sizes does nothing with --scenario multi"),
         (["--quick"], 2, "--quick does nothing here"),
         (["--images", "folder"], 2, "--images does nothing here"),
         (["--scenario", "offline", "--images", "missing"], 3, "missing"),

@@ -93,6 +93,9 @@ def test_it_is_a_model_or_the_devices(run_edgeclf, colour_model):
         done = run_edgeclf("info", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert "expected a model or --devices" in done.stderr
+    done = run_edgeclf("info", "--devices", "--fit", "crop")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "options of a model file do nothing with --devices" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["bench", "infer", "evaluate", "verify", "compare"])

@@ -151,6 +151,7 @@ def test_what_cannot_be_compared_is_one_sentence(call_edgeclf, colour_model, dat
     (tmp_path / "corrupt.onnx").write_bytes(b"not a model")
     for arguments, code, words in (
         ((colour_model, colour_model), 2, "nothing to compare the models on: got two files and no DATA"),
+        ((colour_model, colour_model, "--label-column", "species"), 2, "needs images: got no DATA"),
         ((colour_model, colour_model, data, "--split", "some"), 2, "unknown split 'some'"),
         ((colour_model, colour_model, data, "--split", "val"), 3, "has no val image"),
         ((colour_model, colour_model, data, "--plot", tmp_path / "a.jpg"), 2, "bad --plot"),

@@ -99,6 +99,9 @@ def test_no_argument_is_a_usage_error(run_edgeclf):
     done = run_edgeclf("doctor")
     assert done.returncode == 2
     assert "expected a data set, a run folder or an .onnx file" in done.stderr
+    done = run_edgeclf("doctor", "data", "--list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--list lists the checks of any subject" in done.stderr
 
 
 def test_names_of_every_kind_are_shown(run_edgeclf, write_folder):

@@ -224,6 +224,9 @@ def test_a_reader_that_stops_early_is_no_error(colour_model, images):
         (["--camera", "front door"], 2, "cannot use 'front door' as a camera"),
         (["--camera", "63"], 3, "cannot open camera 63"),
         (["--camera", "63", "--exact"], 2, "--exact is for files"),
+        (["--camera", "63", "--ignore-unreadable"], 2, "--ignore-unreadable is for files"),
+        (["--camera", "63", "--loop"], 2, "--loop is for cameras that are files"),
+        (["IMAGES", "--json", "--format", "csv"], 2, "--format csv and --json name two formats"),
     ],
 )
 def test_bad_requests_get_one_sentence(run_edgeclf, colour_model, images, tmp_path, arguments, code, words):

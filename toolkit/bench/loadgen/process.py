@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from edgeclf.runtime import DeviceChoice, ForeignModel
 from edgeclf.runtime.errors import DeviceUnavailableError, EdgeclfError, ImageError, MissingPackageError, install_hint
 from edgeclf.toolkit.bench.loadgen.sut import RunRecord, RunRequest, Samples, SystemUnderTest
+from edgeclf.toolkit.console import environment_error
 
 T = TypeVar("T")
 # Most images in memory, as in MLPerf's image classification, and most bytes of them.
@@ -244,6 +245,9 @@ def _load(paths: Sequence[Path]) -> tuple[list[Any], list[EdgeclfError]]:
 def _as_message(error: BaseException) -> tuple[str, Any]:
     if isinstance(error, EdgeclfError):
         return "error", error
+    shown = environment_error(error) if isinstance(error, Exception) else None
+    if shown is not None:
+        return "error", shown
     return "bug", "".join(traceback.format_exception(error))
 
 

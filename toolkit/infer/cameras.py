@@ -1,6 +1,7 @@
 """The cameras of `edgeclf infer`: any number on one model, with records, events, recordings and windows."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from edgeclf.toolkit.infer.records import (
     check_targets,
     make_writer,
 )
+from edgeclf.toolkit.infer.service_manager import ServiceManager
 from edgeclf.toolkit.infer.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -164,6 +166,7 @@ class _Run:
         self._summarised: set[CameraThread] = set()
         self._lines: CountedLines | None = None
         self._reload = ModelReload(classifier) if options.watch else None
+        self._service = ServiceManager(os.environ)
         self._sources = sources
         self._cameras: list[CameraThread] = []
 
@@ -198,7 +201,9 @@ class _Run:
                 camera.start(self._sinks_of(camera, recordings[number] if recordings else None))
             self._watch(stack)
             with contextlib.suppress(KeyboardInterrupt):
+                self._service.ready()
                 self._wait()
+            self._service.stopping()
             self._stop()
 
     def _wait_for_cameras(self) -> None:
@@ -307,6 +312,7 @@ class _Run:
                 drawn_bgr = {name: self._drawn_bgr.pop(name) for name in list(self._drawn_bgr)}
                 if windows is not None and not windows.show(drawn_bgr):
                     return
+                self._service.watch({camera.name: camera.live for camera in running if camera.live is not None})
         finally:
             if windows is not None:
                 windows.close()

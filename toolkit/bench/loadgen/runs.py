@@ -11,6 +11,7 @@ from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.timing.energy import EnergyMeter
 from edgeclf.toolkit.bench.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log, send_delays_s
+from edgeclf.toolkit.bench.loadgen.memory import available_memory_bytes, check_fits
 from edgeclf.toolkit.bench.loadgen.process import LoadgenProcess
 from edgeclf.toolkit.bench.loadgen.scenario_rules import (
     Scenario,
@@ -210,6 +211,8 @@ class ScenarioRunner:
             latency_bound_ms=plan.latency_bound_ms,
             traces=plan.scenario == "server" and expected_per_s * rules.min_duration_s <= _MOST_TRACED,
         )
+        every_s = expected_s if plan.scenario.endswith("-stream") else 1 / expected_per_s
+        check_fits(plan.scenario, rules.min_duration_s, every_s, rules.samples_per_query, available_memory_bytes())
         before = self._meter.read() if self._meter else None
         record = self._process.run(request, self._waiting(plan, name))
         joules = self._meter.joules_since(before) if self._meter and before else None

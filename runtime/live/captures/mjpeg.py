@@ -14,6 +14,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError
@@ -332,8 +333,28 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
         user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
         passwords.add_password(None, bare_url, user, password)
     return bare_url, urllib.request.build_opener(
-        urllib.request.HTTPBasicAuthHandler(passwords),
-        urllib.request.HTTPDigestAuthHandler(passwords),
+        _BasicAuth(passwords),
+        _DigestAuth(passwords),
         # Some give a cookie for the token in the URL, as the preview of edgeclf does.
         urllib.request.HTTPCookieProcessor(),
     )
+
+
+class _BasicAuth(urllib.request.HTTPBasicAuthHandler):
+    """Leaves an answer that asks for another scheme, such as Bearer, the error that it is."""
+
+    def http_error_401(self, *answer: Any) -> Any:  # noqa: ANN401 - those of urllib
+        try:
+            return super().http_error_401(*answer)
+        except ValueError:
+            return None
+
+
+class _DigestAuth(urllib.request.HTTPDigestAuthHandler):
+    """As `_BasicAuth`."""
+
+    def http_error_401(self, *answer: Any) -> Any:  # noqa: ANN401 - those of urllib
+        try:
+            return super().http_error_401(*answer)
+        except ValueError:
+            return None

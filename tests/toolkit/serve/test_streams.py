@@ -53,7 +53,7 @@ def test_opencv_reads_the_stream_of_pictures(start_preview, make_result, publish
 
 
 def test_a_camera_of_edgeclf_reads_a_preview_that_needs_its_token(start_preview, make_result, publishing):
-    preview = start_preview("127.0.0.1:0", "the-token-of-a-preview")
+    preview = start_preview("127.0.0.1:0", "the-token-of-a-preview", cameras=["0"])
     with publishing(lambda number: preview.on_result(make_result("blue", number))):
         address = f"{preview.url}cameras/0/stream.mjpg?token="
         with Camera(address + "the-token-of-a-preview", timeout_s=60) as camera:

@@ -192,6 +192,15 @@ def test_user_and_password_in_the_url_are_used(answering, scheme):
         assert f'response="{digest(digest("eve:cam:p@ss") + ":n:" + digest("GET:/v"))}"' in seen[-1]
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "Negotiate", 'Bearer realm="cam"', ""])
+def test_an_authentication_that_no_address_has_is_said_by_the_server(answering, scheme):
+    headers = {"WWW-Authenticate": scheme, "Content-Length": "0"} if scheme else {"Content-Length": "0"}
+    address = answering(lambda h: send(h, 401, headers))
+    for user in ("", "eve:hunter2@"):
+        with pytest.raises(CaptureEndedError, match=r"^HTTP 401 Unauthorized$"):
+            open_http(f"http://{user}{address}/", 5, lambda: False)
+
+
 def test_a_cookie_is_kept_for_the_address_behind_a_redirect(answering):
     def answer(handler):
         if handler.path == "/?token=t":

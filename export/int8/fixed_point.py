@@ -17,7 +17,7 @@ from edgeclf.export.graph.float_graph import FloatGraph, infer_value_types
 from edgeclf.export.graph.layers import Layer, read_layer
 from edgeclf.export.int8.partition import cuts_at_zero
 from edgeclf.export.int8.ranges import QuantParams
-from edgeclf.runtime.arrays import Float64Array, FloatArray
+from edgeclf.runtime.arrays import Float64Array
 
 # Integers up to here, and all sums of them, are exact in float32.
 _EXACT = 2**24
@@ -28,8 +28,6 @@ PREFIX_SHARE = 0.075
 _MOST_LAYERS = 6
 # Weights finer than this would not change a result.
 _FINEST_EXPONENT = 24
-# float32 from 2^23 to 2^24 has the integers and nothing between them: a sum that lands there is rounded, ties to even.
-_ROUNDS_TO_INTEGERS = 1.5 * 2**23
 
 
 @dataclass(frozen=True)
@@ -88,47 +86,6 @@ def fixed_point_weights(
         if not over.any():
             return np.asarray(weights / grid[:, None]), np.asarray(biases / grid)
         exponent[over] -= 1
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """The operators that clip a value to a fixed-point range and round it, and the constants that they read."""
-
-    nodes: tuple[onnx.NodeProto, ...]
-    constants: dict[str, FloatArray]
-
-
-def write_rounding(name: str, value: str, output: str, target: FixedPoint, channels: int) -> Rounding:
-    """What makes integers low..high of a convolution's output in units of the target's step; ties go to even.
-
-    A depthwise convolution of one weight adds 1.5 * 2^23, where float32 has integers only, and another takes it away. The result
-    is Round's, but ONNX Runtime on x86 keeps the channels in blocks from one convolution to the next, and puts them in order
-    for a Round and into blocks behind it: three passes over the largest values of the network. The Clip between the two
-    convolutions is what keeps an engine from making one of them.
-
-    Args:
-        name: Of the convolution, from which those of nodes and constants are made.
-        value: Its output, (N, C, H, W).
-        output: The name of the result.
-        target: The range.
-        channels: C.
-    """
-    raised, clipped = f"{value}_raised", f"{value}_clipped"
-    names = {part: f"{name}_{part}" for part in ("one", "up", "down", "low", "high")}
-    constants = {
-        names["one"]: np.ones((channels, 1, 1, 1), np.float32),
-        names["up"]: np.full(channels, _ROUNDS_TO_INTEGERS, np.float32),
-        names["down"]: np.full(channels, -_ROUNDS_TO_INTEGERS, np.float32),
-        names["low"]: np.array(_ROUNDS_TO_INTEGERS + target.low, np.float32),
-        names["high"]: np.array(_ROUNDS_TO_INTEGERS + target.high, np.float32),
-    }
-
-    def add(bias: str, read: str, written: str) -> onnx.NodeProto:
-        inputs = [read, names["one"], names[bias]]
-        return onnx.helper.make_node("Conv", inputs, [written], f"{name}_{bias}", group=channels, kernel_shape=[1, 1])
-
-    clip = onnx.helper.make_node("Clip", [raised, names["low"], names["high"]], [clipped], f"{name}_clip")
-    return Rounding((add("up", value, raised), clip, add("down", clipped, output)), constants)
 
 
 def choose_fixed_point_prefix(graph: FloatGraph, pixels: str, *, share: float = PREFIX_SHARE) -> tuple[str, ...]:

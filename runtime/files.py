@@ -3,9 +3,7 @@
 import codecs
 import contextlib
 import errno
-import json
 import os
-import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -16,8 +14,6 @@ from edgeclf.runtime.errors import InputError, OutputError
 
 _HEAD_BYTES = 4096
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
-# In JSON with indents: a list of numbers alone, over several lines.
-_NUMBERS = re.compile(r"\[\n\s*-?\d[\d.eE+-]*(?:,\n\s*-?\d[\d.eE+-]*)*\n\s*\]")
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "an image"),
     (b"\x89PNG", "an image"),
@@ -172,23 +168,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-
-
-def json_text(document: object, encoding: str = "utf-8") -> str:
-    """A document as indented JSON, lists of numbers - the rows of a matrix - on one line each.
-
-    Args:
-        document: Plain JSON values; NaN and infinity are a ValueError.
-        encoding: What the text will be encoded in: characters that it does not have are escaped, as are file names that are
-            not Unicode.
-    """
-    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = json.dumps(document, indent=2, allow_nan=False)
-    # Ends of lines in strings are escaped: those in the text are the layout's.
-    return _NUMBERS.sub(lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text)
 
 
 def kind_of(path: Path | str) -> Literal["file", "folder", "other"] | None:

@@ -28,15 +28,15 @@ _BROKEN_STREAM = _NO_ROOM | {errno.EBADF, errno.EIO, errno.EROFS}
 
 
 def print_result(text: str) -> None:
-    """Writes a line, or several, of the result to stdout."""
-    sys.stdout.write(text + "\n")
+    """Writes a line, or several, of the result to stdout; names in files of others may hold what moves a terminal's cursor."""
+    sys.stdout.write(_printable_lines(text) + "\n")
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes the result to stdout as one JSON document."""
-    from edgeclf.runtime.files import json_text
+    from edgeclf.runtime.spec.json_documents import json_text
 
-    print_result(json_text(document, sys.stdout.encoding or "utf-8"))
+    sys.stdout.write(json_text(document, sys.stdout.encoding or "utf-8") + "\n")
 
 
 def unreadable_json(unreadable: "Sequence[tuple[Path, EdgeclfError]]") -> list[dict[str, str]]:
@@ -56,12 +56,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=printable(title) or None, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if numeric and index else "left", overflow="fold")
+        table.add_column(printable(column), justify="right" if numeric and index else "left", overflow="fold")
     for row in rows:
-        # Names in files of others may hold what moves a terminal's cursor.
-        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
+        table.add_row(*map(_printable_lines, row))
     # Cells hold file and class names, which may contain [brackets]: no markup, no highlighting.
     Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
 
@@ -73,6 +72,10 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _escaped(character: str) -> str:
     # Python reads a byte of a file name that is not UTF-8 as a lone surrogate from U+DC80 to U+DCFF.
     if "\udc80" <= character <= "\udcff":
@@ -82,7 +85,7 @@ def _escaped(character: str) -> str:
 
 def note(text: str) -> None:
     """Writes a note to stderr, of one line or several; names in files of others may hold what moves a terminal's cursor."""
-    say("\n".join(map(printable, text.split("\n"))) + "\n")
+    say(_printable_lines(text) + "\n")
 
 
 def warn(text: str) -> None:
@@ -124,7 +127,7 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
         return Column(no_wrap=True)
 
     columns = (
-        TextColumn("{task.description}", table_column=fixed()),
+        TextColumn("{task.description}", markup=False, table_column=fixed()),
         BarColumn(16, table_column=fixed()),
         MofNCompleteColumn(table_column=fixed()),
         # Remaining time, and in the end the elapsed time.
@@ -141,7 +144,7 @@ def progress_bar(*, enabled: bool = True) -> Iterator["Progress"]:
 
         def report(stage: str, done: int, total: int) -> None:
             # The stage's name up to the first colon identifies its bar; the rest is free text that may change.
-            key, _, note = stage.partition(":")
+            key, _, note = printable(stage).partition(":")
             if key not in tasks:
                 tasks[key] = bars.add_task(key, total=total, note="")
             bars.update(tasks[key], completed=done, total=total, note=note.strip())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from edgeclf.export import ParityLimits
     from edgeclf.runtime import DeviceChoice
@@ -191,6 +191,26 @@ def given_limits(min_agreement: float | None, max_accuracy_drop: float | None) -
     )
 
 
+def refuse_idle_limits(limits: "ParityLimits | None", *precisions: str) -> None:
+    """Refuses limits of the user's own between models in fp32, which must give the same whatever is asked for.
+
+    Args:
+        limits: What `given_limits` gave.
+        precisions: Those of the two models.
+
+    Raises:
+        UsageError: There are limits, and both are fp32.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    if limits is not None and set(precisions) == {"fp32"}:
+        raise UsageError(
+            "--min-agreement and --max-accuracy-drop are for int8 and fp16 files",
+            got="two fp32 models, which have to give the same",
+            hint="leave them out",
+        )
+
+
 def refuse_idle(options: "Mapping[str, object]", place: str, *, hint: str = "leave it out") -> None:
     """Refuses options that would do nothing.
 
@@ -207,6 +227,29 @@ def refuse_idle(options: "Mapping[str, object]", place: str, *, hint: str = "lea
     for option, value in options.items():
         if value is not None and value is not False and value not in ([], "auto"):
             raise UsageError(f"{option} does nothing {place}", hint=hint)
+
+
+def refuse_beside(context: typer.Context, flag: str, place: str, allowed: "Collection[str]" = ()) -> None:
+    """Refuses whatever else is given where one option says all that the command does.
+
+    Args:
+        context: The command's, which knows what was typed.
+        flag: The option.
+        place: What the command does with it, such as `which lists the checks`.
+        allowed: Names of the parameters that go with it; `--json` does.
+
+    Raises:
+        UsageError: Another one is given.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if is_given and parameter.opts[0] != flag and parameter.name not in {"as_json", *allowed}:
+            name = parameter.opts[0]
+            shown = name if name.startswith("-") else str(parameter.metavar or name.upper())
+            raise UsageError(f"{shown} does nothing beside {flag}, {place}", got="both", hint=f"leave {shown} out")
 
 
 def chosen_device(device: str, provider_options: "Sequence[str] | None", engine_cache: Path | None) -> "DeviceChoice":

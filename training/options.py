@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 from edgeclf.runtime.cpus import MOST_IMAGES_IN_A_BATCH
 from edgeclf.runtime.errors import RunFolderError, UsageError
 from edgeclf.runtime.spec import MOST_PIXELS_OF_A_SIDE
+from edgeclf.runtime.spec.json_documents import record_from_json
 
 # The fits of a training, as the history names them: the head of a frozen backbone, the backbone and its head after that,
 # a network trained as a whole, and a trained network in the arithmetic of its int8 file.
@@ -255,14 +256,18 @@ def options_from_json(document: object, source: Path) -> TrainOptions:
         RunFolderError: It is something else.
     """
     names = {item.name for item in fields(TrainOptions)}
-    if not isinstance(document, dict) or not set(document) <= names:
-        raise RunFolderError(
-            f"cannot read {source}",
-            got="options of another version of edgeclf" if isinstance(document, dict) else "no options",
-            expected="what this edgeclf train wrote",
-            hint="train again",
+
+    def refused(got: str) -> RunFolderError:
+        return RunFolderError(
+            f"cannot read {source}", got=got, expected="what this edgeclf train wrote", hint="train again"
         )
-    options = TrainOptions(**document)
+
+    if not isinstance(document, dict) or not set(document) <= names:
+        raise refused("options of another version of edgeclf" if isinstance(document, dict) else "no options")
+    try:
+        options = record_from_json(TrainOptions, document, "options")
+    except ValueError as error:
+        raise refused(str(error)) from error
     # Earlier versions recorded the default network beside a backbone from an ONNX file.
     return options if options.backbone is None else replace(options, architecture=None)
 

@@ -175,7 +175,7 @@ def trained_scales(training: Mapping[str, Any]) -> TrainedScales | None:
         return TrainedScales(
             {name: QuantParams.from_json(entry) for name, entry in training[_RANGES].items()},
             {
-                name: TrainedWeights(np.asarray(entry["scales"], np.float32).astype(np.float64), entry["norm"])
+                name: TrainedWeights(_weight_scales(entry["scales"]), entry["norm"])
                 for name, entry in training.get(_WEIGHTS, {}).items()
             },
         )
@@ -186,6 +186,18 @@ def trained_scales(training: Mapping[str, Any]) -> TrainedScales | None:
             expected="a scale and zero point for each value, and a scale for each output channel of the weights",
             hint=_HINT,
         ) from error
+
+
+def _weight_scales(values: object) -> Float64Array:
+    scales = np.asarray(values, np.float64)
+    # As float32, which the file stores.
+    if (
+        scales.ndim != 1
+        or not (scales > np.finfo(np.float32).tiny).all()
+        or not (scales < np.finfo(np.float32).max).all()
+    ):
+        raise ValueError("a scale that is no positive float32")
+    return scales.astype(np.float32).astype(np.float64)
 
 
 def lacks_weight_scales(training: Mapping[str, Any]) -> bool:

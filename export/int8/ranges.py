@@ -35,8 +35,15 @@ class QuantParams:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "QuantParams":
-        """Reads JSON values that `to_json` wrote."""
-        return cls(float(document["scale"]), int(document["zero_point"]))
+        """Reads JSON values that `to_json` wrote.
+
+        Raises:
+            ValueError: They are no scale and zero point; also KeyError, TypeError.
+        """
+        scale, zero_point = float(document["scale"]), int(document["zero_point"])
+        if not (0 < scale < math.inf and 0 <= zero_point < LEVELS):
+            raise ValueError(f"scale {scale!r}, zero point {zero_point}")
+        return cls(scale, zero_point)
 
     @property
     def low(self) -> float:

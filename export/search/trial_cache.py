@@ -28,6 +28,7 @@ from edgeclf.runtime.cpus import cpu_info
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.session._onnxruntime import onnxruntime
+from edgeclf.runtime.spec.json_documents import check_shape, record_from_json
 
 _METADATA_KEY = "edgeclf.trial"
 _PREFIX = "int8-"
@@ -117,9 +118,11 @@ class TrialCache:
         """Cached names, such as those of layers in an order; where there are none, `find` gives them, and they are stored."""
         path = self._path(kind, recipe, ".names")
         try:
-            names = tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            check_shape(found, [str])
+            names = tuple(found or ())
             os.utime(path)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, RecursionError):
             names = tuple(find())
         else:
             return names
@@ -142,15 +145,14 @@ def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
         model = onnx.ModelProto.FromString(path.read_bytes())
         (entry,) = [entry for entry in model.metadata_props if entry.key == _METADATA_KEY]
         document: dict[str, Any] = json.loads(entry.value)
-        parity = tuple(
-            ParityFacts(**{**facts, "disagreements": tuple(facts["disagreements"])}) for facts in document["parity"]
-        )
+        check_shape(document, {"recipe": {}, "layers": [str], "left_in_float": [[str]]})
+        parity = tuple(record_from_json(ParityFacts, facts) for facts in document["parity"])
         model.metadata_props.remove(entry)
         left = tuple((str(name), str(operator)) for name, operator in document["left_in_float"])
         quantized = Quantized(model, document["recipe"], tuple(document["layers"]), left)
         # The least recently used files go first.
         os.utime(path)
     # Whatever is wrong with a cached file, the trial can be made again.
-    except (OSError, ValueError, KeyError, TypeError, DecodeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, DecodeError):
         return None
     return quantized, parity

@@ -8,7 +8,7 @@ reference's at all.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from edgeclf.export.verify.parity import (
@@ -21,6 +21,7 @@ from edgeclf.export.verify.parity import (
     parity_failures,
 )
 from edgeclf.runtime.metrics import Z_95, binomial_tail, paired_accuracy_interval, wilson_interval
+from edgeclf.runtime.spec.json_documents import record_from_json
 
 Outcome: TypeAlias = Literal["passed", "undecided", "failed"]
 # The better outcome first.
@@ -316,11 +317,11 @@ def recorded_limits(parity: Mapping[str, Any] | None) -> Limits | None:
         return None
     try:
         if "rule" not in record:
-            return ParityLimits(**record)
+            return record_from_json(ParityLimits, dict(record))
         if record["rule"] != _RULE_NAME:
             return None
-        return GateRule(float(record["max_accuracy_drop"]), float(record["min_sure_agreement"]))
-    except (KeyError, TypeError, ValueError):
+        return record_from_json(GateRule, {item.name: record[item.name] for item in fields(GateRule)})
+    except (KeyError, ValueError):
         return None
 
 

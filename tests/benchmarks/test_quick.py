@@ -22,6 +22,7 @@ FAST = {
     "int8/memory.py",
     "int8/operators.py",
     "robustness/damaged_pictures.py",
+    "robustness/documents.py",
     "robustness/layouts.py",
     "robustness/tables.py",
     "runtime/predict.py",

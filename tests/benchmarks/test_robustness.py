@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +191,57 @@ def test_kinds_of_hostile_files_are_drawn_alike_for_the_same_seed(module, box, t
             shutil.rmtree(folder)
         assert drawn[0] == drawn[1], name
     assert not box.canary.exists()
+
+
+def test_documents_changed_at_random_are_read_with_their_types_or_refused(module, tmp_path):
+    judge, documents = module("documents").judge, module("hostile_files.document_kinds").make_documents()
+    faults = []
+    for kind, document in enumerate(documents):
+        for number in range(8):
+            place = tmp_path / f"{kind}-{number}"
+            place.mkdir()
+            text = document.draw(np.random.default_rng((2, kind, number))) if number else document.text
+            what, fault = judge(document, place, text)
+            if fault is not None or (not number and what != "read"):
+                faults.append((document.name, text[:500], what, fault))
+    assert not faults
+
+
+@dataclass
+class Pair:
+    """What a reader might give."""
+
+    count: int
+    names: tuple[str, ...] = ()
+    rate: float | None = None
+
+
+def test_a_reader_that_lets_something_through_is_found(module, tmp_path):
+    from edgeclf.runtime.errors import InputError
+
+    documents = module("hostile_files.documents")
+    judge = module("documents").judge
+
+    def became(read):
+        return judge(documents.Document("kind", "{}", read), tmp_path, "text")
+
+    def refuse(*_):
+        raise InputError("cannot read it", got="nothing")
+
+    def fail(*_):
+        raise KeyError("a")
+
+    assert became(lambda *_: [Pair(1, ("a",), 2)]) == ("read", None)
+    assert became(refuse) == ("refused", None)
+    assert became(fail)[1].startswith("traceback KeyError at test_robustness.py:")
+    for wrong in (Pair("1"), Pair(count=True), Pair(1, ["a"]), Pair(1, (2,)), Pair(1, (), "x"), Pair(None)):
+        assert became(lambda *_, wrong=wrong: [wrong])[1].startswith("wrong type: Pair."), wrong
+
+
+def test_changed_documents_differ_and_are_the_same_for_the_same_seed(module):
+    kinds = module("hostile_files.document_kinds").make_documents()
+    for document in kinds:
+        drawn = [document.draw(np.random.default_rng((3, number))) for number in range(20)]
+        assert drawn == [document.draw(np.random.default_rng((3, number))) for number in range(20)]
+        assert len(set(drawn)) > 5
+        assert sum(text == document.text for text in drawn) < 5

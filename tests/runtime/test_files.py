@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from edgeclf.runtime.files import (
     content_kind,
     default_cache_folder,
     file_identity,
-    json_text,
     kind_of,
     read_text,
     replacing,
@@ -302,27 +300,3 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch, tmp_path):
         default_cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_folder() == tmp_path / "edgeclf"
-
-
-def test_rows_of_a_matrix_are_one_line_each_in_json():
-    document = {
-        "confusion": [[1, 2], [-3, 4.5e-07]],
-        "n": [7],
-        "names": ["a [\n 1,\n 2]", "b"],
-        "mixed": [1, "x"],
-        "none": [],
-    }
-    text = json_text(document)
-    assert json.loads(text) == document
-    assert text.splitlines()[1:5] == ['  "confusion": [', "    [1, 2],", "    [-3, 4.5e-07]", "  ],"]
-    assert '  "n": [7],' in text.splitlines()
-    assert '    "a [\\n 1,\\n 2]",' in text.splitlines()
-
-
-def test_json_has_no_character_that_its_encoding_has_not():
-    document = {"file": "\udcff", "name": "grün"}
-    for encoding in ("utf-8", "ascii"):
-        assert json.loads(json_text(document, encoding).encode(encoding)) == document
-    assert "grün" in json_text({"name": "grün"})
-    with pytest.raises(ValueError, match="JSON"):
-        json_text([float("nan")])

@@ -9,6 +9,7 @@ import numpy as np
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.errors import MissingPackageError, install_hint
 from edgeclf.runtime.files import replacing
+from edgeclf.toolkit.console import printable
 
 # Distinguishable for every kind of colour vision (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -78,7 +79,9 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
         # In the legend: labels beside the dots would overlap.
         mark = "" if curve.mark_ms is None else f": {curve.mark_label} {curve.mark_ms:.3g} ms (dot)"
         bound = "" if curve.bound_ms is None else f", bound {curve.bound_ms:g} ms (dotted)"
-        axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=f"{curve.label}{mark}{bound}")
+        # Of names that begin with an underscore Matplotlib keeps the legend free.
+        name = printable(f" {curve.label}" if curve.label.startswith("_") else curve.label)
+        axes.step(ordered, slower, where="post", color=colour, linewidth=1.8, label=f"{name}{mark}{bound}")
         if curve.mark_ms is not None:
             fraction = max(float((ordered >= curve.mark_ms).mean()), 1 / ordered.size)
             axes.plot([curve.mark_ms], [fraction], "o", color=colour, markersize=6)
@@ -98,9 +101,12 @@ def draw_curves(path: Path, curves: Sequence[Curve], *, title: str) -> None:
     axes.minorticks_off()
     axes.set_xlabel("latency in ms")
     axes.set_ylabel("share of queries within it")
-    axes.set_title(title, loc="left", fontsize=12, color=_INK)
+    axes.set_title(printable(title), loc="left", fontsize=12, color=_INK, parse_math=False)
     axes.grid(color=_PALE, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, fontsize=9, loc="outside lower left")
+    legend = figure.legend(frameon=False, fontsize=9, loc="outside lower left")
+    for text in legend.get_texts():
+        # Names of files are no formulas, whatever dollar signs they have.
+        text.set_parse_math(False)
     with replacing(path) as temporary:
         figure.savefig(temporary)

@@ -16,6 +16,8 @@ from edgeclf.toolkit.options import (
     IgnoreUnreadableOption,
     JsonOption,
     output_png,
+    refuse_beside,
+    refuse_idle,
 )
 from edgeclf.training.options import TrainingOption, TrainOptions, training_options
 
@@ -79,6 +81,7 @@ def _train(
     from edgeclf.toolkit.reports.training import print_architectures
 
     if list_architectures:
+        refuse_beside(context, "--list", "which lists the networks")
         print_architectures(as_json=as_json)
         return
     from edgeclf.export.cache_folder import chosen_cache_folder
@@ -98,6 +101,8 @@ def _train(
     if data is None:
         raise AssertionError("checked above")
     if find_lr is not None or show_augmentation is not None:
+        idle = {"--overwrite": overwrite, "--tensorboard": tensorboard, "--ignore-unreadable": ignore_unreadable}
+        refuse_idle(idle, f"with {'--show-augmentation' if find_lr is None else '--find-lr'}, which writes no run")
         _preview(data, train_options, find_lr, show_augmentation, cache, as_json=as_json)
         return
     if run is None:

@@ -35,6 +35,7 @@ from edgeclf.toolkit.options import (
     given_limits,
     output_png,
     refuse_idle,
+    refuse_idle_limits,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def verify(
             raise UsageError("--core without --emulate", expected="--emulate arm64")
         chosen = chosen_device("cpu" if emulate else device, provider_option, engine_cache)
         session = ModelSession(model, device=chosen, threads=threads, foreign=options_for(model, options))
+        refuse_idle_options(options, [session])
         if emulate is not None:
             from edgeclf.toolkit.compare.emulated_cores import self_test_emulated
 
@@ -260,6 +262,7 @@ def _verify_against(
     model = named_like(model, against, reference.spec.labels)
     if not isinstance(reference, TrainedClassifier):
         reference = named_like(reference, model.path, model.spec.labels)
+    refuse_idle_limits(limits, model.spec.precision, reference.spec.precision)
     sessions = [item for item in (model, reference) if not isinstance(item, TrainedClassifier)]
     note_use(*sessions)
     self_test = None if model.spec.self_test is None else run_self_test(model)

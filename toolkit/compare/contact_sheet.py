@@ -11,6 +11,7 @@ from edgeclf.runtime.files import replacing
 from edgeclf.runtime.images.preprocess import load_image, preprocess_bgr
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.toolkit.compare.comparison import ChangedImage
+from edgeclf.toolkit.console import printable
 from edgeclf.training.drawing import new_figure, save_figure
 
 # A sheet that one sees at a glance; the list has all images.
@@ -64,6 +65,7 @@ def draw_contact_sheet(changed: Sequence[ChangedImage], title: str, path: Path) 
 
 
 def _short(label: str) -> str:
+    label = printable(label)
     return textwrap.shorten(label, 22, placeholder="…") if " " in label else label[:22]
 
 

@@ -18,6 +18,7 @@ from edgeclf.runtime.spec import Preprocess
 from edgeclf.toolkit.console import note, print_json, progress_bar, unreadable_json
 from edgeclf.toolkit.datasets.evaluation_set import end_with_unreadable, list_images
 from edgeclf.toolkit.foreign import note_use, options_for, refuse_idle_options, use_json
+from edgeclf.toolkit.options import refuse_idle_limits
 from edgeclf.toolkit.reports.emulation import print_emulation
 from edgeclf.toolkit.reports.parity import limits_sentence
 from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
@@ -101,6 +102,7 @@ def verify_emulated(
     cores = _cores(architecture, core_names or _DEFAULT_CORES)
     session = ModelSession(model, device="cpu", threads=1, foreign=options_for(model, foreign))
     refuse_idle_options(foreign, [session])
+    refuse_idle_limits(limits, session.spec.precision)
     note_use(session)
     with progress_bar(enabled=not as_json) as progress:
         listed = list_images(data, [(model, session)], split, need_labels=False, table=table, progress=progress)

@@ -108,11 +108,12 @@ def _open_run(letter: str, path: Path) -> Side:
 
 def renamed_classes(first: ModelSpec, second: ModelSpec) -> Mapping[str, str]:
     """The classes of A that B has under another name, by A's name: a training with `--from` records what it renamed."""
-    pairs = [(item["from"], item["to"]) for item in _renamed(second)]
-    pairs += [(item["to"], item["from"]) for item in _renamed(first)]
+    # What is not recorded is no label of either.
+    pairs = [(item.get("from"), item.get("to")) for item in _renamed(second)]
+    pairs += [(item.get("to"), item.get("from")) for item in _renamed(first)]
     only_first, only_second = set(first.labels) - set(second.labels), set(second.labels) - set(first.labels)
-    return {one: other for one, other in pairs if one in only_first and other in only_second}
+    return {one: other for one, other in pairs if one and other and one in only_first and other in only_second}
 
 
 def _renamed(spec: ModelSpec) -> list[dict[str, str]]:
-    return list((spec.training.get("classes_before") or {}).get("renamed", ()))
+    return list((spec.training.get("classes_before") or {}).get("renamed") or ())

@@ -1,6 +1,5 @@
 """Examination of a data set, of a run with its data, or of a model file on photographs: gathers the facts and runs the checks on them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from edgeclf.toolkit.doctor.gather.data import MAX_FEATURES, gather_data
 from edgeclf.toolkit.doctor.gather.thumbnails import ScanCache
 from edgeclf.toolkit.doctor.registry import checks_for, examine
 from edgeclf.toolkit.doctor.use_analysis import judge_use
-from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.dataset import Sample, read_run_facts
 from edgeclf.training.data.discovery import check_place, folder_of
 from edgeclf.training.data.packed.dataset import restore_images
 from edgeclf.training.data.table import TableOptions
@@ -241,14 +240,14 @@ def _data_of_run(
 ) -> tuple[DataFacts | None, list[Finding]]:
     """Facts of a run's images with the run's own split; None, and a note, where the images are gone."""
     try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        record = read_run_facts(folder)
         root = Path(record["data_root"])
         # The path as given to the training; older runs recorded only the resolved root.
-        given = Path(record.get("data") or root)
+        given = Path(record.get("data", root))
         samples = read_split(folder / SPLIT_FILE)
-        column = options_from_json(record.get("options"), folder / RUN_FILE).path_column
+        column = options_from_json(record["options"], folder / RUN_FILE).path_column
         restore_images(root, given, column)
-    except (OSError, ValueError, KeyError, TypeError, EdgeclfError) as error:
+    except (OSError, ValueError, EdgeclfError) as error:
         got = str(error) if isinstance(error, EdgeclfError) else f"{RUN_FILE} or {SPLIT_FILE} missing or damaged"
         if (folder / HISTORY_FILE).is_file():
             return None, [_images_missing(f"the run does not say which they are ({got})")]

@@ -1,7 +1,6 @@
 """Command: a sink that runs a program for every event."""
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeclf.runtime.errors import SourceError, UsageError
+from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
 _TIMEOUT_S = 10.0
@@ -70,7 +70,7 @@ class _Commands:
             if len(self._left) >= _COMMANDS_AT_ONCE:
                 raise SinkError(f"{len(self._left)} of {self._words[0]} still run, and cannot be killed")
         process = self._started(event)
-        line = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        line = json_line(event).encode() + b"\n"
         deadline_s = time.monotonic() + _TIMEOUT_S
         while True:
             try:

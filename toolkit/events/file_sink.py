@@ -1,12 +1,12 @@
 """A file of events, one JSON line each."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.appended_file import AppendedFile, CountedOutput
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FileSink:
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Writes one line."""
-        self._lines.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
+        self._lines.write(json_line(event) + "\n")
 
     def close(self) -> None:
         """Closes the file."""

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import http.client
-import json
 import re
 import socket
 import threading
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.live.masking import masked
+from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
 # Of an attempt in all, from looking up the name to the status of the answer.
@@ -39,7 +39,7 @@ def webhook_sink(url: str, warn: Callable[[str], None]) -> BackgroundSink:
     poster = _Poster()
 
     def post(event: Mapping[str, Any], closing: threading.Event) -> None:
-        data = json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        data = json_line(event).encode()
         request = urllib.request.Request(bare_url, data, headers, method="POST")  # noqa: S310 - http or https
         for pause_s in (*_RETRY_PAUSES_S, None):
             failure, may_pass = poster.post(request)

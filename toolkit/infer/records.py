@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.files import kind_of, output_error, replacing
+from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.console import printable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OutputFormat = Literal["table", "jsonl", "csv"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 _MAX_SOURCE_COLUMNS = 60
+_MOVING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _SEPARATORS = re.compile(r"[\\;=]")
 
 
@@ -165,13 +166,14 @@ class _JsonLines:
         self._top_k = top_k
 
     def write(self, outcome: "Outcome", smoothed: "SmoothedLabel | None" = None) -> None:
-        self._emit(json.dumps(record_of(outcome, self._top_k, smoothed), ensure_ascii=False, allow_nan=False) + "\n")
+        self._emit(json_line(record_of(outcome, self._top_k, smoothed)) + "\n")
 
 
 class _Csv:
     """One line a record; `top_k` as `label=confidence` pairs with semicolons between them.
 
-    Where a label holds one of these two, or a backslash, a backslash stands before it.
+    Where a label holds one of these two, or a backslash, a backslash stands before it. Control characters, and those that turn
+    the direction of text, are escaped as in Python: tables are looked at in terminals.
     """
 
     _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error", "rejected")
@@ -198,7 +200,12 @@ class _Csv:
         if "top_k" in record:
             pairs = ((_SEPARATORS.sub(r"\\\g<0>", label), confidence) for label, confidence in record["top_k"])
             record["top_k"] = ";".join(f"{label}={confidence:g}" for label, confidence in pairs)
-        self._writer.writerow([record.get(column, "") for column in self._columns])
+        values = (record.get(column, "") for column in self._columns)
+        self._writer.writerow([_MOVING.sub(_escape, value) if isinstance(value, str) else value for value in values])
+
+
+def _escape(found: "re.Match[str]") -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class _Lines:

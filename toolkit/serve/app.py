@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import sys
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.serve.guard import Guard
 from edgeclf.toolkit.serve.metrics import PreviewMetrics
 from edgeclf.toolkit.serve.pictures import Pictures
@@ -81,16 +81,16 @@ class _Preview:
         self._streams = 0
 
     async def status(self, _request: Request) -> Response:
-        return JSONResponse({"model": self._state.model, "cameras": self._state.status()})
+        return _Json({"model": self._state.model, "cameras": self._state.status()})
 
     async def events(self, request: Request) -> Response:
-        return JSONResponse({"events": self._state.events(last=_number(request, "last", 50))})
+        return _Json({"events": self._state.events(last=_number(request, "last", 50))})
 
     async def health(self, _request: Request) -> Response:
         problems = self._state.problems()
         if problems:
-            return JSONResponse({"status": "unavailable", "reason": "; ".join(problems)}, 503)
-        return JSONResponse({"status": "ok"})
+            return _Json({"status": "unavailable", "reason": "; ".join(problems)}, 503)
+        return _Json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         body, media_type = self._metrics.render(request.headers.get("accept", ""))
@@ -186,7 +186,7 @@ def _differs(state: PreviewState, before: list[int]) -> bool:
 
 
 def _message(name: str, document: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(document, ensure_ascii=False, allow_nan=False)}\n\n".encode()
+    return f"event: {name}\ndata: {json_line(document)}\n\n".encode()
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
@@ -194,6 +194,14 @@ def _number(request: Request, name: str, otherwise: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise HTTPException(400, f"bad {name}: expected a number")
     return int(text)
+
+
+class _Json(JSONResponse):
+    """As `JSONResponse`, for any text: names of files need not be Unicode."""
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return json_line(content).encode()
 
 
 def _file(name: str, media_type: str) -> Endpoint:
@@ -207,7 +215,7 @@ def _file(name: str, media_type: str) -> Endpoint:
 
 async def _plain_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - that is what it is registered for
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return _Json({"error": error.detail}, error.status_code, error.headers)
 
 
 def _say_bug_once() -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -220,6 +228,6 @@ def _say_bug_once() -> Callable[[Request, Exception], Awaitable[Response]]:
             traceback.print_exception(error, file=sys.stderr)
             sys.stderr.write("warning: the preview has a bug; please report the lines above\n")
         # Starlette raises the exception again and the server closes the connection, so clients must not reuse it.
-        return JSONResponse({"error": "a bug in the preview; its log has more"}, 500, {"Connection": "close"})
+        return _Json({"error": "a bug in the preview; its log has more"}, 500, {"Connection": "close"})
 
     return answer

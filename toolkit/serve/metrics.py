@@ -1,5 +1,6 @@
 """Prometheus metrics of the preview: counts are read from the state for each request, histograms see every result."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from edgeclf.runtime import LiveResult
+from edgeclf.toolkit.console import printable
 from edgeclf.toolkit.serve.state import PreviewState
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -51,7 +53,8 @@ class PreviewMetrics:
         observers = self._observers.get(result.camera)
         if observers is None:
             # Looking up the series of a label takes longer than counting in it.
-            observers = self._latency.labels(result.camera).observe, self._age.labels(result.camera).observe
+            name = printable(result.camera)
+            observers = self._latency.labels(name).observe, self._age.labels(name).observe
             self._observers[result.camera] = observers
         observers[0](result.outcome.latency_ms / 1e3)
         observers[1](result.age_ms / 1e3)
@@ -64,13 +67,15 @@ class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         state = self._state
         model = InfoMetricFamily("edgeclf_model", "The model that classifies.")
-        model.add_metric((), {key: str(value) for key, value in state.model.items() if isinstance(value, (str, int))})
+        model.add_metric(
+            (), {key: printable(str(value)) for key, value in state.model.items() if isinstance(value, (str, int))}
+        )
         yield model
         statuses = state.status()
         for key, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"edgeclf_{key}", text, labels=("camera",))
             for status in statuses:
-                counter.add_metric((status["camera"],), status.get(key, 0))
+                counter.add_metric((printable(status["camera"]),), status.get(key, 0))
             yield counter
         yield from self._labels_and_events()
         yield _gauge("frames_per_second", "Frames classified per second; 0 while none arrives.", statuses, "fps")
@@ -79,18 +84,22 @@ class _Counts(Collector):
     def _labels_and_events(self) -> Iterator[Metric]:
         names = ("camera", "label")
         labels = CounterMetricFamily("edgeclf_labels", "Frames by the label they were given.", labels=names)
+        counts: Counter[tuple[str, str]] = Counter()
         for camera in self._state.cameras:
-            for label, count in sorted(camera.label_counts().items()):
-                labels.add_metric((camera.name, label), count)
+            for label, count in camera.label_counts().items():
+                # Of names that look alike once they are escaped, one series.
+                counts[printable(camera.name), printable(label)] += count
+        for values, count in sorted(counts.items()):
+            labels.add_metric(values, count)
         yield labels
         events = CounterMetricFamily("edgeclf_events", "Events by kind.", labels=("camera", "event"))
         for (name, kind), count in sorted(self._state.counted_events().items()):
-            events.add_metric((name, kind), count)
+            events.add_metric((printable(name), printable(kind)), count)
         yield events
 
 
 def _gauge(name: str, text: str, statuses: list[dict[str, Any]], key: str) -> GaugeMetricFamily:
     gauge = GaugeMetricFamily(f"edgeclf_{name}", text, labels=("camera",))
     for status in statuses:
-        gauge.add_metric((status["camera"],), status.get(key, 0.0))
+        gauge.add_metric((printable(status["camera"]),), status.get(key, 0.0))
     return gauge

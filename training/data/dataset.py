@@ -4,12 +4,23 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from edgeclf.runtime.spec.json_documents import Shape, read_json
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 # Of a run folder: the images with their splits, and where they lie.
 SPLIT_NAME, FACTS_NAME = "split.csv", "run.json"
+_FACTS: Shape = {
+    "data_root": Path,
+    "data": Path,
+    "module_folder": Path,
+    "options": {"path_column": str, "architecture": str},
+    "resolved": {"preprocess": {}, "first": {}, "fine_tune": {}},
+    "began_with": {"*": str},
+    "diverged": {"stage": str, "steps": int, "epoch_steps": int, "loss": float},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,23 @@ class Dataset:
     def count(self, split: Split | None) -> int:
         """Number of samples in a split."""
         return sum(sample.split == split for sample in self.samples)
+
+
+def read_run_facts(folder: Path) -> dict[str, Any]:
+    """What a run folder records of its training in `run.json`, each value of its type; what is null is not there.
+
+    Returns:
+        At least `data_root` and `options`.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such document.
+    """
+    document = read_json(folder / FACTS_NAME, _FACTS)
+    facts = {str(name): value for name, value in document.items() if value is not None}
+    if missing := [name for name in ("data_root", "options") if name not in facts]:
+        raise ValueError(f"no {missing[0]!r}")
+    return facts
 
 
 def fingerprint(labels_and_digests: Iterable[tuple[str, str]]) -> str:

@@ -3,7 +3,6 @@
 Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` and `verify` use this on devices.
 """
 
-import json
 import os
 import re
 import unicodedata
@@ -17,7 +16,7 @@ from edgeclf.runtime.batch.listing import count_kinds, is_left_behind, looks_lik
 from edgeclf.runtime.errors import DatasetError, UsageError
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.data.class_folders import ClassFolders, describe_without_images, read_class_folders
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample, Split
+from edgeclf.training.data.dataset import SPLIT_NAME, Dataset, Sample, Split, read_run_facts
 from edgeclf.training.data.packed.dataset import is_packed, packed_root, read_packed, restore_images
 from edgeclf.training.data.packed.shards import MARKS, SUFFIXES
 from edgeclf.training.data.table import (
@@ -179,9 +178,9 @@ def folder_of(data: Path, path_column: str | None) -> Path:
 def _restore_images_of_run(split: Path) -> None:
     """Extracts the images of a run again whose split is named, where they lay in the cache and are gone."""
     try:
-        facts = json.loads((split.parent / FACTS_NAME).read_text(encoding="utf-8"))
+        facts = read_run_facts(split.parent)
         root, source, column = Path(facts["data_root"]), Path(facts["data"]), facts["options"].get("path_column")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError):
         return
     if split.name == SPLIT_NAME:
         restore_images(root, source, column)

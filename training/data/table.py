@@ -6,7 +6,6 @@ mark, with columns of other names and with ids in place of file names. What is p
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from edgeclf.runtime.batch.listing import is_left_behind, looks_like_image
 from edgeclf.runtime.errors import DatasetError, UsageError
 from edgeclf.runtime.files import kind_of, read_text
 from edgeclf.training.data.class_folders import label_of, split_of_folder
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Sample
+from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Sample, read_run_facts
 
 if TYPE_CHECKING:
     import _csv
@@ -167,10 +166,10 @@ def table_root(path: Path) -> Path:
     if path.name != SPLIT_NAME or not (path.parent / FACTS_NAME).is_file():
         return path.parent
     try:
-        root = Path(json.loads((path.parent / FACTS_NAME).read_text(encoding="utf-8"))["data_root"])
-    except (ValueError, KeyError, TypeError):
+        root = Path(read_run_facts(path.parent)["data_root"])
+    except (OSError, ValueError):
         return path.parent
-    if not root.is_dir():
+    if kind_of(root) != "folder":
         raise DatasetError(
             f"cannot find the images of {path}",
             got=f"no folder {root}",

@@ -178,6 +178,14 @@ def read_split(path: Path) -> tuple[Sample, ...]:
         raise RunFolderError(
             f"cannot read {path}", got=parse_failure(error), expected="path,label,split", hint="train again"
         ) from error
+    if any(
+        not isinstance(value, str) or "\0" in value
+        for sample in samples
+        for value in (sample.path, sample.label, sample.split)
+    ):
+        raise RunFolderError(
+            f"cannot read {path}", got="a row that is cut off", expected="path,label,split", hint="train again"
+        )
     if not samples or any(sample.split not in SPLITS for sample in samples):
         raise RunFolderError(
             f"cannot use {path}", got="rows without a split", expected="train, val or test", hint="train again"

@@ -9,6 +9,7 @@ from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.errors import UsageError
 from edgeclf.runtime.session.foreign.given import ForeignModel, PixelScaling
 from edgeclf.runtime.spec import FIT_MODES, INTERPOLATION_NAMES, FitMode, Preprocess
+from edgeclf.runtime.spec.json_documents import record_from_json
 from edgeclf.training.networks.onnx_backbone import PREFIX as ONNX_PREFIX
 from edgeclf.training.networks.onnx_backbone import OnnxBackbone, read_onnx_backbone
 from edgeclf.training.networks.registry import Architecture, get_architecture, onnx_architecture
@@ -79,17 +80,15 @@ class ResolvedOptions:
             ValueError: It is damaged, or of a version whose fits have options that this one does not know.
         """
         try:
-            preprocess = dict(record["preprocess"])
-            preprocess["size_hw"] = tuple(preprocess["size_hw"])
-            fine_tune = record["fine_tune"]
-            return replace(
-                self,
-                preprocess=Preprocess(**preprocess),
-                first=FitOptions(**record["first"]),
-                fine_tune=None if fine_tune is None else FitOptions(**fine_tune),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(str(error)) from error
+            preprocess, first, fine_tune = (record[name] for name in ("preprocess", "first", "fine_tune"))
+        except KeyError as error:
+            raise ValueError(f"no {error.args[0]!r}") from error
+        return replace(
+            self,
+            preprocess=record_from_json(Preprocess, preprocess, "preprocess"),
+            first=record_from_json(FitOptions, first, "first"),
+            fine_tune=None if fine_tune is None else record_from_json(FitOptions, fine_tune, "fine_tune"),
+        )
 
     def check_available(self) -> None:
         """Checks, before images are read, that the network and its weights are there, and that one of the user can be built.

@@ -17,7 +17,7 @@ import numpy as np
 from edgeclf.export.keras_backend import KerasModel
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.errors import InputError, ModelFileError, UsageError
-from edgeclf.runtime.files import file_identity
+from edgeclf.runtime.files import file_identity, parse_failure
 from edgeclf.runtime.session.foreign.activation import probe_images
 from edgeclf.runtime.session.foreign.findings import ASSUMED
 from edgeclf.runtime.session.foreign.given import ForeignModel
@@ -27,6 +27,7 @@ from edgeclf.runtime.session.foreign.use import ModelUse
 from edgeclf.runtime.session.graph_outline import read_graph_outline
 from edgeclf.runtime.session.opening import open_session, open_session_from_bytes
 from edgeclf.runtime.spec import Preprocess
+from edgeclf.runtime.spec.json_documents import check_shape, parse_json, record_from_json
 
 if TYPE_CHECKING:
     from edgeclf.export._onnx import onnx
@@ -100,7 +101,7 @@ def _read(path: Path, identity: object, output: str | None, given: ForeignModel)
 
     own = read_graph_outline(path).metadata.get(_KEY)
     if own is not None:
-        return _read_copy(path, json.loads(own))
+        return _read_copy(path, own)
     model = read_foreign_model(path)
     name = _find_features(model, path) if output is None else _check_name(model.graph, path, output)
     cut = _cut(model, name, path)
@@ -125,12 +126,28 @@ def _read(path: Path, identity: object, output: str | None, given: ForeignModel)
     return OnnxBackbone(PREFIX + path.stem, content, adopted.SerializeToString(), scores.shape[1], preprocess)
 
 
-def _read_copy(path: Path, record: Mapping[str, Any]) -> OnnxBackbone:
-    graph = path.read_bytes()
-    features = open_session_from_bytes(graph, threads=1).get_outputs()[0].shape[1]
-    values = dict(record["preprocess"])
-    preprocess = Preprocess(**{**values, "size_hw": tuple(values["size_hw"])})
-    return OnnxBackbone(record["name"], record["content"], graph, int(features), preprocess)
+def _read_copy(path: Path, text: str) -> OnnxBackbone:
+    try:
+        record = parse_json(text)
+        check_shape(record, {"name": str, "content": str})
+        name, content = record["name"], record["content"]
+        preprocess = record_from_json(Preprocess, record["preprocess"], "preprocess")
+        graph = path.read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_copy(path, parse_failure(error)) from error
+    shape = open_session_from_bytes(graph, threads=1).get_outputs()[0].shape
+    if len(shape) != 2 or not isinstance(shape[1], int) or not name or not content:
+        raise _no_copy(path, f"features of shape {shape}" if name and content else "no name")
+    return OnnxBackbone(name, content, graph, shape[1], preprocess)
+
+
+def _no_copy(path: Path, got: str) -> ModelFileError:
+    return ModelFileError(
+        f"cannot read the backbone {path}",
+        got=got,
+        expected="the copy that edgeclf train keeps of one",
+        hint="name the file that it was made of",
+    )
 
 
 def _content(path: Path) -> str:

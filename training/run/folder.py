@@ -2,7 +2,7 @@
 
 import fnmatch
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgeclf.runtime.errors import (
 from edgeclf.runtime.files import content_kind, kind_of, output_error, parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.runtime.spec import ModelSpec, spec_from_json
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample
+from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Dataset, Sample, read_run_facts
 from edgeclf.training.data.discovery import check_place, folder_of
 from edgeclf.training.data.packed.dataset import restore_images
 from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
@@ -198,11 +198,10 @@ def may_be_replaced(folder: Path) -> bool:
 def read_divergence(folder: Path) -> dict[str, Any] | None:
     """`DivergedError.facts` of a training that diverged in its first epoch; None for any other."""
     try:
-        document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        diverged: dict[str, Any] | None = read_run_facts(folder).get("diverged")
     except (OSError, ValueError):
         return None
-    diverged = document.get("diverged") if isinstance(document, dict) else None
-    return diverged if isinstance(diverged, dict) else None
+    return diverged
 
 
 def check_run_target(folder: Path, *, overwrite: bool, earlier: Run | None = None) -> None:
@@ -286,7 +285,7 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
         data: Folder of the images now, or CSV that lists them; None where they were.
 
     Raises:
-        RunFolderError: There is nothing to resume, or a file is damaged.
+        RunFolderError: There is nothing to resume, a file is damaged, or a link leads out of the folder.
         DatasetError: `data` is neither a folder nor a CSV.
     """
     checkpoint_path = folder / CHECKPOINT_FILE
@@ -301,23 +300,44 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
         )
     if data is not None:
         check_place(data)
+    _check_links(folder)
     checkpoint = load_checkpoint(checkpoint_path)
-    run_path = folder / RUN_FILE
     try:
-        document = json.loads(run_path.read_text(encoding="utf-8"))
-        options = options_from_json(document["options"], run_path)
-        root = Path(document["data_root"]) if data is None else folder_of(data, options.path_column)
-        began_with = {str(flag): str(name) for flag, name in document.get("began_with", {}).items()}
-        module_folder = Path(document.get("module_folder", folder.absolute().parent))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        document = read_run_facts(folder)
+    except (OSError, ValueError) as error:
         raise RunFolderError(
             f"cannot resume {folder}", got=parse_failure(error), expected="what edgeclf train wrote", hint="train again"
         ) from error
-    _check_own_network(folder, options, module_folder)
+    options = options_from_json(document["options"], folder / RUN_FILE)
+    root = Path(document["data_root"]) if data is None else folder_of(data, options.path_column)
+    began_with: dict[str, str] = document.get("began_with", {})
+    _check_own_network(folder, options, Path(document.get("module_folder", folder.absolute().parent)))
     source = Path(document.get("data", root)) if data is None else data
     restore_images(root, source, options.path_column)
     dataset = Dataset(root, read_split(folder / SPLIT_FILE), source)
     return UnfinishedRun(checkpoint, options, document.get("resolved"), dataset, began_with)
+
+
+def _check_links(folder: Path) -> None:
+    """Refuses links that lead out of a run folder: a training that goes on writes into its files, wherever they are.
+
+    Raises:
+        RunFolderError: There is one.
+    """
+    root = folder.resolve()
+    logs = folder / TENSORBOARD_FOLDER
+    try:
+        paths = [*folder.iterdir(), *(logs.rglob("*") if logs.is_dir() and not logs.is_symlink() else ())]
+    except OSError as error:
+        raise output_error(folder, error) from error
+    for path in paths:
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+            raise RunFolderError(
+                f"will not go on writing into {folder}",
+                got=f"{path.name}, a link to {path.readlink()}",
+                expected="files that lie in the run folder",
+                hint="put the file itself in the place of the link",
+            )
 
 
 def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path) -> None:
@@ -327,7 +347,16 @@ def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path)
     check_module_place(options.network, folder, Path.cwd(), module_folder)
     import_also_from(module_folder)
     copy = folder / NETWORK_FILE
-    if own_source(options.network) != copy.read_text(encoding="utf-8"):
+    try:
+        began_with = copy.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(
+            f"cannot resume {folder}",
+            got=f"{NETWORK_FILE}: {parse_failure(error)}",
+            expected=f"a copy of the module of {options.network}",
+            hint="train again",
+        ) from error
+    if own_source(options.network) != began_with:
         raise RunFolderError(
             f"cannot resume {folder}",
             got=f"another module of {options.network} than it began with",
@@ -367,10 +396,8 @@ def load_run(folder: Path | str) -> Run:
         )
     try:
         spec = spec_from_json((folder / SPEC_FILE).read_text(encoding="utf-8"), str(folder / SPEC_FILE))
-        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        data_root, options = Path(facts["data_root"]), dict(facts["options"])
-        source = Path(facts["data"]) if "data" in facts else None
-    except (OSError, ValueError, KeyError, TypeError, ModelFileError) as error:
+        facts = read_run_facts(folder)
+    except (OSError, ValueError, ModelFileError) as error:
         raise RunFolderError(
             f"cannot read run {folder}",
             got=parse_failure(error),
@@ -385,4 +412,5 @@ def load_run(folder: Path | str) -> Run:
             expected="what edgeclf train wrote",
             hint="train again",
         )
-    return Run(folder, spec, split, data_root, options, source)
+    source = Path(facts["data"]) if "data" in facts else None
+    return Run(folder, spec, split, Path(facts["data_root"]), facts["options"], source)

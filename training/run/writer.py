@@ -14,7 +14,8 @@ from typing import Any
 
 from edgeclf.export.cache_folder import LOCK_EXCLUSIVE, LOCK_WITHOUT_WAITING, lock_file
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.runtime.files import json_text, output_error, replacing, sync, write_text
+from edgeclf.runtime.files import output_error, replacing, sync, write_text
+from edgeclf.runtime.spec.json_documents import json_text
 from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.plots import plot_curves

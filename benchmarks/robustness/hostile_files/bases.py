@@ -23,7 +23,9 @@ def make_bases() -> Bases:
 
     encoded = cv2.imencode(".png", np.full((_SIDE_PX, _SIDE_PX, 3), (0, 0, 200), np.uint8))[1].tobytes()
     keras, h5 = _keras_files()
-    return Bases(keras=keras, h5=h5, own=_onnx(own=True), foreign=_onnx(own=False), torch=_torch(), picture=encoded)
+    return Bases(
+        keras=keras, h5=h5, own=onnx_file(own=True), foreign=onnx_file(own=False), torch=_torch(), picture=encoded
+    )
 
 
 def fill_outside(box: Sandbox, bases: Bases) -> None:
@@ -59,7 +61,8 @@ def _keras_files() -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-def _onnx(*, own: bool) -> bytes:
+def onnx_file(*, own: bool) -> bytes:
+    """A classifier of the mean colour in three classes: with a spec, or as Ultralytics writes them."""
     from onnx import TensorProto, helper, numpy_helper
 
     from benchmarks.robustness.hostile_files.specs import LABELS, full_spec

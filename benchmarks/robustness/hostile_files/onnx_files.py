@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.robustness.hostile_files.sandbox import Drawing, Kind
-from benchmarks.robustness.hostile_files.specs import WRONG, any_text, draw_change, draw_spec_text
+from benchmarks.robustness.hostile_files.specs import WRONG, any_text, draw_change, draw_document_text
 
 if TYPE_CHECKING:
     import onnx
@@ -87,7 +87,7 @@ def _spec(draw: Drawing) -> Path:
     """A spec of which a part is of a wrong type, or that is none."""
     model = _load(draw, own=True)
     (entry,) = (entry for entry in model.metadata_props if entry.key == _SPEC_KEY)
-    entry.value = draw_spec_text(json.loads(entry.value), draw.rng)
+    entry.value = draw_document_text(json.loads(entry.value), draw.rng)
     return _write(draw, model)
 
 
@@ -206,7 +206,7 @@ def _beside(draw: Drawing) -> Path:
                 name,
                 json.dumps(changed).encode()
                 if draw.rng.random() < 0.8
-                else draw_spec_text(document, draw.rng).encode("utf-8", "replace"),
+                else draw_document_text(document, draw.rng).encode("utf-8", "replace"),
             )
     if draw.rng.random() < 0.5:
         labels = "\n".join(any_text(draw.rng) for _ in range(3)).encode("utf-8", "surrogateescape")

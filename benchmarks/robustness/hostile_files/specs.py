@@ -1,4 +1,4 @@
-"""Specs changed at random: values of wrong types in any field, keys that come and go, text that is no JSON."""
+"""Documents changed at random: values of wrong types in any field, keys that come and go, text that is no JSON; a full spec."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ def draw_change(document: Any, rng: np.random.Generator) -> Any:  # noqa: ANN401
             case 0:
                 del parent[last]
             case 1 if isinstance(parent, dict):
-                parent[any_text(rng)] = WRONG[int(rng.integers(len(WRONG)))]
+                parent[any_text(rng)] = copy.deepcopy(WRONG[int(rng.integers(len(WRONG)))])
             case 2:
                 value = changed
                 for key in other:
@@ -76,11 +76,15 @@ def draw_change(document: Any, rng: np.random.Generator) -> Any:  # noqa: ANN401
     return changed
 
 
-def draw_spec_text(document: dict[str, Any], rng: np.random.Generator) -> str:
-    """A spec as text: a changed document, or text that is none."""
+def draw_document_text(document: Any, rng: np.random.Generator) -> str:  # noqa: ANN401 - JSON
+    """A document as text: four in five changed, the others damaged as text."""
     if rng.random() < 0.8:
         return json.dumps(draw_change(document, rng))
-    text = json.dumps(document)
+    return damage_text(json.dumps(document), rng)
+
+
+def damage_text(text: str, rng: np.random.Generator) -> str:
+    """A text cut off, with a part gone, put in or there twice, deep, with long numbers, or of a newer version."""
     at, length = int(rng.integers(len(text))), int(rng.integers(1, 50))
     depth = int(rng.integers(10, 100_000))
     return str(

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import content_kind
+from edgeclf.runtime.spec.json_documents import check_depth
 
 _CONFIG, _METADATA = "config.json", "metadata.json"
 # A config of many thousand layers; an archive that unpacks to more is none.
 _MOST_BYTES = 1 << 28
+# Of networks in each other; what looks through a config calls itself for each.
+_MOST_DEPTH = 256
 
 
 class ModelConfig(NamedTuple):
@@ -46,6 +49,7 @@ def read_model_config(path: Path) -> ModelConfig:
             is_archive = zipfile.is_zipfile(file)
         config, version = _of_archive(path) if is_archive else _of_hdf5(path)
         document = json.loads(config)
+        check_depth(document, _MOST_DEPTH)
     except (OSError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
         raise _unreadable(path, f"{content_kind(path)} ({said})") from error

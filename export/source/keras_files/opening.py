@@ -47,6 +47,14 @@ def open_keras_network(source: Path | str, options: KerasOptions | None = None) 
             )
         return _of_saved_model(Path(source), options)
     if kind == "Python object":
+        for flag, is_given in {
+            "--custom-objects": options.custom_objects is not None,
+            "--unsafe-load": options.is_trusted,
+        }.items():
+            if is_given:
+                raise UsageError(
+                    f"{flag} is for files", got="a Python object, whose module has all of it", hint=f"leave {flag} out"
+                )
         model = import_model(str(source), "SOURCE")
         return _of_model(Path(source), module_file(str(source)), model, producer="")
     path = Path(source)

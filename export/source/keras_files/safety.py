@@ -13,6 +13,7 @@ from typing import IO, Any
 from edgeclf.export.source.keras_files.model_config import layer_name, objects_in
 from edgeclf.export.source.keras_files.tensorflow_calls import is_known_call
 from edgeclf.runtime.errors import ModelFileError
+from edgeclf.runtime.spec.json_documents import shown
 
 # In an archive.
 _WEIGHTS = "model.weights.h5"
@@ -119,12 +120,21 @@ def _found(document: Mapping[str, Any], known: Collection[str]) -> tuple[list[st
     programs: dict[str, None] = {}
     strangers: dict[str, None] = {}
     for item in objects_in(document):
+        if not _is_named(item):
+            strangers[shown(item["class_name"])] = None
+            continue
         reason = _program(item, known)
         if reason is not None:
             programs[reason] = None
         elif not _is_known(item, known):
             strangers[_name_of(item)] = None
     return list(programs), list(strangers)
+
+
+def _is_named(item: Mapping[str, Any]) -> bool:
+    """Whether an object names its class by texts, as Keras writes them."""
+    others = (item.get("module"), item.get("registered_name"))
+    return isinstance(item["class_name"], str) and all(other is None or isinstance(other, str) for other in others)
 
 
 def _program(item: Mapping[str, Any], known: Collection[str]) -> str | None:
@@ -171,7 +181,9 @@ def _is_known(item: Mapping[str, Any], known: Collection[str]) -> bool:
         return True
     if name == "function":
         config = item.get("config")
-        return config in known or (_is_activation(config) if module in {None, "builtins"} else _is_block(module))
+        return (isinstance(config, str) and config in known) or (
+            _is_activation(config) if module in {None, "builtins"} else _is_block(module)
+        )
     if module is None:
         return _is_built_in(name)
     if name in _OF_APPLICATIONS and isinstance(module, str) and module.startswith(_APPLICATIONS):

@@ -12,6 +12,7 @@ from edgeclf.runtime.session.graph_outline import GraphOutline
 
 # Attributes in which the classifiers of scikit-learn and their ZipMap have the classes, in the order of the probabilities.
 _CLASS_ATTRIBUTES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
+_MOST_DIGITS = 9
 _NUMBERED = re.compile(r"(\d+)[\s:,]\s*(\S.*)")
 
 
@@ -81,6 +82,9 @@ def _without_numbers(lines: Sequence[str]) -> tuple[str, ...] | None:
     matches = [_NUMBERED.fullmatch(line) for line in lines]
     if not lines or not all(matches):
         return None
+    # More digits than any index has are a name.
+    if any(match is not None and len(match[1]) > _MOST_DIGITS for match in matches):
+        return None
     numbers = [int(match[1]) for match in matches if match is not None]
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
         return None
@@ -108,20 +112,31 @@ def _from_json_text(path: Path, text: str) -> tuple[str, ...]:
 def labels_from(document: Any) -> tuple[str, ...] | None:  # noqa: ANN401 - whatever JSON or Python wrote
     """Class names from a list, from an object of names by index, or of indices by name; None for any other value."""
     if isinstance(document, list | tuple):
-        return tuple(document) if document and all(isinstance(name, str) for name in document) else None
+        return tuple(document) if document and all(map(_is_name, document)) else None
     if not isinstance(document, Mapping) or not document:
         return None
     pairs = list(document.items())
-    if all(isinstance(value, int) and isinstance(name, str) for name, value in pairs):
+    if all(isinstance(value, int) and not isinstance(value, bool) and _is_name(name) for name, value in pairs):
         by_index = {value: name for name, value in pairs}
     else:
         try:
-            by_index = {int(index): name for index, name in pairs if isinstance(name, str)}
-        except (TypeError, ValueError):
+            by_index = {int(index): name for index, name in pairs if _is_name(name)}
+        except (TypeError, ValueError, OverflowError):
             return None
     if sorted(by_index) != list(range(len(pairs))):
         return None
     return tuple(by_index[index] for index in range(len(pairs)))
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value is text that can be written: JSON and Python can name half of a character."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def told_apart(labels: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from edgeclf.runtime.session.foreign.findings import IN_METADATA, Findings
 from edgeclf.runtime.session.foreign.given import ChannelOrder, PixelScaling
 from edgeclf.runtime.session.foreign.labels import labels_from
 from edgeclf.runtime.session.foreign.presets import PRESETS, SIGNED_UNIT, UNIT
+from edgeclf.runtime.spec import MOST_PIXELS_OF_A_SIDE
 
 # Of Windows ML, written by Custom Vision among others: onnx/docs/MetadataProps.md.
 _PIXEL_FORMATS: Mapping[str, ChannelOrder] = {"bgr8": "bgr", "bgra8": "bgr", "rgb8": "rgb", "rgba8": "rgb"}
@@ -64,12 +65,9 @@ def _labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
 
 def _size(text: str) -> tuple[int, int] | None:
     value = _literal(text)
-    sides = [value, value] if isinstance(value, int) else value
-    if (
-        isinstance(sides, list | tuple)
-        and len(sides) == 2
-        and all(isinstance(side, int) and side > 0 for side in sides)
-    ):
+    given = value if isinstance(value, list | tuple) else [value, value]
+    sides = [side for side in given if isinstance(side, int) and not isinstance(side, bool)]
+    if len(sides) == len(given) == 2 and 0 < min(sides) <= max(sides) <= MOST_PIXELS_OF_A_SIDE:
         return int(sides[0]), int(sides[1])
     return None
 

@@ -26,7 +26,7 @@ from edgeclf.runtime.session.foreign.presets import PRESETS
 from edgeclf.runtime.session.foreign.sidecars import read_sidecars, read_timm_config
 from edgeclf.runtime.session.foreign.use import Channels, Missing, ModelUse, PartName, label_count
 from edgeclf.runtime.session.graph_outline import GraphOutline
-from edgeclf.runtime.spec import AREA, INTERPOLATION_NAMES, FitMode, Interpolation
+from edgeclf.runtime.spec import AREA, INTERPOLATION_NAMES, MOST_PIXELS_OF_A_SIDE, FitMode, Interpolation
 
 T = TypeVar("T")
 _AS_THEY_ARE = PixelScaling((0.0,), (1.0,))
@@ -222,6 +222,13 @@ class _Resolution:
             return None
         else:
             size_hw = fixed_height or wanted[0], fixed_width or wanted[1]
+        if not 1 <= min(size_hw) <= max(size_hw) <= MOST_PIXELS_OF_A_SIDE:
+            raise ModelFileError(
+                f"{self._path} takes images of another size than there are",
+                got=f"{size_hw[0]} x {size_hw[1]}",
+                expected=f"sides of 1 to {MOST_PIXELS_OF_A_SIDE} pixels",
+                hint="export it again",
+            )
         if wanted is not None and wanted != size_hw:
             self._refuse_size(wanted, size_hw)
         if None not in self._input.size_hw:

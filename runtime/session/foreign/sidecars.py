@@ -5,18 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeclf.runtime.errors import EdgeclfError, ModelFileError
+from edgeclf.runtime.errors import EdgeclfError, ModelFileError, UsageError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.session.foreign.findings import Findings, found_in
 from edgeclf.runtime.session.foreign.given import PixelScaling
 from edgeclf.runtime.session.foreign.labels import labels_from, read_labels
-from edgeclf.runtime.spec import AREA, Interpolation
+from edgeclf.runtime.spec import AREA, MOST_PIXELS_OF_A_SIDE, Interpolation
 
 _CONFIG, _PREPROCESSOR, _LABELS = "config.json", "preprocessor_config.json", "labels.txt"
 # A file of names and numbers; anything larger is something else.
 _MOST_BYTES = 1 << 24
 # timm/data/constants.py and the defaults of resolve_data_config.
 _TIMM_MEAN, _TIMM_STD, _TIMM_CROP = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875
+# No number of classes and no statistic of pixels is larger.
+_MOST_CLASSES, _MOST_NUMBER = 1 << 20, 1e9
+# Smaller crops are a few pixels of the usual image.
+_LEAST_CROP = 0.01
 # Filters that are not there are replaced by the nearest one that is.
 _INTERPOLATIONS: Mapping[str, tuple[Interpolation, bool]] = {
     "bilinear": ("bilinear", True),
@@ -84,7 +88,9 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
     values: Mapping[str, Any] = inner if isinstance(inner, Mapping) else config
     notes: list[str] = []
     crop_pct = _number(values.get("crop_pct"), _TIMM_CROP)
-    mode = values.get("crop_mode") or "center"
+    if crop_pct < _LEAST_CROP:
+        crop_pct = _TIMM_CROP
+    mode = str(values.get("crop_mode") or "center")
     mean, std = _triple(values.get("mean")) or _TIMM_MEAN, _triple(values.get("std")) or _TIMM_STD
     interpolation = _interpolation(values.get("interpolation") or "bicubic", notes)
     if mode in {"squash", "border"} and crop_pct != 1.0:
@@ -92,7 +98,7 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
             f"config.json asks for crop_mode {mode} with crop_pct {crop_pct:g}: the whole image is shown instead"
         )
     pad_value = None
-    if mode == "border" and max(mean) <= 1:
+    if mode == "border" and 0 <= min(mean) <= max(mean) <= 1:
         colour = [round(255 * value) for value in mean]
         pad_value = round(sum(255 * value for value in mean) / 3) if len(mean) == 3 else colour[0]
         if len(set(colour)) > 1:
@@ -102,26 +108,28 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
     descriptions = config.get("label_descriptions", values.get("label_descriptions"))
     labels = labels_from(names)
     if labels is not None and isinstance(descriptions, Mapping):
-        labels = tuple(str(descriptions.get(label, label)) for label in labels)
+        described = labels_from([descriptions.get(label, label) for label in labels])
+        labels = labels if described is None else described
     classes = config.get("num_classes", values.get("num_classes"))
     size = values.get("input_size")
     return Findings(
         found_in(_CONFIG),
         labels=labels,
-        scaling=PixelScaling(mean, std).in_bytes() if all(value > 0 for value in std) else None,
+        scaling=_scaling(mean, std, in_bytes=True),
         channels="rgb",
         fit={"squash": "stretch", "border": "letterbox"}.get(mode, "crop"),  # type: ignore[arg-type]  # fit modes
         crop_fraction=crop_pct if 0 < crop_pct <= 1 else None,
         pad_value=pad_value,
         interpolation=interpolation,
         size_hw=None if (sides := _sides(size, 3)) is None else (sides[1], sides[2]),
-        classes=classes if isinstance(classes, int) and classes > 0 else None,
+        classes=_positive(classes, _MOST_CLASSES),
         notes=tuple(notes),
     )
 
 
 def _hugging_face_config(config: Mapping[str, Any], path: Path) -> Findings:
-    architectures = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    said = config.get("architectures")
+    architectures = [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
     other = next((name for name in architectures if any(task in name for task in _OTHER_TASKS)), None)
     if other is not None:
         raise ModelFileError(
@@ -132,7 +140,7 @@ def _hugging_face_config(config: Mapping[str, Any], path: Path) -> Findings:
         )
     labels = labels_from(config.get("id2label"))
     size = config.get("image_size")
-    sides = _sides([size, size] if isinstance(size, int) else size, 2)
+    sides = _sides(size if isinstance(size, list) else [size, size], 2)
     return Findings(
         found_in(_CONFIG),
         labels=labels,
@@ -152,10 +160,12 @@ def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
     fraction: float | None = None
     size_hw = _pair(height, width)
     crop_pct = _number(values.get("crop_pct"), 0.0)
+    if not _LEAST_CROP <= crop_pct <= 1:
+        crop_pct = 0.0
     if kind.startswith("ConvNext") and shortest is not None:
         size_hw = (shortest, shortest)
         fit, fraction = ("crop", crop_pct or 0.875) if shortest < 384 else ("stretch", None)
-    elif values.get("do_center_crop") and crop_hw is not None:
+    elif _flag(values.get("do_center_crop"), default=False) and crop_hw is not None:
         size_hw = crop_hw
         side = shortest if shortest is not None else min(height or 0, width or 0)
         if crop_pct:
@@ -167,7 +177,7 @@ def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
             notes.append(f"{_PREPROCESSOR} stretches before it crops: the proportions of the image are kept instead")
         if side >= min(crop_hw):
             fit, fraction = "crop", min(crop_hw) / side
-    elif size_hw is not None and values.get("do_resize", True):
+    elif size_hw is not None and _flag(values.get("do_resize"), default=True):
         fit = "stretch"
     elif (
         shortest is not None
@@ -176,11 +186,12 @@ def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
     ):
         size_hw, fit = (shortest, shortest), "stretch"
     resample = values.get("resample")
-    name = _RESAMPLING[resample] if isinstance(resample, int) and 0 <= resample < len(_RESAMPLING) else None
+    number = -1 if isinstance(resample, bool) or not isinstance(resample, int) else resample
+    name = _RESAMPLING[number] if 0 <= number < len(_RESAMPLING) else None
     return Findings(
         found_in(_PREPROCESSOR),
         scaling=_hugging_face_scaling(values),
-        channels="bgr" if values.get("do_flip_channel_order") else "rgb",
+        channels="bgr" if _flag(values.get("do_flip_channel_order"), default=False) else "rgb",
         fit=fit,
         crop_fraction=fraction,
         interpolation=None if name is None else _interpolation(name, notes),
@@ -192,14 +203,14 @@ def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
 def _hugging_face_size(value: object) -> tuple[int | None, int | None, int | None]:
     """Height, width and shortest edge of what processors call a size."""
     if isinstance(value, int):
-        return None, None, value
+        return None, None, _positive(value)
     sides = _sides(value, 2)
     if sides is not None:
         return sides[0], sides[1], None
     if not isinstance(value, Mapping):
         return None, None, None
     height, width, shortest = (value.get(key) for key in ("height", "width", "shortest_edge"))
-    return tuple(side if isinstance(side, int) and side > 0 else None for side in (height, width, shortest))  # type: ignore[return-value]  # three of them
+    return _positive(height), _positive(width), _positive(shortest)
 
 
 def _pair(height: int | None, width: int | None) -> tuple[int, int] | None:
@@ -208,19 +219,28 @@ def _pair(height: int | None, width: int | None) -> tuple[int, int] | None:
 
 def _hugging_face_scaling(values: Mapping[str, Any]) -> PixelScaling | None:
     """The pixel normalisation: `(pixel * rescale_factor - image_mean) / image_std`, each step if it is switched on."""
-    factor = _number(values.get("rescale_factor"), 1 / 255) if values.get("do_rescale", True) else 1.0
+    factor = _number(values.get("rescale_factor"), 1 / 255) if _flag(values.get("do_rescale"), default=True) else 1.0
     # EfficientNet's processor can move pixels to -1..1 before it normalises.
-    offset = 1.0 if values.get("rescale_offset") else 0.0
+    offset = 1.0 if _flag(values.get("rescale_offset"), default=False) else 0.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    if values.get("do_normalize", True):
+    if _flag(values.get("do_normalize"), default=True):
         means, stds = _triple(values.get("image_mean")), _triple(values.get("image_std"))
         if means is None or stds is None or min(stds) <= 0:
             return None
         mean, std = means, stds
     if factor <= 0:
         return None
-    return PixelScaling(tuple((value + offset) / factor for value in mean), tuple(value / factor for value in std))
+    return _scaling(tuple((value + offset) / factor for value in mean), tuple(value / factor for value in std))
+
+
+def _scaling(mean: tuple[float, ...], std: tuple[float, ...], *, in_bytes: bool = False) -> PixelScaling | None:
+    """The normalisation, on request for pixels of 0..255; None for numbers that are none."""
+    try:
+        scaling = PixelScaling(mean, std)
+        return scaling.in_bytes() if in_bytes else scaling
+    except UsageError:
+        return None
 
 
 def _interpolation(name: object, notes: list[str]) -> Interpolation | None:
@@ -233,11 +253,20 @@ def _interpolation(name: object, notes: list[str]) -> Interpolation | None:
 
 
 def _number(value: object, default: float) -> float:
-    return (
-        float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        else default
-    )
+    # Whole numbers of JSON may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST_NUMBER:
+        return default
+    return float(value)
+
+
+def _flag(value: object, *, default: bool) -> bool:
+    """True or false; the default for what is neither, which transformers would take for true."""
+    return value if isinstance(value, bool) else default
+
+
+def _positive(value: object, most: int = MOST_PIXELS_OF_A_SIDE) -> int | None:
+    """A whole number from 1 to `most`, a side of an image if nothing else is said; None for anything else. `true` is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most else None
 
 
 def _triple(value: object) -> tuple[float, ...] | None:
@@ -252,7 +281,7 @@ def _sides(value: object, count: int) -> list[int] | None:
     """A list of so many positive integers; None for anything else."""
     if not isinstance(value, list | tuple) or len(value) != count:
         return None
-    sides = [side for side in value if isinstance(side, int) and side > 0]
+    sides = [side for side in map(_positive, value) if side is not None]
     return sides if len(sides) == count else None
 
 

@@ -289,3 +289,20 @@ def test_a_bug_is_said_once_on_stderr(start_preview, capfd, monkeypatch):
     assert out == ""
     assert err.count("ZeroDivisionError") == 1
     assert "please report" in err
+
+
+def test_names_that_are_no_unicode_or_command_terminals_are_served(start_preview, make_result):
+    hostile = "cam \x1b[2J\x9b\u202e \udcff"
+    preview = start_preview(model=lambda: {"file": hostile, "labels": [hostile]})
+    preview.on_result(make_result("red", 1, camera=hostile))
+    preview.on_event({"event": "label", "source": hostile, "label": hostile})
+    status, events, metrics = (get(preview, path) for path in ("api/status", "api/events", "metrics"))
+    assert status.text.isprintable()
+    assert status.json()["model"] == {"file": hostile, "labels": [hostile]}
+    assert status.json()["cameras"][0]["camera"] == hostile
+    assert events.text.isprintable()
+    assert events.json()["events"][0]["event"]["label"] == hostile
+    assert all(line.isprintable() for line in metrics.text.split("\n"))
+    samples = [sample for family in text_string_to_metric_families(metrics.text) for sample in family.samples]
+    shown = "cam \\x1b[2J\\x9b\\u202e \\xff"
+    assert {sample.labels["camera"] for sample in samples if "camera" in sample.labels} == {shown}

@@ -389,3 +389,72 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, encode, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingPackageError, match=r'pip install "edgeclf\[parquet\]"'):
         discover_dataset(tmp_path / "data.parquet")
+
+
+def test_named_files_are_read_as_a_csv_reads_them_and_no_other_content_is_copied(tmp_path, encode, cache):
+    outside, data = tmp_path / "elsewhere", encode()
+    outside.mkdir()
+    (outside / "one.png").write_bytes(data)
+    (outside / "secret.txt").write_text("hidden words")
+    inside = tmp_path / "data"
+    inside.mkdir()
+    path, good = inside / "data.parquet", encode()
+    names = ["../elsewhere/one.png", str(outside / "one.png"), "../elsewhere/secret.txt", None]
+    pq.write_table(table_of([None, None, None, good], ["a", "b", "a", "b"], paths=names), path)
+    assert contents(discover_dataset(path)) == [data, data, b"", good]
+    assert not any(b"hidden" in file.read_bytes() for file in cache.rglob("*") if file.is_file())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_that_a_row_names_is_not_waited_for(tmp_path, encode):
+    os.mkfifo(tmp_path / "pipe.png")
+    path = tmp_path / "data.parquet"
+    pq.write_table(table_of([encode(), None], ["a", "b"], paths=[None, "pipe.png"]), path)
+    with pytest.raises(
+        DatasetError, match=r"row 1 of .* names a file that cannot be read: got pipe.png: a device or a pipe"
+    ):
+        discover_dataset(path)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{"bytes": "text", "path": None}] * 2),
+        pa.array([{"bytes": [1, 2], "path": None}] * 2),
+        pa.array([{"bytes": None, "path": 5}] * 2, pa.struct([("bytes", pa.binary()), ("path", pa.int64())])),
+    ],
+)
+def test_images_of_other_types_are_one_sentence(tmp_path, column):
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"image": column, "label": ["a", "b"]}), path)
+    with pytest.raises(DatasetError, match=r"row 0 of .* has no image"):
+        discover_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("[]", "instead of a record"),
+        ("[" * 99_999, "too deep"),
+        ('{"_data_files": 3}', "no list of data files"),
+        ('{"_data_files": [{"filename": 3}, "x"]}', "no list of data files"),
+        ('{"_data_files": [{"filename": "gone.arrow"}]}', "'gone.arrow' among its data files, and no such file"),
+        ('{"_data_files": [{"filename": "/dev/null"}]}', "'/dev/null' among its data files, and no such file"),
+    ],
+)
+def test_a_state_that_names_other_files_is_one_sentence(tmp_path, encode, state, words):
+    save_split(table_of([encode(), encode()], ["a", "b"]), tmp_path / "saved")
+    assert len(discover_dataset(tmp_path / "saved").samples) == 2
+    (tmp_path / "saved" / "state.json").write_text(state)
+    with pytest.raises(DatasetError, match=words):
+        discover_dataset(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 99_999, '{"info": []}', '{"info": {"features": {"label": {"_type": "ClassLabel", "names": 3}}}}']
+)
+def test_features_of_another_form_say_nothing(tmp_path, encode, text):
+    path = tmp_path / "data.parquet"
+    table = table_of([encode(), encode()], ["a", "b"]).replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, path)
+    assert discover_dataset(path).labels == ("a", "b")

@@ -10,7 +10,9 @@ from edgeclf.runtime.errors import OutputError, RunFolderError
 from edgeclf.runtime.spec import ModelSpec, Preprocess
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.training_data import split_to_csv
-from edgeclf.training.run.folder import RUN_FILES, check_run_target, load_run
+from edgeclf.training.fit.checkpoint import Checkpoint, save_checkpoint
+from edgeclf.training.fit.loop import Best, FitState
+from edgeclf.training.run.folder import RUN_FILES, check_run_target, load_run, open_unfinished, read_divergence
 
 SPEC = ModelSpec(labels=("cat", "dog"), preprocess=Preprocess((8, 8)), architecture="tiny")
 SPLIT = (Sample("cat/1.jpg", "cat", "train"), Sample("dog/1.jpg", "dog", "val"))
@@ -70,7 +72,7 @@ def test_a_missing_file_is_named(tmp_path, name):
         ("run.json", '{"data_root": "/data"}', "cannot read run"),
         ("run.json", "\0", r"cannot read run .*got text that is not JSON, in line 1"),
         ("run.json", b"\xff\xfe\0", r"cannot read run .*got bytes that are no text"),
-        ("run.json", "[1]", r"cannot read run .*got JSON of another form"),
+        ("run.json", "[1]", r"cannot read run .*got \[1\] instead of a record"),
         ("spec.json", b"\x80", r"cannot read run .*got bytes that are no text"),
         ("split.csv", b"\x80\n\x81", r"split\.csv.*got no 'path'"),
         ("split.csv", "nothing", r"split\.csv"),
@@ -172,3 +174,90 @@ def test_a_model_of_a_newer_keras_names_the_version_that_opens_it(tmp_path):
     run = write_run(tmp_path / "run", model=(tmp_path / "m.keras").read_bytes())
     with pytest.raises(RunFolderError, match=r"got a file of Keras 99\.1\.0 .*install Keras 99\.1\.0 or newer"):
         load_run(run).load_model()
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ([], "instead of a record"),
+        ({}, "no 'data_root'"),
+        ({"data_root": None, "options": {}}, "no 'data_root'"),
+        ({"data_root": 5, "options": {}}, "data_root: expected a path, got 5"),
+        ({"data_root": "/a\0b", "options": {}}, "data_root: expected a path"),
+        ({"data_root": "/data"}, "no 'options'"),
+        ({"data_root": "/data", "options": []}, "options: expected a record"),
+        ({"data_root": "/data", "options": {"path_column": 3}}, "options.path_column: expected a text, got 3"),
+        ({"data_root": "/data", "options": {}, "data": 1}, "data: expected a path, got 1"),
+        ({"data_root": "/data", "options": {}, "began_with": {"--from": 1}}, "began_with.--from: expected a text"),
+    ],
+)
+def test_a_record_of_other_types_is_one_sentence(tmp_path, document, words):
+    run = write_run(tmp_path / "run")
+    assert load_run(run).options == {}
+    (run / "run.json").write_text(json.dumps(document))
+    with pytest.raises(RunFolderError, match=words):
+        load_run(run)
+
+
+@pytest.mark.parametrize("text", ["[" * 99_999, '{"data_root": NaN}', "1" * 5_000])
+def test_a_record_that_is_no_json_is_one_sentence(tmp_path, text):
+    run = write_run(tmp_path / "run")
+    (run / "run.json").write_text(text)
+    with pytest.raises(RunFolderError, match="cannot read run"):
+        load_run(run)
+    assert read_divergence(run) is None
+
+
+@pytest.mark.parametrize("row", ["cat/1.jpg", "cat/1.jpg,cat", "a\0b,cat,train,"])
+def test_a_row_that_is_cut_off_is_one_sentence(tmp_path, row):
+    run = write_run(tmp_path / "run")
+    with (run / "split.csv").open("a") as file:
+        file.write(f"{row}\n")
+    with pytest.raises(RunFolderError, match="a row that is cut off"):
+        load_run(run)
+
+
+def write_unfinished(folder):
+    write_run(folder)
+    for name in ("spec.json", "model.keras"):
+        (folder / name).unlink()
+    figures = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
+    state = FitState([{"epoch": 1, "stage": "fit", **figures}], 0, Best(0.5, 1, []), [], [1.0])
+    save_checkpoint(Checkpoint("fit", state, "x"), folder / "checkpoint.npz")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["history.csv", "curves.png", "model.keras", "tensorboard", "checkpoint.npz"])
+def test_a_training_goes_on_in_files_of_its_own_alone(tmp_path, name):
+    run = write_unfinished(tmp_path / "run")
+    assert open_unfinished(run, None).checkpoint.fingerprint == "x"
+    theirs = tmp_path / "theirs"
+    if (run / name).exists():
+        (run / name).rename(theirs)
+    (run / name).symlink_to(theirs)
+    with pytest.raises(RunFolderError, match=rf"will not go on writing into .*{name}, a link to .*theirs"):
+        open_unfinished(run, None)
+    (run / name).unlink()
+    if theirs.exists():
+        # Within the folder a link is the user's own affair, and the folder may be one.
+        theirs.rename(run / f"the {name}")
+        (run / name).symlink_to(f"the {name}")
+    (tmp_path / "link").symlink_to(run)
+    assert open_unfinished(tmp_path / "link", None).checkpoint.fingerprint == "x"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": "3"}, "options.epochs: expected a whole number, got '3'"),
+        ({"learning_rate": [1]}, "options.learning_rate: expected a number"),
+        ({"fine_tune": 1}, "options.fine_tune: expected true or false, got 1"),
+        ({"from_run": {}}, "options.from_run: expected a text"),
+        ({"colour": 1}, "options of another version"),
+    ],
+)
+def test_options_of_other_types_are_one_sentence(tmp_path, options, words):
+    run = write_unfinished(tmp_path / "run")
+    (run / "run.json").write_text(json.dumps({"data_root": "/data", "options": options}))
+    with pytest.raises(RunFolderError, match=words):
+        open_unfinished(run, None)

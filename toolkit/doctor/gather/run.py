@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,11 +19,12 @@ from edgeclf.runtime.cpus import usable_cpus
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, InputError, MissingPackageError, RunFolderError
 from edgeclf.runtime.files import parse_failure
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.spec.json_documents import Shape, read_json
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, SPLITS, ModelFacts, RunFacts
 from edgeclf.toolkit.doctor.gather.pretrained import pretrained_features
 from edgeclf.toolkit.doctor.gather.probes import PERTURBATIONS, measure_linear_probe, perturb_images
 from edgeclf.training.cache.pixels import CachedImages, cached_images
-from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.dataset import Sample, read_run_facts
 from edgeclf.training.data.discovery import discover_dataset, folder_of, table_options
 from edgeclf.training.data.seen_images import changed_images
 from edgeclf.training.data.training_data import read_split
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 # training and validation images of the linear probe, and held-out images for predictions.
 ACTIVATION_IMAGES, ACCURACY_IMAGES, LINEAR_PROBE_IMAGES, HELD_OUT_IMAGES = 96, 256, 600, 300
 _BATCH = 64
+# Of metrics.json, what the checks read.
+_METRICS: Shape = {
+    "validation": {"accuracy": float},
+    "test": {"accuracy": float, "count": int},
+    "training_after_last_epoch": {"accuracy": float},
+    "calibration": {"temperature": float},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +166,10 @@ def open_run(
     unfinished = (folder / run_folder.CHECKPOINT_FILE).is_file() and not (folder / run_folder.SPEC_FILE).is_file()
     run = None if unfinished or read_divergence(folder) is not None else load_run(folder)
     try:
-        document = json.loads((folder / run_folder.RUN_FILE).read_text(encoding="utf-8"))
+        document = read_run_facts(folder)
         root = Path(document["data_root"])
         samples = read_split(folder / run_folder.SPLIT_FILE) if run is None else run.split
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunFolderError(
             f"cannot read run {folder}",
             got=parse_failure(error),
@@ -170,7 +177,7 @@ def open_run(
             hint="train again",
         ) from error
     if data is not None:
-        options = options_from_json(document.get("options"), folder / run_folder.RUN_FILE)
+        options = options_from_json(document["options"], folder / run_folder.RUN_FILE)
         root = folder_of(data, path_column or options.path_column).resolve()
     return OpenedRun(folder, document, samples, root, run, cache_folder, progress)
 
@@ -185,14 +192,14 @@ def gather_run(opened: OpenedRun, *, seed: int = 0) -> RunFacts:
     Raises:
         RunFolderError: A file of the run is damaged.
     """
-    options = options_from_json(opened.document.get("options"), opened.folder / run_folder.RUN_FILE)
+    options = options_from_json(opened.document["options"], opened.folder / run_folder.RUN_FILE)
     classes = tuple(sorted({s.label for s in opened.samples})) if opened.run is None else opened.run.spec.labels
     return RunFacts(
         folder=opened.folder,
         data=_as_named(Path(opened.document.get("data", opened.root))),
         options=options.to_json(),
         history=read_history(opened.folder / run_folder.HISTORY_FILE),
-        metrics=_read_json(opened.folder / run_folder.METRICS_FILE),
+        metrics=_read_metrics(opened.folder / run_folder.METRICS_FILE),
         record=_record(opened, options),
         classes=classes,
         counts={
@@ -257,7 +264,9 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Rows of a `history.csv`, numbers as numbers; none where the file does not exist."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            # Fields beyond the first line have no name.
+            rows = [{key: value for key, value in row.items() if key is not None} for row in csv.DictReader(file)]
+            return [{key: _number(value) for key, value in row.items()} for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -274,16 +283,16 @@ def _number(text: str | None) -> float | str | None:
     return int(number) if math.isfinite(number) and number == int(number) and "." not in (text or "") else number
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_metrics(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(path, _METRICS)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"cannot read {path}", got=parse_failure(error), expected="what edgeclf train wrote"
         ) from error
-    return document if isinstance(document, dict) else {}
+    return document
 
 
 def _as_named(path: Path) -> str:
@@ -316,7 +325,7 @@ def _record(opened: OpenedRun, options: TrainOptions) -> dict[str, Any]:
 def _brings_validation(opened: OpenedRun) -> bool:
     """Whether the data set has a validation split of its own, so that `--val-fraction` would do nothing."""
     try:
-        options = options_from_json(opened.document.get("options"), opened.folder / run_folder.RUN_FILE)
+        options = options_from_json(opened.document["options"], opened.folder / run_folder.RUN_FILE)
         data = Path(opened.document.get("data", opened.root))
         dataset = discover_dataset(data, for_training=False, table=table_options(options))
     except EdgeclfError:

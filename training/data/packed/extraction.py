@@ -22,6 +22,7 @@ from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.files import output_error
 from edgeclf.runtime.images.header import read_image_header
 from edgeclf.runtime.progress import Progress, no_progress
+from edgeclf.runtime.spec.json_documents import read_json
 from edgeclf.training.data.packed.rows import count_rows, read_images
 from edgeclf.training.data.packed.shards import Shard
 
@@ -125,10 +126,10 @@ def _listed(root: Path) -> list[str] | None:
     try:
         if not root.is_dir():
             return None
-        document = json.loads(_list_path(root).read_text(encoding="utf-8"))
-        return [str(path) for path in document["images"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        paths: list[str] | None = read_json(_list_path(root), {"images": [Path]}).get("images")
+    except (OSError, ValueError):
         return None
+    return paths
 
 
 def _hold(root: Path) -> None:

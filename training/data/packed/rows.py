@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclf.runtime.errors import DatasetError, MissingPackageError, install_hint
-from edgeclf.runtime.files import parse_failure
+from edgeclf.runtime.errors import DatasetError, ImageError, MissingPackageError, install_hint
+from edgeclf.runtime.files import kind_of
+from edgeclf.runtime.images.encoded_file import read_image_file
+from edgeclf.runtime.images.header import begins_like_image
+from edgeclf.runtime.images.preprocess import MAX_PIXELS
 from edgeclf.training.data.class_folders import label_of, split_of_folder
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.data.packed.shards import Shard
@@ -19,6 +22,8 @@ _ROWS_AT_ONCE = 64
 # What Arrow files begin with that are no streams.
 _ARROW_FILE_MAGIC = b"ARROW1"
 _SPLIT = "split"
+# By which an image is told.
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,14 @@ def read_images(shard: Shard, column: str) -> Iterator[tuple[bytes, str | None]]
     """
     for number, row in enumerate(_rows(shard.path, [column])):
         value = row[column]
-        if not isinstance(value, dict):
-            yield value or b"", None
-            continue
-        data, name = value.get("bytes"), value.get("path")
+        data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+        if not isinstance(data, bytes | None) or not isinstance(name, str | None):
+            raise DatasetError(
+                f"row {number:,} of {shard.path} has no image",
+                got=f"{type(data).__name__} and {type(name).__name__} in column {column}",
+                expected="the bytes of a file, and the text of its name",
+                hint="save the data set with its images inside, as save_to_disk of datasets does",
+            )
         yield (data if data is not None else _read_named(shard, number, name)), name
 
 
@@ -168,17 +177,26 @@ def count_rows(shard: Shard) -> int:
 
 
 def _read_named(shard: Shard, number: int, name: str | None) -> bytes:
+    """The image file that a row names, wherever it lies, as a CSV names one; nothing of a file that is no image.
+
+    What is no image stays where it is: its copy in the cache might be read by others than the file itself.
+    """
     if not name:
         return b""
+    path, cause = shard.path.parent / name, None
     try:
-        return (shard.path.parent / name).read_bytes()
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"row {number:,} of {shard.path} names a file that cannot be read",
-            got=f"{name}: {parse_failure(error)}",
-            expected="the bytes of the image in the row",
-            hint="save the data set with its images inside, as save_to_disk of datasets does",
-        ) from error
+        if kind_of(path) != "other":
+            data = read_image_file(path, MAX_PIXELS)
+            return data if begins_like_image(data[:_HEAD_BYTES]) else b""
+        got = "a device or a pipe"
+    except ImageError as error:
+        got, cause = error.got or error.what, error
+    raise DatasetError(
+        f"row {number:,} of {shard.path} names a file that cannot be read",
+        got=f"{name}: {got}",
+        expected="the bytes of the image in the row",
+        hint="save the data set with its images inside, as save_to_disk of datasets does",
+    ) from cause
 
 
 def _label_text(value: object, columns: Columns, shard: Shard, number: int) -> str:
@@ -263,7 +281,7 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
         document = json.loads((schema.metadata or {})[b"huggingface"])
         features = document["info"]["features"]
         return {str(name): its for name, its in features.items() if isinstance(its, dict)}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
 
 

@@ -1,6 +1,5 @@
 """Shards: the Parquet or Arrow files of a packed data set, in their order, and the split that each belongs to."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from edgeclf.runtime.batch.listing import walk
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.files import kind_of, parse_failure
+from edgeclf.runtime.spec.json_documents import read_json
 from edgeclf.training.data.class_folders import split_of_folder
 from edgeclf.training.data.dataset import Split
 
@@ -146,20 +146,21 @@ def _saved_shards(folder: Path, before: str, split: Split | None) -> tuple[Shard
             hint="load and save it with a newer version of datasets",
         )
     entries = state.get("_data_files")
-    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    files = [folder / name for name in names if isinstance(name, str)]
+    found = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    names = [name for name in found if isinstance(name, str)]
+    files = [folder / name for name in names]
     if not files:
         raise _damaged(folder / _STATE_NAME, "no list of data files")
+    if missing := [name for name, path in zip(names, files, strict=True) if kind_of(path) != "file"]:
+        raise _damaged(folder / _STATE_NAME, f"{missing[0]!r} among its data files, and no such file")
     return tuple(Shard(path, f"{before}{path.stem}", split) for path in files)
 
 
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, object] = read_json(path, {})
     except (OSError, ValueError) as error:
         raise _damaged(path, parse_failure(error)) from error
-    if not isinstance(document, dict):
-        raise _damaged(path, "no JSON object")
     return document
 
 

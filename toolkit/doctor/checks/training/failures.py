@@ -72,7 +72,7 @@ def check_divergence(facts: Facts) -> list[Finding]:
         return []
     at = run.record.get("diverged") or {}
     where = (
-        f"after {at['steps']} of {at['epoch_steps']} steps of its first epoch"
+        f"after {at.get('steps', '?')} of {at.get('epoch_steps', '?')} steps of its first epoch"
         if at
         else f"in epoch {_bad_epoch(curves)}"
     )

@@ -4,13 +4,14 @@ The spec is everything an application needs besides the graph - labels, input si
 person needs to trust it: how it was trained, quantized and verified, and on which processor.
 """
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.files import parse_failure
+from edgeclf.runtime.spec.json_documents import Shape, check_shape, check_writable, parse_json, record_from_json, shown
 
 SPEC_KEY = "edgeclf.spec"
 SCHEMA_VERSION = 1
@@ -131,8 +132,6 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as one JSON document, keys sorted, so that equal specs give equal bytes."""
-        import json  # at the top it would be a fifth of what importing this floor adds to importing NumPy and OpenCV
-
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     def with_changes(self, **changes: Any) -> "ModelSpec":  # noqa: ANN401 - the fields have different types
@@ -140,18 +139,11 @@ class ModelSpec:
         return replace(self, **changes)
 
 
-_CPU: "_Shape" = {"model": str, "architecture": str, "isa_flags": [str], "usable_cpus": int}
-# The values of the document that programs read, by key: a type; a list of one; a record of known keys, others may stand beside
-# them; or, under `*`, one of any keys. Null may stand for each.
-_SHAPE: "_Shape" = {
+_CPU: Shape = {"model": str, "architecture": str, "isa_flags": [str], "usable_cpus": int}
+# The values of the document that programs read.
+_SHAPE: Shape = {
     "labels": [str],
-    "preprocess": {
-        "size_hw": [int],
-        "fit": str,
-        "crop_fraction": float,
-        "pad_value": int,
-        "interpolation": str,
-    },
+    "preprocess": {},
     "temperature": float,
     "rejection_threshold": float,
     "architecture": str,
@@ -166,77 +158,51 @@ _SHAPE: "_Shape" = {
         "saturation": {},
     },
     "training": {
-        "calibration": {"false_rejection_rate": float},
+        "best_epoch": int,
+        "calibration": {"false_rejection_rate": float, "temperature": float},
         "classes_before": {"kept": [str], "renamed": [{"from": str, "to": str}], "new": [str], "gone": [str]},
+        "ending": str,
         "fine_tune": {},
+        "freezes_backbone": bool,
         "images": {"*": int},
         "quantization_aware": bool,
-        "ranges_8bit": {},
+        "ranges_8bit": {"*": {"scale": float, "zero_point": int}},
+        "trained_from": str,
         "weights": str,
+        "weights_8bit": {"*": {"scales": [float], "norm": str}},
         "weights_match": {},
     },
-    "source": {"used_as": {}},
+    "source": {
+        "file": str,
+        "digest": str,
+        "bytes": int,
+        "producer": str,
+        "used_as": {
+            "image_size": {"value": [int]},
+            "channels": {"value": str},
+            "scaling": {"mean": [float], "std": [float]},
+            "fit": {"value": str, "crop_fraction": float, "pad_value": int},
+            "interpolation": {"value": str},
+            "output": {"value": str},
+            "activation": {"value": str},
+            "labels": {},
+        },
+    },
     "dataset_fingerprint": str,
     "seen_images": {"*": str},
     "package_versions": {"*": str},
-    "parity": {"cpu": _CPU, "limits": {}, "verdict": {"outcome": str, "failures": [str], "doubts": [str]}},
+    "parity": {"cpu": _CPU, "limits": {"rule": str}, "verdict": {"outcome": str, "failures": [str], "doubts": [str]}},
     "latency": {"cpu": _CPU},
     "portable": bool,
     "portable_reason": str,
-    "self_test": {"inputs": [{}]},
+    "self_test": {
+        "version": int,
+        "class_step": int,
+        "tolerance": {"cpu": float, "other": float},
+        "inputs": [{"seed": int, "grids": [int], "label_index": int, "probabilities": str}],
+    },
     "schema_version": int,
 }
-_Shape: TypeAlias = "type | list[_Shape] | dict[str, _Shape]"
-_TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _check_shape(value: object, shape: "_Shape", place: str) -> None:
-    """Raises TypeError where a value of a JSON document has another type than programs expect."""
-    if value is None:
-        return
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            raise TypeError(f"{place}: expected a record, got {_shown(value)}")
-        for key, item in value.items():
-            if (of_item := shape.get(key, shape.get("*"))) is not None:
-                _check_shape(item, of_item, f"{place}.{key}" if place else key)
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise TypeError(f"{place}: expected a list, got {_shown(value)}")
-        for number, item in enumerate(value):
-            _check_shape(_Nothing if item is None else item, shape[0], f"{place}[{number}]")
-    elif not _is_of_type(value, shape):
-        raise TypeError(f"{place}: expected {_TYPE_NAMES[shape]}, got {_shown(value)}")
-
-
-class _Nothing:
-    """Stands for null where it may not stand: in a list."""
-
-
-def _is_of_type(value: object, of: type) -> bool:
-    # JSON writes 1 for 1.0; true is no number.
-    if isinstance(value, bool):
-        return of is bool
-    return isinstance(value, (int, float) if of is float else of)
-
-
-def _finite(text: str) -> float:
-    """A number of a JSON document; Python would also read NaN, Infinity and 1e999, which it cannot write again."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text if len(text) <= 40 else f'{text[:40]}...'}")
-    return number
-
-
-def _whole(text: str) -> int:
-    """A whole number of a JSON document; Python would also read one that is too large for a float."""
-    _finite(text)
-    return int(text)
-
-
-def _shown(value: object) -> str:
-    text = "null" if value is _Nothing else repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def spec_from_json(text: str, source: str) -> ModelSpec:
@@ -252,14 +218,11 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
     Raises:
         ModelFileError: The text is not such a document, or its schema is newer than this program.
     """
-    import json
-
     expected = "the JSON document edgeclf writes"
     hint = "export or train the model again"
     try:
-        document = json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
-    except (ValueError, RecursionError) as error:
-        # Not only what is no JSON: also numbers of thousands of digits, and thousands of brackets.
+        document = parse_json(text)
+    except ValueError as error:
         raise ModelFileError(
             f"cannot read the spec of {source}", got=parse_failure(error), expected=expected, hint=hint
         ) from error
@@ -268,27 +231,23 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
             f"cannot read the spec of {source}", got=type(document).__name__, expected=expected, hint=hint
         )
     version = document.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        is_newer = isinstance(version, int) and version > SCHEMA_VERSION
         raise ModelFileError(
             f"cannot read the spec of {source}",
-            got=f"schema version {version!r}",
-            expected=f"at most {SCHEMA_VERSION}",
-            hint="update edgeclf",
+            got=f"schema version {shown(version)}",
+            expected=f"at most {SCHEMA_VERSION}" if is_newer else f"1 to {SCHEMA_VERSION}",
+            hint="update edgeclf" if is_newer else hint,
         )
     try:
-        _check_shape(document, _SHAPE, "")
+        check_shape(document, _SHAPE)
+        check_writable(document)
         # Null stands for what is not recorded.
         known = {item.name: document[item.name] for item in fields(ModelSpec) if document.get(item.name) is not None}
-        preprocess = {key: value for key, value in known["preprocess"].items() if value is not None}
-        preprocess["size_hw"] = tuple(preprocess["size_hw"])
-        known["preprocess"] = Preprocess(**preprocess)
+        known["preprocess"] = record_from_json(Preprocess, known["preprocess"], "preprocess")
         known["labels"] = tuple(known["labels"])
         return ModelSpec(**known)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise ModelFileError(
             f"cannot read the spec of {source}", got=parse_failure(error), expected=expected, hint=hint
-        ) from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ModelFileError(
-            f"cannot read the spec of {source}", got=str(error), expected=expected, hint=hint
         ) from error

@@ -74,7 +74,7 @@ def build_lite_backbone(name: str, size_hw: Size, weights: str | Path) -> KerasM
     Args:
         name: A key of `VARIANTS`.
         size_hw: Input height and width in pixels, None for any.
-        weights: `imagenet`; `none` for random ones; or a file: a legacy PyTorch state dict (.pth) or Keras weights
+        weights: `imagenet`; `none` for random ones; or a file: a PyTorch state dict (.pth) or Keras weights
             (.weights.h5).
 
     Returns:

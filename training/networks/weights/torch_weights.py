@@ -1,7 +1,8 @@
-"""Reads the weights in a legacy (2018-style) PyTorch `.pth` file without PyTorch, and without trusting it.
+"""Reads the weights in a PyTorch `.pth` file without PyTorch, and without trusting it.
 
-Such a file is a row of pickles - a magic number, a protocol version, system facts, the state dict, the keys of its
-storages - and then each storage: its number of elements as int64, and its raw values. In the state dict a tensor is a
+A legacy file, of before PyTorch 1.6, is a row of pickles - a magic number, a protocol version, system facts, the state dict, the keys of
+its storages - and then each storage: its number of elements as int64, and its raw values. A file of today is a zip archive that
+compresses nothing: `NAME/data.pkl`, the state dict, and `NAME/data/KEY`, the values of each storage. In the state dict a tensor is a
 call of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride)` with the storage as a persistent id. A pickle
 can name any function, so only the four names that weights need are admitted.
 """
@@ -9,7 +10,9 @@ can name any function, so only the four names that weights need are admitted.
 import io
 import math
 import pickle
+import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +25,8 @@ from edgeclf.runtime.files import content_kind, kind_of, kind_of_bytes
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 _PICKLE = b"\x80"
-_OTHER_FORMATS = {b"PK\x03\x04": "a zip archive, such as PyTorch 1.6 and later or Keras writes"}
-_HINT = "save it with torch.save(state_dict, path, _use_new_zipfile_serialization=False), or leave --weights out"
+_ZIP = b"PK\x03\x04"
+_HINT = "save it with torch.save(model.state_dict(), path), or leave --weights out"
 
 
 class _StorageType(NamedTuple):
@@ -47,7 +50,7 @@ def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyA
     """Reads a state dict.
 
     Args:
-        path: A legacy, non-zip `.pth` file.
+        path: A `.pth` file, legacy or of today.
         hint: What errors advise; None for what suits a file of the user's.
 
     Returns:
@@ -63,25 +66,72 @@ def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyA
         data = path.read_bytes()
     except OSError as error:
         raise _weights_error(path, content_kind(path), hint) from error
-    for beginning, what in _OTHER_FORMATS.items():
-        if data.startswith(beginning):
-            raise _weights_error(path, what, hint)
-    if not data.startswith(_PICKLE):
+    if not data.startswith((_PICKLE, _ZIP)):
         raise _weights_error(path, kind_of_bytes(data[:4096], path.suffix.lower()), hint)
-    stream = io.BytesIO(data)
     try:
-        if _RestrictedUnpickler(stream).load() != _MAGIC:
-            raise _weights_error(path, "another format", hint)
-        for _ in range(2):  # protocol version, system facts
-            _RestrictedUnpickler(stream).load()
-        state = _RestrictedUnpickler(stream).load()
-        keys = _RestrictedUnpickler(stream).load()
-        storages = _read_storages(stream, keys, {t.storage.key: t.storage for t in state.values()})
+        state, storages = _read_archive(data) if data.startswith(_ZIP) else _read_legacy(io.BytesIO(data))
         return {name: _to_array(tensor, storages) for name, tensor in state.items()}
-    except pickle.UnpicklingError as error:
+    except (_OtherContentError, pickle.UnpicklingError) as error:
         raise _weights_error(path, str(error), hint) from error
-    except (EOFError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+    except _DAMAGE as error:
         raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})", hint) from error
+
+
+# Of pickle, NumPy and zipfile, which has no class of its own for a compression or a version that it does not know.
+_DAMAGE = (
+    *(EOFError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, MemoryError),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError),
+)
+
+
+class _OtherContentError(Exception):
+    """A whole file of something else than a state dict."""
+
+
+def _read_legacy(stream: io.BytesIO) -> tuple[Mapping[str, _Tensor], Mapping[str, AnyArray]]:
+    """The tensors, and the values of their storages."""
+    if _RestrictedUnpickler(stream).load() != _MAGIC:
+        raise _OtherContentError("another format")
+    for _ in range(2):  # protocol version, system facts
+        _RestrictedUnpickler(stream).load()
+    state = _RestrictedUnpickler(stream).load()
+    keys = _RestrictedUnpickler(stream).load()
+    return state, _read_storages(stream, keys, _storages_of(state))
+
+
+def _read_archive(data: bytes) -> tuple[Mapping[str, _Tensor], Mapping[str, AnyArray]]:
+    """The tensors, and the values of their storages."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        described = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(described) != 1:
+            raise _OtherContentError("a zip archive that PyTorch did not write")
+        folder = described[0].removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in archive.namelist() and _stored(archive, order) != b"little":
+            raise _OtherContentError("a file of a big-endian machine")
+        state = _RestrictedUnpickler(io.BytesIO(_stored(archive, described[0]))).load()
+        storages = {}
+        for key, storage in _storages_of(state).items():
+            values = np.frombuffer(_stored(archive, f"{folder}data/{key}"), storage.dtype)
+            if len(values) != storage.elements:
+                raise ValueError(f"storage {key} has {len(values)} elements, expected {storage.elements}")
+            storages[key] = values
+        return state, storages
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member of an archive, its checksum checked; PyTorch compresses none, and what is compressed may be of any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise _OtherContentError("a zip archive that PyTorch did not write, with compressed data")
+    return archive.read(name)
+
+
+def _storages_of(state: Mapping[str, _Tensor]) -> dict[str, _Storage]:
+    """The storages of a state dict's tensors, by key."""
+    if isinstance(state, dict) and any(not isinstance(value, _Tensor) for value in state.values()):
+        name = next(name for name, value in state.items() if not isinstance(value, _Tensor))
+        raise _OtherContentError(f"a dictionary with {name!r} in it, which is no tensor")
+    return {tensor.storage.key: tensor.storage for tensor in state.values()}
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -97,7 +147,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a pickle that asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - whatever the pickle holds, checked here
-        kind, storage_type, key, _location, elements, _view = pid
+        # Legacy files have a sixth part, what the storage is a view of.
+        kind, storage_type, key, _location, elements, *_view = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise pickle.UnpicklingError(f"a persistent object of kind {kind!r}")
         return _Storage(str(key), storage_type.dtype, int(elements))
@@ -140,6 +191,6 @@ def _weights_error(path: Path, got: str, hint: str) -> InputError:
     return InputError(
         f"cannot read weights {path}",
         got=got,
-        expected="a legacy PyTorch state dict (.pth) or Keras weights",
+        expected="a PyTorch state dict (.pth) of float32 or Keras weights",
         hint=hint,
     )

@@ -1,4 +1,4 @@
-"""Reading legacy PyTorch weights: hand-made files with the real layout, hostile ones, and every truncation."""
+"""Reading PyTorch weights, legacy and of today: hand-made files with the real layouts, hostile ones, and every truncation."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -54,25 +55,47 @@ def torch_names(monkeypatch):
     return torch
 
 
-def legacy_file(torch, state, storages):
+def pickler(torch, *more):
     class Pickler(pickle.Pickler):
         def persistent_id(self, obj):
             if isinstance(obj, Storage):
-                return ("storage", getattr(torch, obj.kind), obj.key, "cpu", len(obj.values), None)
+                return ("storage", getattr(torch, obj.kind), obj.key, "cpu", len(obj.values), *more)
             return None
 
+    return Pickler
+
+
+def zip_file(torch, state, storages, *, order=b"little", compression=zipfile.ZIP_STORED, folder="weights"):
+    """As PyTorch 1.6 and later write it."""
+    described = io.BytesIO()
+    pickler(torch)(described, 2).dump(state)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        archive.writestr(f"{folder}/data.pkl", described.getvalue())
+        archive.writestr(f"{folder}/byteorder", order)
+        for storage in storages:
+            archive.writestr(f"{folder}/data/{storage.key}", storage.values.tobytes())
+        archive.writestr(f"{folder}/version", b"3\n")
+    return stream.getvalue()
+
+
+def legacy_file(torch, state, storages):
+    write = pickler(torch, None)
     stream = io.BytesIO()
     pickle.dump(MAGIC, stream, 2)
     pickle.dump(1001, stream, 2)
     pickle.dump({"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}, stream, 2)
-    Pickler(stream, 2).dump(state)
+    write(stream, 2).dump(state)
     pickle.dump([storage.key for storage in storages], stream, 2)
     for storage in storages:
         stream.write(np.int64(len(storage.values)).tobytes() + storage.values.tobytes())
     return stream.getvalue()
 
 
-def example(torch):
+FORMATS = pytest.mark.parametrize("write_file", [legacy_file, zip_file])
+
+
+def example(torch, write_file=legacy_file):
     weights = Storage("140", np.arange(24, dtype=np.float32))
     steps = Storage("7", np.array([41, 42], np.int64), "LongStorage")
     state = OrderedDict(
@@ -82,7 +105,7 @@ def example(torch):
         window=Tensor(weights, 7, (2, 2), (6, 1)),
         scalar=Tensor(steps, 1, (), ()),
     )
-    return legacy_file(torch, state, [weights, steps])
+    return write_file(torch, state, [weights, steps])
 
 
 def write(tmp_path, data):
@@ -91,8 +114,9 @@ def write(tmp_path, data):
     return path
 
 
-def test_strides_and_offsets_are_respected(tmp_path, torch_names):
-    weights = read_torch_weights(write(tmp_path, example(torch_names)))
+@FORMATS
+def test_strides_and_offsets_are_respected(tmp_path, torch_names, write_file):
+    weights = read_torch_weights(write(tmp_path, example(torch_names, write_file)))
     values = np.arange(24, dtype=np.float32)
     np.testing.assert_array_equal(weights["plain"], values.reshape(4, 6))
     np.testing.assert_array_equal(weights["permuted"], values.reshape(4, 6).T)
@@ -104,17 +128,18 @@ def test_strides_and_offsets_are_respected(tmp_path, torch_names):
     assert (weights["conv"].dtype, weights["scalar"].dtype) == (np.float32, np.int64)
 
 
-def test_every_truncation_is_an_input_error(tmp_path, torch_names):
-    data = example(torch_names)
+@FORMATS
+def test_every_truncation_is_an_input_error(tmp_path, torch_names, write_file):
+    data = example(torch_names, write_file)
     for length in range(len(data)):
         with pytest.raises(InputError, match="cannot read weights"):
             read_torch_weights(write(tmp_path, data[:length]))
 
 
-@given(st.integers(0, 10_000), st.integers(0, 255))
-def test_a_changed_byte_is_read_or_refused_but_never_a_crash(tmp_path_factory, position, value):
+@given(st.integers(0, 10_000), st.integers(0, 255), st.sampled_from([legacy_file, zip_file]))
+def test_a_changed_byte_is_read_or_refused_but_never_a_crash(tmp_path_factory, position, value, write_file):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        data = bytearray(example(torch_names.__wrapped__(monkeypatch)))
+        data = bytearray(example(torch_names.__wrapped__(monkeypatch), write_file))
     data[position % len(data)] = value
     path = tmp_path_factory.getbasetemp() / "changed.pth"
     path.write_bytes(bytes(data))
@@ -157,11 +182,40 @@ def test_a_pickle_that_asks_for_a_function_is_refused_wherever_it_stands(tmp_pat
         ((2**40, 24), (0, 1), 0),
     ],
 )
-def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path, torch_names, size, stride, offset):
+@FORMATS
+def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path, torch_names, size, stride, offset, write_file):
     storage = Storage("0", np.arange(24, dtype=np.float32))
-    data = legacy_file(torch_names, OrderedDict(w=Tensor(storage, offset, size, stride)), [storage])
+    data = write_file(torch_names, OrderedDict(w=Tensor(storage, offset, size, stride)), [storage])
     with pytest.raises(InputError, match="truncated or damaged"):
         read_torch_weights(write(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [((os.system, ("touch hacked",)), r"(posix|nt)\.system"), ((eval, ("1",)), r"builtins\.eval|__builtin__\.eval")],
+)
+def test_an_archive_that_asks_for_a_function_is_refused(tmp_path, monkeypatch, torch_names, call, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"a pickle that asks for {name}"):
+        read_torch_weights(write(tmp_path, zip_file(torch_names, OrderedDict(w=Malicious(*call)), [])))
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_archives_of_anything_else_are_refused_by_what_they_are(tmp_path, torch_names):
+    values = Storage("0", np.arange(4, dtype=np.float32))
+    tensor = Tensor(values, 0, (4,), (1,))
+    # The names of members stand in the archive as bytes.
+    for data, words in (
+        (zip_file(torch_names, {"w": tensor}, [values], compression=zipfile.ZIP_DEFLATED), "with compressed data"),
+        (zip_file(torch_names, {"w": tensor}, [values], order=b"big"), "of a big-endian machine"),
+        (zip_file(torch_names, {"w": tensor}, [values]).replace(b"data.pkl", b"none.pkl"), "PyTorch did not write"),
+        (zip_file(torch_names, {"epoch": 3, "w": tensor}, [values]), "a dictionary with 'epoch' in it"),
+        (zip_file(torch_names, {"w": tensor}, [Storage("0", values.values[:3])]), "truncated or damaged"),
+        (zip_file(torch_names, {"w": tensor}, []), "truncated or damaged"),
+        (zip_file(torch_names, [tensor], [values]), "truncated or damaged"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_torch_weights(write(tmp_path, data))
 
 
 def test_other_formats_and_storages_are_refused(tmp_path, torch_names):
@@ -206,8 +260,9 @@ def test_the_published_file_cut_short_is_refused(tmp_path):
 
 
 def test_a_file_of_the_users_own_is_not_called_a_package(tmp_path):
-    with pytest.raises(InputError, match="a zip archive") as caught:
+    with pytest.raises(InputError, match="truncated or damaged") as caught:
         read_torch_weights(write(tmp_path, b"PK\x03\x04 and more"))
     assert "install" not in str(caught.value)
+    assert "torch.save(model.state_dict(), path)" in str(caught.value)
     with pytest.raises(InputError, match="install the package again"):
         read_torch_weights(write(tmp_path, b""), hint="install the package again")

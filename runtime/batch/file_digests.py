@@ -14,6 +14,8 @@ from edgeclf.runtime.progress import Progress
 
 # About 150 bytes per file. A memo of a million files is emptied, because entries of files that are gone stay in it.
 _MOST_BYTES = 150 * 10**6
+# Files that wait for a thread at a time: each is about a kilobyte, whatever the number of files in all.
+_TOGETHER = 1024
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ def digest_files(paths: Sequence[Path], memo_path: Path, threads: int, progress:
     digests = memo.look_up(keys)
     missing = [position for position, digest in enumerate(digests) if digest is None and keys[position] is not None]
     with ThreadPoolExecutor(threads, thread_name_prefix="edgeclf-digest") as pool:
-        read = pool.map(lambda position: _digest_file(paths[position]), missing)
-        for done, (position, digest) in enumerate(zip(missing, read, strict=True), start=1):
-            digests[position] = digest
-            progress("read", done, len(missing))
+        for start in range(0, len(missing), _TOGETHER):
+            part = missing[start : start + _TOGETHER]
+            read = pool.map(lambda position: _digest_file(paths[position]), part)
+            for done, (position, digest) in enumerate(zip(part, read, strict=True), start=start + 1):
+                digests[position] = digest
+                progress("read", done, len(missing))
     memo.remember([(keys[position], digests[position]) for position in missing])
     return [FileDigest(digest, identity) for digest, identity in zip(digests, identities, strict=True)]
 

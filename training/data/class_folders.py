@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,20 +191,32 @@ def _split_words(name: str) -> tuple[Split | None, bool]:
     """The split that a word of a name is for, and whether the name has words that say something else."""
     found: Split | None = None
     has_more = False
+    for word in _words(name):
+        split = _split_of_word(word)
+        if split is not None and found in {None, split}:
+            found = split
+        elif split is not None or word not in _FILLERS:
+            has_more = True
+    return found, has_more
+
+
+def _other_words(name: str) -> tuple[str, ...]:
+    """The words of a name that are for no split, nor for data as such."""
+    return tuple(word for word in _words(name) if _split_of_word(word) is None and word not in _FILLERS)
+
+
+def _words(name: str) -> list[str]:
     # TrainSet and trainset are train set.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     if re.fullmatch(r"train[\s_.+&-]*val(id)?", spaced, re.IGNORECASE):
         spaced = "trainval"
     # Entraînement and validación without their accents.
     spaced = "".join(c for c in unicodedata.normalize("NFD", spaced) if not unicodedata.combining(c))
-    for word in _WORD.findall(spaced):
-        lower = word.lower()
-        split = _SPLIT_WORDS.get(lower) or _joined(lower)
-        if split is not None and found in {None, split}:
-            found = split
-        elif split is not None or lower not in _FILLERS:
-            has_more = True
-    return found, has_more
+    return [word.lower() for word in _WORD.findall(spaced)]
+
+
+def _split_of_word(word: str) -> Split | None:
+    return _SPLIT_WORDS.get(word) or _joined(word)
 
 
 def _joined(word: str) -> Split | None:
@@ -302,6 +314,7 @@ def _check_no_hidden_splits(root: Path, children: Sequence[Path]) -> None:
     trains = [child for child in children if words[child][0] == "train" and len(_subfolders(child)) > 1]
     if len(trains) > 1 and any(words[child] == ("train", False) for child in trains):
         raise _look_like_splits(root, trains)
+    _check_no_split_of_another(root, children, words)
     if len(children) > 1 and any(words[child] == ("train", False) for child in children):
         within = [{folder.name for folder in _subfolders(child)} for child in children]
         if len(within[0]) > 1 and all(names == within[0] for names in within):
@@ -314,6 +327,18 @@ def _check_no_hidden_splits(root: Path, children: Sequence[Path]) -> None:
     if not numbered and len(set.intersection(*inside)) < 2:
         return
     raise _look_like_splits(root, alike)
+
+
+def _check_no_split_of_another(
+    root: Path, children: Sequence[Path], words: Mapping[Path, tuple[Split | None, bool]]
+) -> None:
+    """Refuses `flowers_train`, with folders inside, beside `flowers`: one is a part of the other's data set."""
+    plain = {_other_words(child.name): child for child in children if words[child][0] is None}
+    for child in children:
+        split, has_more = words[child]
+        whole = plain.get(_other_words(child.name)) if split is not None and has_more else None
+        if whole is not None and len(_subfolders(child)) > 1:
+            raise _look_like_splits(root, [whole, child])
 
 
 def _look_like_splits(root: Path, folders: Sequence[Path]) -> DatasetError:

@@ -228,3 +228,25 @@ def test_train_beside_another_train_is_refused_and_classes_of_that_name_are_read
         discover_dataset(tmp_path / "a")
     touch(tmp_path / "b", "train/1.jpg", "train_station/1.jpg", "bus/1.jpg", "fold1/1.jpg")
     assert {label for label, _ in splits(tmp_path / "b")} == {"train", "train_station", "bus", "fold1"}
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"), [("flowers", "flowers_train"), ("my birds", "MyBirds-TestSet"), ("set_a", "a_val")]
+)
+def test_a_part_beside_the_folder_that_it_is_of_is_refused(tmp_path, whole, part):
+    """Whatever lies in that folder: other classes, or images alone."""
+    touch_classes(tmp_path / "a", part, labels=("rose", "tulip"))
+    touch_classes(tmp_path / "a", whole, labels=("bird", "fish"))
+    touch_classes(tmp_path / "b", part, labels=("rose", "tulip"))
+    touch(tmp_path / "b", f"{whole}/1.jpg")
+    for root in (tmp_path / "a", tmp_path / "b"):
+        with pytest.raises(
+            DatasetError, match=f"look like train, val and test, not like classes: got {whole!r}, {part!r}"
+        ):
+            discover_dataset(root)
+    # Classes of such names have images, not folders of them.
+    touch(tmp_path / "c", f"{whole}/1.jpg", f"{part}/1.jpg", "other/1.jpg")
+    assert {label for label, _ in splits(tmp_path / "c")} == {whole, part, "other"}
+    touch_classes(tmp_path / "d", part, labels=("rose", "tulip"))
+    touch(tmp_path / "d", "other/1.jpg")
+    assert {label for label, _ in splits(tmp_path / "d")} == {part, "other"}

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from edgeclf.runtime.arrays import FloatArray, UInt8Array
 from edgeclf.runtime.errors import DeviceUnavailableError, UsageError
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.session.session import ModelSession
+
+# The emulator lists its cores at once.
+_LISTING_S = 60
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,29 @@ def get_core(name: str) -> Core:
     if name not in CORES:
         raise UsageError(f"unknown core {name!r}", expected=", ".join(CORES), hint="choose one of them")
     return CORES[name]
+
+
+def check_cores(cores: Sequence[Core]) -> None:
+    """Checks that the installed emulator knows cores, before anything is downloaded; one that is missing is reported elsewhere.
+
+    Raises:
+        DeviceUnavailableError: It is older than one of them.
+    """
+    try:
+        listed = subprocess.run(
+            [EMULATOR, "-cpu", "help"], capture_output=True, text=True, check=False, timeout=_LISTING_S
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    known = [name for name in CORES if name in listed.split()]
+    missing = [core.name for core in cores if core.name not in known]
+    if known and missing:
+        raise DeviceUnavailableError(
+            f"the installed emulator has no {' and no '.join(missing)}",
+            got=f"QEMU with {', '.join(known)}",
+            expected="a newer QEMU for the cores it does not have",
+            hint=f"pass --core {known[0]}, or install a newer qemu-user-static",
+        )
 
 
 def run_emulated(

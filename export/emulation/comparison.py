@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclf.export.emulation.arm64 import Core, run_emulated
+from edgeclf.export.emulation.arm64 import Core, check_cores, run_emulated
 from edgeclf.export.emulation.sysroot import prepare_sysroot
 from edgeclf.export.verify.parity import ParityFacts, compare_probabilities
 from edgeclf.runtime.arrays import FloatArray, UInt8Array
@@ -61,8 +61,9 @@ def compare_cores(
 
     Raises:
         MissingPackageError: The emulator or a packaging tool is not installed.
-        DeviceUnavailableError: The emulated system cannot be prepared, or cannot run the file.
+        DeviceUnavailableError: The emulator has no such core, or its system cannot be prepared, or cannot run the file.
     """
+    check_cores(cores)
     sysroot = prepare_sysroot(cache_folder, progress)
     here = np.concatenate([model.run(images_rgb[row : row + 1]) for row in range(len(images_rgb))])
     return [
@@ -88,10 +89,11 @@ def self_test_on_cores(
     Raises:
         ModelFileError: The file has no self-test, or one that cannot be read.
         MissingPackageError: The emulator or a packaging tool is not installed.
-        DeviceUnavailableError: The emulated system cannot be prepared, or cannot run the file.
+        DeviceUnavailableError: The emulator has no such core, or its system cannot be prepared, or cannot run the file.
     """
     test, labels = self_test_of(model), model.spec.labels
     images_rgb = test.images_rgb(model.spec.preprocess.size_hw)
+    check_cores(cores)
     sysroot = prepare_sysroot(cache_folder, progress)
     return [
         compare_with_record(

@@ -1,10 +1,11 @@
 """A small arm64 system in a folder - Python, NumPy, ONNX Runtime's aarch64 build - to run under user-mode emulation.
 
-Nothing is installed and no rights are needed: Debian's arm64 packages are downloaded with the sources and keys of this
-machine's apt, and unpacked into a folder; aarch64 wheels are downloaded with pip, and unpacked beside them.
+Nothing is installed and no rights are needed: Debian's or Ubuntu's arm64 packages are downloaded with the keys of this
+machine, and unpacked into a folder; aarch64 wheels are downloaded with pip, and unpacked beside them.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,6 +26,9 @@ _TOOLS = {EMULATOR: "qemu-user-static", "apt-get": "apt", "dpkg-deb": "dpkg"}
 _DEBIAN_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libgomp1", "libstdc++6")
 # Hundreds of megabytes over a slow line; servers that never answer.
 _LONGEST_S = 1800
+# Ubuntu's usual servers have packages for x86 alone, Debian's those for all.
+_UBUNTU_PORTS = "http://ports.ubuntu.com/ubuntu-ports"
+_UBUNTU_KEYS = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
 _WHEEL_PLATFORM = "manylinux_2_28_aarch64"
 
 
@@ -123,12 +127,30 @@ def _download_debs(scratch: Path, progress: Progress) -> list[Path]:
         "Dir::Cache": cache,
         "APT::Sandbox::User": "",
         "APT::Install-Recommends": "false",
+        **_sources(scratch),
     }
     apt = ["apt-get", "-q", "-y", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
     _run([*apt, "update"], "list Debian's arm64 packages")
     progress("arm64 packages: download", 1, 4)
     _run([*apt, "--download-only", "install", *_DEBIAN_PACKAGES], "download Debian's arm64 packages")
     return sorted((cache / "archives").glob("*.deb"))
+
+
+def _sources(scratch: Path) -> dict[str, str | Path]:
+    """Settings of apt for sources that have arm64: none, which are this machine's own, unless it is an Ubuntu of another kind."""
+    try:
+        codename = platform.freedesktop_os_release().get("UBUNTU_CODENAME")
+    except OSError:
+        codename = None
+    if codename is None or platform.machine() == "aarch64":
+        return {}
+    listed = scratch / "sources.list"
+    suites = (codename, f"{codename}-updates", f"{codename}-security")
+    listed.write_text(
+        "".join(f"deb [signed-by={_UBUNTU_KEYS}] {_UBUNTU_PORTS} {suite} main universe\n" for suite in suites),
+        encoding="ascii",
+    )
+    return {"Dir::Etc::SourceList": listed, "Dir::Etc::SourceParts": "-"}
 
 
 def _run(command: Sequence[str], purpose: str) -> None:

@@ -35,6 +35,11 @@ def note_outcome(exported: ExportedRun, data: Path | None) -> None:
         note(f"undecided: {'; '.join(last.verdict.doubts)}")
     if final.precision != "fp32" and (text := unlabelled_warning(last.parity[0])) is not None:
         warn(text)
+    if final.precision == "fp16":
+        note(
+            "verified on the CPU, which adds in float32; a GPU adds in float16: "
+            f"{command_line('verify', final.out, '--device', 'cuda')} says there whether it computes the same"
+        )
     if last.portable is False and exported.options.targets[0] == "any" and not exported.options.names_float_layers:
         warn(
             f"{final.out} is not portable: {last.portable_reason}. Nothing portable passed; on another kind of CPU check it "

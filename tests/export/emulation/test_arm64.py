@@ -3,9 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from edgeclf.export.emulation.arm64 import CORES, get_core, run_emulated
+from edgeclf.export.emulation.arm64 import CORES, check_cores, get_core, run_emulated
 from edgeclf.export.emulation.comparison import compare_outputs
-from edgeclf.export.emulation.sysroot import check_tools, prepare_sysroot
+from edgeclf.export.emulation.sysroot import EMULATOR, check_tools, prepare_sysroot
 from edgeclf.export.graph.convert import onnx_from_keras
 from edgeclf.export.int8.calibrator import quantize_int8
 from edgeclf.runtime.errors import DeviceUnavailableError, MissingPackageError, UsageError
@@ -18,6 +18,36 @@ def test_a_core_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(UsageError, match="cortex-a72"):
         get_core("cortex-z9")
     assert {core.has_dot_products for core in CORES.values()} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [
+        ("printf 'Available CPUs:\\n  cortex-a53\\n  cortex-a72\\n  max\\n'", "cortex-a76"),
+        ("printf 'Available CPUs:\\n  cortex-a53\\n  cortex-a72\\n  cortex-a76\\n  max\\n'", None),
+        # A version that lists them in other words is tried.
+        ("echo cpus:a53,a72", None),
+    ],
+)
+def test_a_core_that_the_emulator_does_not_have_is_one_sentence(tmp_path, monkeypatch, script, missing):
+    (tmp_path / EMULATOR).write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / EMULATOR).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    cores = [CORES["cortex-a72"], CORES["cortex-a76"]]
+    if missing is None:
+        check_cores(cores)
+        return
+    with pytest.raises(
+        DeviceUnavailableError, match="has no cortex-a76: got QEMU with cortex-a53, cortex-a72, max"
+    ) as caught:
+        check_cores(cores)
+    assert "pass --core cortex-a53" in str(caught.value)
+    check_cores(cores[:1])
+
+
+def test_a_missing_emulator_is_left_to_those_who_need_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_cores(list(CORES.values()))
 
 
 def test_outputs_are_compared_bit_by_bit():

@@ -9,7 +9,6 @@ from pathlib import Path
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.keras_backend import check_training_packages
 from edgeclf.runtime.errors import RunFolderError
-from edgeclf.runtime.files import write_bytes
 from edgeclf.runtime.progress import Progress, no_progress
 from edgeclf.training.calibration.report import calibrate
 from edgeclf.training.data.dataset import Dataset
@@ -23,7 +22,13 @@ from edgeclf.training.fit.resolve import ResolvedOptions, resolve_options
 from edgeclf.training.fit.stages import run_stages, with_temperature_layer
 from edgeclf.training.inputs import prepare_inputs
 from edgeclf.training.options import FINE_TUNE, Stage, TrainOptions
-from edgeclf.training.run.beginning import compare_beginning, identify_beginning
+from edgeclf.training.run.beginning import (
+    compare_beginning,
+    drop_beginning,
+    identify_beginning,
+    keep_beginning,
+    kept_weights,
+)
 from edgeclf.training.run.earlier import open_earlier
 from edgeclf.training.run.folder import BACKBONE_FILE, Run, UnfinishedRun, check_run_target, load_run, open_unfinished
 from edgeclf.training.run.results import TrainResult, summarise, write_result, write_start
@@ -166,9 +171,7 @@ def _train(
             began_with=began_with,
         )
         start()
-        if resolved.backbone is not None:
-            # Where the training goes on from, should it be cut off and the file be gone by then.
-            write_bytes(writer.folder / BACKBONE_FILE, resolved.backbone.graph)
+        keep_beginning(writer.folder, resolved)
         # Before the fits, which change the earlier network's weights.
         earlier_answers = None
         if transfer is not None and earlier is not None:
@@ -189,6 +192,7 @@ def _train(
                 )
             except DivergedError as error:
                 start(diverged=error.facts)
+                drop_beginning(writer.folder)
                 if not writer.publish_failure():
                     raise
                 raise error.with_run(folder) from error
@@ -256,8 +260,9 @@ def _resolve(options: TrainOptions, earlier: Run | None) -> ResolvedOptions:
 
 
 def _resolve_again(unfinished: UnfinishedRun, earlier: Run | None, folder: Path) -> ResolvedOptions:
-    """The options as they were resolved when a training began, its ONNX backbone from the run folder."""
+    """The options as they were resolved when a training began, its ONNX backbone and file of weights from the run folder."""
     options, backbone_copy = unfinished.options, folder / BACKBONE_FILE
+    options = replace(options, weights=kept_weights(folder, options.weights))
     if options.backbone is not None and backbone_copy.is_file():
         options = replace(
             options,

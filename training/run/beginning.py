@@ -1,13 +1,14 @@
-"""What a training begins with - weights, an earlier run, a backbone - by content: recorded, and compared when it is resumed."""
+"""What a training begins with - weights, an earlier run, a backbone - by content: recorded, kept, and compared when it is resumed."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgeclf.runtime.errors import InputError, RunFolderError
-from edgeclf.runtime.files import parse_failure
+from edgeclf.runtime.files import kind_of, parse_failure, replacing, write_bytes
 from edgeclf.training.fit.resolve import ResolvedOptions
 from edgeclf.training.options import FINE_TUNE, WHOLE
-from edgeclf.training.run.folder import Run, name_by_content
+from edgeclf.training.run.folder import BACKBONE_FILE, WEIGHTS_FOLDER, Run, name_by_content
 
 
 def identify_beginning(resolved: ResolvedOptions, earlier: Run | None) -> dict[str, str]:
@@ -25,9 +26,64 @@ def identify_beginning(resolved: ResolvedOptions, earlier: Run | None) -> dict[s
     try:
         return {"--weights": name_by_content(resolved.weights)}
     except OSError as error:
-        raise InputError(
-            f"cannot read the weights {resolved.weights}", got=parse_failure(error), expected="the file of --weights"
-        ) from error
+        raise _unreadable(resolved.weights, error) from error
+
+
+def keep_beginning(folder: Path, resolved: ResolvedOptions) -> None:
+    """Writes into a run folder the files that the training goes on from, should it be cut off and they be gone by then.
+
+    Args:
+        folder: The run folder.
+        resolved: The backbone of `--backbone`, the file of `--weights`, or neither.
+
+    Raises:
+        InputError: The file of weights cannot be read.
+        OutputError: A file cannot be written.
+    """
+    if resolved.backbone is not None:
+        write_bytes(folder / BACKBONE_FILE, resolved.backbone.graph)
+    elif isinstance(resolved.weights, Path):
+        _copy_weights(resolved.weights, folder / WEIGHTS_FOLDER / resolved.weights.name)
+
+
+def _copy_weights(weights: Path, copy: Path) -> None:
+    if kind_of(copy) == "file" and copy.samefile(weights):
+        return
+    with replacing(copy) as temporary:
+        try:
+            source = weights.open("rb")
+        except OSError as error:
+            raise _unreadable(weights, error) from error
+        with source, temporary.open("wb") as file:
+            shutil.copyfileobj(source, file)
+
+
+def kept_weights(folder: Path, weights: str | None) -> str | None:
+    """The copy in a run folder of the file that its `--weights` names; what it names itself where there is none.
+
+    Args:
+        folder: The run folder.
+        weights: As the options have it.
+    """
+    if weights is None:
+        return None
+    copy = folder / WEIGHTS_FOLDER / Path(weights).name
+    return str(copy) if kind_of(copy) == "file" else weights
+
+
+def drop_beginning(folder: Path) -> None:
+    """Removes from a run folder what a training that is cut off would go on from, once it has ended."""
+    (folder / BACKBONE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / WEIGHTS_FOLDER, ignore_errors=True)
+
+
+def _unreadable(weights: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot read the weights {weights}",
+        got=parse_failure(error),
+        expected="the file of --weights",
+        hint="put it back",
+    )
 
 
 def compare_beginning(folder: Path, stage: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> str | None:

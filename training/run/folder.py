@@ -47,6 +47,8 @@ RELIABILITY_FILE = "reliability.png"
 CHECKPOINT_FILE = "checkpoint.npz"
 # As long, of a training with --backbone; a finished run has it in its model.
 BACKBONE_FILE = "backbone.onnx"
+# As long, with the file of --weights under its own name, by which Keras tells its formats apart.
+WEIGHTS_FOLDER = "weights"
 TENSORBOARD_FOLDER = "tensorboard"
 RUN_FILES = (
     MODEL_FILE,
@@ -61,6 +63,7 @@ RUN_FILES = (
     NETWORK_FILE,
     CHECKPOINT_FILE,
     BACKBONE_FILE,
+    WEIGHTS_FOLDER,
     TENSORBOARD_FOLDER,
 )
 
@@ -192,7 +195,8 @@ def may_be_replaced(folder: Path) -> bool:
     if not folder.exists():
         return True
     names = {child.name for child in folder.iterdir()}
-    return not names or (names <= {RUN_FILE, SPLIT_FILE} and read_divergence(folder) is not None)
+    left = {RUN_FILE, SPLIT_FILE, NETWORK_FILE, BACKBONE_FILE, TENSORBOARD_FOLDER}
+    return not names or (names <= left and read_divergence(folder) is not None)
 
 
 def read_divergence(folder: Path) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from edgeclf.training.networks.weights.layer_weights import PRETRAINED, RANDOM
 from edgeclf.training.networks.weights.model_file_weights import match_with_file
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.run import folder as run_folder
+from edgeclf.training.run.beginning import drop_beginning
 from edgeclf.training.run.plots import plot_confusion
 from edgeclf.training.run.saved_network import NETWORK_FILE
 from edgeclf.training.run.writer import RunWriter, history_csv
@@ -262,5 +263,5 @@ def write_result(writer: RunWriter, result: TrainResult, model: KerasModel) -> N
     writer.write_json(run_folder.METRICS_FILE, metrics)
     write_text(folder / run_folder.SPEC_FILE, result.spec.to_json() + "\n")
     if result.fit.ending != "interrupted":
-        for name in (run_folder.CHECKPOINT_FILE, run_folder.BACKBONE_FILE):
-            (folder / name).unlink(missing_ok=True)
+        (folder / run_folder.CHECKPOINT_FILE).unlink(missing_ok=True)
+        drop_beginning(folder)

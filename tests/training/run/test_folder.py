@@ -20,7 +20,7 @@ SPLIT = (Sample("cat/1.jpg", "cat", "train"), Sample("dog/1.jpg", "dog", "val"))
 
 def write_run(folder, *, model=b"weights"):
     folder.mkdir(exist_ok=True)
-    for name in set(RUN_FILES) - {"checkpoint.npz", "tensorboard"}:
+    for name in set(RUN_FILES) - {"checkpoint.npz", "tensorboard", "weights"}:
         (folder / name).write_bytes(b"")
     (folder / "model.keras").write_bytes(model)
     (folder / "spec.json").write_text(SPEC.to_json())
@@ -52,6 +52,24 @@ def test_where_a_run_may_be_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(OutputError, match="the current folder"):
         check_run_target(type(tmp_path)(), overwrite=False)
+
+
+def test_what_a_training_that_diverged_at_once_left_is_replaced(tmp_path):
+    """Of any network: a module of the user's own, a backbone from a file."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("split.csv", "network.py", "backbone.onnx"):
+        (run / name).write_text("")
+    (run / "run.json").write_text(json.dumps({"diverged": {"stage": "fit"}}))
+    (run / "tensorboard").mkdir()
+    check_run_target(run, overwrite=False)
+    (run / "history.csv").write_text("")
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        check_run_target(run, overwrite=False)
+    (run / "history.csv").unlink()
+    (run / "run.json").write_text(json.dumps({"diverged": None}))
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        check_run_target(run, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "spec.json", "split.csv", "run.json"])

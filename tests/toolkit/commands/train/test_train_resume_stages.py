@@ -13,8 +13,11 @@ import pytest
 from edgeclf.training import TrainOptions, train
 from edgeclf.training.fit import stages
 from edgeclf.training.networks.registry import ARCHITECTURES, Architecture
+from edgeclf.training.options import training_options
 from edgeclf.training.recipes import FROM_SCRATCH, HEAD
-from edgeclf.training.run.folder import CHECKPOINT_FILE, load_run
+from edgeclf.training.run.folder import CHECKPOINT_FILE, WEIGHTS_FOLDER, load_run
+
+from ..test_train import FINISHED_FILES
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +66,9 @@ def _tiny():
         "tiny-backbone": Architecture(
             "tiny-backbone", "for tests", **sides, recipe=HEAD, build_backbone=build_tiny_backbone
         ),
-        "tiny": Architecture("tiny", "for tests", **sides, recipe=FROM_SCRATCH, build=build_tiny),
+        "tiny": Architecture(
+            "tiny", "for tests", **sides, recipe=FROM_SCRATCH, takes_batch_norm=True, build=build_tiny
+        ),
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, architecture in made.items():
@@ -110,6 +115,9 @@ def class_folders(photographs, folder):
     return (photographs,)
 
 
+TABLE = ("--image-folder", "images", "--path-column", "id", "--label-column", "species", "--group-by", "animal")
+
+
 def table(photographs, folder):
     with (folder / "list.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -118,8 +126,7 @@ def table(photographs, folder):
             animal = f"{path.parent.name}{int(path.stem) // 2}"
             rows.writerow((path.relative_to(photographs), path.parent.name, animal))
     shutil.copytree(photographs, folder / "images")
-    columns = ("--path-column", "id", "--label-column", "species", "--group-by", "animal")
-    return ("list.csv", "--image-folder", "images", *columns)
+    return ("list.csv", *TABLE)
 
 
 def parquet(photographs, folder):
@@ -129,16 +136,33 @@ def parquet(photographs, folder):
     return ("data.parquet",)
 
 
+# What no other case has, each with another value than that of its recipe.
+FURTHER = (
+    "--optimizer", "nadam", "--learning-rate", "0.003", "--weight-decay", "0.05", "--label-smoothing", "0.07", "--batch-norm",
+    "--average-epochs", "0.7", "--patience", "2", "--monitor", "val_macro_f1", "--fit", "stretch", "--interpolation", "bilinear",
+    "--schedule", "cosine", "--warmup-epochs", "0.5", "--augment", "light", "--balance", "weights", "--image-size", "40",
+    "--mixup", "0.2", "--seed", "5", "--val-fraction", "0.3", "--test-fraction", "0.2", "--false-rejection-rate", "0.1",
+)  # fmt: skip
 FINE_TUNE = ("--arch", "tiny-backbone", "--batch-size", "16", "--epochs", "3", "--fine-tune", "--fine-tune-epochs", "2")
 # 42 training images are three steps of 16: all of these are in the middle of an epoch that is not the first.
 CASES = {
-    "fine-tune": (class_folders, (*FINE_TUNE, "--dropout-scale", "0.5"), (("head", 5), ("fine-tune", 4))),
+    "fine-tune": (class_folders, (*FINE_TUNE, "--dropout-scale", "0.5", "--fine-tune-blocks", "1", "--fine-tune-learning-rate", "0.002"), (("head", 5), ("fine-tune", 4))),
     "weights": (class_folders, (*TINY, "--weights", "{weighted}/mine.keras", "--progressive"), (("fit", 4), ("fit", 7))),
     "from": (class_folders, ("--from", "{weighted}/run", "--batch-size", "16", "--epochs", "3"), (("fit", 4),)),
     "qat": (class_folders, ("--from", "{weighted}/run", "--qat", "--batch-size", "16", "--epochs", "3"), (("qat", 4),)),
+    "further": (class_folders, (*TINY, *FURTHER), (("fit", 4),)),
     "csv": (table, TINY, (("fit", 4),)),
     "parquet": (parquet, TINY, (("fit", 4),)),
 }  # fmt: skip
+
+
+def test_every_option_is_one_that_a_resumed_training_began_with():
+    given = {*TABLE, *(word for _, options, _ in CASES.values() for word in options)}
+    # `test_train_backbone` resumes a training with --backbone, whose file and the options of it are in the run.
+    elsewhere = {"--backbone", "--backbone-output", "--preprocess", "--mean", "--std", "--channels"}
+    # As --path-column, it finds files, which the run names by their paths.
+    elsewhere |= {"--image-suffix"}
+    assert {row.flag for row in training_options()} == {word for word in given if word.startswith("--")} | elsewhere
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -185,15 +209,46 @@ def test_a_network_to_go_on_from_that_changed_meanwhile_is_told(call_edgeclf, cu
     assert training["weights"].startswith("mine.keras (blake2b-128 ")
 
 
-def test_a_backbone_that_changed_meanwhile_is_refused_while_its_features_are_needed(
+@pytest.mark.parametrize("name", ["mine.keras", "mine.weights.h5"])
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_training_goes_on_with_the_weights_that_it_began_with(
+    call_edgeclf, cut, photographs, weighted, tmp_path, name, is_gone
+):
+    # Of a whole network, and of a backbone whose features are needed once more.
+    arguments, stage = (TINY, "fit") if name == "mine.keras" else (FINE_TUNE, "head")
+    weights = tmp_path / name
+    weights.write_bytes((weighted / "mine.keras").read_bytes())
+    begun = ("train", photographs, *arguments, "--weights", weights, "--run")
+    whole = call_edgeclf(*begun, tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    assert not (tmp_path / "whole" / WEIGHTS_FOLDER).exists()
+    cut(stage, 4, *begun, tmp_path / "cut")
+    if is_gone:
+        weights.unlink()
+    else:
+        weights.write_bytes(b"something else")
+    done = call_edgeclf("train", "--resume", tmp_path / "cut")
+    assert (done.code, "warning" in done.err) == (0, False), done.err
+    for file in (*COMPARED, "run.json"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FINISHED_FILES
+
+
+def test_a_backbone_that_changed_meanwhile_is_refused_where_an_earlier_version_kept_no_copy(
     call_edgeclf, cut, photographs, tmp_path
 ):
     (tmp_path / "mine.weights.h5").write_bytes(b"one")
     run = tmp_path / "run"
     cut("head", 5, "train", photographs, "--run", run, *FINE_TUNE, "--weights", tmp_path / "mine.weights.h5")
+    shutil.rmtree(run / WEIGHTS_FOLDER)
     (tmp_path / "mine.weights.h5").write_bytes(b"another")
     done = call_edgeclf("train", "--resume", run)
     assert done.code == 3
     assert "cannot resume" in done.err
     assert "got another content of the file of --weights than it began with" in done.err
     assert json.loads((run / "run.json").read_text())["began_with"]["--weights"] in done.err
+    (tmp_path / "mine.weights.h5").unlink()
+    done = call_edgeclf("train", "--resume", run)
+    assert done.code == 3
+    assert "mine.weights.h5: got no such file" in done.err
+    assert "put it back" in done.err

@@ -83,14 +83,23 @@ class TrainedClassifier:
     def float_model(self) -> "onnx.ModelProto":
         """The network, converted by tf2onnx; with a backbone that is an ONNX graph, that graph and the head behind it.
 
+        A normalisation of each channel is folded into the first convolution, as of models that others made.
+
         Raises:
             InputError: It cannot be converted.
             MissingPackageError: A package of the extras [train] or [export] is not installed.
         """
+        from edgeclf.export.graph.adopt.channel_normalisation import fold_channel_normalisation
         from edgeclf.export.graph.convert import onnx_from_keras
         from edgeclf.export.source.feature_layer import feature_layer_of, onnx_with_head
 
-        return onnx_from_keras(self.model) if feature_layer_of(self.model) is None else onnx_with_head(self.model)
+        if feature_layer_of(self.model) is not None:
+            return onnx_with_head(self.model)
+        model = onnx_from_keras(self.model)
+        if not self.has_int8_reference:
+            # The scales of a network that was trained for 8 bits are those of its weights as they are.
+            fold_channel_normalisation(model)
+        return model
 
     def reference_for(self, precision: str) -> KerasClassifier:
         """The reference of files of a precision: the network as trained for `int8`, in float for the others."""

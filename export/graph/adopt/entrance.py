@@ -70,11 +70,11 @@ def _fold(editor: GraphEditor, use: ModelUse, chain: NodeChain) -> tuple[str, tu
         path = replace(path, gain=path.gain / std, offset=path.offset - path.gain * mean / std)
     colours = count - 1 - path.channels if use.channels == "bgr" else path.channels
     read = fold_normalisation(editor, node, path, colours)
-    _read_bytes(chain, read)
+    read_bytes(chain, read)
     return path.value, path.nodes
 
 
-def _read_bytes(chain: NodeChain, read: ByteInput) -> None:
+def read_bytes(chain: NodeChain, read: ByteInput) -> None:
     """Adds the nodes that make a convolution's input of bytes; as long as they are bytes they take a fourth of the memory."""
     chain.add("Transpose", "image_channels_first", perm=_CHANNELS_FIRST)
     if read.further_channel is not None:

@@ -1,5 +1,6 @@
 """Patterns of exporters in the form that the quantizer and ONNX Runtime's kernels know: pads, poolings and clips."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ def rewrite_patterns(model: onnx.ModelProto) -> None:
     fuse_clips(model)
 
 
+def pad_in_convolution(model: onnx.ModelProto, value: str) -> None:
+    """Lets the convolution that reads a value, perhaps with pads of zeros between, pad it itself, by numbers, in place."""
+    _Rewriter(model).pad_in_convolution(value)
+
+
 class _Rewriter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._editor = GraphEditor(model)
@@ -35,19 +41,29 @@ class _Rewriter:
         for node in editor.graph.node:
             if is_standard(node, *_WINDOWS):
                 self._write_pads_out(node)
-        self._merge_pads()
+        self._merge_pads([node for node in editor.graph.node if is_standard(node, "Pad")])
         nodes: list[onnx.NodeProto] = []
         for node in editor.graph.node:
             nodes += self._as_global_pooling(node) or [self._as_sum_or_product(node) or node]
         editor.replace(nodes)
         editor.prune()
 
+    def pad_in_convolution(self, value: str) -> None:
+        """See the function."""
+        nodes = self._editor.readers().get(value, [])
+        pads = [node for node in nodes if is_standard(node, "Pad")]
+        for node in [*nodes, *(after for pad in pads for after in self._editor.readers().get(pad.output[0], []))]:
+            if is_standard(node, "Conv"):
+                self._write_pads_out(node)
+        self._merge_pads(pads)
+        self._editor.prune()
+
     def _write_pads_out(self, node: onnx.NodeProto) -> None:
         """Pads in numbers where they are to make the output as large as the input."""
         options = attributes_of(node)
         auto = options.get("auto_pad", b"NOTSET").decode()
         shape = self._shapes.get(node.input[0], ())
-        if auto == "NOTSET" or len(shape) != 4 or min(shape) <= 0:
+        if auto == "NOTSET" or len(shape) != 4 or min(shape[2:]) <= 0:
             return
         pads = [0, 0, 0, 0]
         if auto.startswith("SAME"):
@@ -55,12 +71,12 @@ class _Rewriter:
             pads = _same_pads(shape[2:], kernel, options, upper=auto == "SAME_UPPER")
         _set_attributes(node, pads=pads)
 
-    def _merge_pads(self) -> None:
+    def _merge_pads(self, candidates: Sequence[onnx.NodeProto]) -> None:
         """Lets a convolution, or a pooling of values that are not negative, pad with zeros itself."""
         editor = self._editor
         readers, producers, outputs = editor.readers(), editor.producers(), editor.outputs()
-        for pad in editor.graph.node:
-            pads = self._spatial_zeros(pad) if is_standard(pad, "Pad") else None
+        for pad in candidates:
+            pads = self._spatial_zeros(pad)
             following = readers.get(pad.output[0], [])
             if pads is None or len(following) != 1 or pad.output[0] in outputs:
                 continue

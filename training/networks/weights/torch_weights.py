@@ -174,7 +174,7 @@ def _read_storages(stream: io.BytesIO, keys: list[str], known: dict[str, _Storag
     return storages
 
 
-def _to_array(tensor: _Tensor, storages: dict[str, AnyArray]) -> AnyArray:
+def _to_array(tensor: _Tensor, storages: Mapping[str, AnyArray]) -> AnyArray:
     values = storages[tensor.storage.key]
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.size, tensor.stride, strict=True))
     # Views that repeat elements (a stride of 0) could ask for any amount of memory; weights have none.

@@ -25,7 +25,9 @@ _EXACT = 2**24
 _ACTIVATION_BITS = 11
 # The prefix has at most this share of the network's multiplications, so that it costs next to nothing in float.
 PREFIX_SHARE = 0.075
-_MOST_LAYERS = 6
+# Between two layers ONNX Runtime on x86 puts the channels in order for the Round and back into the blocks of its convolutions. A
+# third layer of EfficientNet-Lite0 takes 0.02 of the float file's time, and takes 3.5 % of the error's energy away.
+_MOST_LAYERS = 2
 # Weights finer than this would not change a result.
 _FINEST_EXPONENT = 24
 

@@ -90,7 +90,7 @@ def test_values_between_two_layers_have_eleven_bits_and_a_sign():
 def test_the_prefix_ends_where_it_would_cost_something():
     graph = read_graph(prepare_model(mobile()))
     pixels = find_pixel_normalisation(graph.model).output
-    assert len(choose_fixed_point_prefix(graph, pixels)) == 3
+    assert len(choose_fixed_point_prefix(graph, pixels)) == 2
     assert choose_fixed_point_prefix(graph, pixels, share=0.001) == ()
     # A network whose first convolution is a large part of it has none.
     graph = read_graph(prepare_model(residual_depthwise()))
@@ -100,7 +100,7 @@ def test_the_prefix_ends_where_it_would_cost_something():
 @pytest.mark.parametrize("ceiling", [6.0, None])
 def test_the_first_layers_give_the_same_bits_under_any_optimisation(images, ceiling):
     quantized = quantize_int8(mobile(ceiling), images[:48])
-    assert len(fixed_layers(quantized)) == 3
+    assert len(fixed_layers(quantized)) == 2
     assert quantized.left_in_float == ()
     outputs = []
     levels = onnxruntime.GraphOptimizationLevel
@@ -127,7 +127,8 @@ def test_what_the_prefix_gives_is_closer_to_the_float_network(images):
     for item in (fixed, plain):
         constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in item.model.graph.initializer}
         session = with_output(item.model, codes)
-        got = session.run([codes], {"image": images[48:]})[0].astype(np.float32)
+        # Behind the channels are those of zeros that int8 depthwise kernels are given.
+        got = session.run([codes], {"image": images[48:]})[0].astype(np.float32)[:, : wanted.shape[1]]
         real = (got - constants[f"{value}_zero"]) * constants[f"{value}_scale"]
         errors.append(relative_error(real, wanted))
     # Half of a step of the output is in both.

@@ -9,7 +9,14 @@ import typer
 from edgeclf.toolkit.console import note, print_json, progress_bar
 from edgeclf.toolkit.datasets.table_options import takes_tables
 from edgeclf.toolkit.foreign import note_use_of, takes_foreign_files
-from edgeclf.toolkit.options import FILE_METAVAR, CacheFolderOption, CacheSizeOption, JsonOption, output_file
+from edgeclf.toolkit.options import (
+    FILE_METAVAR,
+    CacheFolderOption,
+    CacheSizeOption,
+    JsonOption,
+    output_file,
+    refuse_beside,
+)
 
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 @takes_foreign_files
 @takes_tables
 def doctor(
+    context: typer.Context,
     subject: Annotated[
         Path | None,
         typer.Argument(
@@ -83,9 +91,8 @@ def doctor(
     """
     from edgeclf.runtime.errors import UsageError
 
-    if list_checks and subject is not None:
-        raise UsageError("--list lists the checks of any subject", got=str(subject), expected="none beside it")
     if list_checks:
+        refuse_beside(context, "--list", "which lists the checks")
         from edgeclf.toolkit.doctor.report.terminal import print_checks
 
         print_checks(as_json=as_json)
@@ -100,6 +107,7 @@ def doctor(
     from edgeclf.toolkit.doctor.report.terminal import print_examination
 
     _refuse_idle_options(subject, {"--data": data, "--int8": int8}, foreign_words or {})
+    _refuse_columns_of_runs(subject, data, table)
     cache = chosen_cache_folder(cache_folder, cache_size)
     settings = ExaminationOptions(
         max_images, 0 if fast else MAX_FEATURES, seed, cache, data, int8, foreign, foreign_words or {}, table
@@ -121,6 +129,21 @@ def doctor(
         note(f"page with the images: {html}")
     if examination.has_problem:
         raise typer.Exit(4)
+
+
+def _refuse_columns_of_runs(subject: Path, data: Path | None, table: "TableOptions | None") -> None:
+    """Raises UsageError where columns are named of a run's data set, whose images the run itself lists."""
+    from edgeclf.runtime.errors import UsageError
+    from edgeclf.toolkit.doctor.examination import is_run
+
+    if table is None or not is_run(subject):
+        return
+    # Images in Parquet files have to be extracted again.
+    idle = [flag for flag in table.given if flag != "--path-column" or data is None]
+    if idle:
+        raise UsageError(
+            f"{idle[0]} does nothing for a run, which lists its images itself", got=str(subject), hint="leave it out"
+        )
 
 
 def _refuse_idle_options(subject: Path, of_models: Mapping[str, object], of_files: Mapping[str, str]) -> None:

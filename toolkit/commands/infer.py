@@ -310,6 +310,8 @@ def infer(
         named = parse_cameras(cameras, camera_passwords(camera_password_file, cameras, os.environ))
         if loop and not any(isinstance(source.opened, Path) for source in named):
             raise UsageError("--loop is for cameras that are files", expected="--camera FILE", hint="leave it out")
+        if reconnects is not None and all(isinstance(source.opened, Path) for source in named):
+            raise UsageError("--reconnects is for cameras that can come back", got="video files", hint="leave it out")
         classifier = open_classifier()
         with preview_of(classifier, named, serve, serve_token, serve_host, max_fps=fps) as preview:
             infer_cameras(classifier, named, targets, options, [] if preview is None else [preview])

@@ -107,6 +107,13 @@ def test_a_size_is_the_height_first_whatever_stands_between(text):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["doctor", "--list", "--fast"], "--fast does nothing beside --list, which lists the checks"),
+        (["doctor", "DATA", "--list"], "DATA_RUN_OR_MODEL does nothing beside --list"),
+        (["doctor", "--list", "--labels", "l.txt"], "--labels does nothing beside --list"),
+        (["doctor", "RUN", "--label-column", "x"], "--label-column does nothing for a run"),
+        (["doctor", "RUN", "--path-column", "x"], "--path-column does nothing for a run"),
+        (["doctor", "RUN", "--data", "DATA", "--image-suffix", "jpg"], "--image-suffix does nothing for a run"),
+        (["infer", "MODEL", "--camera", "CLIP", "--reconnects", "3"], "--reconnects is for cameras that can come back"),
         (["train", "--list", "--epochs", "3"], "--epochs does nothing beside --list, which lists the networks"),
         (["train", "DATA", "--list"], "DATA does nothing beside --list"),
         (["train", "DATA", "--find-lr", "x.png", "--overwrite"], "--overwrite does nothing with --find-lr"),

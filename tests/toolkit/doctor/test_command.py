@@ -101,7 +101,7 @@ def test_no_argument_is_a_usage_error(run_edgeclf):
     assert "expected a data set, a run folder or an .onnx file" in done.stderr
     done = run_edgeclf("doctor", "data", "--list")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--list lists the checks of any subject" in done.stderr
+    assert "DATA_RUN_OR_MODEL does nothing beside --list" in done.stderr
 
 
 def test_names_of_every_kind_are_shown(run_edgeclf, write_folder):

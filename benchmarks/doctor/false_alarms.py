@@ -1,98 +1,170 @@
-"""How often `edgeclf doctor` warns of a model with which nothing is wrong, for each check of a model's answers.
+"""How often `edgeclf doctor` warns where nothing is wrong, for each check whose finding rests on counts or chance.
 
-    python benchmarks/doctor/false_alarms.py [--classes 2 10 100 1000] [--images 3 5 20 100 500] [--runs 200]
-                                             [--most 20000000] [--quick] [--json]
+    python benchmarks/doctor/false_alarms.py [--kinds model use run split shortcuts labels files] [--classes 2 10 100 1000]
+                                             [--images 5 20 100 500] [--runs 200] [--most 5000] [--quick] [--json]
 
-Healthy models are drawn: an image is right with the probability that the model gives its answer, whatever its class; mild
-changes and the int8 file draw the answers to 5 % of the images anew, as often to their good as to their harm. The rows are numbers
-of classes and of held-out images of each; figures are percent of the models that a check warns of, and in brackets of those
-that it calls a problem. Rows of more than so many probabilities are left out.
+Healthy data sets, trainings and models are drawn (`healthy.py`): what the checks get, without images or networks. The rows are
+numbers of classes and of images of each (validation images for a training, held-out ones for a model); figures are percent of
+the draws that a check warns of, and in brackets of those that it calls a problem. The first row has the level that the check
+states, if it does; a rate whose 95 % interval (Wilson) is above it has an asterisk, and its interval is shown at the end. Rows of
+more than `--most` images are left out, of `model` and `use` those of more than 4,000 times as many probabilities. What rests on
+no chance (files that cannot be read, grey images among others, counts of classes, copies that are verified) is not counted.
 """
 
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import Arguments, Report
-from edgeclf.toolkit.doctor.checks.model import CHECKS
-from edgeclf.toolkit.doctor.facts import Facts, ModelFacts
+from benchmarks.doctor.healthy import healthy_data, healthy_model, healthy_run, healthy_use
+from edgeclf.runtime.metrics import Z_95, wilson_interval
+from edgeclf.toolkit.doctor.checks import files, hidden_class, labels, model, shortcuts, split, split_shift
+from edgeclf.toolkit.doctor.checks.training import failures, fit, reliability
+from edgeclf.toolkit.doctor.checks.use import answers, label_order, preprocessing
+from edgeclf.toolkit.doctor.facts import Check, Facts
 
-if TYPE_CHECKING:
-    from edgeclf.runtime.arrays import FloatArray, IntArray
-
-_CAUSES = ("class-errors", "calibration", "fragile", "int8-gap")
-_CHANGES = ("blur", "noise", "crop")
-# Share of the images whose answer a change, and the int8 file, draws anew.
-_DRAWN_AGAIN = 0.05
+_PROBABILITIES = 4_000
+_RUN_CHECKS = (*failures.CHECKS, *fit.CHECKS, *reliability.CHECKS)
+_USE_CHECKS = (*preprocessing.CHECKS, *label_order.CHECKS, *answers.CHECKS)
 
 
-def healthy_model(rng: np.random.Generator, classes: int, images: int) -> ModelFacts:
-    """Answers of a model that is as good at every class, says how sure it is, and bears every change.
+@dataclass(frozen=True)
+class Kind:
+    """What is drawn together, and the checks that look at it.
 
-    Args:
-        rng: Draws it.
-        classes: Number of classes.
-        images: Held-out images of each class.
+    Attributes:
+        draw: Facts of a healthy case, from numbers of classes and of images of each.
+        checks: The checks.
+        levels: By cause, the rate of false alarms that its conditions state (`edgeclf doctor --list`), added where there are
+            several; None where they are limits and no test.
     """
-    true: IntArray = np.repeat(np.arange(classes), images)
-    accuracy = rng.uniform(0.6, 0.99)
-    # Around the accuracy, and always above what another class can have.
-    sure = accuracy + (1 - accuracy) * rng.uniform(-0.2, 0.8, len(true))
 
-    def draw_labels() -> "IntArray":
-        others = (true + rng.integers(1, classes, len(true))) % classes
-        return np.where(rng.random(len(true)) < sure, true, others)
-
-    def answers(labels: "IntArray") -> "FloatArray":
-        found = np.repeat(((1 - sure) / (classes - 1)).astype(np.float32)[:, None], classes, axis=1)
-        found[np.arange(len(true)), labels] = sure
-        return found
-
-    said = draw_labels()
-
-    def others() -> "FloatArray":
-        return answers(np.where(rng.random(len(true)) < _DRAWN_AGAIN, draw_labels(), said))
-
-    paths = tuple(map(str, range(len(true))))
-    return ModelFacts("test", paths, true, answers(said), {name: others() for name in _CHANGES}, others())
+    draw: Callable[[np.random.Generator, int, int], Facts]
+    checks: Sequence[Check]
+    levels: Mapping[str, float | None]
 
 
-def measure(rng: np.random.Generator, classes: int, images: int, runs: int) -> dict[str, float]:
-    """Shares of healthy models that each check warns of, and that it calls a problem (`CAUSE problem`)."""
-    found = dict.fromkeys([*_CAUSES, *(f"{cause} problem" for cause in _CAUSES)], 0)
+@dataclass(frozen=True)
+class Rate:
+    """How often a check warns.
+
+    Attributes:
+        alarms: Draws with a warning or problem.
+        problems: Those with a problem.
+        runs: Draws.
+        level: The rate that the check states; None for none.
+    """
+
+    alarms: int
+    problems: int
+    runs: int
+    level: float | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the rate of alarms."""
+        return wilson_interval(self.alarms, self.runs, z=Z_95)
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the rate is surely above the stated level."""
+        return self.level is not None and self.interval[0] > self.level
+
+    def __str__(self) -> str:
+        text = f"{100 * self.alarms / self.runs:.1f} ({100 * self.problems / self.runs:.1f})"
+        return f"{text}{'*' if self.is_above else ' '}"
+
+
+def _data(features: int, *, thumbnails: bool = False) -> Callable[[np.random.Generator, int, int], Facts]:
+    def draw(rng: np.random.Generator, classes: int, images: int) -> Facts:
+        return Facts(data=healthy_data(rng, classes, images, features=features, thumbnails=thumbnails))
+
+    return draw
+
+
+KINDS: Mapping[str, Kind] = {
+    "model": Kind(
+        lambda rng, classes, images: Facts(model=healthy_model(rng, classes, images)),
+        model.CHECKS,
+        {"class-errors": 0.01, "calibration": 0.01, "fragile": 0.001, "int8-gap": 0.02},
+    ),
+    "use": Kind(
+        lambda rng, classes, images: Facts(use=healthy_use(rng, classes, images)),
+        _USE_CHECKS,
+        {"input-scale": 0.001, "label-order": 0.001, "constant-answer": None, "dead-class": 0.001},
+    ),
+    "run": Kind(
+        lambda rng, classes, images: Facts(run=healthy_run(rng, classes, images)),
+        _RUN_CHECKS,
+        # By standard errors, in place of exact tests: no level is stated for all of a check.
+        dict.fromkeys(
+            ("label-noise", "stuck-at-chance", "stopped-early", "overfit", "underfit", "noisy-validation", "dead-units")
+        ),
+    ),
+    "split": Kind(
+        _data(32),
+        (*hidden_class.CHECKS, *split_shift.CHECKS, *split.CHECKS),
+        {"prior-shift": 0.01, "split-shift": 0.001, "hidden-class": None},
+    ),
+    "shortcuts": Kind(_data(0, thumbnails=True), shortcuts.CHECKS, {"shortcut": 0.01}),
+    "labels": Kind(_data(32), labels.CHECKS, {"label-noise": 0.05}),
+    "files": Kind(_data(0), files.CHECKS, dict.fromkeys(("blurred", "exposure", "odd-size"))),
+}
+
+
+def measure(kind: Kind, rng: np.random.Generator, classes: int, images: int, runs: int) -> dict[str, Rate]:
+    """How often each check warns of healthy draws, by cause."""
+    found, problems = dict.fromkeys(kind.levels, 0), dict.fromkeys(kind.levels, 0)
     for _ in range(runs):
-        facts = Facts(model=healthy_model(rng, classes, images))
-        for finding in (finding for check in CHECKS for finding in check.find(facts)):
-            found[finding.cause] += finding.severity != "note"
-            found[f"{finding.cause} problem"] += finding.severity == "problem"
-    return {name: count / runs for name, count in found.items()}
+        facts = kind.draw(rng, classes, images)
+        alarms = [finding for check in kind.checks for finding in check.find(facts) if finding.severity != "note"]
+        for cause in {finding.cause for finding in alarms}.intersection(found):
+            found[cause] += 1
+            problems[cause] += any(f.severity == "problem" for f in alarms if f.cause == cause)
+    return {cause: Rate(found[cause], problems[cause], runs, level) for cause, level in kind.levels.items()}
+
+
+def _sizes(name: str, classes: Sequence[int], images: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    for count in classes:
+        for each in images:
+            probabilities = count * count * each if name in {"model", "use"} else 0
+            if count * each <= most and probabilities <= _PROBABILITIES * most:
+                yield count, each
 
 
 def main() -> None:
-    """Draws models of each size and prints how often each check warns."""
-    arguments = Arguments(__doc__, quick={"classes": [2, 100], "images": [3, 20], "runs": 10})
+    """Draws each kind in each size and prints how often each check warns."""
+    arguments = Arguments(__doc__, quick={"classes": [2, 10], "images": [5], "runs": 3})
+    arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
     arguments.add_argument("--classes", type=int, nargs="+", default=[2, 10, 100, 1000])
-    arguments.add_argument("--images", type=int, nargs="+", default=[3, 5, 20, 100, 500], help="of each class")
-    arguments.add_argument("--runs", type=int, default=200, help="models in each row (default: %(default)s)")
-    arguments.add_argument(
-        "--most", type=int, default=20_000_000, help="probabilities of a model (default: %(default)s)"
-    )
+    arguments.add_argument("--images", type=int, nargs="+", default=[5, 20, 100, 500], help="of each class")
+    arguments.add_argument("--runs", type=int, default=200, help="draws in each row (default: %(default)s)")
+    arguments.add_argument("--most", type=int, default=5_000, help="images of a draw (default: %(default)s)")
     given = arguments.parse()
     report = Report(given)
-    report.columns({"classes": ">8", "images": ">8"} | dict.fromkeys(_CAUSES, ">16"))
-    rows: list[dict[str, float]] = []
-    for classes in given.classes:
-        for images in given.images:
-            if classes * classes * images > given.most:
-                continue
-            rates = measure(np.random.default_rng([classes, images]), classes, images, given.runs)
-            cells = (f"{100 * rates[cause]:.1f} ({100 * rates[f'{cause} problem']:.1f})" for cause in _CAUSES)
-            report.row(classes, images, *cells)
-            rows.append({"classes": classes, "images": images, **rates})
+    rows: list[dict[str, object]] = []
+    above: list[str] = []
+    for name in given.kinds:
+        kind = KINDS[name]
+        report.columns({name: "<10", "classes": ">8", "images": ">7"} | dict.fromkeys(kind.levels, ">17"))
+        levels = ("-" if level is None else f"{100 * level:.1f}       " for level in kind.levels.values())
+        report.row("level", "", "", *levels)
+        for classes, images in _sizes(name, given.classes, given.images, given.most):
+            rates = measure(kind, np.random.default_rng([classes, images]), classes, images, given.runs)
+            report.row("", classes, images, *map(str, rates.values()))
+            for cause, rate in rates.items():
+                low, high = rate.interval
+                cell = {"kind": name, "classes": classes, "images": images, "cause": cause, "level": rate.level}
+                figures = {"rate": rate.alarms / rate.runs, "low": low, "high": high}
+                rows.append({**cell, **figures, "problems": rate.problems / rate.runs, "is_above": rate.is_above})
+                if rate.is_above:
+                    above.append(f"{name}, {cause}, {classes} x {images}: {low:.2%} to {high:.2%} of {rate.runs}")
+    report.line("Above its level: " + ("; ".join(above) if above else "none"))
     report.close({"runs": given.runs, "rows": rows})
 
 

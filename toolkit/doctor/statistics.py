@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
@@ -11,6 +10,8 @@ from edgeclf.runtime.metrics import Z_95
 
 # False alarms that are accepted: one in a thousand data sets or trainings, over all comparisons made within one of them.
 FALSE_ALARM_RATE = 0.001
+# Tables drawn for the test of a class mix, and how many at a time: p-values from 1 in 2,000 on.
+_MIX_DRAWS, _MIX_CHUNK = 2_000, 500
 # Quantile of the normal distribution for a power of 80 %.
 _Z_POWER = 0.841621
 
@@ -32,7 +33,7 @@ def binomial_standard_error(fraction: float, count: int) -> float:
 
 
 def is_above_chance(accuracy: float, chance: float, count: int, *, trials: int = 1) -> bool:
-    """One-sided binomial test (normal approximation) that an accuracy is above chance, at `FALSE_ALARM_RATE`.
+    """One-sided exact binomial test that an accuracy is above chance, at `FALSE_ALARM_RATE`.
 
     Args:
         accuracy: Observed accuracy, or the best of several; False where it is not finite.
@@ -40,10 +41,22 @@ def is_above_chance(accuracy: float, chance: float, count: int, *, trials: int =
         count: Images that each accuracy was measured on; False for none.
         trials: Accuracies that the best was chosen from (Bonferroni).
     """
-    if not math.isfinite(accuracy) or count < 1 or chance >= 1:
+    if not math.isfinite(accuracy) or count < 1 or accuracy <= chance:
         return False
-    z = NormalDist().inv_cdf(1 - FALSE_ALARM_RATE / max(1, trials))
-    return accuracy > chance + z * math.sqrt(chance * (1 - chance) / count)
+    return binomial_tail(round(accuracy * count), count, chance) < FALSE_ALARM_RATE / max(1, trials)
+
+
+def is_below(accuracy: float, bound: float, count: int) -> bool:
+    """One-sided exact binomial test that an accuracy is below a bound, at `FALSE_ALARM_RATE`.
+
+    Args:
+        accuracy: Observed accuracy; False where it is not finite.
+        bound: Accuracy that is to be ruled out.
+        count: Images that it was measured on; False for none.
+    """
+    if not math.isfinite(accuracy) or count < 1 or accuracy >= bound:
+        return False
+    return binomial_tail(count - round(accuracy * count), count, 1 - bound) < FALSE_ALARM_RATE
 
 
 def paired_drop(before: BoolArray, after: BoolArray) -> tuple[float, float]:
@@ -89,16 +102,21 @@ def fisher_tails(counts: IntArray, marked: IntArray) -> Float64Array:
 
 def binomial_tail(count: int, trials: int, probability: float) -> float:
     """Probability of `count` or more successes in so many trials."""
-    if count <= 0 or probability >= 1.0:
+    if count <= 0:
         return 1.0
-    if probability <= 0.0:
+    if count > trials or probability <= 0.0:
         return 0.0
+    if probability >= 1.0:
+        return 1.0
     most, success, failure = math.lgamma(trials + 1), math.log(probability), math.log1p(-probability)
-    logs = (
-        most - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * success + (trials - k) * failure
-        for k in range(count, trials + 1)
-    )
-    return min(1.0, math.fsum(map(math.exp, logs)))
+    total = 0.0
+    for k in range(count, trials + 1):
+        term = math.exp(most - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * success + (trials - k) * failure)
+        total += term
+        # Beyond the mean the terms fall, faster and faster: the rest is no more than rounding.
+        if k > trials * probability and term <= 1e-17 * total:
+            break
+    return min(1.0, total)
 
 
 def holm_rejects(tails: Float64Array, level: float) -> BoolArray:
@@ -141,35 +159,38 @@ def detectable_difference(accuracy: float, count: int) -> float:
 
 
 def class_mix_difference(first: Sequence[int] | IntArray, second: Sequence[int] | IntArray) -> tuple[float, float]:
-    """Total variation distance of two class distributions, and the p-value of Pearson's chi-square test.
+    """How much two class distributions differ beyond chance, and the p-value of an exact test of Pearson's statistic.
 
-    The p-value is that of the cube-root normal approximation (Wilson and Hilferty, PNAS 17, 1931).
+    Both are from tables with the same margins, drawn at random (`_MIX_DRAWS`): with many classes of few images the
+    distributions of two random halves are far apart, and the chi-square distribution is not that of the statistic.
 
     Args:
         first: (C,) images of each class in one split.
         second: (C,) in the other split, same order.
 
     Returns:
-        Distance, 0..1, and p-value; 0 and 1 where one of them is empty or there is only one class.
+        Total variation distance minus its mean in the drawn tables, at most 1, and p-value; 0 and 1 where one of them is
+        empty or there is only one class.
     """
-    table = np.array([first, second], np.float64)
+    table = np.array([first, second], np.int64)
     table = table[:, table.sum(axis=0) > 0]
-    totals = table.sum(axis=1, keepdims=True)
-    if not totals.all() or table.shape[1] < 2:
+    sizes, both = table.sum(axis=1), table.sum(axis=0)
+    if not sizes.all() or table.shape[1] < 2:
         return 0.0, 1.0
-    expected = totals * table.sum(axis=0, keepdims=True) / table.sum()
-    statistic, freedom = float(((table - expected) ** 2 / expected).sum()), table.shape[1] - 1
-    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
-    fractions = table / totals
-    return 0.5 * float(np.abs(fractions[0] - fractions[1]).sum()), 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def poisson_tail(count: int, mean: float) -> float:
-    """Probability of `count` or more events of a Poisson distribution with the given mean."""
-    if mean <= 0.0:
-        return 0.0 if count else 1.0
-    below = sum(math.exp(number * math.log(mean) - mean - math.lgamma(number + 1)) for number in range(count))
-    return max(0.0, 1.0 - below)
+    expected = both * sizes[1] / both.sum()
+    statistic = float(((table[1] - expected) ** 2 / both).sum())
+    rng = np.random.default_rng(0)
+    beyond, drawn_distance = 1, 0.0
+    # In chunks: a thousand classes make a table of 8 KB.
+    for _ in range(_MIX_DRAWS // _MIX_CHUNK):
+        drawn = rng.multivariate_hypergeometric(both, int(sizes[1]), size=_MIX_CHUNK, method="marginals")
+        away = drawn - expected
+        beyond += int((((away**2) / both).sum(axis=1) >= statistic * (1 - 1e-9)).sum())
+        drawn_distance += float(np.abs(away).sum())
+    # |p - q| = |away| (1 / n + 1 / m) for each class, as the margins are fixed.
+    scale = 0.5 * (1 / sizes[0] + 1 / sizes[1])
+    distance = scale * (float(np.abs(table[1] - expected).sum()) - drawn_distance / _MIX_DRAWS)
+    return float(distance), beyond / (_MIX_DRAWS + 1)
 
 
 def mann_tail(count: int, rises: int) -> float:
@@ -285,8 +306,12 @@ def cliffs_delta(values: Float64Array, group: BoolArray, strata: IntArray, margi
     return total / weight if weight else 0.0
 
 
-def van_elteren_z(values: Float64Array, group: BoolArray, strata: IntArray) -> float:
-    """Stratified rank-sum statistic in standard deviations (van Elteren, 1960), corrected for ties.
+def van_elteren(values: Float64Array, group: BoolArray, strata: IntArray) -> tuple[float, float]:
+    """Stratified rank-sum statistic in standard deviations (van Elteren, 1960), corrected for ties, and its p-value.
+
+    The p-value is that of the Pearson type III distribution with the mean, variance and skewness that the statistic has where
+    the group is dealt out at random within the strata (Mielke and Berry, Permutation Methods, 2007): of a value that few images
+    have, such as a frame, a normal distribution makes accidents far too rare.
 
     Args:
         values: (N,), NaN where missing, which is left out.
@@ -294,17 +319,62 @@ def van_elteren_z(values: Float64Array, group: BoolArray, strata: IntArray) -> f
         strata: (N,) stratum of each value.
 
     Returns:
-        Positive where members of the group have the higher ranks; 0 where there is nothing to compare.
+        Statistic, positive where members of the group have the higher ranks, and two-sided p-value; 0 and 1 where there is
+        nothing to compare.
     """
-    statistic, variance = 0.0, 0.0
+    statistic, variance, third = 0.0, 0.0, 0.0
     for members in rows_by_stratum(strata):
         rows = members[~np.isnan(values[members])]
-        ones = int(group[rows].sum())
-        zeros = len(rows) - ones
+        count, ones = len(rows), int(group[rows].sum())
+        zeros = count - ones
         if not ones or not zeros:
             continue
-        ranks = mid_ranks(values[rows][:, None])[:, 0]
-        weight = 1.0 / (len(rows) + 1)
-        statistic += weight * (ranks[group[rows]].sum() - ones * (len(rows) + 1) / 2)
-        variance += weight**2 * ones * zeros / len(rows) * float(ranks.var()) * len(rows) / max(1, len(rows) - 1)
-    return statistic / float(np.sqrt(variance)) if variance > 0 else 0.0
+        scores = mid_ranks(values[rows][:, None])[:, 0] / (count + 1) - 0.5
+        statistic += float(scores[group[rows]].sum())
+        # Moments of the sum of `ones` scores that are drawn without replacement.
+        variance += ones * zeros / (count * max(1, count - 1)) * float((scores**2).sum())
+        if count > 2:
+            third += ones * zeros * (zeros - ones) / (count * (count - 1) * (count - 2)) * float((scores**3).sum())
+    if variance <= 0:
+        return 0.0, 1.0
+    z, skewness = statistic / math.sqrt(variance), third / variance**1.5
+    tail = pearson3_tail(z, skewness) if z > 0 else pearson3_tail(-z, -skewness)
+    return float(z), min(1.0, 2 * tail)
+
+
+def pearson3_tail(z: float, skewness: float) -> float:
+    """Probability that a standardized Pearson type III variable is `z` or more."""
+    if abs(skewness) < 1e-3:
+        return 0.5 * math.erfc(z / math.sqrt(2))
+    shape = 4 / skewness**2
+    point = shape + math.copysign(z, skewness * z) * math.sqrt(shape)
+    upper = gamma_tail(shape, max(0.0, point))
+    return upper if skewness > 0 else 1 - upper
+
+
+def gamma_tail(shape: float, point: float) -> float:
+    """Probability that a gamma variable of unit scale exceeds a point (Abramowitz and Stegun 6.5.29 and 6.5.31)."""
+    if point <= 0:
+        return 1.0
+    scale = math.exp(shape * math.log(point) - point - math.lgamma(shape))
+    if point < shape + 1:
+        term = total = 1 / shape
+        number = shape
+        while term > 1e-16 * total:
+            number += 1
+            term *= point / number
+            total += term
+        return max(0.0, 1 - scale * total)
+    # Lentz's method.
+    b = point + 1 - shape
+    c, d = 1e300, 1 / b
+    fraction = d
+    for k in range(1, 10_000):
+        a = -k * (k - shape)
+        b += 2
+        d = 1 / (a * d + b or 1e-300)
+        c = b + a / c or 1e-300
+        fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return min(1.0, scale * fraction)

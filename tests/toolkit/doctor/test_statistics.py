@@ -17,14 +17,16 @@ from edgeclf.toolkit.doctor.statistics import (
     cliffs_delta,
     detectable_difference,
     fisher_tails,
+    gamma_tail,
     holm_rejects,
     is_above_chance,
+    is_below,
     mann_tail,
     mid_ranks,
     paired_drop,
-    poisson_tail,
+    pearson3_tail,
     stratified_auc,
-    van_elteren_z,
+    van_elteren,
 )
 
 
@@ -57,15 +59,15 @@ def test_missing_values_are_left_out(rng):
     with_holes = np.concatenate([values, np.full(10, np.nan)])
     more_group, more_strata = np.concatenate([group, np.arange(10) < 5]), np.zeros(60, np.int64)
     assert cliffs_delta(with_holes, more_group, more_strata, 0.1) == cliffs_delta(values, group, strata, 0.1)
-    assert van_elteren_z(with_holes, more_group, more_strata) == pytest.approx(van_elteren_z(values, group, strata))
+    assert van_elteren(with_holes, more_group, more_strata) == pytest.approx(van_elteren(values, group, strata))
 
 
 def test_rank_z_is_a_standard_normal_where_nothing_differs(rng):
     group, strata = np.arange(120) < 40, np.arange(120) % 3
-    found = [van_elteren_z(np.round(rng.normal(size=120), 1), group, strata) for _ in range(300)]
+    found = [van_elteren(np.round(rng.normal(size=120), 1), group, strata)[0] for _ in range(300)]
     assert abs(np.mean(found)) < 0.25
     assert 0.8 < np.std(found) < 1.2
-    assert van_elteren_z(np.zeros(120), group, strata) == 0.0
+    assert van_elteren(np.zeros(120), group, strata) == (0.0, 1.0)
 
 
 def test_the_detectable_difference_is_found_four_times_in_five(rng):
@@ -82,13 +84,30 @@ def test_the_detectable_difference_is_found_four_times_in_five(rng):
 
 def test_the_chance_of_a_class_mix_is_that_of_sampling(rng):
     train = np.array([400, 300, 300])
-    chances = [class_mix_difference(train, rng.multinomial(200, train / 1000))[1] for _ in range(1500)]
-    # Sampling against known shares of a finite train part: a little more cautious than uniform.
-    assert 0.01 < np.mean(np.array(chances) < 0.05) < 0.08
+    drawn = rng.multivariate_hypergeometric(train, 200, size=600)
+    found = np.array([class_mix_difference(train - test, test) for test in drawn])
+    # Bin(600, 0.05): outside of this once in a million times.
+    assert 9 <= (found[:, 1] < 0.05).sum() <= 60
+    assert abs(found[:, 0].mean()) < 0.01
     distance, chance = class_mix_difference([600, 400], [400, 600])
-    assert distance == pytest.approx(0.2)
-    assert chance < 1e-6
-    assert class_mix_difference([10, 20], [5, 10]) == (0.0, pytest.approx(1.0, abs=0.1))
+    # Two random halves of 1,000 differ by 0.018 on average.
+    assert distance == pytest.approx(0.2 - 0.018, abs=0.001)
+    assert chance < 1e-3
+    assert class_mix_difference([10, 20], [5, 10])[1] > 0.5
+
+
+def test_many_classes_of_few_images_are_no_other_mix(rng):
+    both = np.full(300, 5)
+    found = []
+    for _ in range(8):
+        test = rng.multivariate_hypergeometric(both, 300, method="marginals")
+        found.append(class_mix_difference(both - test, test))
+    # The distance of random splits themselves is 0.4; Bin(8, 0.01) is more than 3 once in two million times.
+    assert np.abs(np.array(found)[:, 0]).max() < 0.1
+    assert sum(chance < 0.01 for _, chance in found) <= 3
+
+
+def test_a_class_mix_of_nothing_is_none():
     assert class_mix_difference([10, 20], [0, 0]) == (0.0, 1.0)
 
 
@@ -96,8 +115,35 @@ def test_the_chance_of_a_class_mix_is_that_of_sampling(rng):
 @given(images=st.integers(20, 5000), trials=st.integers(1, 100), seed=st.integers(0, 1 << 30))
 def test_guessing_is_rarely_called_learning(images, trials, seed):
     best = np.random.default_rng(seed).binomial(images, 0.5, trials).max() / images
-    # One in a thousand for all trials together; the normal approximation is a little off with few images.
     assert not is_above_chance(best, 0.5, images, trials=trials * 50)
+
+
+@settings(max_examples=25)
+@given(images=st.integers(1, 80), chance=st.floats(0.001, 0.9), trials=st.integers(1, 30))
+def test_what_is_above_chance_is_so_once_in_a_thousand_by_guessing(images, chance, trials):
+    tails = [binomial_tail(hits, images, chance) for hits in range(images + 1)]
+    for hits, tail in enumerate(tails):
+        assert is_above_chance(hits / images, chance, images, trials=trials) == (tail < 0.001 / trials)
+        below = hits < images and 1 - tails[hits + 1] < 0.001
+        assert is_below(hits / images, chance, images) == (below and hits / images < chance)
+    assert not is_above_chance(math.nan, chance, images)
+    assert not is_below(math.nan, chance, images)
+
+
+@given(shape=st.floats(0.02, 1e5), away=st.floats(-8, 12), skewness=st.floats(-2.5, 2.5))
+def test_tails_of_gamma_and_of_pearsons_third_type(shape, away, skewness):
+    stats = pytest.importorskip("scipy.stats")
+    point = max(1e-9, shape + away * math.sqrt(shape))
+    assert gamma_tail(shape, point) == pytest.approx(stats.gamma.sf(point, shape), rel=1e-6, abs=1e-10)
+    assert pearson3_tail(away, skewness) == pytest.approx(stats.pearson3.sf(away, skewness), rel=1e-4, abs=1e-5)
+
+
+def test_a_value_that_few_images_have_is_judged_by_all_ways_to_deal_it_out():
+    # Four of 40 have a frame, all in a split of eight: once in 1,300 times, and not in 30,000 as a normal distribution has it.
+    values, group = np.arange(40) < 4, np.arange(40) < 8
+    z, chance = van_elteren(values.astype(float), group, np.zeros(40, np.int64))
+    assert z > 4
+    assert math.comb(8, 4) / math.comb(40, 4) < chance < 3 * math.comb(8, 4) / math.comb(40, 4)
 
 
 @pytest.mark.parametrize("count", [2, 5, 6])
@@ -124,13 +170,6 @@ def test_a_fraction_of_none_or_all_has_a_standard_error():
     assert binomial_standard_error(0.0, 20) > 0.03
     assert binomial_standard_error(1.0, 20) == pytest.approx(binomial_standard_error(0.0, 20))
     assert binomial_standard_error(0.5, 10_000) == pytest.approx(0.005, rel=0.01)
-
-
-def test_the_tail_of_a_poisson_distribution_is_that_of_draws(rng):
-    draws = rng.poisson(3.2, 200_000)
-    for count in (1, 4, 8):
-        assert poisson_tail(count, 3.2) == pytest.approx((draws >= count).mean(), abs=0.005)
-    assert (poisson_tail(0, 0.0), poisson_tail(1, 0.0)) == (1.0, 0.0)
 
 
 @settings(max_examples=50)

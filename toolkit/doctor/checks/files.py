@@ -15,6 +15,8 @@ WARNING_FRACTION = 0.05
 _OUTER_FENCE = 3.0
 # Tukey's inner fence, used together with an absolute threshold.
 _INNER_FENCE = 1.5
+# Fewest images whose quartiles say what is usual.
+_LEAST_IMAGES = 20
 # Most images of rarer formats that are listed.
 _MOST_OF_OTHER_FORMATS = 100
 
@@ -163,8 +165,10 @@ def _relative_sharpness(images: ImageTable) -> Float64Array:
 
 
 def _far_below(values: Float64Array, ranges: float = _OUTER_FENCE) -> BoolArray:
-    """(N,) whether a value lies more than `ranges` interquartile ranges below the lower quartile."""
-    low, high = np.quantile(values, (0.25, 0.75)) if len(values) else (0.0, 0.0)
+    """(N,) whether a value lies more than `ranges` interquartile ranges below the lower quartile; of few images, none does."""
+    if len(values) < _LEAST_IMAGES:
+        return np.zeros(len(values), np.bool_)
+    low, high = np.quantile(values, (0.25, 0.75))
     return np.asarray(values < low - ranges * (high - low))
 
 
@@ -240,14 +244,14 @@ CHECKS: tuple[Check, ...] = (
         "blurred",
         "files",
         ("blurred",),
-        f"the sharpness over the contrast lies {_INNER_FENCE:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
+        f"of {_LEAST_IMAGES} images or more, the sharpness over the contrast lies {_INNER_FENCE:g} interquartile ranges below the lower quartile and a decade below the median; {_FEW}",
         find_blurred,
     ),
     Check(
         "exposure",
         "files",
         ("exposure",),
-        f"over 60 % of the pixels are black (below 10) or white (above 245), {_OUTER_FENCE:g} interquartile ranges above the upper quartile; {_FEW}",
+        f"of {_LEAST_IMAGES} images or more, over 60 % of the pixels are black (below 10) or white (above 245), {_OUTER_FENCE:g} interquartile ranges above the upper quartile; {_FEW}",
         find_exposure,
     ),
     Check(
@@ -257,7 +261,7 @@ CHECKS: tuple[Check, ...] = (
         "odd-size",
         "files",
         ("odd-size",),
-        f"a shape 2.5 times off the median, a short side 4 times below or 8 times above it, each {_OUTER_FENCE:g} interquartile ranges out; or one below 16 pixels; {_FEW}",
+        f"a shape 2.5 times off the median, a short side 4 times below or 8 times above it, each {_OUTER_FENCE:g} interquartile ranges out, of {_LEAST_IMAGES} images or more; or one below 16 pixels; {_FEW}",
         find_odd_size,
     ),
     Check("rotated", "files", ("rotated",), "a file has an EXIF orientation other than 1", find_rotated),

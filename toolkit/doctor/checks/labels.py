@@ -1,6 +1,7 @@
 """Check of label noise: suspect labels ranked, with the predicted class. Nothing is deleted or relabelled."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -10,13 +11,15 @@ from edgeclf.toolkit.doctor.checks.suspects import FOLDS, Suspects, find_suspect
 from edgeclf.toolkit.doctor.facts import Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import list_images, train_data
-from edgeclf.toolkit.doctor.statistics import poisson_tail
+from edgeclf.toolkit.doctor.statistics import binomial_tail
 
 # Fraction of wrong labels that is a problem where the lower end of its interval is above: test figures are off by as much.
 PROBLEM_FRACTION = 0.02
-# Suspect labels relative to undecided images, and significance of their surplus, for a warning: overlapping classes with
-# correct labels have about as many undecided images as suspect ones, or more.
+# Suspect labels relative to undecided images, and significance of their surplus, for a warning. Of two normal distributions of
+# equal covariance with correct labels, no more than this share of suspect and undecided images are suspect: under a class, the
+# density of the log odds z of its probability is N(d^2 / 2, d^2), which below z = 0 falls no slower than exp(z / 2).
 TIMES_UNDECIDED = 2.0
+LARGEST_SHARE = 3 / 7
 SIGNIFICANCE = 0.05
 
 
@@ -39,7 +42,7 @@ def find_suspect_labels(facts: Facts) -> list[Finding]:
     ranked = flagged[np.argsort(own[flagged], kind="stable")]
     count, looked_at = len(flagged), len(found.rows)
     low, high = wilson_interval(count, looked_at, z=Z_95)
-    significant = count >= TIMES_UNDECIDED * found.undecided and poisson_tail(count, found.undecided) < SIGNIFICANCE
+    significant = is_surplus(count, found.undecided)
     severity: Severity = "note" if not significant else "problem" if low > PROBLEM_FRACTION else "warning"
     likes = found.probabilities[ranked].argmax(axis=1)
     classes = [data.classes[number] for number in found.classes]
@@ -78,6 +81,17 @@ def find_suspect_labels(facts: Facts) -> list[Finding]:
     return findings
 
 
+def is_surplus(count: int, undecided: int) -> bool:
+    """Whether there are more suspect labels than classes that overlap have with correct labels (binomial test).
+
+    Args:
+        count: Suspect labels.
+        undecided: Images whose label is neither suspect nor confirmed.
+    """
+    tail = binomial_tail(count, count + undecided, LARGEST_SHARE)
+    return count >= TIMES_UNDECIDED * undecided and tail < SIGNIFICANCE
+
+
 def _inseparable(data: DataFacts, found: Suspects) -> list[Finding]:
     if not found.inseparable:
         return []
@@ -100,7 +114,7 @@ def _not_checked(data: DataFacts) -> Finding:
         "label-noise",
         "note",
         "Labels were not looked at: that needs the pretrained network",
-        f'Run `pip install "edgeclf[train,doctor]"` and `{command_line("doctor", data.given)}` again',
+        f'Run `pip install "edgeclf[train,doctor]"` and `{command_line("doctor", Path(data.given))}` again',
         evidence={"kind": "not-looked-at"},
     )
 
@@ -111,8 +125,8 @@ CHECKS: tuple[Check, ...] = (
         "labels",
         ("label-noise",),
         f"a logistic regression on frozen features, {FOLDS}-fold, copies kept together, gives another class 0.7 or more and "
-        "confident learning counts the label as an issue; a warning where these are twice as many as undecided images "
-        "(Poisson, p < 0.05), a problem where their share is above 2 % with 97.5 % confidence, else a note",
+        "confident learning counts the label as an issue; a warning where these are twice as many as undecided images and more "
+        f"than overlapping classes have (binomial test of 3 in 7 of both, {SIGNIFICANCE:g}), a problem where their share is above 2 % with 97.5 % confidence, else a note",
         find_suspect_labels,
     ),
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array, FloatArray, IntArray, UInt8Array
 from edgeclf.toolkit.doctor.checks.factors import channel_share, colourfulness, visible_blockiness
-from edgeclf.toolkit.doctor.checks.separability import binned, held_out_scores, measure_separability
+from edgeclf.toolkit.doctor.checks.separability import binned, class_chances, held_out_scores, measure_separability
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.statistics import stratified_auc
@@ -65,6 +65,9 @@ _SCENE_FEATURES: Mapping[str, Callable[[ImageTable], Float64Array]] = {
     "blur": _columns("edge_sharpness"),
     "noise": _columns("noise"),
 }
+# Features with the four corners, chance of a false finding over all of them and all classes, and shuffles that it takes.
+_TESTED, _LEVEL = len(_FILE_FEATURES) + len(_SCENE_FEATURES) + 4, 0.01
+_LABEL_SHUFFLES = round(_TESTED / _LEVEL) - 1
 _FEATURE_NAMES = {
     "border": "a frame around the image",
     "corner": "a patch in a corner",
@@ -129,6 +132,8 @@ def score_feature(
         if surprise[position] < significant_z / 2 or counts[position] < _FEWEST / 2:
             continue
         separability = measure_separability(design, targets[:, position])
+        if separability.z < significant_z:
+            continue
         scores.append(
             ShortcutScore(
                 feature,
@@ -139,7 +144,12 @@ def score_feature(
                 separability.scores,
             )
         )
-    return max((score for score in scores if score.z >= significant_z), key=lambda score: score.accuracy, default=None)
+    if not scores:
+        return None
+    # The best of many classes, by one of many features, is far out by luck.
+    chances = class_chances(design, labels, fewest=_FEWEST // 2, shuffles=_LABEL_SHUFFLES)
+    sure = [score for score in scores if chances[np.searchsorted(present, score.label)] <= _LEVEL / _TESTED]
+    return max(sure, key=lambda score: score.accuracy, default=None)
 
 
 def score_corners(thumbnails: UInt8Array, labels: IntArray) -> ShortcutScore | None:
@@ -308,7 +318,7 @@ CHECKS: tuple[Check, ...] = (
         condition=(
             f"a frame, a corner, size, format, compression, orientation or bytes alone tell one class from the others for "
             f"{_WARNING:.0%} of the images, both sides counting the same ({_PROBLEM:.0%} is a problem), {_SIGNIFICANT_Z:g} standard "
-            f"deviations beyond shuffled labels; brightness, colour, blur or noise do for {_SCENE_NOTE:.0%} (a note; colour "
+            f"deviations beyond shuffled labels and beyond chance (shuffled labels again, {_LEVEL:g} over all features and classes); brightness, colour, blur or noise do for {_SCENE_NOTE:.0%} (a note; colour "
             f"from {_SCENE_WARNING:.0%} on a warning)"
         ),
         find=_find,

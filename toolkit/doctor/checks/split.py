@@ -1,5 +1,7 @@
 """Checks of splits: class distributions that differ, and a test split too small for its accuracy to mean much."""
 
+from pathlib import Path
+
 import numpy as np
 
 from edgeclf.runtime.arrays import IntArray
@@ -7,12 +9,12 @@ from edgeclf.runtime.errors import command_line
 from edgeclf.runtime.metrics import Z_95, wilson_interval
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
-from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference
+from edgeclf.toolkit.doctor.statistics import class_mix_difference, detectable_difference, holm_rejects
 
-# Significance of a difference in class distributions, and of a large one.
-_SIGNIFICANCE, _LARGE_SIGNIFICANCE = 1e-3, 0.05
-# Total variation distance for a warning, for a large difference and for a problem.
-_MIX_WARNING, _MIX_LARGE, _MIX_PROBLEM = 0.08, 0.15, 0.25
+# Chance of a false finding over the splits that are compared with the training split.
+_MIX_LEVEL = 0.01
+# Total variation distance beyond that of random splits for a note, a warning and a problem.
+_MIX_NOTE, _MIX_WARNING, _MIX_PROBLEM = 0.04, 0.08, 0.25
 # Half width of the accuracy's 95 % interval for a warning and for a problem.
 _WIDE, _TOO_WIDE = 0.05, 0.15
 # Accuracy assumed where no model was tested.
@@ -29,14 +31,19 @@ def find_prior_shift(facts: Facts) -> list[Finding]:
     if data is None or not data.has_splits:
         return []
     train = _counts(data, "train")
+    compared = {split: _counts(data, split) for split in ("test", "val")}
+    # Classes that only one of them has are findings of `hidden_class`.
+    differences = {
+        split: class_mix_difference(train[(train > 0) & (other > 0)], other[(train > 0) & (other > 0)])
+        for split, other in compared.items()
+        if other.any()
+    }
+    beyond = holm_rejects(np.array([chance for _, chance in differences.values()]), _MIX_LEVEL)
     findings = []
-    for split in ("test", "val"):
-        other = _counts(data, split)
-        # Classes that only one of them has are findings of `hidden_class`.
+    for (split, (distance, chance)), is_beyond in zip(differences.items(), beyond.tolist(), strict=True):
+        other = compared[split]
         both = (train > 0) & (other > 0)
-        distance, chance = class_mix_difference(train[both], other[both])
-        accident = _LARGE_SIGNIFICANCE if distance >= _MIX_LARGE else _SIGNIFICANCE
-        if chance >= accident or distance < _MIX_WARNING / 2:
+        if not is_beyond or distance < _MIX_NOTE:
             continue
         severity: Severity = (
             "problem" if distance >= _MIX_PROBLEM else "warning" if distance >= _MIX_WARNING else "note"
@@ -53,7 +60,7 @@ def find_prior_shift(facts: Facts) -> list[Finding]:
                 ),
                 fix=(
                     "Divide all images class by class (edgeclf train does, given one folder of class folders), or train with "
-                    f"the classes in balance: `{command_line('train', data.given, '--balance', 'weights', '--run', 'RUN')}`"
+                    f"the classes in balance: `{command_line('train', Path(data.given), '--balance', 'weights', '--run', 'RUN')}`"
                 ),
                 evidence={
                     "part": split,
@@ -119,8 +126,9 @@ CHECKS: tuple[Check, ...] = (
         theme="split",
         causes=("prior-shift",),
         condition=(
-            f"the class mix of test or validation differs from train's: total variation from {_MIX_WARNING:g} on (a problem from "
-            f"{_MIX_PROBLEM:g} on) where chi-square gives less than {_SIGNIFICANCE:g}, or from {_MIX_LARGE:g} on less than {_LARGE_SIGNIFICANCE:g}"
+            f"the class mix of test or validation differs from train's: total variation of {_MIX_WARNING:g} more than random splits "
+            f"have (a problem from {_MIX_PROBLEM:g} on, a note from {_MIX_NOTE:g}), Pearson's statistic beyond that of random splits "
+            f"(Holm's correction, {_MIX_LEVEL:g} over both)"
         ),
         find=find_prior_shift,
     ),

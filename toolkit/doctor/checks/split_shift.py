@@ -1,6 +1,7 @@
 """Check of covariate shift between splits: image properties compared within classes, most fundamental cause first."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from edgeclf.toolkit.doctor.checks.separability import (
 )
 from edgeclf.toolkit.doctor.facts import SPLIT_NAMES, Check, DataFacts, Facts, ImageTable
 from edgeclf.toolkit.doctor.findings import SEVERITIES, Finding, Severity
-from edgeclf.toolkit.doctor.statistics import cliffs_delta, van_elteren_z
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, cliffs_delta, van_elteren
 
-# Significance in standard deviations: of clean comparisons, which try 28 values at 6e-5 each, two in a thousand exceed it.
-_SIGNIFICANT_Z = 4.0
+# Significance of a difference in features alone, in standard deviations of shuffled splits.
+_SIGNIFICANT_Z = 6.0
 # Cliff's delta beyond the margin for a warning and for a problem.
 _WARNING, _PROBLEM = 0.3, 0.5
 # A more fundamental property explains others whose delta is up to this many times its own.
@@ -32,6 +33,8 @@ _LOSS, _LOSS_PROBLEM, _LOSS_Z = 0.03, 0.1, 3.0
 # Fewest images of a split for a comparison.
 _FEWEST = 10
 _SHOWN = 24
+# Comparisons of two splits: of values and of distances from the median, for each factor.
+_COMPARISONS = 2 * sum(map(len, FACTORS.values()))
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class PropertyShift:
         factor: The compared quantity.
         delta: Cliff's delta beyond the factor's margin, -1..1, positive where the split has larger values.
         z: Van Elteren's statistic in standard deviations.
-        spread: Whether distances from the training split's median were compared instead of values.
+        spread: Whether distances from the median of both splits were compared instead of values.
         medians: Medians of the training split and of the split, in the factor's shown property.
     """
 
@@ -72,11 +75,12 @@ def compare_properties(images: ImageTable, split: IntArray, train: IntArray) -> 
             values = factor.values(images)[rows]
             medians = _medians(images.properties[factor.shown][rows], group)
             for spread in (False, True):
-                compared = _from_median(values, group, labels) if spread else values
-                delta, z = cliffs_delta(compared, group, labels, factor.margin), van_elteren_z(compared, group, labels)
+                compared = _from_median(values, labels) if spread else values
+                delta = cliffs_delta(compared, group, labels, factor.margin)
+                z, chance = van_elteren(compared, group, labels)
                 # A more varied split differs in values and in distances; where it moved, more clearly in values.
                 if (
-                    abs(z) >= _SIGNIFICANT_Z
+                    chance < FALSE_ALARM_RATE / _COMPARISONS
                     and delta * z > 0
                     and abs(delta) > abs(best.delta if best else 0.05) + 0.1 * spread
                 ):
@@ -86,12 +90,16 @@ def compare_properties(images: ImageTable, split: IntArray, train: IntArray) -> 
     return shifts
 
 
-def _from_median(values: Float64Array, group: BoolArray, labels: IntArray) -> Float64Array:
+def _from_median(values: Float64Array, labels: IntArray) -> Float64Array:
+    """(N,) distances from the median of their class over both splits.
+
+    From that of one split, its own images would be nearer, the fewer of a class the more.
+    """
     result = np.full(len(values), np.nan)
     for label in np.unique(labels):
-        reference = values[(labels == label) & ~group]
-        if np.isfinite(reference).any():
-            result[labels == label] = np.abs(values[labels == label] - np.nanmedian(reference))
+        rows = labels == label
+        if np.isfinite(values[rows]).any():
+            result[rows] = np.abs(values[rows] - np.nanmedian(values[rows]))
     return result
 
 
@@ -131,7 +139,7 @@ def _find(facts: Facts) -> list[Finding]:
             findings.append(_by_property(data, split, rows, train, root, shifts, shift))
         elif (
             shift is not None
-            and shift.separability.z >= _SIGNIFICANT_Z + 2
+            and shift.separability.z >= _SIGNIFICANT_Z
             and shift.separability.auc - shift.separability.chance_auc >= _AUC_NOTE
         ):
             findings.append(_by_features(data, split, rows, train, shift))
@@ -286,7 +294,7 @@ def _fix(data: DataFacts, name: str) -> str:
     if name in {"brightness", "contrast", "colour"}:
         return (
             "Prepare both splits alike; if the field looks like both, put images like these into train/, or let training see "
-            f"more of the kind: `{command_line('train', data.given, '--augment', 'strong', '--run', 'RUN')}`"
+            f"more of the kind: `{command_line('train', Path(data.given), '--augment', 'strong', '--run', 'RUN')}`"
         )
     if name in {"format", "encoding", "orientation"}:
         return "Save both splits by the same program, and look at where they come from"
@@ -300,8 +308,9 @@ CHECKS: tuple[Check, ...] = (
         causes=("split-shift",),
         condition=(
             f"within classes, a property of one split's images is larger than of another's, beyond its margin, {_WARNING:.0%} oftener "
-            f"than smaller (a problem from {_PROBLEM:.0%} on) and {_SIGNIFICANT_Z:g} standard deviations beyond chance; or the features of "
-            f"a pretrained network tell them apart and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
+            f"than smaller (a problem from {_PROBLEM:.0%} on) and beyond chance (van Elteren's test, {FALSE_ALARM_RATE:g} over all "
+            f"{_COMPARISONS} comparisons of two splits); or the features of a pretrained network tell them apart "
+            f"({_SIGNIFICANT_Z:g} standard deviations of shuffled splits) and a quick head loses {_LOSS:.0%} ({_LOSS_PROBLEM:.0%} is a problem)"
         ),
         find=_find,
     ),

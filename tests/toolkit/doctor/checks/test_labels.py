@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import MissingPackageError
+from edgeclf.toolkit.doctor.checks.labels import is_surplus
 from edgeclf.toolkit.doctor.checks.suspects import FOLDS, _folds, find_suspects, judge_labels, out_of_sample
 from edgeclf.toolkit.doctor.facts import THUMBNAIL, DataFacts, Facts, Features, ImageTable
 from edgeclf.toolkit.doctor.findings import Finding
@@ -179,3 +180,19 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: st
     with pytest.raises(MissingPackageError, match=r"edgeclf\[doctor\]") as caught:
         examine(facts(vectors, labels))
     assert caught.value.exit_code == 5
+
+
+def test_a_surplus_of_suspects_is_judged_given_both_counts():
+    # One or three strays without an undecided image are no news, which a Poisson distribution of mean zero takes them for.
+    assert [count for count in range(8) if is_surplus(count, 0)] == [4, 5, 6, 7]
+    assert not is_surplus(6, 2)
+    assert is_surplus(7, 2)
+    assert is_surplus(24, 10)
+    assert not is_surplus(19, 10)
+
+
+def test_right_labels_have_a_surplus_as_seldom_as_the_check_says(rng):
+    for undecided in (0.2, 0.75, 2.0, 8.0, 30.0):
+        suspects, others = rng.poisson(0.75 * undecided, 400), rng.poisson(undecided, 400)
+        # Bin(400, 0.05): more than 45 once in 400,000 times.
+        assert sum(map(is_surplus, suspects.tolist(), others.tolist())) <= 45

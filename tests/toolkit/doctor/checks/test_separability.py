@@ -3,6 +3,7 @@ import pytest
 
 from edgeclf.toolkit.doctor.checks.separability import (
     binned,
+    class_chances,
     head_accuracies,
     held_out_scores,
     measure_separability,
@@ -83,3 +84,35 @@ def test_a_head_loses_on_another_split_only_what_differs(generator):
     own, other, z = head_accuracies(*part(300, 0.0), *part(150, 1.0))
     assert own - other > 0.3
     assert z > 4
+
+
+def test_the_chance_of_a_class_is_exact_where_labels_say_nothing(rng):
+    # A mark on three images in a hundred and classes of twelve, far from any normal distribution; and a normal one.
+    marks, vectors = (rng.random((240, 1)) < 0.03).astype(float), rng.normal(size=(120, 15))
+    draws, level = 400, 0.05
+    for design, labels in ((marks, np.arange(240) % 20), (vectors, (np.arange(120) < 40).astype(np.int64))):
+        lowest = np.array(
+            [class_chances(design, rng.permutation(labels), shuffles=99, seed=n).min() for n in range(draws)]
+        )
+        # Bin(400, 0.05) is above 43 once in a million times.
+        assert (lowest <= level).sum() <= 43
+    # Without ties the p-values are uniform: Bin(400, 0.05) is below 3 once in a million times.
+    assert (lowest <= level).sum() >= 3
+    assert 0.4 < lowest.mean() < 0.6
+
+
+def test_the_chance_of_a_class_that_differs_is_small_and_that_of_others_is_not(rng):
+    labels = np.arange(600) % 20
+    design = rng.normal(size=(600, 10)) + 1.5 * (labels == 4)[:, None]
+    chances = class_chances(design, labels, shuffles=499)
+    assert chances[4] == 1 / 500
+    assert np.median(chances) > 0.05
+
+
+def test_classes_too_small_or_alone_have_no_chance(rng):
+    labels = np.array([0] * 50 + [1] * 5)
+    assert (class_chances(rng.normal(size=(55, 3)), labels, fewest=51) == 1).all()
+    assert class_chances(rng.normal(size=(55, 3)), labels, fewest=10, shuffles=9)[1] == 1
+    assert (class_chances(rng.normal(size=(55, 3)), np.zeros(55, np.int64)) == 1).all()
+    # What is the same in all images tells nothing.
+    assert (class_chances(np.ones((55, 3)), labels) == 1).all()

@@ -8,6 +8,7 @@ from edgeclf.runtime.arrays import Float64Array, FloatArray
 from edgeclf.toolkit.doctor.facts import Check, Facts, Trial, UseFacts
 from edgeclf.toolkit.doctor.findings import Finding
 from edgeclf.toolkit.doctor.remedies import examine_model, use_model
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE
 from edgeclf.toolkit.doctor.use_analysis import answers_of, judge_use
 
 # Share of the images without numbers from which on it is a problem.
@@ -15,8 +16,10 @@ _NAN_PROBLEM = 0.01
 # Share of one answer that is suspect, and the largest share that its class may have for a problem.
 _SAME_ANSWER, _LARGEST_CLASS = 0.95, 0.7
 _LEAST_IMAGES = 20
-# Images of a class that is never given, for a warning.
+# Images of a class that is never given, for a warning; and the chance that a class of such a recall is never given, over all
+# classes of the photographs.
 _LEAST_OF_CLASS = 10
+_RECALL = 0.5
 _SUM_TOLERANCE = 0.02
 # Other ways of use in a finding.
 _SHOWN = 3
@@ -143,10 +146,12 @@ def check_dead_classes(facts: Facts) -> list[Finding]:
     if use is None or judgement is None or judgement.is_better or check_same_answer(facts):
         return []
     answers = answers_of(use.trials[0].probabilities)
+    classes = len(np.unique(use.true))
+    least = max(_LEAST_OF_CLASS, math.ceil(math.log(FALSE_ALARM_RATE / classes, 1 - _RECALL)))
     dead: dict[str, int] = {}
     for number, (folder, output) in enumerate(zip(use.folders, judgement.outputs.tolist(), strict=True)):
         count = int((use.true == number).sum())
-        if output >= 0 and count >= _LEAST_OF_CLASS and not (answers == output).any():
+        if output >= 0 and count >= least and not (answers == output).any():
             dead[folder] = count
     if not dead:
         return []
@@ -254,7 +259,8 @@ CHECKS: tuple[Check, ...] = (
         "never-answered",
         "use",
         ("dead-class",),
-        f"a class with {_LEAST_OF_CLASS} photographs or more is never given by a model file, which gives others",
+        f"a class is never given by a model file, which gives others: of {_LEAST_OF_CLASS} photographs or more, and so many that one "
+        f"with a recall of {_RECALL:.0%} would not be given once in {1 / FALSE_ALARM_RATE:,.0f} times over all classes",
         check_dead_classes,
     ),
     Check(

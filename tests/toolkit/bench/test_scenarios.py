@@ -104,7 +104,8 @@ def test_a_bound_that_one_image_misses_has_no_rate(run_edgeclf, colour_model, tm
 def test_ctrl_c_ends_the_generator_too(colour_model, tmp_path):
     # Where the tests themselves run in the background, a shell has Ctrl-C ignored, and children inherit that.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "edgeclf.toolkit", "bench", colour_model]
-    command += ["--scenario", "single-stream"]
+    # The queries of the whole duration are prepared before the first: of so small a model, a gigabyte.
+    command += ["--scenario", "single-stream", "--duration", "20"]
     command += ["--logs", tmp_path / "logs"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     detail = tmp_path / "logs" / "single-stream" / "mlperf_log_detail.txt"

@@ -143,7 +143,7 @@ def test_evaluate_compare_verify_and_bench_take_the_same_options(call_edgeclf, t
     done = call_edgeclf("verify", path, data, "--against", other, *options)
     assert (done.code, done.json()["agreement"]) == (0, 1.0)
     assert set(done.json()["used_as"]) == {str(path), str(other)}
-    done = call_edgeclf("verify", path, data, "--against", ours, *options, "--min-agreement", "0.5")
+    done = call_edgeclf("verify", path, data, "--against", ours, *options)
     assert set(done.json()["used_as"]) == {str(path)}
     done = call_edgeclf("compare", ours, path, data, *options)
     assert (done.code, done.json()["agreement"]) == (0, 1.0)
@@ -220,7 +220,7 @@ def test_a_file_that_nothing_names_takes_the_names_of_the_other(call_edgeclf, tm
     assert done.json()["a"]["used_as"]["labels"]["value"] == ["red", "green", "blue"]
     assert "the names of" in done.err
     for pair in ((path, ours), (ours, path)):
-        done = call_edgeclf("verify", pair[0], data, "--against", pair[1], *SCALING, "--json", "--min-agreement", "0.5")
+        done = call_edgeclf("verify", pair[0], data, "--against", pair[1], *SCALING, "--json")
         assert "same labels" not in done.err
         assert done.json()["agreement"] == 1.0
     # Another number of classes is another classifier.

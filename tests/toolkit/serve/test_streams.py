@@ -224,7 +224,7 @@ def test_a_connection_may_ask_more_than_once(start_preview):
         for _ in range(3):
             client.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = b""
-            while not answer.endswith(b'{"events":[]}'):
+            while not answer.endswith(b'{"events": []}'):
                 part = client.recv(65536)
                 assert part
                 answer += part

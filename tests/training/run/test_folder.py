@@ -60,14 +60,15 @@ def test_what_a_training_that_diverged_at_once_left_is_replaced(tmp_path):
     run.mkdir()
     for name in ("split.csv", "network.py", "backbone.onnx"):
         (run / name).write_text("")
-    (run / "run.json").write_text(json.dumps({"diverged": {"stage": "fit"}}))
+    facts = {"data_root": str(tmp_path), "options": {}}
+    (run / "run.json").write_text(json.dumps(facts | {"diverged": {"stage": "fit"}}))
     (run / "tensorboard").mkdir()
     check_run_target(run, overwrite=False)
     (run / "history.csv").write_text("")
     with pytest.raises(RunFolderError, match="already holds a run"):
         check_run_target(run, overwrite=False)
     (run / "history.csv").unlink()
-    (run / "run.json").write_text(json.dumps({"diverged": None}))
+    (run / "run.json").write_text(json.dumps(facts | {"diverged": None}))
     with pytest.raises(RunFolderError, match="already holds a run"):
         check_run_target(run, overwrite=False)
 

@@ -59,9 +59,17 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
     # Errors arrive as exceptions; below that, ONNX Runtime would write over progress bars and tables.
     options.log_severity_level = 4
     try:
-        return _open_on(device, model, options)
+        session = _open_on(device, model, options)
+        _read_texts(session)
     except EdgeclfError:
         raise
+    except UnicodeDecodeError as error:
+        raise ModelFileError(
+            f"cannot open model {name}",
+            got="names or properties that are no UTF-8",
+            expected="a valid ONNX model",
+            hint="copy or export the file again",
+        ) from error
     except Exception as error:
         if isinstance(name, Path) and content_kind(name) not in {"an ONNX model", "binary data"}:
             raise _no_model(name) from error
@@ -78,6 +86,18 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
             expected="a valid ONNX model",
             hint="copy or export the file again",
         ) from error
+    return session
+
+
+def _read_texts(session: OrtSession) -> None:
+    """Reads the names and properties of a model, which ONNX Runtime keeps as bytes, of any encoding, until they are asked for.
+
+    Raises:
+        UnicodeDecodeError: Some are no text.
+    """
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        str(value.name)
+    dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _is_unparsable(error: Exception) -> bool:

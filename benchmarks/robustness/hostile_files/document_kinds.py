@@ -229,7 +229,7 @@ def _read_unfinished(files: Mapping[str, str], *, is_checkpoint: bool) -> Read:
         _write_files(folder, files if is_checkpoint else {**files, "run.json": text})
         unfinished = open_unfinished(folder, None)
         rows = unfinished.checkpoint.state.history
-        if not all(isinstance(row[name], int | float) for row in rows for name in _FIGURES):
+        if not all(isinstance(row.get(name, 0.0), int | float) for row in rows for name in _FIGURES):
             raise AssertionError(f"a history that is no numbers: {rows}")
         return [unfinished.options, *unfinished.dataset.samples]
 

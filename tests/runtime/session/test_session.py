@@ -258,3 +258,19 @@ def test_a_number_of_classes_that_changes_with_the_batch_is_one_sentence(tmp_pat
     foreign = ForeignModel(labels=("a", "b", "c"))
     with pytest.raises(ModelFileError, match="the labels do not match"):
         ModelSession(free_classes_model(tmp_path / "m.onnx", (), varying=True), threads=1, foreign=foreign)
+
+
+@pytest.mark.parametrize("word", [b"a property", b"its value", b"image", b"probabilities"])
+def test_names_and_properties_that_are_no_text_are_one_sentence(colour_model, tmp_path, word):
+    model = onnx.load(colour_model)
+    onnx.helper.set_model_props(
+        model, {item.key: item.value for item in model.metadata_props} | {"a property": "its value"}
+    )
+    data = model.SerializeToString()
+    assert word in data
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    assert ModelSession(path, device="cpu").spec.labels
+    path.write_bytes(data.replace(word, b"\xed\xa0\x80" + word[3:]))
+    with pytest.raises(ModelFileError, match="cannot open model"):
+        ModelSession(path, device="cpu")

@@ -77,10 +77,10 @@ def read_torch_weights(path: Path, *, hint: str | None = None) -> dict[str, AnyA
         raise _weights_error(path, f"a truncated or damaged file ({type(error).__name__})", hint) from error
 
 
-# Of pickle, NumPy and zipfile, which has no class of its own for a compression or a version that it does not know.
+# Of pickle, NumPy and zipfile. What zipfile raises of a compression, a version or an encryption that it cannot read is a RuntimeError.
 _DAMAGE = (
     *(EOFError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, MemoryError),
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError),
+    *(zipfile.BadZipFile, RuntimeError, OSError),
 )
 
 

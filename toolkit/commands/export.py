@@ -25,10 +25,11 @@ from edgeclf.toolkit.options import (
     given_limits,
     output_file,
     output_png,
+    refuse_idle_limits,
 )
 
 if TYPE_CHECKING:
-    from edgeclf.export import ExportOptions, ExportReport, ParityLimits
+    from edgeclf.export import ExportOptions, ExportReport
     from edgeclf.export.source.images import ExportImages
     from edgeclf.runtime import ForeignModel, ModelSpec
     from edgeclf.training.data.table import TableOptions
@@ -218,7 +219,7 @@ def export(
     failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
         classifier = opened.load_classifier()
-        _check_limits(given, classifier.spec.precision, options.precision)
+        refuse_idle_limits(given, classifier.spec.precision, options.precision)
         images = opened.load_images(data, options, cache, progress)
         options = _without_accuracy(options, images, is_asked=max_accuracy_drop is not None)
         if precision == "int8":
@@ -342,19 +343,6 @@ def _check_precision(options: "ExportOptions", given: dict[str, bool]) -> None:
     for flag, is_given in given.items():
         if is_given and options.precision != "int8":
             raise UsageError(f"{flag} is about int8", got=got, expected="--precision int8")
-
-
-def _check_limits(given: "ParityLimits | None", source_precision: str, precision: str) -> None:
-    """Refuses limits where nothing is rounded: outputs of two fp32 models are the same up to the order of sums."""
-    from edgeclf.runtime.errors import UsageError
-
-    if given is not None and source_precision == precision == "fp32":
-        raise UsageError(
-            "--min-agreement and --max-accuracy-drop are about what is rounded",
-            got="an fp32 model and --precision fp32",
-            expected="--precision int8 or fp16",
-            hint="leave them out",
-        )
 
 
 def _print(report: "ExportReport") -> None:

@@ -134,7 +134,7 @@ def test_quick_effort_a_target_and_a_picture(call_edgeclf, trained_run, tmp_path
         (("--precision", "int8", "--target", "any,mips"), "any, x86-avx2, x86-vnni, arm64 or this"),
         (("--target", "arm64"), "--target is about int8"),
         (("--calibration-images", 256), "--calibration-images is about int8"),
-        (("--min-agreement", 0.9), "--min-agreement and --max-accuracy-drop are about what is rounded"),
+        (("--min-agreement", 0.9), "--min-agreement and --max-accuracy-drop are for int8 and fp16 files"),
         (("--keep-float", "conv1"), "--keep-float is about int8 and fp16"),
     ],
 )

@@ -172,7 +172,7 @@ def bench(
             "--warmup": warmup is not None,
         },
     )
-    _check_scenario(scenario, {"--latency-bound-ms": latency_bound, "--batch-sizes": batch_sizes})
+    _check_scenario(scenario, {"--latency-bound-ms": latency_bound, "--batch-sizes": batch_sizes, "--plot": plot})
     if plot is not None:
         check_plot()
     choice = chosen_device(device, provider_option, engine_cache)
@@ -256,10 +256,12 @@ def _check_scenario(scenario: str | None, options: dict[str, object]) -> None:
     """Refuses options that would do nothing in the one scenario that is named."""
     from edgeclf.toolkit.options import refuse_idle
 
-    # The rules fix how many images a query of a stream has; only a server has a bound.
+    # The rules fix how many images a query of a stream has; only a server has a bound; the one query of offline has no
+    # distribution to draw.
     of_others = {
         "--latency-bound-ms": {"single-stream", "multi-stream", "offline"},
         "--batch-sizes": {"single-stream", "multi-stream"},
+        "--plot": {"offline"},
     }
     for option, value in options.items():
         if scenario in of_others[option]:

@@ -25,10 +25,13 @@ from edgeclf.toolkit.options import (
     given_limits,
     output_file,
     output_png,
+    refuse_idle,
     refuse_idle_limits,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeclf.export import ExportOptions, ExportReport
     from edgeclf.export.source.images import ExportImages
     from edgeclf.runtime import ForeignModel, ModelSpec
@@ -207,15 +210,21 @@ def export(
     )
     started = time.perf_counter()
     cache = chosen_cache_folder(cache_folder, cache_size)
-    keras = KerasOptions(custom_objects, signature, is_trusted=unsafe_load)
-    opened = open_source(source, foreign or no_options(), keras, precision=options.precision, data=data, table=table)
-    if opened.run is None and qat is not None:
-        raise UsageError(
-            "a training for 8 bits needs a run",
-            got=f"{'--qat' if qat else '--no-qat'} for {source}",
-            expected="neither for a model that others made",
-            hint="leave it out",
-        )
+    opened = open_source(
+        source,
+        foreign or no_options(),
+        KerasOptions(custom_objects, signature, is_trusted=unsafe_load),
+        precision=options.precision,
+        data=data,
+        table=table,
+    )
+    if opened.run is None:
+        of_images = {
+            "--ignore-unreadable": ignore_unreadable,
+            "--cache-folder": cache_folder,
+            "--cache-size": cache_size,
+        }
+        _refuse_idle_for_others(source, qat, of_images if data is None else {})
     failure: ParityGateError | None = None
     with progress_bar(enabled=not as_json) as progress:
         classifier = opened.load_classifier()
@@ -262,6 +271,26 @@ def export(
     note_outcome(exported, data)
     note_next_steps(exported.final, opened.original, classifier.spec.source)
     end_with_left_out(source, images, ignore_unreadable=ignore_unreadable)
+
+
+def _refuse_idle_for_others(source: str, qat: bool | None, of_images: "Mapping[str, object]") -> None:
+    """Refuses options that do nothing for a model that others made.
+
+    Args:
+        source: The model.
+        qat: Whether a training for 8 bits is asked for.
+        of_images: Values by option, of those that are about images; none where there are images.
+    """
+    from edgeclf.runtime.errors import UsageError
+
+    if qat is not None:
+        raise UsageError(
+            "a training for 8 bits needs a run",
+            got=f"{'--qat' if qat else '--no-qat'} for {source}",
+            expected="neither for a model that others made",
+            hint="leave it out",
+        )
+    refuse_idle(of_images, "without --data, which names images to read")
 
 
 def _without_accuracy(options: "ExportOptions", images: "ExportImages", *, is_asked: bool) -> "ExportOptions":

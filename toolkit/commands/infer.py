@@ -19,6 +19,7 @@ from edgeclf.toolkit.options import (
     ThreadsOption,
     chosen_device,
     output_file,
+    refuse_idle,
 )
 from edgeclf.toolkit.reports.cpu_warning import warn_of_other_cpu
 from edgeclf.toolkit.serve.cli_option import ServeHostOption, ServeOption, ServeTokenOption, preview_of
@@ -65,8 +66,12 @@ def infer(
             show_default=False,
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Classes in a record.")] = 1,
-    output_format: Annotated[str, typer.Option("--format", help="table, jsonl or csv.")] = "table",
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="Classes in a record. Default: 1.", show_default=False)
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="table, jsonl or csv. Default: table.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     out: Annotated[
         Path | None,
@@ -229,8 +234,8 @@ def infer(
     from edgeclf.runtime.errors import UsageError
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
-    chosen = formats.get("jsonl" if as_json else output_format)
-    if as_json and output_format not in {"table", "jsonl"}:
+    chosen = formats.get("jsonl" if as_json else output_format or "table")
+    if as_json and output_format not in {None, "jsonl"}:
         raise UsageError(
             f"--format {output_format} and --json name two formats", expected="one of them", hint="leave one out"
         )
@@ -272,7 +277,13 @@ def infer(
         "--ignore-unreadable": ignore_unreadable or None,
     }
     _check_only_for("files", "SOURCE...", not cameras, only_for_files)
-    targets = SinkOptions(chosen, top_k, out, show, save, max_frames, duration)
+    if str(events) == "-" and out is None:
+        refuse_idle(
+            {"--top-k": top_k, "--format": output_format},
+            "with --events -, which prints events in place of the records",
+            hint="leave it out, or write the records to a file with --out",
+        )
+    targets = SinkOptions(chosen, top_k or 1, out, show, save, max_frames, duration)
 
     def open_classifier() -> Classifier:
         classifier = Classifier(

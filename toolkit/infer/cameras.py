@@ -77,9 +77,7 @@ def infer_cameras(
         from edgeclf.toolkit.infer.windows import check_display
 
         check_display()
-    # In a terminal the status line shows the results of the table already.
-    is_quiet = targets.fills_terminal and targets.output_format == "table"
-    line = StatusLine(enabled=sys.stderr.isatty() and (is_quiet or not targets.fills_terminal))
+    line = StatusLine(enabled=sys.stderr.isatty() and (targets.fits_status_line or not targets.fills_terminal))
     with _event_sinks(options, line) as event_sinks:
         _Run(classifier, sources, targets, options, (*sinks, *event_sinks), line).run(recordings)
 
@@ -220,8 +218,7 @@ class _Run:
 
     def _open_outputs(self, stack: contextlib.ExitStack) -> None:
         targets = self._targets
-        is_quiet = targets.fills_terminal and targets.output_format == "table"
-        if is_quiet or (self._options.has_events_on_stdout and targets.out is None):
+        if targets.fits_status_line or (self._options.has_events_on_stdout and targets.out is None):
             return
         self._lines = lines = stack.enter_context(appended_output(targets, self._line.warn))
         widest = max(len(camera.name) for camera in self._cameras) + len("#99999")

@@ -58,6 +58,11 @@ class SinkOptions:
         """Whether records go to a terminal, where a progress bar or a status line would overwrite them."""
         return self.out is None and sys.stdout.isatty()
 
+    @property
+    def fits_status_line(self) -> bool:
+        """Whether the status line of a camera shows all that its records would: a table of one class in a terminal."""
+        return self.fills_terminal and self.output_format == "table" and self.top_k == 1
+
 
 def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
     """Checks that no output would replace an input, and that no two outputs are one file.

@@ -112,6 +112,25 @@ def test_the_records_of_a_camera_are_appended_under_one_heading(run_edgeclf, col
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_terminal_gets_the_records_of_which_its_status_line_shows_less(colour_model, tmp_path):
+    video = write_video(tmp_path / "v.avi", ["red"] * 6)
+    command = [sys.executable, "-m", "edgeclf.toolkit", "infer", colour_model, "--camera", video, "--max-frames", "3"]
+    for options, has_records in (([], False), (["--top-k", "1"], False), (["--top-k", "2"], True)):
+        screen, terminal = os.openpty()
+        with os.fdopen(screen, "rb", buffering=0) as shown, os.fdopen(terminal, "wb") as stdout:
+            done = subprocess.run([*map(str, command), *options], stdout=stdout, stderr=subprocess.PIPE, check=False)
+            # What follows is there to be read also where nothing was printed.
+            stdout.write(b"end")
+            stdout.flush()
+            text = ""
+            while not text.endswith("end"):
+                text += shown.read(4096).decode()
+        assert done.returncode == 0, done.stderr
+        assert (text.count("red ") == 3 and text.count("(") == 3) == has_records, text
+        assert (text == "end") != has_records
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_costs_records_and_not_the_camera(run_edgeclf, colour_model, tmp_path):
     video = write_video(tmp_path / "v.avi", ["red"] * 6)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.images.video import VIDEO_SUFFIXES
-from edgeclf.runtime.live.masking import credentials_of, masked
+from edgeclf.runtime.live.masking import credentials_of, masked, masked_attempt
 
 URL_SCHEMES = ("http://", "https://", "rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://")
 # Schemes of streams that are listened for, on any of this machine's addresses.
@@ -157,12 +157,13 @@ def _opened(source: int | str | Path) -> int | str | Path:
         return Path(source)
     elif Path(source).suffix.lower() in VIDEO_SUFFIXES:
         raise SourceError(
-            f"cannot open camera {source}", got="no such file", expected="a video file", hint="check the path"
+            f"cannot open camera {masked_attempt(str(source))}",
+            got="no such file",
+            expected="a video file",
+            hint="check the path",
         )
-    # What is nearly a URL may hold a password all the same.
-    shown = re.sub(r":[^:@]*@", ":***@", masked(str(source)))
     raise UsageError(
-        f"cannot use {shown!r} as a camera",
+        f"cannot use {masked_attempt(str(source))!r} as a camera",
         expected="a number such as 0, a device such as /dev/video0, an http:// or rtsp:// URL, or a video file",
         hint="name one of these",
     )

@@ -232,6 +232,7 @@ def infer(
     from edgeclf.runtime import Classifier
     from edgeclf.runtime.cpus import cpu_info
     from edgeclf.runtime.errors import UsageError
+    from edgeclf.toolkit.infer.file_list import refuse_addresses
 
     formats: dict[str, OutputFormat] = {name: name for name in OUTPUT_FORMATS}
     chosen = formats.get("jsonl" if as_json else output_format or "table")
@@ -249,7 +250,8 @@ def infer(
             expected="either SOURCE... and --files-from, or --camera",
             hint="see edgeclf infer --help",
         )
-    _refuse_addresses(sources or [])
+    if sources:
+        refuse_addresses(sources)
     only_for_cameras = {
         "--camera-password-file": camera_password_file,
         "--reconnects": reconnects,
@@ -348,21 +350,6 @@ def _check_only_for(kind: str, wanted: str, is_kind: bool, options: Mapping[str,
     for option, value in options.items():
         if value is not None and not is_kind:
             raise UsageError(f"{option} is for {kind}", expected=wanted, hint="leave it out")
-
-
-def _refuse_addresses(sources: list[str]) -> None:
-    """An address that is taken for a path would be shown with its password."""
-    for source in sources:
-        if "://" in source and not os.path.exists(source):  # noqa: PTH110 - the text as given
-            from edgeclf.runtime.errors import UsageError
-            from edgeclf.runtime.live.masking import masked
-
-            raise UsageError(
-                f"cannot read {masked(source)}",
-                got="an address",
-                expected="an image, a video, a folder or a glob pattern",
-                hint="give the address of a camera with --camera, and download a file first",
-            )
 
 
 def _end_with_errors(errors: int, *, ignore: bool) -> None:

@@ -2,9 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from edgeclf.runtime.errors import SourceError
+from edgeclf.runtime.errors import SourceError, UsageError
 from edgeclf.runtime.files import content_kind
 
 
@@ -17,6 +18,7 @@ def read_file_list(name: str) -> list[Path]:
 
     Raises:
         SourceError: The list cannot be read, or names nothing.
+        UsageError: It names an address.
     """
     what = "cannot read the list of files " + ("on stdin" if name == "-" else name)
     try:
@@ -29,10 +31,31 @@ def read_file_list(name: str) -> list[Path]:
             what, got=got, expected="one file a line, or names divided by NULs", hint="check the path"
         ) from error
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\0") if b"\0" in data else _lines(data)
-    paths = [Path(os.fsdecode(line)) for line in lines if line]
+    names = [os.fsdecode(line) for line in lines if line]
+    refuse_addresses(names)
+    paths = list(map(Path, names))
     if not paths:
         raise SourceError(what, got="no names", expected="one file a line, or names divided by NULs")
     return paths
+
+
+def refuse_addresses(sources: Iterable[str]) -> None:
+    """An address that is taken for a path would be shown with its password, in every record.
+
+    Raises:
+        UsageError: A source that is no file looks like an address.
+    """
+    # Only with a colon: files need no code of cameras.
+    for source in (source for source in sources if ":" in source and not os.path.exists(source)):  # noqa: PTH110 - the text as given
+        from edgeclf.runtime.live.masking import looks_like_address, masked_attempt
+
+        if looks_like_address(source):
+            raise UsageError(
+                f"cannot read {masked_attempt(source)}",
+                got="an address",
+                expected="an image, a video, a folder or a glob pattern",
+                hint="give the address of a camera with --camera, and download a file first",
+            )
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -36,13 +36,21 @@ def test_a_file_is_a_camera_and_a_missing_one_is_said_to_be(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["rtsp:/eve:hunter2@cam/x", "eve:hunter2@cam/x", "ftp://eve:hunter2@cam", "rtsp://eve:hunter2"]
+    "text",
+    [
+        "rtsp:/eve:hunter2@cam/x",
+        "eve:hunter2@cam/x",
+        "ftp://eve:hunter2@cam",
+        "rtsp://eve:hunter2",
+        "ftp://eve:hunter2@cam/clip.mp4",
+        "cam/v?user=eve&pwd=hunter2",
+    ],
 )
 def test_what_is_nearly_an_address_is_refused_without_its_password(text):
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises((UsageError, SourceError)) as refused:
         parse_camera(text)
     assert "hunter2" not in str(refused.value)
-    assert "eve:***" in str(refused.value)
+    assert "***" in str(refused.value)
 
 
 def test_a_camera_is_named_as_it_was_given(tmp_path, monkeypatch):
@@ -102,7 +110,7 @@ def test_what_is_no_camera(source):
         ("rtsp://admin@cam/live", "rtsp://admin@cam/live", "rtsp://admin@cam/live"),
         ("http://cam?to=a@b", "http://cam?to=a@b", "http://cam?to=***"),
         ("http://cam:80?to=a@b", "http://cam:80?to=a@b", "http://cam:80?to=***"),
-        ("http://[::1]:80/a@b", "http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b", "http://[::1]:80/***"),
     ],
 )
 def test_urls_as_people_write_them(given, opened, shown):

@@ -216,6 +216,13 @@ def test_a_reader_that_stops_early_is_no_error(colour_model, images):
         (["EMPTY"], 3, "no images or videos in"),
         ([], 2, "nothing to classify"),
         (["rtsp://eve:hunter2@192.0.2.1/live"], 2, "cannot read rtsp://eve:***@192.0.2.1/live: got an address"),
+        (["rtsp:/eve:hunter2@192.0.2.1/live"], 2, "cannot read rtsp:/***/live: got an address"),
+        (["--files-from", "LIST"], 2, "cannot read rtsp://eve:***@192.0.2.1/live: got an address"),
+        (
+            ["--camera", "ftp://eve:hunter2@192.0.2.1/clip.mp4"],
+            3,
+            "cannot open camera ftp://eve:***@192.0.2.1/clip.mp4: got no such",
+        ),
         (["IMAGES", "--camera", "0"], 2, "both a camera and sources"),
         (["IMAGES", "--format", "xml"], 2, "table or jsonl or csv"),
         (["IMAGES", "--device", "tpu"], 2, "unknown device"),
@@ -231,11 +238,13 @@ def test_a_reader_that_stops_early_is_no_error(colour_model, images):
 )
 def test_bad_requests_get_one_sentence(run_edgeclf, colour_model, images, tmp_path, arguments, code, words):
     (tmp_path / "empty").mkdir()
-    places = {"IMAGES": str(images), "EMPTY": str(tmp_path / "empty")}
+    (tmp_path / "list.txt").write_text("rtsp://eve:hunter2@192.0.2.1/live\n")
+    places = {"IMAGES": str(images), "EMPTY": str(tmp_path / "empty"), "LIST": str(tmp_path / "list.txt")}
     done = run_edgeclf("infer", colour_model, *[places.get(a, a) for a in arguments])
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 def test_a_gpu_that_is_not_there_is_exit_5(run_edgeclf, colour_model, images):

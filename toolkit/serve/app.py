@@ -61,8 +61,8 @@ def preview_app(
         Route("/api/status", preview.status),
         Route("/api/events", preview.events),
         Route("/api/stream", preview.figures),
-        Route("/cameras/{number:int}/picture.jpg", preview.picture),
-        Route("/cameras/{number:int}/stream.mjpg", preview.pictures),
+        Route("/cameras/{number}/picture.jpg", preview.picture),
+        Route("/cameras/{number}/stream.mjpg", preview.pictures),
         Route("/healthz", preview.health),
         Route("/metrics", preview.metrics),
     ]
@@ -169,10 +169,11 @@ class _Preview:
         return StreamingResponse(counted(), headers=headers)
 
     def _camera(self, request: Request) -> CameraState:
-        number: int = request.path_params["number"]
+        text: str = request.path_params["number"]
         cameras = self._state.cameras
-        if number >= len(cameras):
-            raise HTTPException(404, f"there is no camera {number}; /api/status lists {len(cameras)}")
+        number = _decimal(text)
+        if number is None or number >= len(cameras):
+            raise HTTPException(404, f"there is no such camera; /api/status lists {len(cameras)}")
         return cameras[number]
 
 
@@ -190,10 +191,15 @@ def _message(name: str, document: dict[str, Any]) -> bytes:
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
-    text = request.query_params.get(name, str(otherwise))
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+    number = _decimal(request.query_params.get(name, str(otherwise)))
+    if number is None:
         raise HTTPException(400, f"bad {name}: expected a number")
-    return int(text)
+    return number
+
+
+def _decimal(text: str) -> int | None:
+    """Digits as a number; None for any other text, and for more of them than any number here has."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 class _Json(JSONResponse):

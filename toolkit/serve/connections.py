@@ -2,6 +2,7 @@
 
 import asyncio
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Those that wait for an answer or watch a stream; beyond it, the one that has asked for nothing for longest makes room.
@@ -38,6 +39,18 @@ class PatientProtocol(H11Protocol):
         super().handle_events()
         if not self.is_idle:
             self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP; where an answer has begun, or was given before the request ended, without another."""
+        has_answered = self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}
+        if self.cycle is not None:
+            # Whoever works on an answer of this connection ends, as when the client has gone away.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if has_answered:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """Expects the next request."""

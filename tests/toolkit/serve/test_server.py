@@ -271,12 +271,42 @@ def test_requests_that_make_no_sense_leave_no_trace(start_preview, capfd):
         b"GET\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET /" + b"x" * 10**6,
+        # Refused while its first half is being answered, or was.
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+        b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\nno request\r\n\r\n",
+        b"GET /cameras/" + b"9" * 5000 + b"/picture.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /cameras/\u0661/picture.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
     ):
         with socket.create_connection((parts.hostname, parts.port), 10) as client, contextlib.suppress(OSError):
             client.sendall(request)
             client.recv(1000)
     assert get(preview, "api/status").status_code == 200
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("path", ["api/stream", "api/events"])
+def test_a_request_that_goes_on_with_no_http_behind_its_answer_leaves_no_trace(start_preview, capfd, path):
+    preview = start_preview(cameras=["0"])
+    parts = urlsplit(preview.url)
+    capfd.readouterr()
+    with socket.create_connection((parts.hostname, parts.port), 10) as client:
+        head = f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        client.sendall(b"no length\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(65536):
+                pass
+    # A stream that is cut is no open one any more.
+    assert [get(preview, "api/events").status_code for _ in range(3)] == [200] * 3
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", ["1", "-1", "x", "9" * 5000, "%D9%A1"])
+def test_a_camera_that_is_not_there_is_not_found(start_preview, number):
+    answer = get(start_preview(cameras=["0"]), f"cameras/{number}/picture.jpg")
+    assert answer.status_code == 404
+    assert "/api/status lists 1" in answer.json()["error"]
 
 
 def test_a_bug_is_said_once_on_stderr(start_preview, capfd, monkeypatch):

@@ -1,7 +1,9 @@
 """Files and streams that whole lines are written to for months: full disks, rotated logs and killed processes cost lines, never the run."""
 
 import abc
+import datetime as dt
 import errno
+import itertools
 import os
 import stat
 import threading
@@ -13,6 +15,8 @@ from edgeclf.runtime.files import kind_of, output_error
 
 # A disk, or the share of it that a user or process may fill, which may have room again.
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+_LONGEST_LINE_BYTES = 1 << 20
 
 
 class CountedLines(abc.ABC):
@@ -100,8 +104,8 @@ class AppendedFile(CountedLines):
     """A file that lines are appended to, each as a whole or not at all.
 
     A line that does not fit on a full disk is taken back, and counted; later ones are tried again. Where a process was killed
-    in the middle of a line, the next one begins on a line of its own. Where the file was moved or removed, as programs that
-    rotate logs do, the next line goes into a new file of its name.
+    in the middle of a line, the next one begins on a line of its own, and so does not fall into quotes of CSV that were begun. Where the
+    file was moved or removed, as programs that rotate logs do, the next line goes into a new file of its name.
 
     Args:
         path: The file; its folder is made where it is missing.
@@ -124,9 +128,18 @@ class AppendedFile(CountedLines):
             raise output_error(path, error) from error
 
     def begin(self, heading: str) -> None:
-        """Writes a heading where the file has no line yet, now and whenever another file takes its place."""
+        """Writes a heading where the file has no line yet, now and whenever another file takes its place.
+
+        A file that begins with another heading, such as that of fewer columns, gets a name of its own; so does one with a heading
+        where there is to be none, but JSON.
+
+        Raises:
+            OutputError: That file cannot be renamed.
+        """
         with self._lock:
             self._heading = _encoded(heading)
+            if not self._fits() and (kept := keep_earlier(self._path)) is not None:
+                self._warn(f"{self._path} began with another heading than these {self._what}; it is {kept} now")
 
     def write(self, text: str) -> None:
         """Appends a line, its end included."""
@@ -168,12 +181,55 @@ class AppendedFile(CountedLines):
         if not size:
             data = self._heading + data
         elif os.pread(self._descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data
+            data = self._end_of_line(size) + data
         try:
             _write_whole(self._descriptor, data)
         except OSError:
             os.ftruncate(self._descriptor, size)
             raise
+
+    def _fits(self) -> bool:
+        """Whether the file has no line, or begins as this one would."""
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            return True
+        begin, newline, _ = os.pread(self._descriptor, _LONGEST_LINE_BYTES, 0).partition(b"\n")
+        if not self._heading:
+            return not begin.strip() or begin.startswith(b"{")
+        # Of a table, the columns may be of another width; a process may have been killed in the middle of the heading.
+        words, expected = begin.split(), self._heading.split()
+        return words == expected if newline else self._heading.startswith(begin) or words == expected
+
+    def _end_of_line(self, size: int) -> bytes:
+        """What ends the line that a killed process left."""
+        begin = max(0, size - _LONGEST_LINE_BYTES)
+        left = os.pread(self._descriptor, size - begin, begin).rpartition(b"\n")[2]
+        is_in_quotes = bool(self._heading) and left.count(b'"') % 2 == 1
+        return b'"\n' if is_in_quotes else b"\n"
+
+
+def keep_earlier(path: Path) -> Path | None:
+    """Gives a file of an earlier run a name of its own, with the local time of its last change.
+
+    A camera that is started again, by a service after a crash, has the same options.
+
+    Returns:
+        The new path; None where there was no file, or an empty one.
+
+    Raises:
+        OutputError: It cannot be renamed.
+    """
+    try:
+        if kind_of(path) != "file" or not path.stat().st_size:
+            return None
+        changed = dt.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        for number in itertools.count(1):
+            more = f"-{number}" if number > 1 else ""
+            kept = path.with_name(f"{path.stem}.{changed:%Y%m%dT%H%M%S}{more}{path.suffix}")
+            if kind_of(kept) is None:
+                return path.rename(kept)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return None
 
 
 def _encoded(text: str) -> bytes:

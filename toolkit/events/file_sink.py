@@ -36,6 +36,7 @@ class FileSink:
             if path is None
             else AppendedFile(path, warn, "events")
         )
+        self._lines.begin("")
 
     def on_result(self, result: "LiveResult") -> None:
         """Ignores results."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from edgeclf.runtime import EdgeclfError, Ended, LabelChanged, LiveEvent, ModelReloaded
 from edgeclf.runtime.errors import SourceError
 from edgeclf.runtime.live.model_reload import ModelReload, ModelWatcher
+from edgeclf.toolkit.events.appended_file import keep_earlier
 from edgeclf.toolkit.events.event_record import event_record, event_sentence, make_record
 from edgeclf.toolkit.events.file_sink import FileSink
 from edgeclf.toolkit.infer.camera_thread import CameraSinks, CameraThread
 from edgeclf.toolkit.infer.figures import summary_text
 from edgeclf.toolkit.infer.log_lines import LogLines
-from edgeclf.toolkit.infer.recording import LiveRecording, keep_earlier
+from edgeclf.toolkit.infer.recording import LiveRecording
 from edgeclf.toolkit.infer.records import (
     RecordWriter,
     SinkOptions,

@@ -1,15 +1,13 @@
 """Real-time recording of a camera's annotated frames; the file stays playable when the disk fills up."""
 
 import contextlib
-import datetime as dt
-import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import OutputError
-from edgeclf.runtime.files import file_to_write, kind_of, output_error
+from edgeclf.runtime.files import file_to_write, output_error
 from edgeclf.runtime.images.video import usable_fps
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
 from edgeclf.runtime.live.recorder import VideoRecorder
@@ -123,31 +121,6 @@ class LiveRecording:
                 size = self._path.stat().st_size if self._path.exists() else 0
                 free = min(free, limit - size)
         return free
-
-
-def keep_earlier(path: Path) -> Path | None:
-    """Gives a recording of an earlier run a name of its own, with the local time of its last change.
-
-    A camera that is started again, by a service after a crash, has the same options.
-
-    Returns:
-        The new path; None where no recording was there.
-
-    Raises:
-        OutputError: It cannot be renamed.
-    """
-    try:
-        if kind_of(path) != "file" or not path.stat().st_size:
-            return None
-        changed = dt.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-        for number in itertools.count(1):
-            more = f"-{number}" if number > 1 else ""
-            kept = path.with_name(f"{path.stem}.{changed:%Y%m%dT%H%M%S}{more}{path.suffix}")
-            if kind_of(kept) is None:
-                return path.rename(kept)
-    except OSError as error:
-        raise output_error(path, error) from error
-    return None
 
 
 def _file_size_limit() -> int | None:

@@ -155,10 +155,12 @@ def make_writer(
         targets: Format and number of classes in a record.
         emit: Takes the text of one or more whole lines, ends included.
         widest_source: Length of the longest source name.
-        begin: Takes the text of a heading; None takes `emit`.
+        begin: Takes the text of a heading, empty for none; None takes `emit`.
         has_smoothed: Whether CSV gets columns for the label after smoothing.
     """
     if targets.output_format == "jsonl":
+        if begin is not None:
+            begin("")
         return _JsonLines(emit, targets.top_k)
     if targets.output_format == "csv":
         return _Csv(emit, begin or emit, targets.top_k, has_smoothed=has_smoothed)

@@ -74,8 +74,8 @@ def preview_of(
     from edgeclf.runtime.errors import UsageError
 
     if serve is None:
-        for option, given in (("--serve-token", token), ("--serve-host", hosts)):
-            if given:
+        for option, given in (("--serve-token", token), ("--serve-host", hosts or None)):
+            if given is not None:
                 raise UsageError(
                     f"{option} without --serve", expected="both", hint="add --serve :8080, or leave it out"
                 )

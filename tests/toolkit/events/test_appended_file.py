@@ -1,6 +1,8 @@
 """A file of lines that a process appends to for months."""
 
+import csv
 import errno
+import io
 import os
 import threading
 from pathlib import Path
@@ -42,6 +44,72 @@ def test_a_line_that_a_killed_process_left_is_not_lengthened(path):
     file.write('{"frame": 3}\n')
     file.close()
     assert path.read_text() == '{"frame": 1}\n{"fra\n{"frame": 2}\n{"frame": 3}\n'
+
+
+def test_a_line_that_a_killed_process_left_within_quotes_swallows_no_other(path):
+    rows = [["door", "cat, or dog"], ["gate", 'a "cat"']]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["source", "label"], *rows])
+    whole = text.getvalue()
+    path.parent.mkdir()
+    for end in range(len(whole) + 1):
+        path.write_text(whole[:end])
+        file = opened(path)
+        file.begin("source,label\n")
+        file.write('roof,"bird, or none"\n')
+        file.close()
+        *before, last = csv.reader(path.read_text().splitlines(keepends=True))
+        assert last == ["roof", "bird, or none"]
+        # Lines that were whole stay so.
+        assert before[: whole[:end].count("\n")] == [["source", "label"], *rows][: whole[:end].count("\n")]
+
+
+@pytest.mark.parametrize(
+    ("there", "heading"),
+    [
+        ("source,label\ndoor,cat\n", "source,label,smoothed\n"),
+        ("source,label\ndoor,cat\n", ""),
+        ('{"source": "door"}\n', "source,label\n"),
+        ("\x89PNG", ""),
+    ],
+)
+def test_lines_are_not_put_under_another_heading(path, there, heading):
+    path.parent.mkdir()
+    path.write_text(there)
+    warnings = []
+    for _ in range(2):
+        file = opened(path, warnings)
+        file.begin(heading)
+        file.write("{}\n")
+        file.close()
+    assert path.read_text() == heading + "{}\n{}\n"
+    (kept,) = [other for other in path.parent.iterdir() if other != path]
+    assert kept.read_text() == there
+    (warning,) = warnings
+    assert f"it is {kept} now" in warning
+
+
+@pytest.mark.parametrize(
+    ("there", "heading"),
+    [
+        ("source    label\n", "source  label\n"),
+        ("source,la", "source,label\n"),
+        ('{"a": 1}\n', ""),
+        ('{"a', ""),
+        ("\n", ""),
+        ("", "source\n"),
+    ],
+)
+def test_lines_go_on_below_their_own_heading(path, there, heading):
+    path.parent.mkdir()
+    path.write_text(there)
+    file = opened(path)
+    file.begin(heading)
+    file.write("{}\n")
+    file.close()
+    assert path.read_text().startswith(there)
+    assert path.read_text().endswith("\n{}\n" if there or heading else "{}\n")
+    assert [*path.parent.iterdir()] == [path]
 
 
 @pytest.mark.parametrize("rotate", [lambda path: path.rename(f"{path}.1"), lambda path: path.unlink()])

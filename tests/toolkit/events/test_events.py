@@ -110,6 +110,7 @@ def test_a_webhook_gets_every_event_in_order_with_user_and_password():
         hook = webhook_sink(f"http://me:p%40ss@{receiver.address}/hook?x=1", pytest.fail)
         for number in range(20):
             hook.on_event(numbered(number))
+        wait_until(lambda: hook.delivered == 20)
         hook.close()
     assert [body["frame"] for _, _, body in receiver.got] == list(range(20))
     path, headers, body = receiver.got[0]

@@ -9,8 +9,9 @@ import pytest
 
 from edgeclf.runtime.errors import OutputError
 from edgeclf.runtime.live.results import CameraStatistics, LiveFigures
+from edgeclf.toolkit.events.appended_file import keep_earlier
 from edgeclf.toolkit.infer.log_lines import LogLines
-from edgeclf.toolkit.infer.recording import LiveRecording, keep_earlier
+from edgeclf.toolkit.infer.recording import LiveRecording
 
 from ...clocks import FakeClock, wait_until
 

@@ -172,6 +172,7 @@ def test_a_short_token_is_warned_of_and_not_repeated(colour_model, camera_url):
         (["--serve", "nonsense"], 2, "bad --serve: got 'nonsense'"),
         (["--serve", ":70000"], 2, "bad --serve"),
         (["--serve-token", "x"], 2, "--serve-token without --serve"),
+        (["--serve-token", ""], 2, "--serve-token without --serve"),
         (["--serve-host", "a.example"], 2, "--serve-host without --serve"),
         (["--serve", ":0", "--serve-host", "http://a.example"], 2, "bad --serve-host"),
         (["--serve", "203.0.113.7:0", "--serve-token", "auto"], 5, "203.0.113.7, which is no address of this machine"),

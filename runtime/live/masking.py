@@ -5,6 +5,7 @@ not which words mean a secret, but which are known to mean none: a value is show
 rate - and it is short. Escapes such as %3D count as the sign that they stand for.
 """
 
+import http.client
 import re
 from urllib.parse import quote, unquote
 
@@ -124,6 +125,11 @@ def masked_attempt(text: str) -> str:
         return masked(text)
     is_suspect = re.search(r"[@?=]", text) is not None or looks_like_address(text)
     return masked(f"x://{text}").removeprefix("x://") if is_suspect else text
+
+
+def http_failure(code: int) -> str:
+    """The status of an answer as a phrase of its standard: a server's own words may hold the address, and any text at all."""
+    return f"HTTP {code} {http.client.responses.get(code, '')}".strip()
 
 
 def looks_like_address(text: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.live.masking import masked
+from edgeclf.runtime.live.masking import http_failure, masked
 from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
@@ -144,7 +144,7 @@ class _Attempt(threading.Thread):
             opener.open(self._request, timeout=_DEADLINE_S).close()
         except urllib.error.HTTPError as error:
             error.close()
-            return f"HTTP {error.code} {error.reason}".strip(), error.code >= 500 or error.code in {408, 429}
+            return http_failure(error.code), error.code >= 500 or error.code in {408, 429}
         except (OSError, ValueError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(cause, TimeoutError):

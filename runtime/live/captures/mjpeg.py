@@ -23,6 +23,7 @@ from edgeclf.runtime.images.jpeg_warnings import hears_damage
 from edgeclf.runtime.images.preprocess import decode_image
 from edgeclf.runtime.live.captures.capture import CaptureEndedError
 from edgeclf.runtime.live.clock import MONOTONIC, Clock
+from edgeclf.runtime.live.masking import http_failure
 
 # Longer than any frame; bounds the memory that a stream without boundaries takes.
 MAX_PART_BYTES = 64 << 20
@@ -33,6 +34,8 @@ _READ_BYTES = 1 << 20
 _END = b"\xff\xd9"
 _NAP_S = 0.1
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,12})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_BASIC = re.compile(r"\bbasic\b.*", re.IGNORECASE | re.DOTALL)
+_UNQUOTED_REALM = re.compile(r"(?<=\brealm=)(?![\"'])([^\s,]*)", re.IGNORECASE)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -313,13 +316,15 @@ def _ask(opener: urllib.request.OpenerDirector, url: str, patience_s: float) -> 
         return opener.open(url, timeout=patience_s)  # type: ignore[no-any-return]  # an HTTP URL has an HTTP answer
     except urllib.error.HTTPError as error:
         error.close()
-        raise CaptureEndedError(f"HTTP {error.code} {error.reason}".strip()) from error
+        raise CaptureEndedError(http_failure(error.code)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise cause from error
         if isinstance(cause, TimeoutError):
             raise CaptureEndedError(f"no answer for {patience_s:g} s") from error
+        if isinstance(cause, str):
+            raise CaptureEndedError("a kind of authentication that is not supported") from error
         words = cause.strerror if isinstance(cause, OSError) else None
         raise CaptureEndedError(f"no connection ({words or type(cause).__name__})") from error
 
@@ -333,6 +338,7 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
         user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
         passwords.add_password(None, bare_url, user, password)
     return bare_url, urllib.request.build_opener(
+        _HttpRedirects(),
         _BasicAuth(passwords),
         _DigestAuth(passwords),
         # Some give a cookie for the token in the URL, as the preview of edgeclf does.
@@ -340,21 +346,34 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     )
 
 
-class _BasicAuth(urllib.request.HTTPBasicAuthHandler):
-    """Leaves an answer that asks for another scheme, such as Bearer, the error that it is."""
+class _HttpRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to HTTP alone; any other is the error that it is."""
 
-    def http_error_401(self, *answer: Any) -> Any:  # noqa: ANN401 - those of urllib
+    def redirect_request(self, *request: Any) -> Any:  # noqa: ANN401 - those of urllib
+        is_http = urllib.parse.urlsplit(request[-1]).scheme in {"http", "https"}
+        return super().redirect_request(*request) if is_http else None
+
+
+# An answer that asks for another scheme, such as Bearer, or asks in words that make no sense, is the error that it is.
+_BAD_CHALLENGE = (ValueError, IndexError)
+
+
+class _BasicAuth(urllib.request.HTTPBasicAuthHandler):
+    def http_error_401(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:  # noqa: ANN401 - those of urllib
+        asked = http.client.HTTPMessage()
+        for challenge in headers.get_all("WWW-Authenticate", []):
+            # urllib warns of every realm without quotes, those of other schemes included.
+            if (basic := _BASIC.search(challenge)) is not None:
+                asked["WWW-Authenticate"] = _UNQUOTED_REALM.sub(r'"\1"', basic[0])
         try:
-            return super().http_error_401(*answer)
-        except ValueError:
+            return super().http_error_401(req, fp, code, msg, asked)
+        except _BAD_CHALLENGE:
             return None
 
 
 class _DigestAuth(urllib.request.HTTPDigestAuthHandler):
-    """As `_BasicAuth`."""
-
     def http_error_401(self, *answer: Any) -> Any:  # noqa: ANN401 - those of urllib
         try:
             return super().http_error_401(*answer)
-        except ValueError:
+        except _BAD_CHALLENGE:
             return None

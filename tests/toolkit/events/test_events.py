@@ -35,7 +35,7 @@ class Receiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.got.append((self.path, dict(self.headers), json.loads(body)))
-                self.send_response(outer.codes.pop(0) if outer.codes else 200)
+                self.send_response(outer.codes.pop(0) if outer.codes else 200, f"words, {self.path}")
                 self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
                 self.end_headers()

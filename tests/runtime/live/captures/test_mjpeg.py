@@ -170,6 +170,64 @@ def test_errors_say_what_the_server_said(answering):
         open_http("http://127.0.0.1:port/", 5, lambda: False)
 
 
+@pytest.mark.parametrize(
+    ("code", "headers", "said"),
+    [
+        (404, {}, "HTTP 404 Not Found"),
+        (799, {}, "HTTP 799"),
+        (302, {"Location": "rtsp://eve:hunter2@cam/live"}, "HTTP 302 Found"),
+        (302, {"Location": "file:///etc/hunter2"}, "HTTP 302 Found"),
+        (302, {"Location": "ftp://127.0.0.1:9/hunter2"}, "HTTP 302 Found"),
+        (307, {"Location": "/v?pwd=hunter2"}, "HTTP 307 Temporary Redirect"),
+    ],
+)
+def test_errors_have_no_words_of_the_server_which_may_hold_the_address(answering, code, headers, said):
+    def answer(handler):
+        handler.send_response(code, f"no {handler.path} \x1b[2J")
+        for name, value in {**headers, "Content-Length": "0"}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+
+    with pytest.raises(CaptureEndedError) as ended:
+        open_http(f"http://{answering(answer)}/v?pwd=hunter2", 5, lambda: False)
+    assert str(ended.value) == said
+
+
+@pytest.mark.parametrize(
+    ("challenge", "said"),
+    [
+        ('Digest realm=,nonce="x"', "HTTP 401 Unauthorized"),
+        ('Digest realm="a",nonce="b",algorithm=', "HTTP 401 Unauthorized"),
+        ('Digest realm="a",nonce="b",algorithm=NONE', "HTTP 401 Unauthorized"),
+        ("Digest", "HTTP 401 Unauthorized"),
+        ("Digest ====", "HTTP 401 Unauthorized"),
+        ("Basic realm", "HTTP 401 Unauthorized"),
+        ("Basic realm=", "HTTP 401 Unauthorized"),
+        ('Digest realm="a",nonce="b",qop="auth-int"', "a kind of authentication that is not supported"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_challenge_that_makes_no_sense_is_an_error_of_the_camera(answering, challenge, said):
+    headers = {"WWW-Authenticate": challenge, "Content-Length": "0"}
+    with pytest.raises(CaptureEndedError) as ended:
+        open_http(f"http://eve:hunter2@{answering(lambda h: send(h, 401, headers))}/", 5, lambda: False)
+    assert str(ended.value) == said
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("realm", ['"cam"', "cam"])
+def test_a_realm_without_quotes_is_read_as_with_them(answering, realm):
+    def answer(handler):
+        if "Authorization" not in handler.headers:
+            send(handler, 401, {"WWW-Authenticate": f"Basic realm={realm}", "Content-Length": "0"})
+            return
+        send(handler, 200, MULTIPART, as_part(jpeg(), with_length=True))
+
+    capture = open_http(f"http://eve:hunter2@{answering(answer)}/v", 5, lambda: False)
+    capture.grab()
+    capture.close()
+
+
 @pytest.mark.parametrize("scheme", ["Basic", "Digest"])
 def test_user_and_password_in_the_url_are_used(answering, scheme):
     seen = []

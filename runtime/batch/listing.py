@@ -1,6 +1,7 @@
 """Files below folders: images by their names, files of other kinds, and what systems and programs leave behind."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _LEFT_BEHIND_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db",
 _OF_A_RUN = frozenset(("run.json", "split.csv"))
 # What is longer is the end of a name that has a full stop in it.
 _LONGEST_SUFFIX = 9
+_OF_IMAGE = re.compile(r"(\.[a-z]+)[^a-z].{0,12}")
 # Kinds that are named in a sentence; the rest is one number.
 _MOST_KINDS = 6
 
@@ -138,7 +140,13 @@ def _is_link(path: Path) -> bool:
 
 
 def name_kind(path: Path) -> str:
-    """The kind of a file by its name: its suffix in lower case, `.jpg.1` where that follows an image's, or `no suffix`."""
+    """The kind of a file by its name: its suffix in lower case, `.jpg.1` where that follows an image's, or `no suffix`.
+
+    What programs put behind the suffix of an image counts as one, as in `.jpg~` and `.jpg_original`.
+    """
+    odd = _OF_IMAGE.fullmatch(path.suffix.lower())
+    if odd is not None and odd[1] in IMAGE_SUFFIXES:
+        return path.suffix.lower()
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix[1:].isalnum() and len(suffix) <= _LONGEST_SUFFIX]
     for position, suffix in enumerate(suffixes[:-1]):
         if suffix in IMAGE_SUFFIXES:

@@ -10,79 +10,20 @@ from pathlib import Path
 from edgeclf.runtime.batch.listing import count_kinds, is_left_behind, is_run_folder, looks_like_image, walk_all
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.training.data.dataset import Sample, Split
+from edgeclf.training.data.split_names import is_numbered, other_words, says_nothing, split_of_folder, split_words
 
-# Words for a split, alone or with one of the words below: train, training_set, Test-Data, seg_train, val images.
-_SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "trn": "train",
-    # Validation is drawn from it, as from any train/ that comes without.
-    "trainval": "train",
-    "trainings": "train",
-    "entrenamiento": "train",
-    "entrainement": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "devel": "val",
-    "development": "val",
-    "eval": "val",
-    "evaluation": "val",
-    "validate": "val",
-    "validating": "val",
-    "validierung": "val",
-    "validierungs": "val",
-    "validacion": "val",
-    "holdout": "test",
-    "heldout": "test",
-    "test": "test",
-    "testing": "test",
-    "tst": "test",
-    "prueba": "test",
-    "pruebas": "test",
-}
-_FILLERS = frozenset(
-    [
-        "set",
-        "sets",
-        "data",
-        "dataset",
-        "datasets",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photo",
-        "photos",
-        "picture",
-        "pictures",
-        "pics",
-        "seg",
-        "folder",
-        "dir",
-        "part",
-        "split",
-        "subset",
-        "samples",
-        "sample",
-        "files",
-        "cropped",
-        "resized",
-        "daten",
-        "datensatz",
-        "bilder",
-        "datos",
-    ]
-)
 # Parts of one data set for cross-validation: fold1, Fold_2, k-fold 3.
 _FOLD = re.compile(r"(k[\W_]*|cv[\W_]*)?fold[\W_]*\d+", re.IGNORECASE)
-_WORD = re.compile(r"[^\W\d_]+|\d+")
 # Folders beside `images` that hold what lies in the images, not what they show as a whole.
 _IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "jpeg_images"))
 _ANNOTATION_FOLDERS = frozenset(
     ("labels", "label", "annotations", "annotation", "masks", "mask", "bboxes", "boxes", "segmentations", "gt")
 )
+# Images that nobody has sorted, beside those that somebody has.
+_UNSORTED = frozenset((
+    "extra", "infer", "inference", "misc", "other", "others", "pred", "predict", "prediction", "predictions", "rest",
+    "submission", "unlabeled", "unlabelled", "unsup", "unsupervised",
+))  # fmt: skip
 NO_FOLDER = "in no class folder"
 
 
@@ -104,12 +45,6 @@ class ClassFolders:
 def label_of(name: str) -> str:
     """The class that a name stands for: however a file system spells an accent, the name is one (Unicode's form NFC)."""
     return unicodedata.normalize("NFC", name)
-
-
-def split_of_folder(name: str) -> Split | None:
-    """The split that a folder's name says plainly; None for any other name."""
-    split, has_more = _split_words(name)
-    return None if has_more else split
 
 
 def read_class_folders(root: Path) -> ClassFolders:
@@ -157,14 +92,17 @@ def read_class_folders(root: Path) -> ClassFolders:
 
 def describe_without_images(root: Path) -> str:
     """What a folder without labelled images has instead, as the noun of an error's `got`."""
-    if loose := _loose_images(root):
-        return f"{loose} images that lie in no class folder"
     listed = walk_all([root])[root]
+    if images := [path for path in listed if looks_like_image(path)]:
+        places = sorted({path.relative_to(root).parts[0] for path in images if path.parent != root})
+        number = "1 image that lies" if len(images) == 1 else f"{len(images):,} images that lie"
+        return f"{number} {NO_FOLDER}" + (f", such as those of {', '.join(map(repr, places[:3]))}" if places else "")
     if not listed and not any(root.iterdir()):
         return "an empty folder"
     folders = len(_subfolders(root))
     texts = ", ".join(f"{count:,} {kind}" for kind, count in list(count_kinds(listed).items())[:3])
-    return (f"{folders} folders without an image" if folders else "no folder") + (f", with {texts}" if texts else "")
+    named = f"{folders} folder{'s' if folders > 1 else ''} without an image" if folders else "no folder"
+    return named + (f", with {texts}" if texts else "")
 
 
 def folders_alike(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
@@ -187,48 +125,21 @@ def folders_alike(paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(sorted(inside)), tuple(sorted(names[0]))
 
 
-def _split_words(name: str) -> tuple[Split | None, bool]:
-    """The split that a word of a name is for, and whether the name has words that say something else."""
-    found: Split | None = None
-    has_more = False
-    for word in _words(name):
-        split = _split_of_word(word)
-        if split is not None and found in {None, split}:
-            found = split
-        elif split is not None or word not in _FILLERS:
-            has_more = True
-    return found, has_more
+def layout_sentence(samples: Sequence[Sample]) -> str | None:
+    """What a user has to know of class folders that may hold the classes; None where nothing says so.
 
-
-def _other_words(name: str) -> tuple[str, ...]:
-    """The words of a name that are for no split, nor for data as such."""
-    return tuple(word for word in _words(name) if _split_of_word(word) is None and word not in _FILLERS)
-
-
-def _words(name: str) -> list[str]:
-    # TrainSet and trainset are train set.
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    if re.fullmatch(r"train[\s_.+&-]*val(id)?", spaced, re.IGNORECASE):
-        spaced = "trainval"
-    # Entraînement and validación without their accents.
-    spaced = "".join(c for c in unicodedata.normalize("NFD", spaced) if not unicodedata.combining(c))
-    return [word.lower() for word in _WORD.findall(spaced)]
-
-
-def _split_of_word(word: str) -> Split | None:
-    return _SPLIT_WORDS.get(word) or _joined(word)
-
-
-def _joined(word: str) -> Split | None:
-    """The split of a word such as `trainset` and `testdata`."""
-    return next(
-        (
-            split
-            for text, split in _SPLIT_WORDS.items()
-            if (word.startswith(text) and word[len(text) :] in _FILLERS)
-            or (word.endswith(text) and word[: -len(text)] in _FILLERS)
-        ),
-        None,
+    Args:
+        samples: All images of a data set.
+    """
+    if any(sample.split or label_of(sample.path.split("/", 1)[0]) != sample.label for sample in samples):
+        return None
+    alike = folders_alike([sample.path for sample in samples])
+    if alike is None:
+        return None
+    outer, inner = (", ".join(repr(name) for name in names[:5]) for names in alike)
+    return (
+        f"the folders {outer} are taken for the classes, and each has the same folders inside: {inner}; if those are the "
+        "classes, bring each into one folder, or name the outer ones train/, val/ and test/"
     )
 
 
@@ -253,10 +164,12 @@ def _below_its_own_name(folder: Path) -> Path:
 
 
 def _classes_of_split(folder: Path) -> list[Path]:
-    """The class folders of a split; archives often have the split's folder twice, seg_train/seg_train."""
+    """The class folders of a split; archives often have the split's folder twice, seg_train/seg_train, or `images` between."""
     inside = _subfolders(folder)
-    if len(inside) == 1 and split_of_folder(inside[0].name) == split_of_folder(folder.name):
-        return _classes_of_split(inside[0])
+    if len(inside) == 1:
+        is_same = split_of_folder(inside[0].name) == split_of_folder(folder.name)
+        if is_same or (says_nothing(inside[0].name) and len(_subfolders(inside[0])) > 1):
+            return _classes_of_split(inside[0])
     _check_no_annotations(folder, inside)
     return inside
 
@@ -308,35 +221,50 @@ def _check_splits_only(root: Path, others: Sequence[Path]) -> None:
 def _check_no_hidden_splits(root: Path, children: Sequence[Path]) -> None:
     """Refuses folders such as `train_2020` and `test1`, or `my_train` and `my_test` with the same folders inside.
 
-    And `train` beside a folder of any other name, where all have the same folders inside, or beside `my_train` with others.
+    And a plain name of a split beside a folder of any other name, where all have the same folders inside, `train` beside
+    `my_train` with others, and `train` with folders inside beside images that nobody has sorted.
     """
-    words = {child: _split_words(child.name) for child in children}
+    words = {child: split_words(child.name) for child in children}
     trains = [child for child in children if words[child][0] == "train" and len(_subfolders(child)) > 1]
     if len(trains) > 1 and any(words[child] == ("train", False) for child in trains):
         raise _look_like_splits(root, trains)
     _check_no_split_of_another(root, children, words)
-    if len(children) > 1 and any(words[child] == ("train", False) for child in children):
-        within = [{folder.name for folder in _subfolders(child)} for child in children]
-        if len(within[0]) > 1 and all(names == within[0] for names in within):
+    within = {child: {folder.name for folder in _subfolders(child)} for child in children}
+    if len(children) > 1 and any(words[child][0] is not None and not words[child][1] for child in children):
+        first, *others = within.values()
+        if len(first) > 1 and all(names == first for names in others):
             raise _look_like_splits(root, children)
+    _check_nothing_unsorted(root, {child: len(names) for child, names in within.items()}, words)
     alike = [child for child in children if words[child][0] is not None]
     if len({words[child][0] for child in alike}) < 2:
         return
-    numbered = all(_is_numbered(child.name) for child in alike)
-    inside = [{folder.name for folder in _subfolders(child)} for child in alike]
-    if not numbered and len(set.intersection(*inside)) < 2:
+    numbered = all(is_numbered(child.name) for child in alike)
+    if not numbered and len(set.intersection(*(within[child] for child in alike))) < 2:
         return
     raise _look_like_splits(root, alike)
+
+
+def _check_nothing_unsorted(
+    root: Path, folders_inside: Mapping[Path, int], words: Mapping[Path, tuple[Split | None, bool]]
+) -> None:
+    """Refuses `train` with folders inside, and no image beside them, next to one folder without any, or to `unlabeled`."""
+    for child, count in folders_inside.items():
+        if words[child] != ("train", False) or count < 2 or _loose_images(child):
+            continue
+        flat = [other for other, inside in folders_inside.items() if other != child and not inside]
+        unsorted = [other for other in flat if len(folders_inside) == 2 or other.name.lower() in _UNSORTED]
+        if unsorted:
+            raise _look_like_splits(root, [child, *unsorted])
 
 
 def _check_no_split_of_another(
     root: Path, children: Sequence[Path], words: Mapping[Path, tuple[Split | None, bool]]
 ) -> None:
     """Refuses `flowers_train`, with folders inside, beside `flowers`: one is a part of the other's data set."""
-    plain = {_other_words(child.name): child for child in children if words[child][0] is None}
+    plain = {other_words(child.name): child for child in children if words[child][0] is None}
     for child in children:
         split, has_more = words[child]
-        whole = plain.get(_other_words(child.name)) if split is not None and has_more else None
+        whole = plain.get(other_words(child.name)) if split is not None and has_more else None
         if whole is not None and len(_subfolders(child)) > 1:
             raise _look_like_splits(root, [whole, child])
 
@@ -348,11 +276,6 @@ def _look_like_splits(root: Path, folders: Sequence[Path]) -> DatasetError:
         expected="folders named train/, val/ and test/ with class folders inside, or class folders only",
         hint="rename them, or name the folder of the classes",
     )
-
-
-def _is_numbered(name: str) -> bool:
-    """Whether a name says a split and else numbers alone: `test1`, `val2017`."""
-    return not _split_words(re.sub(r"\d+", " ", name))[1]
 
 
 def _check_no_folds(root: Path, children: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 Nothing is decoded here, and neither TensorFlow nor Keras is needed: `evaluate` and `verify` use this on devices.
 """
 
+import itertools
 import os
 import re
 import unicodedata
@@ -83,7 +84,7 @@ def discover_dataset(
                 f"no labelled images in {data}",
                 got="no rows" if folders is None else describe_without_images(data),
                 expected=LAYOUT,
-                hint="sort the images by class",
+                hint=_hint_without_images(data),
             )
     except OSError as error:
         raise DatasetError(
@@ -256,11 +257,25 @@ def _check_trainable(dataset: Dataset, data: Path) -> None:
             )
 
 
+def _hint_without_images(data: Path) -> str:
+    """Where a table lies beside images that are not sorted, it may have their classes."""
+    tables = (
+        sorted(path.name for path in data.iterdir() if path.suffix.lower() in {".csv", ".tsv"}) if data.is_dir() else []
+    )
+    return (
+        f"name {data / tables[0]} if it lists their classes, or sort them into folders"
+        if tables
+        else "sort the images by class"
+    )
+
+
 def _hint_for_one_class(dataset: Dataset, data: Path) -> str:
-    """An archive unpacks into a folder of its own, which is then taken for the class."""
-    parts = [sample.path.split("/") for sample in dataset.samples]
-    if data.is_dir() and all(len(names) > 2 for names in parts) and len({names[1] for names in parts}) > 1:
-        return f"name {data / parts[0][0]} if its folders are the classes"
+    """An archive unpacks into folders of its own, the first of which is then taken for the class."""
+    folders = [sample.path.split("/")[:-1] for sample in dataset.samples]
+    places = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+    shared = [names[0] for names in places]
+    if data.is_dir() and shared and all(len(names) > len(shared) for names in folders):
+        return f"name {data.joinpath(*shared)} if its folders are the classes"
     return "add another class folder" if data.is_dir() else "add images of another class"
 
 

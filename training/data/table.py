@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from edgeclf.runtime.batch.listing import is_left_behind, looks_like_image
 from edgeclf.runtime.errors import DatasetError, UsageError
 from edgeclf.runtime.files import kind_of, read_text
-from edgeclf.training.data.class_folders import label_of, split_of_folder
+from edgeclf.training.data.class_folders import label_of
 from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Sample, read_run_facts
+from edgeclf.training.data.split_names import split_of_folder
 
 if TYPE_CHECKING:
     import _csv

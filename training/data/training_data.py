@@ -17,6 +17,7 @@ from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.spec import Preprocess
 from edgeclf.training.cache.array_file import ArrayFile
 from edgeclf.training.cache.pixels import CachedImages, cached_images, equal_pictures
+from edgeclf.training.data.class_folders import layout_sentence
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample, Split, fingerprint
 from edgeclf.training.data.loader import Subset
 from edgeclf.training.data.split import divide, group_keys, shared_sentences
@@ -103,7 +104,8 @@ def prepare_training_data(
             keys=keys,
         )
         filled = division.sentence()
-        notes = (*shared_sentences(dataset.samples, pictures), *(() if filled is None else (filled,)))
+        found = (layout_sentence(dataset.samples), *shared_sentences(dataset.samples, pictures), filled)
+        notes = tuple(sentence for sentence in found if sentence is not None)
         return tuple(replace(sample, digest=digests.get(n)) for n, sample in enumerate(division.samples)), notes
 
     # What can be refused is refused before any image is read.

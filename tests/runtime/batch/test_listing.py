@@ -113,6 +113,12 @@ def test_kinds_are_counted_by_name(tmp_path):
     assert count_kinds([tmp_path]) == {}
 
 
+def test_what_programs_put_behind_the_suffix_of_an_image_is_no_missing_suffix(tmp_path):
+    touch(tmp_path, "a.jpg~", "b.JPG_original", "c.jpeg ", "d.png~", "e.txt~", "f.jpgs")
+    kinds = {".jpg~": 1, ".jpg_original": 1, ".jpeg ": 1, ".png~": 1, "no suffix": 1, ".jpgs": 1}
+    assert count_kinds(walk(tmp_path)) == kinds
+
+
 def test_one_sentence_counts_what_is_not_read():
     assert unread_sentence({}, "DATA") is None
     assert unread_sentence({".raw": 1}, "DATA") == "1 file in DATA is not read: 1 .raw"

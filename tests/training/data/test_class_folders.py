@@ -5,8 +5,10 @@ import itertools
 import pytest
 
 from edgeclf.runtime.errors import DatasetError
-from edgeclf.training.data.class_folders import folders_alike, split_of_folder
+from edgeclf.training.data.class_folders import folders_alike, layout_sentence
+from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.discovery import discover_dataset
+from edgeclf.training.data.split_names import split_of_folder
 
 
 def touch(root, *names):
@@ -24,29 +26,6 @@ def splits(root, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        *((name, "train") for name in ("train", "Training", "training_set", "train_data", "TrainSet", "trainset")),
-        *((name, "train") for name in ("seg_train", "train-images", "img train", "Training Data")),
-        *(
-            (name, "val")
-            for name in ("val", "valid", "Validation", "dev", "eval", "val_data", "dev_set", "validset", "validate")
-        ),
-        *((name, "test") for name in ("test", "testing", "test_set", "seg_test", "testdata", "Test Images", "holdout")),
-        *((name, "train") for name in ("Trainingsdaten", "Trainingsbilder", "trainval", "train_val", "TrainVal")),
-        *((name, "train") for name in ("Trainings-Daten", "entrenamiento", "entraînement", "entrai\u0302nement")),
-        *((name, "val") for name in ("Validierungsdaten", "Validierung", "validación", "datos_validacion")),
-        *((name, "test") for name in ("Testdaten", "Test-Daten", "Testbilder", "prueba")),
-        *((name, None) for name in ("train_val_test", "train/val", "train,val", "trainvaluable", "Testament", "fold1")),
-        *((name, None) for name in ("cat", "train_station", "testudo", "trainer", "contest", "test1", "images", "")),
-        *((name, None) for name in ("train_test", "validate me", "evaluate", "develop", "seg_pred")),
-    ],
-)
-def test_a_split_by_the_name_of_its_folder(name, split):
-    assert split_of_folder(name) == split
-
-
-@pytest.mark.parametrize(
     "names",
     [
         {"training_set": "train", "test_set": "test"},
@@ -56,6 +35,8 @@ def test_a_split_by_the_name_of_its_folder(name, split):
         {"TrainSet": "train", "eval": "val"},
         {"Trainingsdaten": "train", "Validierungsdaten": "val", "Testdaten": "test"},
         {"trainval": "train", "test": "test"},
+        {"训练集": "train", "测试集": "test"},
+        {"обучение": "train", "проверка": "val", "тест": "test"},
     ],
 )
 def test_parts_by_plain_names(tmp_path, names):
@@ -136,6 +117,12 @@ def test_class_folders_may_be_links_and_a_second_name_for_one_is_no_class(tmp_pa
             "look like train, val and test, .*: got 'predict', 'train'",
         ),
         (["train/cat", "train/dog", "fold/cat", "fold/dog", "rest/cat", "rest/dog"], "look like train, val and test"),
+        (["test/cat", "test/dog", "elsewhere/cat", "elsewhere/dog"], "got 'elsewhere', 'test'"),
+        (["train/cat", "train/dog", "unlabeled"], "look like train, val and test, .*: got 'train', 'unlabeled'"),
+        (["train/cat", "train/dog", "Unlabelled", "extra"], "got 'train', 'Unlabelled', 'extra'"),
+        (["train/cat", "train/dog", "photographs"], "got 'train', 'photographs'"),
+        (["archive/data/cat", "archive/data/dog"], "one class only: got 'archive', .*; name .*archive/data if its"),
+        (["train/emu/day", "train/emu/night", "test/emu/day"], "one class only: got 'emu', .*; add another class folder"),
         (["images/cat", "images/dog", "labels"], "are no classes: got images/, labels/"),
         (["JPEGImages", "annotations", "masks"], "are no classes"),
         (["train/images", "train/labels", "valid/images", "valid/labels"], "folders of .*train are no classes"),
@@ -190,6 +177,54 @@ def test_a_class_called_train_is_a_class(tmp_path):
     """Among vehicles; also where folders of sites lie in some of them."""
     touch(tmp_path, *(f"{label}/{n}.jpg" for label in ("train", "bus", "tram") for n in range(3)), "bus/north/9.jpg")
     assert splits(tmp_path) == {("train", None), ("bus", None), ("tram", None)}
+
+
+def test_a_class_called_train_with_its_kinds_in_folders_is_a_class(tmp_path):
+    """With images beside the folders, or with two other classes and none that is called unlabeled."""
+    touch(tmp_path / "a", "train/steam/1.jpg", "train/diesel/2.jpg", "train/3.jpg", "bus/4.jpg")
+    assert splits(tmp_path / "a") == {("train", None), ("bus", None)}
+    touch(tmp_path / "b", "train/steam/1.jpg", "train/diesel/2.jpg", "tram/3.jpg", "bus/4.jpg")
+    assert splits(tmp_path / "b") == {("train", None), ("tram", None), ("bus", None)}
+
+
+def test_a_folder_for_the_images_of_a_split_is_read_through(tmp_path):
+    touch_classes(tmp_path / "a", "train/images", "valid/Bilder")
+    assert splits(tmp_path / "a") == set(itertools.product(("cat", "dog"), ("train", "val")))
+    # A class may be called so.
+    touch(tmp_path / "b", "test/data/1.jpg", "test/data/by day/2.jpg")
+    assert splits(tmp_path / "b", for_training=False) == {("data", "test")}
+
+
+def test_images_that_are_in_no_class_folder_are_counted_where_they_lie(tmp_path):
+    """Competitions have a folder of images, and a table beside it."""
+    touch(tmp_path, "train/1.jpg", "train/2.jpg", "test/3.jpg")
+    with pytest.raises(
+        DatasetError,
+        match=r"got 3 images that lie in no class folder, such as those of 'test', 'train', .*; sort the images by class",
+    ):
+        discover_dataset(tmp_path)
+    (tmp_path / "labels.csv").write_text("id,breed")
+    with pytest.raises(
+        DatasetError, match=r"; name .*labels\.csv if it lists their classes, or sort them into folders"
+    ):
+        discover_dataset(tmp_path)
+    touch(tmp_path / "one", "1.jpg")
+    with pytest.raises(DatasetError, match=r"got 1 image that lies in no class folder, expected"):
+        discover_dataset(tmp_path / "one")
+
+
+def test_class_folders_that_may_hold_the_classes_are_told():
+    paths = [f"{outer}/{inner}/{n}.jpg" for outer in ("batch1", "batch2") for inner in ("cat", "dog") for n in range(2)]
+    samples = [Sample(path, path.split("/", maxsplit=1)[0]) for path in paths]
+    told = layout_sentence(samples)
+    assert told is not None
+    assert told.startswith(
+        "the folders 'batch1', 'batch2' are taken for the classes, and each has the same folders inside"
+    )
+    # Not of splits, of classes that a table names, or where the folders differ.
+    assert layout_sentence([Sample(sample.path, sample.label, "train") for sample in samples]) is None
+    assert layout_sentence([Sample(path, path.split("/")[1]) for path in paths]) is None
+    assert layout_sentence([*samples, Sample("batch3/emu/1.jpg", "batch3")]) is None
 
 
 def test_a_folder_that_archives_have_twice_is_read(tmp_path):

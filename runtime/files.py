@@ -14,31 +14,40 @@ from edgeclf.runtime.errors import InputError, OutputError
 
 _HEAD_BYTES = 4096
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
-_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xd8\xff", "an image"),
-    (b"\x89PNG", "an image"),
-    (b"GIF8", "an image"),
-    (b"II*\0", "an image"),
-    (b"MM\0*", "an image"),
-    (b"\x1aE\xdf\xa3", "a video"),
-    (b"\0\0\1\xba", "a video"),
-    (b"FLV\1", "a video"),
-    (b"OggS", "a video"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"%PDF", "a PDF document"),
-    (b"PAR1", "a Parquet table"),
-    (b"ARROW1", "an Arrow table"),
-    (b"\xff\xff\xff\xff", "an Arrow table"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"\xff\xfe", "UTF-16 text"),
-    (b"\xfe\xff", "UTF-16 text"),
-)
+# Pictures that nothing here reads.
+_OTHER_IMAGES: dict[str, tuple[bytes, ...]] = {
+    "a JPEG 2000 image": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "a JPEG XL image": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "a BigTIFF image": (b"II+\0", b"MM\0+"),
+    "a raw photograph": (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0"),
+    "an icon": (b"\0\0\1\0",),
+    "a Photoshop document": (b"8BPS",),
+    "a QOI image": (b"qoif",),
+    "an OpenEXR image": (b"v/1\1",),
+    "a Radiance HDR image": (b"#?RADIANCE",),
+    "a DDS image": (b"DDS ",),
+    "a PAM image": (b"P7\n",),
+    "a PFM image": (b"PF\n", b"Pf\n"),
+}
+OTHER_IMAGES = frozenset(_OTHER_IMAGES)
+_BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    "an image": (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"),
+    **_OTHER_IMAGES,
+    "a video": (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\1", b"OggS"),
+    "a sound file": (b"ID3", b"fLaC"),
+    "a zip archive": (b"PK\x03\x04",),
+    "a 7z archive": (b"7z\xbc\xaf",),
+    "a gzip archive": (b"\x1f\x8b",),
+    "an HDF5 file": (b"\x89HDF\r\n\x1a\n",),
+    "a NumPy array": (b"\x93NUMPY",),
+    "a Python pickle": (b"\x80\x02", b"\x80\x04"),
+    "a PDF document": (b"%PDF",),
+    "a Parquet table": (b"PAR1",),
+    "an Arrow table": (b"ARROW1", b"\xff\xff\xff\xff"),
+    "a Git LFS pointer": (b"version https://git-lfs",),
+    "UTF-32 text": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"),
+    "UTF-16 text": (b"\xff\xfe", b"\xfe\xff"),
+}
 _ZIP_SUFFIXES = {".keras": "a Keras model", ".npz": "NumPy arrays", ".xlsx": "a spreadsheet", ".ods": "a spreadsheet"}
 _EXPORT = "make an .onnx file of it first, with edgeclf export"
 _HINTS = {
@@ -48,6 +57,8 @@ _HINTS = {
     "a Git LFS pointer": "fetch the file itself with git lfs pull",
     "an HTML page": "download the file itself, not the page about it",
 }
+# Text that the programs of some systems write, and nothing here reads.
+WIDE_TEXT = frozenset(("UTF-16 text", "UTF-32 text"))
 # Of ISO base media files that hold one image, no video.
 STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"))
 # Bytes of text, in UTF-8 as in the older encodings: no control character but white space and escape.
@@ -65,6 +76,8 @@ def file_to_write(name: Path | str, example: str | None = None) -> Path:
         OutputError: The name is that of a folder: one is there, or it ends in a slash.
     """
     text = os.fspath(name)
+    if not text:
+        raise OutputError("cannot write a file", got="an empty name", expected="a file path", hint="name it")
     is_folder = kind_of(text) == "folder"
     if is_folder or text.endswith(("/", os.sep)):
         inside = "" if example is None else f", such as {shlex.quote(os.path.join(text, example))}"  # noqa: PTH118 - text
@@ -228,17 +241,24 @@ def kind_of_bytes(head: bytes, suffix: str = "") -> str:
         return kind
     if _NOT_IN_TEXT.isdisjoint(head):
         return _kind_of_text(head)
+    # Without a byte-order mark: every other byte of letters is none.
+    for letters, zeros in ((head[::2], head[1::2]), (head[1::2], head[::2])):
+        if len(head) > 7 and not any(zeros) and _NOT_IN_TEXT.isdisjoint(letters):
+            return "UTF-16 text"
     # Protocol buffers have no beginning of their own; ONNX's first field is the version, tag 8.
     return "an ONNX model" if suffix == ".onnx" and head[0] == 8 else "binary data"
 
 
 def _known_format(head: bytes) -> str | None:
-    for beginning, kind in _BEGINNINGS:
-        if head.startswith(beginning):
+    for kind, beginnings in _BEGINNINGS.items():
+        if head.startswith(beginnings):
             return kind
     if head[4:8] == b"ftyp":
+        if head[8:12] == b"crx ":
+            return "a raw photograph"
         return "a HEIF or AVIF image" if head[8:12] in STILL_BRANDS else "a video"
     inside = {
+        "a sound file": head[:4] == b"RIFF" and head[8:12] == b"WAVE",
         "an image": head[:4] == b"RIFF" and head[8:12] == b"WEBP",
         "a video": head[:4] == b"RIFF" and head[8:12] == b"AVI ",
         "a TensorFlow Lite model": head[4:8] == b"TFL3",
@@ -291,7 +311,7 @@ def read_text(
         ) from error
     except (OSError, ValueError) as error:
         raise error_class(what, got=content_kind(path), expected=expected, hint=hint or "check the path") from error
-    raise error_class(what, got=kind, expected=expected, hint="save it as UTF-8" if kind == "UTF-16 text" else hint)
+    raise error_class(what, got=kind, expected=expected, hint="save it as UTF-8" if kind in WIDE_TEXT else hint)
 
 
 def parse_failure(error: Exception) -> str:

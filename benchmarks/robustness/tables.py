@@ -39,7 +39,7 @@ def read(path: Path, table: Table) -> tuple[list[Row] | None, str | None, str | 
     """What the table is read as; else the sentence; else what is no sentence."""
     from edgeclf.runtime.errors import EdgeclfError
     from edgeclf.training.data.discovery import discover_dataset
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
     try:
         dataset = discover_dataset(path, table=TableOptions(**table.options), group_by=table.group_by)

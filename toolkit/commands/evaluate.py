@@ -34,7 +34,7 @@ from edgeclf.toolkit.options import (
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
     from edgeclf.runtime.batch.jobs import ProbabilityModel
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 
 @takes_foreign_files

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgeclf.export import ExportOptions, ExportReport
     from edgeclf.export.source.images import ExportImages
     from edgeclf.runtime import ForeignModel, ModelSpec
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 _ENTRANCES = ("auto", "int8")
 _CALIBRATION_IMAGES = 256

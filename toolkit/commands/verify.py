@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from edgeclf.export.source.keras_files.kinds import KerasOptions
     from edgeclf.runtime import ForeignModel, ModelSession, SelfTestResult
     from edgeclf.toolkit.datasets.selection import Selection
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 
 _EMULATE_IMAGES = 40

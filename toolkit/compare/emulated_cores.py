@@ -24,7 +24,7 @@ from edgeclf.toolkit.reports.parity import limits_sentence
 from edgeclf.toolkit.reports.self_test import check_self_test, print_self_test, self_test_sentence
 
 if TYPE_CHECKING:
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 # Without and with dot products: the two kinds of int8 kernels there are.
 _DEFAULT_CORES = ("cortex-a72", "cortex-a76")

@@ -21,7 +21,7 @@ from edgeclf.toolkit.datasets.selection import Selection, select_images, splits_
 from edgeclf.toolkit.foreign import labels_hint
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.discovery import discover_dataset
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 from edgeclf.training.prefetch import prefetch_map
 
 

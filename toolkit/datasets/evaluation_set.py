@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeclf.runtime.batch.jobs import ProbabilityModel
     from edgeclf.training.data.dataset import Dataset, Split
     from edgeclf.training.data.seen_images import SeenImages
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 SPLIT_CHOICES = ("auto", "train", "val", "test", "all")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 PathColumnOption = Annotated[
     str | None,
@@ -46,7 +46,7 @@ def table_options(
     image_suffix: ImageSuffixOption = None,
 ) -> "TableOptions":
     """What the options say of a CSV."""
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
     return TableOptions(path_column, label_column, None if image_folder is None else str(image_folder), image_suffix)
 

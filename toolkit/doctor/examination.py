@@ -18,7 +18,7 @@ from edgeclf.toolkit.doctor.use_analysis import judge_use
 from edgeclf.training.data.dataset import Sample, read_run_facts
 from edgeclf.training.data.discovery import check_place, folder_of
 from edgeclf.training.data.packed.dataset import restore_images
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.options import options_from_json
 from edgeclf.training.run.folder import HISTORY_FILE, RUN_FILE, SPEC_FILE, SPLIT_FILE

@@ -22,7 +22,7 @@ from edgeclf.training.run.export_inputs import export_images
 
 if TYPE_CHECKING:
     from edgeclf.training.data.seen_images import SeenImages
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 # With fewer nothing can be said of the file.
 _FEWEST = 10

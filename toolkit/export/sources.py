@@ -21,7 +21,7 @@ from edgeclf.toolkit.foreign import refuse_idle_keras_options, refuse_idle_optio
 if TYPE_CHECKING:
     from edgeclf.runtime import ForeignModel
     from edgeclf.training import Run
-    from edgeclf.training.data.table import TableOptions
+    from edgeclf.training.data.table_files import TableOptions
 
 # Colour grids as in a self-test: without photographs an fp32 file is verified on so many.
 _COMPUTED_IMAGES = 32

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgeclf.runtime.errors import SourceError, UsageError
-from edgeclf.runtime.files import content_kind
+from edgeclf.runtime.files import WIDE_TEXT, content_kind, kind_of_bytes
 
 
 def read_file_list(name: str) -> list[Path]:
@@ -30,6 +30,8 @@ def read_file_list(name: str) -> list[Path]:
         raise SourceError(
             what, got=got, expected="one file a line, or names divided by NULs", hint="check the path"
         ) from error
+    if (kind := kind_of_bytes(data[:4096])) in WIDE_TEXT:
+        raise SourceError(what, got=kind, expected="one file a line, or names divided by NULs", hint="save it as UTF-8")
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\0") if b"\0" in data else _lines(data)
     names = [os.fsdecode(line) for line in lines if line]
     refuse_addresses(names)

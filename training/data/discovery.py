@@ -20,13 +20,8 @@ from edgeclf.training.data.class_folders import ClassFolders, describe_without_i
 from edgeclf.training.data.dataset import SPLIT_NAME, Dataset, Sample, Split, read_run_facts
 from edgeclf.training.data.packed.dataset import is_packed, packed_root, read_packed, restore_images
 from edgeclf.training.data.packed.shards import MARKS, SUFFIXES
-from edgeclf.training.data.table import (
-    LAYOUT,
-    TableOptions,
-    check_text,
-    read_table,
-    table_root,
-)
+from edgeclf.training.data.table import LAYOUT, check_text, read_table
+from edgeclf.training.data.table_files import TableOptions, table_root
 from edgeclf.training.options import TrainOptions
 
 
@@ -141,14 +136,16 @@ def _grouped(samples: Sequence[Sample], expression: str) -> list[Sample]:
     except re.error as error:
         raise UsageError(f"bad --group-by {expression}", got=str(error), expected=expected) from error
     matches = [pattern.search(sample.path) for sample in samples]
-    if not any(matches):
+    names = [match and "/".join(filter(None, match.groups() or (match[0],))) for match in matches]
+    if not any(names):
         raise UsageError(
-            f"--group-by {expression} finds nothing",
-            got=f"no match in {len(samples)} paths such as {samples[0].path}",
+            f"--group-by {expression!r} finds nothing"
+            if not expression.strip()
+            else f"--group-by {expression} finds nothing",
+            got=f"{'only empty matches' if any(matches) else 'no match'} in {len(samples)} paths such as {samples[0].path}",
             expected=expected,
             hint="check it, or leave it out",
         )
-    names = [match and "/".join(filter(None, match.groups() or (match[0],))) for match in matches]
     return [replace(sample, group=name or None) for sample, name in zip(samples, names, strict=True)]
 
 
@@ -216,7 +213,9 @@ def _check_no_names_alike(labels: Sequence[str], data: Path, *, is_folder: bool)
     """
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
-        name = " ".join(unicodedata.normalize("NFKC", label).split())
+        # Without what is not seen: spaces of no width, marks of direction, variants of emoji.
+        seen = (c for c in label if unicodedata.category(c) != "Cf" and not "\ufe00" <= c <= "\ufe0f")
+        name = " ".join(unicodedata.normalize("NFKC", "".join(seen)).split())
         alike[name.casefold() if is_folder else name].append(label)
     for names in alike.values():
         if len(names) > 1:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Collection, Mapping
 
 from edgeclf.training.data.dataset import Split
 
@@ -42,6 +43,8 @@ _SPLIT_WORDS: dict[str, Split] = {
 }
 _FILLERS = frozenset(_plain(_FILLERS_TEXT).split())
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_YES_OR_NO_COLUMN = re.compile(r"is[_ -]?(train|training|test|val|valid|validation)", re.IGNORECASE)
+_YES_OR_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"))
 
 
 def split_of_folder(name: str) -> Split | None:
@@ -77,6 +80,24 @@ def says_nothing(name: str) -> bool:
 def is_numbered(name: str) -> bool:
     """Whether a name says a split and else numbers alone: `test1`, `val2017`."""
     return not split_words(re.sub(r"\d+", " ", name))[1]
+
+
+def column_of_splits(columns: Mapping[str, Collection[str]]) -> str | None:
+    """The column of a table that says the split of each row by its values - `Training`, `PublicTest` - or its name, `is_train`.
+
+    Args:
+        columns: The different values of each column.
+
+    Returns:
+        Its name; None where there is none.
+    """
+    for name, values in columns.items():
+        if _YES_OR_NO_COLUMN.fullmatch(name) and {value.lower() for value in values} <= _YES_OR_NO:
+            return name
+        splits = {split_words(value)[0] for value in values}
+        if len(splits) > 1 and "train" in splits and None not in splits:
+            return name
+    return None
 
 
 def _words(name: str) -> list[str]:

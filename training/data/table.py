@@ -7,28 +7,26 @@ mark, with columns of other names and with ids in place of file names. What is p
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeclf.runtime.batch.listing import is_left_behind, looks_like_image
-from edgeclf.runtime.errors import DatasetError, UsageError
-from edgeclf.runtime.files import kind_of, read_text
+from edgeclf.runtime.errors import DatasetError
+from edgeclf.runtime.files import read_text
 from edgeclf.training.data.class_folders import label_of
-from edgeclf.training.data.dataset import FACTS_NAME, SPLIT_NAME, Sample, read_run_facts
-from edgeclf.training.data.split_names import split_of_folder
+from edgeclf.training.data.dataset import Sample
+from edgeclf.training.data.split_names import column_of_splits, split_of_folder
+from edgeclf.training.data.table_files import MAX_WORDS, TableFiles, TableOptions
 
 if TYPE_CHECKING:
     import _csv
 
 LAYOUT = "a folder of class folders, train/ and test/ folders of class folders, a CSV with path,label[,split], or Parquet files of images"
 _NAME_ONE = "name the folder of the images, or a CSV that lists them"
-_MAX_WORDS = 80
-_SEPARATORS = (",", ";", "\t", "|")
+_SEPARATORS: tuple[str, ...] = (",", ";", "\t", "|")
 # Excel's own first line: the separator that follows.
 _SEPARATOR_LINE = re.compile(r"\s*sep=(.)\s*(?:\r\n|\r|\n)")
-_WINDOWS_ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_BLANK_LINES = re.compile(r"([ \t]*(\r\n|\r|\n))+")
 # Names that columns of paths and of labels often have: what an error proposes, never what is taken without being asked.
 _PATH_NAMES = [
     "path",
@@ -61,36 +59,9 @@ _LABEL_NAMES = [
     "name",
     "y",
 ]
+# More different values are no splits.
+_MOST_SPLIT_NAMES = 12
 _PATH, _LABEL, _SPLIT, _GROUP = "path", "label", "split", "group"
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What a user says of a table.
-
-    Attributes:
-        path_column: Name of the column with the paths; None for `path`.
-        label_column: Name of the column with the classes; None for `label`.
-        image_folder: Folder that the paths are relative to, itself relative to the table's folder, or else to the current
-            one; None for the table's folder.
-        image_suffix: Suffix of the files where the table has bare ids, such as `.jpg`; None where it has whole names.
-    """
-
-    path_column: str | None = None
-    label_column: str | None = None
-    image_folder: str | None = None
-    image_suffix: str | None = None
-
-    @property
-    def given(self) -> dict[str, str]:
-        """The options that are given, by flag."""
-        flags = {
-            "--path-column": self.path_column,
-            "--label-column": self.label_column,
-            "--image-folder": self.image_folder,
-            "--image-suffix": self.image_suffix,
-        }
-        return {flag: value for flag, value in flags.items() if value is not None}
 
 
 def read_table(path: Path, options: TableOptions | None = None, group_column: str | None = None) -> list[Sample]:
@@ -107,11 +78,7 @@ def read_table(path: Path, options: TableOptions | None = None, group_column: st
     """
     options = options or TableOptions()
     text = check_text(path)
-    if found := _SEPARATOR_LINE.match(text):
-        separators: tuple[str, ...] = (found[1],)
-        skipped_lines, text = 1, text[found.end() :]
-    else:
-        separators, skipped_lines = _SEPARATORS, 0
+    text, separators, skipped_lines = _beginning(text)
     names = {_PATH: options.path_column or _PATH, _LABEL: options.label_column or _LABEL, _SPLIT: _SPLIT}
     try:
         rows, columns = _rows(text, separators, names)
@@ -127,8 +94,10 @@ def read_table(path: Path, options: TableOptions | None = None, group_column: st
     places = {key: _place(columns, name, path) for key, name in names.items()}
     if places[_PATH] is None or places[_LABEL] is None:
         raise _other_columns(path, text, columns, names, options)
+    if places[_SPLIT] is None:
+        _check_no_other_splits(path, columns, rows, set(places.values()))
     places[_GROUP] = None if group_column is None else _place(columns, group_column, path)
-    files = _Files(path, options)
+    files = TableFiles(path, options)
     samples: dict[str, tuple[int, Sample]] = {}
     for number, row in rows:
         line = number + skipped_lines
@@ -137,7 +106,7 @@ def read_table(path: Path, options: TableOptions | None = None, group_column: st
         if any(value.strip() for value in row[len(columns) :]):
             raise DatasetError(
                 f"{path} line {line} has more fields than the first line",
-                got=f"{len(row)}, with {row[len(columns)].strip()[:_MAX_WORDS]!r} beyond them",
+                got=f"{len(row)}, with {row[len(columns)].strip()[:MAX_WORDS]!r} beyond them",
                 expected=str(len(columns)),
                 hint="put values that hold the separator into double quotes",
             )
@@ -156,28 +125,6 @@ def read_table(path: Path, options: TableOptions | None = None, group_column: st
     if samples:
         files.check_first(next(iter(samples.values()))[1])
     return [sample for _, sample in samples.values()]
-
-
-def table_root(path: Path) -> Path:
-    """The folder that a table's paths are relative to: its own, or of a run's split that of the images it was made from.
-
-    Raises:
-        DatasetError: It is the split of a run whose images are not there.
-    """
-    if path.name != SPLIT_NAME or not (path.parent / FACTS_NAME).is_file():
-        return path.parent
-    try:
-        root = Path(read_run_facts(path.parent)["data_root"])
-    except (OSError, ValueError):
-        return path.parent
-    if kind_of(root) != "folder":
-        raise DatasetError(
-            f"cannot find the images of {path}",
-            got=f"no folder {root}",
-            expected="the folder that the run was trained on",
-            hint=f"copy {path.name} into the folder where they are now, and name that copy",
-        )
-    return root
 
 
 def check_text(path: Path) -> str:
@@ -203,6 +150,16 @@ def _rows(text: str, separators: Sequence[str], names: dict[str, str]) -> tuple[
             return list(_whole_rows(reader, lines)), first
         columns = max(columns, first, key=len)
     return [], columns
+
+
+def _beginning(text: str) -> tuple[str, tuple[str, ...], int]:
+    """A table from the line of its columns on, the separators that it may have, and the number of lines before."""
+    separators, skipped = _SEPARATORS, 0
+    if found := _SEPARATOR_LINE.match(text):
+        separators, skipped, text = (found[1],), 1, text[found.end() :]
+    if blank := _BLANK_LINES.match(text):
+        skipped, text = skipped + len(blank[0].splitlines()), text[blank.end() :]
+    return text, separators, skipped
 
 
 class _OpenQuoteError(Exception):
@@ -257,115 +214,37 @@ def _other_columns(
     wanted = f"{names[_PATH]},{names[_LABEL]}"
     return DatasetError(
         f"cannot use {path} as a data set",
-        got=f"the first line {first[:_MAX_WORDS]!r}" if text.strip() else "an empty file",
+        got=f"the first line {first[:MAX_WORDS]!r}" if text.strip() else "an empty file",
         expected=f"{wanted}[,split] in the first line",
         hint=f"pass {' '.join(hints)}" if hints else "name the columns so, or with --path-column and --label-column",
     )
 
 
-class _Files:
-    """Paths of files as a table's rows name them."""
-
-    def __init__(self, table: Path, options: TableOptions) -> None:
-        self._table = table
-        self._root = table_root(table)
-        self._folder = "" if options.image_folder is None else self._found_folder(options.image_folder)
-        self._options = options
-        suffix = options.image_suffix or ""
-        self._suffix = suffix if not suffix or suffix.startswith(".") else f".{suffix}"
-
-    def _found_folder(self, given: str) -> str:
-        for folder in (self._root / given, Path(given).absolute()):
-            if kind_of(folder) == "folder":
-                is_below = folder.is_relative_to(self._root)
-                return folder.relative_to(self._root).as_posix() if is_below else folder.absolute().as_posix()
-        raise UsageError(
-            "cannot find the folder of the images",
-            got=f"--image-folder {given}",
-            expected=f"a folder in {self._root} or in the current one",
-            hint="check the path",
-        )
-
-    def path_of(self, name: str, line: int) -> str:
-        """The path of a row's image, with forward slashes."""
-        if "\\" in name and kind_of(self._root / self._folder / name) is None:
-            if _WINDOWS_ABSOLUTE.match(name):
-                raise DatasetError(
-                    f"{self._table} line {line} has a path of another computer",
-                    got=name[:_MAX_WORDS],
-                    expected="paths relative to the CSV",
-                    hint="remove the beginning that all paths share, and put the CSV there",
-                )
-            name = name.replace("\\", "/")
-        if self._suffix and not name.lower().endswith(self._suffix.lower()):
-            name += self._suffix
-        return (Path(self._folder) / name).as_posix()
-
-    def check_first(self, sample: Sample) -> None:
-        """Refuses names of files that are not there where it can be told which options would find them.
-
-        Raises:
-            DatasetError: They lie in a folder beside the table, or have a suffix.
-        """
-        given, named = self._options, Path(sample.path)
-        if given.image_folder or given.image_suffix or named.is_absolute() or ".." in named.parts:
-            return
-        if kind_of(self._root / named) is not None:
-            return
-        place = next(
-            (
-                found
-                for folder in (self._root, *_folders_beside(self._root))
-                if (found := _image_named(folder / named)) is not None
-            ),
-            None,
-        )
-        if place is None:
-            if not looks_like_image(named):
-                raise DatasetError(
-                    f"the images of {self._table} are not there",
-                    got=f"{sample.path!r}, which is no file name",
-                    expected="paths relative to the CSV",
-                    hint="pass --image-folder and --image-suffix where it has ids",
-                )
-            return
-        words = []
-        inside = place.relative_to(self._root).parts
-        if len(inside) > len(named.parts):
-            words.append(f"--image-folder {inside[0]}")
-        if place.name != named.name:
-            words.append(f"--image-suffix {place.suffix}")
+def _check_no_other_splits(
+    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], taken: Collection[int | None]
+) -> None:
+    """Refuses splits in a column of another name: passed over, their test images would train."""
+    values: dict[str, set[str]] = {}
+    for place, name in enumerate(columns):
+        found: set[str] = set()
+        for _, row in rows if name and place not in taken else ():
+            if place < len(row) and (value := row[place].strip()):
+                found.add(value)
+            if len(found) > _MOST_SPLIT_NAMES:
+                break
+        if 0 < len(found) <= _MOST_SPLIT_NAMES:
+            values[name] = found
+    other = column_of_splits(values)
+    if other is not None:
         raise DatasetError(
-            f"the images of {self._table} lie elsewhere",
-            got=f"no {sample.path}",
-            expected=f"what is in {place}",
-            hint=f"pass {' '.join(words)}",
+            f"{path} has no column split",
+            got=f"what looks like it in {other!r}: {', '.join(map(repr, sorted(values[other])[:4]))}",
+            expected="the splits in a column of that name",
+            hint="write train, val and test there, or remove it where the images are to be divided anew",
         )
 
 
-def _folders_beside(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir() and not is_left_behind(path.name))
-    except OSError:
-        return []
-
-
-def _image_named(path: Path) -> Path | None:
-    """The file of a path, with or without a suffix of an image; None where there is none."""
-    if kind_of(path) == "file":
-        return path
-    try:
-        with_suffix = sorted(path.parent.glob(f"{_literal(path.name)}.*"))
-    except (OSError, ValueError):
-        return None
-    return next((found for found in with_suffix if looks_like_image(found) and found.stem == path.name), None)
-
-
-def _literal(name: str) -> str:
-    return re.sub(r"([\[*?])", r"[\1]", name)
-
-
-def _sample(path: Path, line: int, fields: dict[str, str], files: _Files) -> Sample:
+def _sample(path: Path, line: int, fields: dict[str, str], files: TableFiles) -> Sample:
     name, label, split = fields[_PATH], fields[_LABEL], fields[_SPLIT]
     if not name or not label:
         raise DatasetError(

@@ -295,7 +295,12 @@ def test_a_list_names_the_files(tmp_path, images, monkeypatch, between, end, is_
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "no names"), (b"\n\n", "no names"), (b"\0", "no names"), (None, "no such file")]
+    ("content", "words"),
+    [
+        *((content, "no names") for content in (b"", b"\n\n", b"\0")),
+        (None, "no such file"),
+        ("a.jpg\r\n".encode("utf-16"), "UTF-16 text.*save it as UTF-8"),
+    ],
 )
 def test_a_list_that_names_nothing_is_an_error(tmp_path, content, words):
     if content is not None:

@@ -122,7 +122,10 @@ def test_class_folders_may_be_links_and_a_second_name_for_one_is_no_class(tmp_pa
         (["train/cat", "train/dog", "Unlabelled", "extra"], "got 'train', 'Unlabelled', 'extra'"),
         (["train/cat", "train/dog", "photographs"], "got 'train', 'photographs'"),
         (["archive/data/cat", "archive/data/dog"], "one class only: got 'archive', .*; name .*archive/data if its"),
-        (["train/emu/day", "train/emu/night", "test/emu/day"], "one class only: got 'emu', .*; add another class folder"),
+        (
+            ["train/emu/day", "train/emu/night", "test/emu/day"],
+            "one class only: got 'emu', .*; add another class folder",
+        ),
         (["images/cat", "images/dog", "labels"], "are no classes: got images/, labels/"),
         (["JPEGImages", "annotations", "masks"], "are no classes"),
         (["train/images", "train/labels", "valid/images", "valid/labels"], "folders of .*train are no classes"),

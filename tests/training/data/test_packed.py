@@ -20,7 +20,7 @@ from edgeclf.runtime.errors import DatasetError, MissingPackageError, OutputErro
 from edgeclf.training.data.discovery import discover_dataset, folder_of
 from edgeclf.training.data.packed import extraction
 from edgeclf.training.data.packed.dataset import restore_images
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

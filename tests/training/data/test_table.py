@@ -9,7 +9,7 @@ import pytest
 
 from edgeclf.runtime.errors import DatasetError, EdgeclfError, UsageError
 from edgeclf.training.data.discovery import discover_dataset
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 
 
 def write(folder, text, name="data.csv", encoding="utf-8"):
@@ -44,6 +44,8 @@ EXPECTED = [("cats/1.jpg", "cat", None), ("dogs/2.jpg", "dog", None)]
         "path,label,\ncats/1.jpg,cat,\ndogs/2.jpg,dog,,\n\n   \n , \n",
         '"path";"label"\n"cats/1.jpg";"cat"\n"dogs/2.jpg";"dog"',
         ",path,label\n0,cats/1.jpg,cat\n1,dogs/2.jpg,dog\n",
+        "\r\n \t\r\npath,label\r\ncats/1.jpg,cat\r\ndogs/2.jpg,dog\r\n",
+        "path,label,batch\ncats/1.jpg,cat,train\ndogs/2.jpg,dog,2\n",
     ],
 )
 def test_the_same_table_from_any_program(tmp_path, text):
@@ -101,6 +103,14 @@ def test_columns_of_other_names_and_bare_ids(tmp_path):
         ("path,label,split\n1.jpg,cat,train\n\n2.jpg,dog,somewhere\n", [], "line 4 names an unknown split"),
         ("path,path,label\n1.jpg,2.jpg,cat\n", [], "has 2 columns of one name: got 'path'"),
         ("path,label\nC:\\pets\\1.jpg,cat\n", [], "line 2 has a path of another computer"),
+        ("path,label\nC:/pets/1.jpg,cat\n", [], "line 2 has a path of another computer: got C:/pets/1.jpg"),
+        ("\n\npath,label\n~/1.jpg,cat\n", [], "line 4 has a path of another computer: got ~/1.jpg"),
+        ("path,label\nhttps://a.org/1.jpg,cat\n", [], "line 2 names an address, not a file.*; download the images"),
+        ("path,label\nfile:///a/1.jpg,cat\n", [], "line 2 names an address, not a file.*; remove file://"),
+        ("path,label\na/../1.jpg,cat\n1.jpg,dog\n", ["a/2.jpg", "1.jpg"], "line 3 repeats an image"),
+        ("path,label,set\n1.jpg,cat,train\n2.jpg,dog,test\n", [], "no column split: got .* in 'set': 'test', 'train'"),
+        ("path,label,Usage\n1.jpg,a,Training\n2.jpg,b,PublicTest\n", [], "no column split: got .* in 'Usage'"),
+        ("path,label,is_test\n1.jpg,a,0\n2.jpg,b,1\n", [], "no column split: got .* in 'is_test': '0', '1'"),
         ("sep=;\npath;label\n1.jpg;\n", [], "line 3 is incomplete"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", [], "line 3 repeats an image"),
     ],
@@ -142,12 +152,50 @@ def test_a_quote_that_does_not_end_takes_no_field_along(tmp_path):
         discover_dataset(write(tmp_path, text), for_training=False)
 
 
+def test_one_file_has_one_name(tmp_path):
+    """Absolute or relative, by way of another folder, its accents spelled as they are on the disk."""
+    touch(tmp_path, "a/1.jpg", "caf\u00e9.jpg", "the\u0301.jpg")
+    text = f"path,label\n{tmp_path}/a/1.jpg,cat\na/../cafe\u0301.jpg,dog\nth\u00e9.jpg,emu\n/else/where.jpg,cat\n"
+    assert found(write(tmp_path, text)) == [
+        ("/else/where.jpg", "cat", None),
+        ("a/1.jpg", "cat", None),
+        ("caf\u00e9.jpg", "dog", None),
+        ("the\u0301.jpg", "emu", None),
+    ]
+    with pytest.raises(DatasetError, match=r"line 3 repeats an image: got a/1\.jpg, also in line 2"):
+        found(write(tmp_path, f"path,label\n{tmp_path}/a/1.jpg,cat\na/1.jpg,dog\n"))
+    # Behind a link, `..` is not the folder before it.
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    assert found(write(tmp_path, "path,label\nb/link/../caf\u00e9.jpg,dog\n")) == [
+        ("b/link/../caf\u00e9.jpg", "dog", None)
+    ]
+
+
+def test_names_that_differ_in_what_is_not_seen_are_refused(tmp_path):
+    for other in ("cat\u200b", "\u2066cat", "cat\ufeff", "cat\ufe0f"):
+        with pytest.raises(DatasetError, match="have the same name"):
+            discover_dataset(write(tmp_path, f"path,label\n1.jpg,cat\n2.jpg,{other}\n"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"), [("", "--group-by '' finds nothing"), ("x*", "only empty matches"), ("7", "no match")]
+)
+def test_an_expression_that_catches_nothing_groups_nothing(tmp_path, expression, words):
+    path = write(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n")
+    with pytest.raises(UsageError, match=words):
+        discover_dataset(path, group_by=expression)
+    assert [sample.group for sample in discover_dataset(path, group_by="[0-9]|x*").samples] == ["1", "2"]
+
+
 def test_text_that_is_not_utf8_and_tables_that_are_no_text(tmp_path):
     text = "path,label\n1.jpg,cat\n2.jpg,köter\n"
     with pytest.raises(DatasetError, match="not UTF-8, in line 3"):
         discover_dataset(write(tmp_path, text, encoding="cp1252"))
     with pytest.raises(DatasetError, match=r"UTF-16 text.*save it as UTF-8"):
         discover_dataset(write(tmp_path, text, encoding="utf-16"))
+    with pytest.raises(DatasetError, match=r"UTF-32 text.*save it as UTF-8"):
+        discover_dataset(write(tmp_path, text, encoding="utf-32"))
     with pytest.raises(DatasetError, match=r"cannot read .*train\.parquet: .*copy or download it again"):
         discover_dataset(write(tmp_path, b"PAR1" + bytes(80), "train.parquet"))
 

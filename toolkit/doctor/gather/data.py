@@ -19,7 +19,7 @@ from edgeclf.training.data.dataset import Dataset, Sample
 from edgeclf.training.data.discovery import discover_dataset
 from edgeclf.training.data.seen_images import changed_images
 from edgeclf.training.data.split import divide
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 from edgeclf.training.data.training_data import check_every_class_is_readable
 from edgeclf.training.options import DEFAULT_ARCHITECTURE
 

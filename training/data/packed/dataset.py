@@ -10,7 +10,7 @@ from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.packed.extraction import extract_images, hold_images, images_folder, is_extracted
 from edgeclf.training.data.packed.rows import find_columns, find_image_column, read_facts
 from edgeclf.training.data.packed.shards import find_shards, is_packed_file, is_saved_dataset
-from edgeclf.training.data.table import TableOptions
+from edgeclf.training.data.table_files import TableOptions
 
 
 def is_packed(data: Path) -> bool:

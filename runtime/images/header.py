@@ -8,6 +8,7 @@ orientation differs between versions. So the header is read here, once, from the
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edgeclf.runtime.images.formats.heif import begins_like_heif, heif_size
@@ -18,10 +19,21 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ORIENTATION_TAG = 0x0112
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _GREY_PNG = 0
 # Of a BMP's pixels that are not compressed: channels as usual, or told apart by masks.
 _BMP_MASKED = frozenset((3, 6))
+# Of TIFF 6.0 and its supplements. Photometric interpretations CIELab, ICCLab and ITULab; compressions: none, CCITT, LZW, JPEG, Deflate, PackBits; and those that libtiff is often built without.
+_TIFF_LAB = frozenset((8, 9, 10))
+_TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946))
+_RARE_COMPRESSIONS = {
+    34712: "by JPEG 2000",
+    34887: "by LERC",
+    34925: "by LZMA",
+    50000: "by Zstandard",
+    50001: "by WebP",
+    50002: "by JPEG XL",
+}
 _PNM_KINDS = frozenset(b"%d" % kind for kind in range(1, 7))
 
 
@@ -41,6 +53,7 @@ class ImageHeader(NamedTuple):
             or `ignored`, no transparency at all.
         transparent_grey: The grey value, in the depth OpenCV decodes to, that stands for transparent; None for none.
         mended: The file without faults that harm no pixel and that OpenCV refuses; None where there is nothing to mend.
+        rare: What a whole file has that some builds of OpenCV do not decode, None for nothing.
     """
 
     format: str
@@ -54,6 +67,7 @@ class ImageHeader(NamedTuple):
     alpha: Literal["straight", "premultiplied", "ignored"] = "straight"
     transparent_grey: int | None = None
     mended: bytes | None = None
+    rare: str | None = None
 
 
 def read_image_header(data: bytes) -> ImageHeader | None:
@@ -89,7 +103,8 @@ def read_image_header(data: bytes) -> ImageHeader | None:
 def begins_like_image(data: bytes) -> bool:
     """Whether the first bytes are those of a known format, whatever follows."""
     is_pnm = data[:1] == b"P" and data[1:2] in _PNM_KINDS and data[2:3] in b" \t\n\r#"
-    return data.startswith(_MAGIC) or begins_like_heif(data) or is_pnm
+    is_webp = data.startswith(b"RIFF") and b"WEBP".startswith(data[8:12])
+    return data.startswith(_MAGIC) or is_webp or begins_like_heif(data) or is_pnm
 
 
 def _jpeg(data: bytes) -> ImageHeader | None:
@@ -262,7 +277,10 @@ def _bmp(data: bytes) -> ImageHeader:
         for offset, value in fields.items():
             struct.pack_into("<I", repaired, offset, value)
         mended = bytes(repaired)
-    return ImageHeader("bmp", abs(width), height, missing=missing, mended=mended)
+    usual = compression in {0, 1, 2} | _BMP_MASKED and bits in {1, 4, 8, 16, 24, 32}
+    inside = {4: "with a JPEG inside", 5: "with a PNG inside"}.get(compression, f"of {bits} bits a pixel")
+    rare = None if usual else f"a BMP file {inside}"
+    return ImageHeader("bmp", abs(width), height, missing=missing, mended=mended, rare=rare)
 
 
 def _tiff(data: bytes) -> ImageHeader | None:
@@ -270,14 +288,7 @@ def _tiff(data: bytes) -> ImageHeader | None:
     width, height = tags.get(256, 0), tags.get(257, 0)
     if not width or not height:
         return None
-    bits, samples, extra, sample_format = tags.get(258, 1), tags.get(277, 1), tags.get(338), tags.get(339, 1)
-    unsupported: str | None = None
-    if sample_format == 3:
-        unsupported = f"a TIFF file of {bits}-bit floating-point pixels"
-    elif bits > 16:
-        unsupported = f"a TIFF file of {bits}-bit pixels"
-    elif samples == 2 and extra in {1, 2}:
-        unsupported = "a grey TIFF file with transparency"
+    bits, extra = tags.get(258, 1), tags.get(338)
     # Extra samples (TIFF 6.0, tag 338): 0 unspecified, 1 premultiplied alpha, 2 straight alpha, which libtiff
     # premultiplies when it brings 8-bit files to RGBA. Without the tag a fourth channel is taken for straight alpha.
     alpha: Literal["straight", "premultiplied", "ignored"] = "straight"
@@ -290,10 +301,42 @@ def _tiff(data: bytes) -> ImageHeader | None:
         width,
         height,
         _valid_orientation(tags),
-        unsupported=unsupported,
+        unsupported=_unsupported_tiff(tags, data),
         is_cmyk=tags.get(262) == 5,
         alpha=alpha,
+        rare=_rare_tiff(tags),
     )
+
+
+def _unsupported_tiff(tags: Mapping[int, int], data: bytes) -> str | None:
+    """Why OpenCV would decode this valid file wrongly or not at all."""
+    bits, samples, compression = tags.get(258, 1), tags.get(277, 1), tags.get(259, 1)
+    reasons = (
+        (tags.get(339) == 3, f"a TIFF file of {bits}-bit floating-point pixels"),
+        (bits > 16, f"a TIFF file of {bits}-bit pixels"),
+        # libtiff's own conversion misses the colours by up to a tenth of their range.
+        (tags.get(262) in _TIFF_LAB, "a TIFF file in CIELab colours"),
+        (samples == 2 and tags.get(338) in {1, 2}, "a grey TIFF file with transparency"),
+        (
+            tags.get(254, 0) & 1 or data[8:10] == b"CR",
+            "a TIFF file whose first image is a thumbnail, as raw photographs have it",
+        ),
+        # OpenCV gives black pixels for some of them.
+        (
+            compression not in _TIFF_COMPRESSIONS,
+            f"a TIFF file compressed {_RARE_COMPRESSIONS.get(compression, f'by method {compression}')}",
+        ),
+    )
+    return next((reason for is_so, reason in reasons if is_so), None)
+
+
+def _rare_tiff(tags: Mapping[int, int]) -> str | None:
+    """What this file has that some builds of OpenCV do not decode."""
+    if tags.get(339) == 2:
+        return f"a TIFF file of {tags.get(258, 1)}-bit pixels with a sign"
+    if tags.get(277, 1) > 4:
+        return f"a TIFF file of {tags[277]} channels"
+    return None
 
 
 def _pnm(data: bytes) -> ImageHeader | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeclf.runtime.arrays import UInt8Array
 from edgeclf.runtime.errors import ImageError, install_hint
-from edgeclf.runtime.files import kind_of_bytes
+from edgeclf.runtime.files import OTHER_IMAGES, kind_of_bytes
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.decode import decode_pixels
 from edgeclf.runtime.images.encoded_file import read_image_file
@@ -92,8 +92,12 @@ def decode_image(
             hint=install_hint("heif") + ", or convert it, for example with heif-convert or by sending it as JPEG",
         )
     if header is None:
+        kind = _describe_bytes(data)
         raise ImageError(
-            f"cannot read {source}", got=_describe_bytes(data), expected=_FORMATS, hint="replace or remove the file"
+            f"cannot read {source}",
+            got=kind,
+            expected=_FORMATS,
+            hint="convert it to PNG or JPEG" if kind in OTHER_IMAGES else "replace or remove the file",
         )
     if header.width * header.height > max_pixels:
         raise ImageError(
@@ -110,14 +114,11 @@ def decode_image(
             hint="copy the file again",
         )
     if header.unsupported:
-        raise ImageError(
-            f"cannot decode {source}",
-            got=header.unsupported,
-            expected="8 or 16 bits a channel, grey, colour or colour with transparency",
-            hint="convert it to PNG",
-        )
+        raise _unsupported(source, header.unsupported)
     with within_memory(f"cannot decode {source}", f"{header.width} x {header.height} pixels"):
         image_bgr = None if header.damage else _decoded(data, header, reduce_for)
+    if image_bgr is None and header.rare and not header.damage:
+        raise _unsupported(source, header.rare)
     if image_bgr is None:
         raise ImageError(
             f"cannot decode {source}",
@@ -126,6 +127,15 @@ def decode_image(
             hint="copy the file again",
         )
     return image_bgr
+
+
+def _unsupported(source: str, what: str) -> ImageError:
+    return ImageError(
+        f"cannot decode {source}",
+        got=what,
+        expected="8 or 16 bits a channel, grey, colour or colour with transparency",
+        hint="convert it to PNG",
+    )
 
 
 def _decoded(data: bytes, header: ImageHeader, reduce_for: Preprocess | None) -> UInt8Array | None:

@@ -319,6 +319,10 @@ def test_a_png_with_a_profile_that_libpng_warns_of_is_read_without_a_word(capfd)
         (b"<?xml version='1.0'?><svg/>", "an XML or SVG document"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "HEIF"),
         (bytes(range(128, 256)), "128 bytes of an unknown format"),
+        (b"\xff\x4f\xff\x51" + bytes(20), r"a JPEG 2000 image.*; convert it to PNG or JPEG"),
+        (b"8BPS\0\1" + bytes(20), r"a Photoshop document.*; convert it to PNG or JPEG"),
+        (b"RIFF\1\0\0\0WAVEfmt ", r"a sound file.*; replace or remove the file"),
+        (PHOTOGRAPHS["webp"][:10], "ends inside its header"),
         (PHOTOGRAPHS["png"][:20], "ends inside its header"),
         (PHOTOGRAPHS["tiff"][:8], "ends inside its header"),
         (PHOTOGRAPHS["jpeg"][:-2], "truncated JPEG file without the end-of-image marker"),
@@ -329,6 +333,47 @@ def test_what_is_no_image_is_called_by_its_name(data, words):
     with pytest.raises(ImageError, match=words) as caught:
         decode_image(data, source="x.jpg")
     assert "x.jpg" in str(caught.value)
+
+
+TIFF_TAGS = {"compression": 259, "sample format": 339, "samples": 277, "photometric": 262, "subfile type": 254}
+
+
+def tiff(**changed):
+    """An uncompressed 8 x 8 RGB TIFF, with other values of some tags."""
+    tags = {254: 0, 256: 8, 257: 8, 258: 8, 259: 1, 262: 2, 273: 200, 277: 3, 278: 8, 279: 192, 339: 1}
+    tags |= {TIFF_TAGS[name.replace("_", " ")]: value for name, value in changed.items()}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + bytes(200 - len(head)) + bytes(range(192))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"compression": 50002}, "a TIFF file compressed by JPEG XL"),
+        ({"compression": 12345}, "a TIFF file compressed by method 12345"),
+        ({"sample_format": 2}, "a TIFF file of 8-bit pixels with a sign"),
+        ({"samples": 5}, "a TIFF file of 5 channels"),
+        ({"photometric": 8}, "a TIFF file in CIELab colours"),
+        ({"subfile_type": 1}, "whose first image is a thumbnail, as raw photographs have it"),
+    ],
+)
+def test_a_whole_tiff_that_is_not_read_is_not_called_damaged(changed, words):
+    assert decode_image(tiff()).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=f"got .*{words}, .*; convert it to PNG"):
+        decode_image(tiff(**changed))
+
+
+def test_a_whole_bmp_that_is_not_read_is_not_called_damaged():
+    data = bytearray(
+        b"BM" + struct.pack("<IHHI", 70, 0, 0, 70) + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 2, 0, 8, 0, 0, 4, 0)
+    )
+    data += bytes(16 + 8)
+    with pytest.raises(ImageError, match="got a BMP file of 2 bits a pixel"):
+        decode_image(bytes(data))
+    data[30] = 5
+    with pytest.raises(ImageError, match="got a BMP file with a PNG inside"):
+        decode_image(bytes(data))
 
 
 def test_a_jpeg_of_more_bits_is_not_called_damaged():

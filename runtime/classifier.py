@@ -1,8 +1,9 @@
 """`Classifier`: images and image files in, predictions out."""
 
+import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -144,7 +145,7 @@ class Classifier:
         preprocess_bgr(self._pixels(image, channels, preprocess), preprocess, out=one_rgb[0])
         return predictions_from(session.run(one_rgb), session.spec)[0]
 
-    def predict_batch(self, images: Sequence[GivenImage], *, channels: ChannelOrder = "bgr") -> list[Prediction]:
+    def predict_batch(self, images: Iterable[GivenImage], *, channels: ChannelOrder = "bgr") -> list[Prediction]:
         """Classifies several images in one inference; see `predict` for what an image may be.
 
         Raises:
@@ -152,7 +153,9 @@ class Classifier:
             UsageError: As for `predict`.
         """
         check_channels(channels)
-        if not len(images):
+        _check_several(images, "predict_batch")
+        images = list(images)
+        if not images:
             return []
         session = self.session
         preprocess = session.spec.preprocess
@@ -211,6 +214,7 @@ class Classifier:
         """
         if on_error not in {"raise", "yield"}:
             raise UsageError("bad on_error", got=repr(on_error), expected="'raise' or 'yield'")
+        _check_several(paths, "stream")
         # Only here: an application that classifies frames needs no pipeline.
         from edgeclf.runtime.batch.jobs import Job
         from edgeclf.runtime.batch.pipeline import classify_jobs
@@ -239,6 +243,18 @@ class Classifier:
                         yield path, outcome.error
 
         return results()
+
+
+def _check_several(images: object, method: str) -> None:
+    """Refuses one path, or the bytes of one file, where several are asked for: a text is a sequence of its letters."""
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview):
+        one = repr(os.fspath(images)) if isinstance(images, str | os.PathLike) else type(images).__name__
+        raise UsageError(
+            f"{method} takes several images",
+            got=f"one: {one}",
+            expected="a list or another iterable",
+            hint="pass edgeclf.runtime.image_paths([...]) for what is in a folder, or [image] for one",
+        )
 
 
 def _open_again(

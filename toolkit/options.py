@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from edgeclf.runtime import DeviceChoice
 
 
-def output_file(example: str) -> "Callable[[str], Path]":
-    """Parser of an option that names a file to be written; `example` is the name that its error suggests."""
+def output_file(example: str, *, may_be_stdout: bool = False) -> "Callable[[str], Path]":
+    """Parser of an option that names a file to be written.
+
+    Args:
+        example: The name that its error suggests.
+        may_be_stdout: Whether `-` is meant as stdout; else it is refused, as a file of that name is nobody's wish.
+    """
 
     def path(text: str) -> Path:
+        from edgeclf.runtime.errors import OutputError
         from edgeclf.runtime.files import file_to_write
 
+        if text == "-" and not may_be_stdout:
+            raise OutputError(
+                "cannot write to stdout", got="-", expected="a file path", hint=f"name a file, such as {example}"
+            )
         return file_to_write(text, example)
 
     return path

@@ -63,9 +63,25 @@ def pixels_of(image: GivenImage, *, channels: ChannelOrder = "bgr", reduce_for: 
         return decode_image(bytes(image), reduce_for=reduce_for)
     if _is_pillow(image):
         return _pixels_of_pillow(image)
-    array: UInt8Array = image  # type: ignore[assignment]  # what else it may be is refused in the next line
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            "cannot use this image",
+            got=f"a {type(image).__name__}",
+            expected="a NumPy array (H, W, 3) uint8, the path of a file, the bytes of one, or a Pillow image",
+            hint=_hint_for(image),
+        )
+    array: UInt8Array = image
     check_image(array)
     return array if channels == "bgr" else np.asarray(cv2.cvtColor(array, cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def _hint_for(image: object) -> str | None:
+    """What to pass in place of what a program has."""
+    if hasattr(image, "read"):
+        return "pass what its read() gives"
+    if isinstance(image, list | tuple):
+        return "pass the images of a list to predict_batch, or its pixels as np.asarray(pixels, np.uint8)"
+    return None
 
 
 def _is_pillow(image: object) -> bool:

@@ -131,6 +131,36 @@ def test_pillow_images_that_cannot_be_used_say_why(colour_model):
         clf.predict([1, 2, 3])
 
 
+def test_what_is_no_image_says_what_would_be(colour_model, tmp_path):
+    clf = Classifier(colour_model)
+    (tmp_path / "red.png").write_bytes(encoded(picture("red")))
+    with (
+        (tmp_path / "red.png").open("rb") as file,
+        pytest.raises(ImageError, match=r"got a Buffered\w+, .*; pass what its read"),
+    ):
+        clf.predict(file)  # type: ignore[arg-type] # that is the mistake
+    with pytest.raises(
+        ImageError, match=r"got a list, expected a NumPy array .*, the path of a file, .*; pass the images"
+    ):
+        clf.predict([picture("red")])  # type: ignore[arg-type] # that is the mistake
+    with pytest.raises(ImageError, match=r"got a NoneType, expected .*, or a Pillow image\."):
+        clf.predict(None)  # type: ignore[arg-type] # that is the mistake
+    # One path is no list of its letters.
+    for one in (str(tmp_path / "red.png"), tmp_path, b"bytes"):
+        for method in (clf.predict_batch, clf.stream):
+            with pytest.raises(UsageError, match=r"takes several images: got one: .*image_paths"):
+                method(one)  # type: ignore[operator] # that is the mistake
+
+
+def test_any_iterable_of_images_is_a_batch(colour_model):
+    clf = Classifier(colour_model, threads=1)
+    pictures = [picture(label) for label in ("red", "green", "blue")]
+    labels = ["red", "green", "blue"]
+    assert [prediction.label for prediction in clf.predict_batch(image for image in pictures)] == labels
+    assert [prediction.label for prediction in clf.predict_batch(np.stack(pictures))] == labels
+    assert clf.predict_batch(iter(())) == []
+
+
 # 3. RGB arrays.
 def test_the_order_of_an_arrays_channels_is_said(colour_model):
     clf = Classifier(colour_model)

@@ -78,8 +78,8 @@ def infer(
         typer.Option(
             "--out",
             "-o",
-            help="Write the records to a file; it appears when complete or on Ctrl-C, a camera's lines are appended.",
-            parser=output_file("records.jsonl"),
+            help="Write the records to a file; it appears when complete or on Ctrl-C, a camera's lines are appended. - for stdout.",
+            parser=output_file("records.jsonl", may_be_stdout=True),
             metavar=FILE_METAVAR,
             show_default=False,
         ),
@@ -180,7 +180,7 @@ def infer(
             "--events",
             help="Append a JSON line to this file when a camera's label changes, it freezes, drops, ends ...; - for "
             "stdout, in place of the records.",
-            parser=output_file("events.jsonl"),
+            parser=output_file("events.jsonl", may_be_stdout=True),
             metavar=FILE_METAVAR,
             show_default=False,
         ),
@@ -279,9 +279,11 @@ def infer(
         "--ignore-unreadable": ignore_unreadable or None,
     }
     _check_only_for("files", "SOURCE...", not cameras, only_for_files)
+    is_to_stdout = str(out) == "-"
+    out = None if is_to_stdout else out
     if str(events) == "-" and out is None:
         refuse_idle(
-            {"--top-k": top_k, "--format": output_format},
+            {"--out": is_to_stdout or None, "--top-k": top_k, "--format": output_format},
             "with --events -, which prints events in place of the records",
             hint="leave it out, or write the records to a file with --out",
         )

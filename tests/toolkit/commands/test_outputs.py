@@ -38,6 +38,29 @@ def test_the_name_of_a_folder_is_refused(call_edgeclf, tmp_path, monkeypatch, co
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
+@pytest.mark.parametrize("command", FILES, ids=lambda command: f"{command[0]} {command[-1]}")
+def test_a_file_has_a_name_and_it_is_no_dash(call_edgeclf, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    done = call_edgeclf(*command, "")
+    assert (done.code, done.err.split(":")[1]) == (3, " cannot write a file")
+    if command[0] != "infer" or command[-1] == "--save":
+        done = call_edgeclf(*command, "-")
+        assert done.code == 3
+        assert "cannot write to stdout: got -, expected a file path; name a file, such as " in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_records_go_to_stdout_where_a_dash_is_named(
+    call_edgeclf, make_colour_model, photographs, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    model = make_colour_model(tmp_path / "m.onnx")
+    done = call_edgeclf("infer", model, photographs, "--max-frames", "3", "--json", "--out", "-")
+    assert done.code == 0, done.err
+    assert [line[:10] for line in done.out.splitlines()] == ['{"source":'] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
 @pytest.mark.parametrize("command", PICTURES, ids=lambda command: f"{command[0]} {command[-1]}")
 @pytest.mark.parametrize("name", ["picture", "picture.jpg", "picture.png.bak"])
 def test_pictures_are_png(call_edgeclf, tmp_path, monkeypatch, command, name):

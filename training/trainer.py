@@ -92,6 +92,7 @@ def resume(
     folder: Path | str,
     *,
     data: Path | str | None = None,
+    architecture: str | None = None,
     tensorboard: bool = False,
     cache_folder: CacheFolder | None = None,
     progress: Progress = no_progress,
@@ -103,16 +104,19 @@ def resume(
     Args:
         folder: The run folder.
         data: Where the images are now, as for `train`; None where they were.
+        architecture: `module:function` of the run's own network once more: the module is then imported also from the folder in which
+            the training began, which the run folder alone names; None takes it from the current folder, or what is installed.
         tensorboard: As for `train`.
         cache_folder: As for `train`.
         progress: As for `train`.
 
     Raises:
-        RunFolderError: There is nothing to resume, or the images have changed.
+        RunFolderError: There is nothing to resume, the images have changed, or the module of the network is not there.
+        UsageError: `architecture` is another network, or the module of the network came with the run folder.
         EdgeclfError: As `train`.
     """
     folder, data = Path(folder), None if data is None else Path(data)
-    unfinished = open_unfinished(folder, data)
+    unfinished = open_unfinished(folder, data, architecture)
     earlier = None if unfinished.options.from_run is None else load_run(unfinished.options.from_run)
     return _train(
         unfinished.dataset,

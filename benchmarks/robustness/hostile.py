@@ -4,7 +4,7 @@
 
 Keras models with Python in them, with vocabularies, weights and archives that lead elsewhere; ONNX files with weights outside their
 folder, specs and metadata of wrong types, large and deep, graphs that make no sense, odd files beside them; PyTorch pickles; pictures
-that are bombs; tables. Every kind is drawn equally often. `info`, `infer`, `evaluate`, `verify`, `export`, `doctor` and `train` are
+that are bombs; tables; run folders that bring the module of their network. Every kind is drawn equally often. `info`, `infer`, `evaluate`, `verify`, `export`, `doctor` and `train` are
 given what they read, one after the other in one process, which is watched: code in a file would make a file outside, and whatever
 lies outside must not be opened.
 
@@ -29,10 +29,11 @@ from benchmarks.robustness.hostile_files.keras_files import KERAS
 from benchmarks.robustness.hostile_files.onnx_files import ONNX
 from benchmarks.robustness.hostile_files.other_files import OTHERS
 from benchmarks.robustness.hostile_files.process import Done, Worker
+from benchmarks.robustness.hostile_files.run_folders import RUNS
 from benchmarks.robustness.hostile_files.sandbox import Bases, Drawing, Sandbox
 from benchmarks.synthetic import write_labelled_folder
 
-KINDS = {**KERAS, **ONNX, **OTHERS}
+KINDS = {**KERAS, **ONNX, **OTHERS, **RUNS}
 # What a command may end with; 1 is a traceback.
 _GOOD_CODES = frozenset((0, 2, 3, 4, 5))
 
@@ -45,6 +46,9 @@ def commands_of(path: Path, box: Sandbox, rng: np.random.Generator) -> list[list
     short = ["--run", run, "--overwrite", "--epochs", "1", "--image-size", "32"]
     labels = ["--labels", str(box.inside.parent / "labels.txt")]
     export = ["export", file, "--data", data, "--out", str(box.out / "made.onnx")]
+    if (path / "run.json").is_file():
+        evaluations = [["evaluate", file, data], ["export", file, "--out", str(box.out / "made.onnx")]]
+        return [["train", "--resume", file], *evaluations, ["doctor", file, "--fast"]]
     match path.suffix:
         case ".keras" | ".h5":
             quick = [["info", file, "--json"], ["infer", file, image], ["evaluate", file, data, *labels]]

@@ -180,14 +180,15 @@ def test_code_tracebacks_and_processes_that_die_are_found(module, box):
 def test_kinds_of_hostile_files_are_drawn_alike_for_the_same_seed(module, box, tmp_path):
     drawing, bases = (getattr(module("hostile_files.sandbox"), name) for name in ("Drawing", "Bases"))
     good = bases(*(b"PK\x05\x06" + bytes(200),) * 6)
-    others = module("hostile_files.other_files").OTHERS
-    for name, kind in others.items():
+    others, runs = module("hostile_files.other_files").OTHERS, module("hostile_files.run_folders").RUNS
+    for name, kind in {**others, **runs}.items():
         drawn = []
         for _ in range(2):
             folder = tmp_path / "drawn"
             folder.mkdir()
             kind(drawing(folder, good, box, np.random.default_rng(1)))
-            drawn.append({path.name: path.read_bytes() for path in folder.iterdir()})
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            drawn.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
             shutil.rmtree(folder)
         assert drawn[0] == drawn[1], name
     assert not box.canary.exists()

@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from edgeclf.training import TrainResult
     from edgeclf.training.data.dataset import Dataset
 
-# Options that a resumed training takes; it has the others from its run folder.
-_WITH_RESUME = {"resume", "data", "tensorboard", "cache_folder", "cache_size", "ignore_unreadable", "as_json"}
+# Options that a resumed training takes; it has the others from its run folder. That it is of the network that --arch names, is checked.
+_WITH_RESUME = {
+    "resume",
+    "architecture",
+    "data",
+    "tensorboard",
+    "cache_folder",
+    "cache_size",
+    "ignore_unreadable",
+    "as_json",
+}
 
 
 def _train(
@@ -44,7 +53,10 @@ def _train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            "--resume", help="Finish this run after a crash, Ctrl-C or kill, with its own options.", show_default=False
+            "--resume",
+            help="Finish this run after a crash, Ctrl-C or kill, with its own options. --arch beside it lets the module of a network of "
+            "your own be imported from the folder in which the training began.",
+            show_default=False,
         ),
     ] = None,
     find_lr: Annotated[
@@ -89,7 +101,9 @@ def _train(
     cache = chosen_cache_folder(cache_folder, cache_size)
     if resume is not None:
         _refuse_options(context)
-        result = _resume(resume, data, tensorboard=tensorboard, cache_folder=cache, as_json=as_json)
+        result = _resume(
+            resume, data, options["architecture"], tensorboard=tensorboard, cache_folder=cache, as_json=as_json
+        )
         _end(result, ignore_unreadable=ignore_unreadable, as_json=as_json)
         return
     # What a run records must not depend on the folder it was begun in.
@@ -202,12 +216,25 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 def _resume(
-    folder: Path, data: Path | None, *, tensorboard: bool, cache_folder: "CacheFolder | None", as_json: bool
+    folder: Path,
+    data: Path | None,
+    architecture: str | None,
+    *,
+    tensorboard: bool,
+    cache_folder: "CacheFolder | None",
+    as_json: bool,
 ) -> "TrainResult":
     from edgeclf import training
 
     with progress_bar(enabled=not as_json) as progress:
-        return training.resume(folder, data=data, tensorboard=tensorboard, cache_folder=cache_folder, progress=progress)
+        return training.resume(
+            folder,
+            data=data,
+            architecture=architecture,
+            tensorboard=tensorboard,
+            cache_folder=cache_folder,
+            progress=progress,
+        )
 
 
 def _preview(

@@ -29,10 +29,11 @@ from edgeclf.training.data.packed.dataset import restore_images
 from edgeclf.training.data.seen_images import SeenImages, images_of_split, record_images
 from edgeclf.training.data.training_data import read_split
 from edgeclf.training.fit.checkpoint import Checkpoint, load_checkpoint
-from edgeclf.training.networks.own_network import import_also_from, is_own_network, own_source
+from edgeclf.training.networks.own_network import is_own_network
 from edgeclf.training.options import TrainOptions, options_from_json
 from edgeclf.training.run.export_inputs import export_images
-from edgeclf.training.run.saved_network import NETWORK_FILE, check_module_place, load_saved_network, model_error
+from edgeclf.training.run.own_module import NETWORK_FILE, check_own_network
+from edgeclf.training.run.saved_network import load_saved_network, model_error
 
 MODEL_FILE = "model.keras"
 SPLIT_FILE = SPLIT_NAME
@@ -129,6 +130,8 @@ class Run:
         got = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
         if got != [(None, *self.spec.preprocess.size_hw, 3), (None, len(self.spec.labels))]:
             raise model_error(path, f"shapes {', '.join(map(str, got))}, which are not those of {SPEC_FILE}")
+        if (dtype := str(model.inputs[0].dtype)) != "uint8":
+            raise model_error(path, f"a network of {dtype} pixels, not of uint8")
         return model
 
     def load_classifier(self) -> TrainedClassifier:
@@ -281,14 +284,17 @@ class UnfinishedRun:
     began_with: Mapping[str, str]
 
 
-def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
+def open_unfinished(folder: Path, data: Path | None, architecture: str | None = None) -> UnfinishedRun:
     """Opens the run folder of a training that was cut off.
 
     Args:
         folder: The run folder.
         data: Folder of the images now, or CSV that lists them; None where they were.
+        architecture: The run's network that the user wrote, named by the user once more: its module may then be imported from the
+            folder that the run records; None for none.
 
     Raises:
+        UsageError: Another network is named, or one of edgeclf's, or the module of the network came with the run.
         RunFolderError: There is nothing to resume, a file is damaged, or a link leads out of the folder.
         DatasetError: `data` is neither a folder nor a CSV.
     """
@@ -315,7 +321,20 @@ def open_unfinished(folder: Path, data: Path | None) -> UnfinishedRun:
     options = options_from_json(document["options"], folder / RUN_FILE)
     root = Path(document["data_root"]) if data is None else folder_of(data, options.path_column)
     began_with: dict[str, str] = document.get("began_with", {})
-    _check_own_network(folder, options, Path(document.get("module_folder", folder.absolute().parent)))
+    if architecture is not None and (architecture != options.network or not is_own_network(architecture)):
+        raise UsageError(
+            "--arch does not go with --resume",
+            got=f"{architecture}, of a run of {options.network}",
+            expected="a training that goes on as it began",
+            hint="leave it out, or train anew",
+        )
+    module_folder = document.get("module_folder")
+    check_own_network(
+        folder,
+        options.network,
+        None if module_folder is None else Path(module_folder),
+        may_use_folder=architecture is not None,
+    )
     source = Path(document.get("data", root)) if data is None else data
     restore_images(root, source, options.path_column)
     dataset = Dataset(root, read_split(folder / SPLIT_FILE), source)
@@ -342,31 +361,6 @@ def _check_links(folder: Path) -> None:
                 expected="files that lie in the run folder",
                 hint="put the file itself in the place of the link",
             )
-
-
-def _check_own_network(folder: Path, options: TrainOptions, module_folder: Path) -> None:
-    """Checks that the module of a network that the user wrote is what it was when the training began."""
-    if not is_own_network(options.network):
-        return
-    check_module_place(options.network, folder, Path.cwd(), module_folder)
-    import_also_from(module_folder)
-    copy = folder / NETWORK_FILE
-    try:
-        began_with = copy.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError(
-            f"cannot resume {folder}",
-            got=f"{NETWORK_FILE}: {parse_failure(error)}",
-            expected=f"a copy of the module of {options.network}",
-            hint="train again",
-        ) from error
-    if own_source(options.network) != began_with:
-        raise RunFolderError(
-            f"cannot resume {folder}",
-            got=f"another module of {options.network} than it began with",
-            expected=f"the one of which {copy} is a copy",
-            hint="put it back, or train again with --overwrite",
-        )
 
 
 def load_run(folder: Path | str) -> Run:

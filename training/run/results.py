@@ -27,8 +27,8 @@ from edgeclf.training.networks.weights.model_file_weights import match_with_file
 from edgeclf.training.options import TrainOptions
 from edgeclf.training.run import folder as run_folder
 from edgeclf.training.run.beginning import drop_beginning
+from edgeclf.training.run.own_module import NETWORK_FILE
 from edgeclf.training.run.plots import plot_confusion
-from edgeclf.training.run.saved_network import NETWORK_FILE
 from edgeclf.training.run.writer import RunWriter, history_csv
 
 NO_TEST_SPLIT = "no test split: the validation figures chose this model and are therefore too good by a little"

@@ -8,11 +8,9 @@ from typing import Any
 from edgeclf.export.keras_backend import KerasModel, import_tensorflow
 from edgeclf.export.source.feature_layer import feature_layer_objects, feature_layer_of, read_graph
 from edgeclf.export.source.keras_files.loading import NewerKerasError, load_keras_file
-from edgeclf.runtime.errors import EdgeclfError, ModelFileError, RunFolderError, UsageError
+from edgeclf.runtime.errors import EdgeclfError, ModelFileError, RunFolderError
 from edgeclf.training.networks.own_network import is_own_network, own_custom_objects
-
-# The module of a network that the user wrote, as it was.
-NETWORK_FILE = "network.py"
+from edgeclf.training.run.own_module import NETWORK_FILE, check_module_place
 
 
 def load_saved_network(path: Path, architecture: str) -> KerasModel:
@@ -21,14 +19,14 @@ def load_saved_network(path: Path, architecture: str) -> KerasModel:
     Args:
         path: The model's file, in the run folder.
         architecture: As the run's options name it; of a network that the user wrote, the module is imported where it is
-            found, but never from the run folder itself.
+            found, but never because it came with the run.
 
     Raises:
         RunFolderError: The file is damaged, has code or unknown layers in it, or is of a newer Keras.
         MissingPackageError: TensorFlow is not installed.
     """
     import_tensorflow()
-    known, missing = _own_objects(path.parent, architecture)
+    known, missing = own_objects(path.parent, architecture)
     try:
         # Keras reads on past some damage: the archive's own checksums are what tells.
         with zipfile.ZipFile(path) as archive:
@@ -59,36 +57,16 @@ def load_saved_network(path: Path, architecture: str) -> KerasModel:
     return model
 
 
-def _own_objects(folder: Path, architecture: str) -> tuple[dict[str, Any], EdgeclfError | None]:
-    """The layers of the module of a network that the user wrote; none, and why, where it is not there."""
+def own_objects(folder: Path, architecture: str) -> tuple[dict[str, Any], EdgeclfError | None]:
+    """The layers of the module of a network that the user wrote; none, and why, where it is not there or came with the run."""
     if not is_own_network(architecture):
         return {}, None
     try:
-        check_module_place(architecture, folder, Path.cwd())
+        check_module_place(architecture, folder)
         return own_custom_objects(architecture), None
     except EdgeclfError as error:
         # Most networks are of Keras's layers alone, for which their file suffices.
         return {}, error
-
-
-def check_module_place(architecture: str, folder: Path, *places: Path) -> None:
-    """Refuses to import the module of a network from its run folder: what came with a run need not be the user's own.
-
-    Args:
-        architecture: `module:function`.
-        folder: The run folder.
-        places: Where the module would be looked for.
-
-    Raises:
-        UsageError: One of the places is in the run folder.
-    """
-    if any(place.resolve().is_relative_to(folder.resolve()) for place in places):
-        raise UsageError(
-            f"the module of {architecture} is not imported from its run folder",
-            got=str(folder),
-            expected="a module of yours, elsewhere",
-            hint="run edgeclf in the folder of that module",
-        )
 
 
 def model_error(path: Path, got: str) -> RunFolderError:

@@ -123,8 +123,8 @@ def test_a_damaged_or_foreign_model_is_refused(tmp_path):
     import_tensorflow()
     import keras
 
-    def saved(size, classes):
-        image = keras.Input((size, size, 3), dtype="uint8")
+    def saved(size, classes, dtype="uint8"):
+        image = keras.Input((size, size, 3), dtype=dtype)
         x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
         model = keras.Model(image, keras.layers.Dense(classes, activation="softmax")(x))
         path = tmp_path / "saved.keras"
@@ -136,7 +136,16 @@ def test_a_damaged_or_foreign_model_is_refused(tmp_path):
     assert load_run(run).load_model().output.shape == (None, 2)
     damaged = bytearray(good)
     damaged[len(good) // 2] ^= 0xFF
-    for data in (b"", b"text", good[:-50], good[: len(good) // 2], bytes(damaged), saved(8, 3), saved(9, 2)):
+    for data in (
+        b"",
+        b"text",
+        good[:-50],
+        good[: len(good) // 2],
+        bytes(damaged),
+        saved(8, 3),
+        saved(9, 2),
+        saved(8, 2, "float32"),
+    ):
         (run / "model.keras").write_bytes(data)
         with pytest.raises(RunFolderError, match=r"cannot load .*model\.keras"):
             load_run(run).load_model()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeclf.training import load_run
+from edgeclf.training.fit import stages
 from edgeclf.training.run.folder import CHECKPOINT_FILE, NETWORK_FILE
 
 from ..test_train import interrupted
@@ -86,7 +87,9 @@ def test_it_is_gone_on_from(call_edgeclf, photographs, module, tmp_path):
     assert "began with the weights of model.keras: 3 layers loaded" in taken.out
 
 
-def test_it_is_resumed_with_the_module_that_it_began_with(run_edgeclf, photographs, module, tmp_path, monkeypatch):
+def test_it_is_resumed_with_the_module_that_it_began_with(
+    run_edgeclf, call_edgeclf, photographs, module, tmp_path, monkeypatch
+):
     run = tmp_path / "run"
     options = ("--arch", f"{module}:plain", *OPTIONS, "--epochs", "3")
     whole = run_edgeclf("train", photographs, "--run", tmp_path / "whole", *options)
@@ -97,8 +100,18 @@ def test_it_is_resumed_with_the_module_that_it_began_with(run_edgeclf, photograp
     path.write_text(MODULE.replace("Conv2D(8", "Conv2D(9"), encoding="utf-8")
     changed = run_edgeclf("train", "--resume", run)
     assert (changed.returncode, NETWORK_FILE in changed.stderr) == (3, True)
+    path.write_text(MODULE + f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    # Elsewhere the run folder alone names the place of the module.
+    monkeypatch.chdir(tmp_path)
+    arch = ("--arch", f"{module}:plain")
+    refused = call_edgeclf("train", "--resume", run)
+    assert (refused.code, refused.err.count("\n")) == (3, 1)
+    assert f"run edgeclf in the folder of that module, or pass --arch {module}:plain" in refused.err
+    assert not (tmp_path / "ran").exists()
     path.write_text(MODULE, encoding="utf-8")
-    done = run_edgeclf("train", "--resume", run)
+    other = call_edgeclf("train", "--resume", run, "--arch", f"{module}:custom")
+    assert (other.code, "--arch does not go with --resume" in other.err) == (2, True)
+    done = run_edgeclf("train", "--resume", run, *arch)
     assert done.returncode == 0, done.stderr
     assert (run / "history.csv").read_bytes() == (tmp_path / "whole" / "history.csv").read_bytes()
 
@@ -114,6 +127,53 @@ def test_layers_of_the_module_need_the_module(run_edgeclf, photographs, module, 
     assert gone.returncode == 3
     assert "Scale" in gone.stderr
     assert f"{run / NETWORK_FILE} is a copy of it" in gone.stderr
+
+
+class CutError(BaseException):
+    """Ends a training as a kill does, but for this process."""
+
+
+def test_no_command_imports_a_module_that_came_with_a_run(call_edgeclf, photographs, module, tmp_path, monkeypatch):
+    run, ran = tmp_path / "sent" / "run", tmp_path / "ran"
+
+    def cut(*given, progress, **options):
+        def report(text, done, total):
+            if done >= 5:
+                raise CutError
+            progress(text, done, total)
+
+        return fit_network(*given, progress=report, **options)
+
+    fit_network = stages.fit_network
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "fit_network", cut)
+        with pytest.raises(CutError):
+            call_edgeclf("train", photographs, "--run", run, "--arch", f"{module}:plain", *OPTIONS, "--epochs", "2")
+    facts = (run / "run.json").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def refused(architecture, *command):
+        for path in (run.parent / "evil.py", run / NETWORK_FILE):
+            path.write_text(MODULE + f"open({str(ran)!r}, 'w')\n", encoding="utf-8")
+        sent = json.loads(facts)
+        sent["options"]["architecture"] = f"{architecture}:plain"
+        (run / "run.json").write_text(json.dumps({**sent, "module_folder": str(run.parent)}), encoding="utf-8")
+        done = call_edgeclf(*command)
+        assert not ran.exists()
+        return done
+
+    for architecture, code in (("evil", 3), ("sent.evil", 2), ("sent.run.network", 2)):
+        done = refused(architecture, "train", "--resume", run)
+        assert (done.code, done.err.count("\n")) == (code, 1), done.err
+    (run / "run.json").write_text(facts, encoding="utf-8")
+    (run / NETWORK_FILE).write_text(MODULE, encoding="utf-8")
+    assert call_edgeclf("train", "--resume", run, "--arch", f"{module}:plain").code == 0
+    # Its layers are Keras's own: the saved network suffices.
+    for architecture in ("evil", "sent.evil", "sent.run.network"):
+        done = refused(architecture, "evaluate", run, photographs)
+        assert done.code == 0, done.err
+    assert refused("sent.evil", "export", run, "--out", tmp_path / "m.onnx").code == 0
+    assert refused("sent.run.network", "doctor", run, "--fast").code in {0, 4}
 
 
 def test_what_cannot_be_built_is_refused_before_images_are_read(call_edgeclf, module, tmp_path):

@@ -8,7 +8,7 @@ numbers of classes and of images of each (validation images for a training, held
 the draws that a check warns of, and in brackets of those that it calls a problem. The first row has the level that the check
 states, if it does; a rate whose 95 % interval (Wilson) is above it has an asterisk, and its interval is shown at the end. Rows of
 more than `--most` images are left out, of `model` and `use` those of more than 4,000 times as many probabilities. What rests on
-no chance (files that cannot be read, grey images among others, counts of classes, copies that are verified) is not counted.
+no chance is not counted (`NO_CHANCE`).
 """
 
 import sys
@@ -40,13 +40,13 @@ class Kind:
     Attributes:
         draw: Facts of a healthy case, from numbers of classes and of images of each.
         checks: The checks.
-        levels: By cause, the rate of false alarms that its conditions state (`edgeclf doctor --list`), added where there are
-            several; None where they are limits and no test.
+        levels: By cause, the rates of false alarms that its conditions state (`edgeclf doctor --list`), one for each test; none
+            where they are limits and no test.
     """
 
     draw: Callable[[np.random.Generator, int, int], Facts]
     checks: Sequence[Check]
-    levels: Mapping[str, float | None]
+    levels: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -91,29 +91,66 @@ KINDS: Mapping[str, Kind] = {
     "model": Kind(
         lambda rng, classes, images: Facts(model=healthy_model(rng, classes, images)),
         model.CHECKS,
-        {"class-errors": 0.01, "calibration": 0.01, "fragile": 0.001, "int8-gap": 0.02},
+        {"class-errors": (0.01,), "calibration": (0.01,), "fragile": (0.001,), "int8-gap": (0.01, 0.01)},
     ),
     "use": Kind(
         lambda rng, classes, images: Facts(use=healthy_use(rng, classes, images)),
         _USE_CHECKS,
-        {"input-scale": 0.001, "label-order": 0.001, "constant-answer": None, "dead-class": 0.001},
+        # One level for all ways of use together; a draw warns of one of them.
+        dict.fromkeys(("input-scale", "channel-order", "image-fit", "label-order"), (0.001,))
+        | {"constant-answer": (), "dead-class": (0.001,)},
     ),
     "run": Kind(
         lambda rng, classes, images: Facts(run=healthy_run(rng, classes, images)),
         _RUN_CHECKS,
-        # By standard errors, in place of exact tests: no level is stated for all of a check.
-        dict.fromkeys(
-            ("label-noise", "stuck-at-chance", "stopped-early", "overfit", "underfit", "noisy-validation", "dead-units")
-        ),
+        {
+            "input-scale": (0.001,),
+            "lr-too-high": (0.001,),
+            "lr-too-low": (0.001, 0.002),
+            "label-noise": (0.001,),
+            "stopped-early": (0.001, 0.002),
+            "stuck-at-chance": (0.001,),
+            "overfit": (0.001,),
+            "underfit": (0.001,),
+            "over-regularized": (0.001,),
+            "noisy-validation": (0.001,),
+            "dead-units": (0.001,),
+        },
     ),
     "split": Kind(
         _data(32),
         (*hidden_class.CHECKS, *split_shift.CHECKS, *split.CHECKS),
-        {"prior-shift": 0.01, "split-shift": 0.001, "hidden-class": None},
+        {"prior-shift": (0.01,), "split-shift": (0.001,), "hidden-class": ()},
     ),
-    "shortcuts": Kind(_data(0, thumbnails=True), shortcuts.CHECKS, {"shortcut": 0.01}),
-    "labels": Kind(_data(32), labels.CHECKS, {"label-noise": 0.05}),
-    "files": Kind(_data(0), files.CHECKS, dict.fromkeys(("blurred", "exposure", "odd-size"))),
+    "shortcuts": Kind(_data(0, thumbnails=True), shortcuts.CHECKS, {"shortcut": (0.01,)}),
+    "labels": Kind(_data(32), labels.CHECKS, {"label-noise": (0.05,)}),
+    "files": Kind(_data(0), files.CHECKS, dict.fromkeys(("blurred", "exposure", "odd-size"), ())),
+}
+# Checks by theme and name whose findings no chance enters, and why; all others have a level, or are counted without one, above.
+NO_CHANCE: Mapping[tuple[str, str], str] = {
+    ("files", "refused"): "a rule of training",
+    ("files", "unreadable"): "each file by itself",
+    ("files", "layout"): "names of folders",
+    ("files", "not-read"): "names of files",
+    ("files", "changed-images"): "digests of files",
+    ("files", "unchecked"): "what was not looked at",
+    ("files", "blank"): "each image by itself",
+    ("files", "grey"): "each image by itself",
+    ("files", "rotated"): "each file by itself",
+    ("files", "mixed-formats"): "each file by itself",
+    ("classes", "imbalance"): "counts of all images",
+    ("classes", "too-few"): "counts of all images",
+    ("duplicates", "copies-across-parts"): "each pair is verified",
+    ("duplicates", "copies-across-classes"): "each pair is verified",
+    ("duplicates", "copies-in-a-class"): "each pair is verified",
+    ("duplicates", "overlapping-pictures"): "each pair is verified",
+    ("duplicates", "copies-not-verified"): "a count of pairs",
+    ("split", "few-test-images"): "the width of an interval",
+    ("run", "divergence"): "a loss that is no number",
+    ("run", "kept-weights"): "the same images twice",
+    ("use", "enough-photographs"): "the width of an interval",
+    ("use", "no-numbers"): "each photograph by itself",
+    ("use", "output-activation"): "sums of each photograph's outputs",
 }
 
 
@@ -126,7 +163,10 @@ def measure(kind: Kind, rng: np.random.Generator, classes: int, images: int, run
         for cause in {finding.cause for finding in alarms}.intersection(found):
             found[cause] += 1
             problems[cause] += any(f.severity == "problem" for f in alarms if f.cause == cause)
-    return {cause: Rate(found[cause], problems[cause], runs, level) for cause, level in kind.levels.items()}
+    return {
+        cause: Rate(found[cause], problems[cause], runs, sum(levels) if levels else None)
+        for cause, levels in kind.levels.items()
+    }
 
 
 def _sizes(name: str, classes: Sequence[int], images: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
@@ -152,7 +192,7 @@ def main() -> None:
     for name in given.kinds:
         kind = KINDS[name]
         report.columns({name: "<10", "classes": ">8", "images": ">7"} | dict.fromkeys(kind.levels, ">17"))
-        levels = ("-" if level is None else f"{100 * level:.1f}       " for level in kind.levels.values())
+        levels = (f"{100 * sum(levels):.1f}       " if levels else "-" for levels in kind.levels.values())
         report.row("level", "", "", *levels)
         for classes, images in _sizes(name, given.classes, given.images, given.most):
             rates = measure(kind, np.random.default_rng([classes, images]), classes, images, given.runs)

@@ -25,6 +25,8 @@ from edgeclf.training.options import TrainOptions
 _DRAWN_AGAIN = 0.05
 # Other ways of use that the doctor usually tries, and photographs that it shows to each.
 _WAYS, _SHOWN = 17, 300
+# What they change, in turn.
+_CHANGES = ({"--mean": "0", "--std": "1"}, {"--channels": "bgr"}, {"--fit": "crop"})
 _FEATURES = 32
 _TEST_SHARE = 0.2
 
@@ -73,7 +75,7 @@ def healthy_use(rng: np.random.Generator, classes: int, images: int) -> UseFacts
         drawn = np.where(right, true, (true + rng.integers(1, classes, len(true))) % classes)
         given = np.zeros_like(probabilities)
         given[np.arange(len(true)), np.where(again, drawn, answers)] = 1.0
-        trials.append(Trial({"--mean": str(number + 1)}, given))
+        trials.append(Trial(_CHANGES[number % len(_CHANGES)], given))
     return UseFacts(
         model="model.onnx",
         data="photographs",
@@ -196,9 +198,10 @@ def _thumbnails(rng: np.random.Generator, count: int) -> "np.ndarray[tuple[int, 
 
 
 def healthy_run(rng: np.random.Generator, classes: int, images: int) -> RunFacts:
-    """A training that learned what there is to learn: plain features are as good, validation as good as training.
+    """A training that learned what there is to learn in its usual epochs: plain features are as good, validation as good as training.
 
-    Answers for the validation images are drawn anew in every epoch, as far apart as the number of images lets them be.
+    Answers for the validation images are drawn anew in every epoch, as far apart as the number of images lets them be. One in three
+    has a learning rate that is unusual and works, one in eight pixels on an unusual scale.
 
     Args:
         rng: Draws it.
@@ -226,6 +229,8 @@ def healthy_run(rng: np.random.Generator, classes: int, images: int) -> RunFacts
     probed, checked = min(LINEAR_PROBE_IMAGES * 2 // 3, training), min(LINEAR_PROBE_IMAGES // 3, validation)
     recalled = min(ACCURACY_IMAGES, training)
     names = tuple(f"class {number}" for number in range(classes))
+    rate = 1e-3 * (10 ** rng.uniform(-3, 3) if rng.random() < 1 / 3 else 1.0)
+    input_std = 0.001 if rng.random() < 1 / 8 else 0.5
     return RunFacts(
         folder=Path("run"),
         data="photographs",
@@ -239,7 +244,7 @@ def healthy_run(rng: np.random.Generator, classes: int, images: int) -> RunFacts
             "architecture": "small-cnn",
             "pretrained": False,
             "goes_on": False,
-            "fit": {"learning_rate": 1e-3, "optimizer": "adam", "epochs": epochs},
+            "fit": {"learning_rate": rate, "optimizer": "adam", "epochs": epochs},
             "suits": {"learning_rate": 1e-3, "optimizer": "adam", "epochs": epochs},
             "ending": "finished",
             "monitor": "val_loss",
@@ -264,7 +269,7 @@ def healthy_run(rng: np.random.Generator, classes: int, images: int) -> RunFacts
                 "input_min": -1.0,
                 "input_max": 1.0,
                 "input_mean": 0.0,
-                "input_std": 0.5,
+                "input_std": input_std,
                 "pixel_min": 0,
                 "pixel_max": 255,
                 "batch_norm_log10_ratio": None,

@@ -54,9 +54,38 @@ def is_below(accuracy: float, bound: float, count: int) -> bool:
         bound: Accuracy that is to be ruled out.
         count: Images that it was measured on; False for none.
     """
+    return below_tail(accuracy, bound, count) < FALSE_ALARM_RATE
+
+
+def below_tail(accuracy: float, bound: float, count: int) -> float:
+    """One-sided p-value of the exact binomial test that an accuracy is below a bound.
+
+    Args:
+        accuracy: Observed accuracy; 1 where it is not finite, or not below the bound.
+        bound: Accuracy that is to be ruled out.
+        count: Images that it was measured on; 1 for none.
+    """
     if not math.isfinite(accuracy) or count < 1 or accuracy >= bound:
-        return False
-    return binomial_tail(count - round(accuracy * count), count, 1 - bound) < FALSE_ALARM_RATE
+        return 1.0
+    return binomial_tail(count - round(accuracy * count), count, 1 - bound)
+
+
+def less_accurate_tail(accuracy: float, images: int, other: float, other_images: int) -> float:
+    """One-sided p-value of Fisher's exact test that an accuracy is below another one, each on images of its own.
+
+    On images that both share it is larger than it has to be: what is hard for one is mostly hard for the other.
+
+    Args:
+        accuracy: Accuracy that may be lower; 1 where one of them is not finite, or where it is not lower.
+        images: Images that it was measured on; 1 for none.
+        other: The other accuracy.
+        other_images: Images that this was measured on; 1 for none.
+    """
+    if not (math.isfinite(accuracy) and math.isfinite(other)) or min(images, other_images) < 1 or accuracy >= other:
+        return 1.0
+    counts = np.array([images, other_images])
+    wrong = counts - np.rint(np.array([accuracy, other]) * counts).astype(np.int64)
+    return float(fisher_tails(counts, wrong)[0])
 
 
 def paired_drop(before: BoolArray, after: BoolArray) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeclf.toolkit.doctor.statistics import (
+    below_tail,
     best_balanced_accuracy,
     binomial_standard_error,
     binomial_tail,
@@ -21,6 +22,7 @@ from edgeclf.toolkit.doctor.statistics import (
     holm_rejects,
     is_above_chance,
     is_below,
+    less_accurate_tail,
     mann_tail,
     mid_ranks,
     paired_drop,
@@ -128,6 +130,19 @@ def test_what_is_above_chance_is_so_once_in_a_thousand_by_guessing(images, chanc
         assert is_below(hits / images, chance, images) == (below and hits / images < chance)
     assert not is_above_chance(math.nan, chance, images)
     assert not is_below(math.nan, chance, images)
+    assert below_tail(math.nan, chance, images) == below_tail(0.0, chance, 0) == 1.0
+
+
+@given(images=st.integers(1, 40), others=st.integers(1, 40), data=st.data())
+def test_one_accuracy_is_below_another_by_all_ways_to_deal_the_errors_out(images, others, data):
+    right, right_of_others = data.draw(st.integers(0, images)), data.draw(st.integers(0, others))
+    wrong, marks = images - right, images - right + others - right_of_others
+    ways = sum(math.comb(images, k) * math.comb(others, marks - k) for k in range(wrong, min(images, marks) + 1))
+    is_lower = right / images < right_of_others / others
+    expected = ways / math.comb(images + others, marks) if is_lower else 1.0
+    tail = less_accurate_tail(right / images, images, right_of_others / others, others)
+    assert tail == pytest.approx(expected, rel=1e-9)
+    assert less_accurate_tail(math.nan, images, 1.0, others) == less_accurate_tail(0.0, 0, 1.0, others) == 1.0
 
 
 @given(shape=st.floats(0.02, 1e5), away=st.floats(-8, 12), skewness=st.floats(-2.5, 2.5))

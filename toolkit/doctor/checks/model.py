@@ -26,7 +26,7 @@ _CLASS_LEVEL, _PROBLEM_LEVEL = 0.01, 0.01
 # Images that a class needs to be judged.
 _LEAST_IMAGES = 5
 # Largest acceptable loss of accuracy of an int8 file.
-_INT8_DROP = 0.01
+_INT8_DROP, _INT8_LEVEL = 0.01, 0.01
 # Most images per finding.
 _SHOWN = 24
 
@@ -244,7 +244,7 @@ def check_int8(facts: Facts) -> list[Finding]:
     names = _class_names(facts, model)
     classes = sorted(set(model.true.tolist()))
     by_class = {names[label]: float(1 - differs[model.true == label].mean()) for label in classes}
-    serious = drop > _INT8_DROP and chance < 0.01
+    serious = drop > _INT8_DROP and chance < _INT8_LEVEL
     worst = _worst_class(~differs, model.true)
     if not serious and worst is None:
         return []
@@ -315,7 +315,7 @@ CHECKS: tuple[Check, ...] = (
         "calibration",
         "field",
         ("calibration",),
-        f"the expected calibration error is above {_ECE:g} and above what honest confidences exceed in one of a hundred samples",
+        f"the expected calibration error is above {_ECE:g} and above what honest confidences exceed in one of a hundred samples ({_ECE_LEVEL:g})",
         check_calibration,
     ),
     Check(
@@ -323,15 +323,15 @@ CHECKS: tuple[Check, ...] = (
         "field",
         ("fragile",),
         f"brightness x0.8 or x1.25, blur, noise, JPEG quality 50, a shift by 6 % or a crop to 90 % costs more than "
-        f"{_DROP_WARNING:.0%} of accuracy (McNemar's test at 0.001 over all changes); a problem from {_DROP_PROBLEM:.0%} on",
+        f"{_DROP_WARNING:.0%} of accuracy (McNemar's test at {FALSE_ALARM_RATE:g} over all changes); a problem from {_DROP_PROBLEM:.0%} on",
         check_fragility,
     ),
     Check(
         "int8-against-fp32",
         "field",
         ("int8-gap",),
-        f"the int8 file loses more than {_INT8_DROP:.0%} of accuracy (McNemar's test at 0.01), or its disagreements gather in "
-        f"a class by {_RECALL_WARNING:.0%}",
+        f"the int8 file loses more than {_INT8_DROP:.0%} of accuracy (McNemar's test at {_INT8_LEVEL:g}), or its disagreements gather in "
+        f"a class by {_RECALL_WARNING:.0%} (Fisher's exact test, Holm's correction, {_CLASS_LEVEL:g} over all classes)",
         check_int8,
     ),
 )

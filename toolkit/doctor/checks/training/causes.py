@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.curves import Curves, last_learning_rates
+from edgeclf.toolkit.doctor.checks.training.curves import A_THIRD, Curves, chance_midway, last_learning_rates
 from edgeclf.toolkit.doctor.facts import RunFacts
-from edgeclf.toolkit.doctor.statistics import is_above_chance, mann_tail
+from edgeclf.toolkit.doctor.statistics import is_above_chance, is_below, mann_tail
 
 # Largest range of the network's input: pixels are 0..255, with or without a mean subtracted.
 MAX_INPUT_RANGE = 300.0
@@ -25,7 +25,12 @@ UNTRAINED_BIAS_RATIO = 0.01
 # Most epochs that are too few to judge a network by.
 FEW_EPOCHS = 3
 # Fewest epochs for a test of trend, and its significance.
-_LEAST_TREND, _TREND = 7, 0.002
+LEAST_TREND, TREND_LEVEL = 7, 0.002
+# Fall of validation loss that matters, relative to the last; in one epoch, times the images' square root: what the losses of
+# the same images differ by from epoch to epoch, by accident.
+_FALL, _FALL_OF_ONE = 0.05, 0.5
+# Fewest training images that are memorized, to tell of labels without a probe.
+_LEAST_MEMORIZED = 300
 _ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
 _KERAS_RATES = {"sgd": 0.01}
 
@@ -107,11 +112,11 @@ def is_learning_rate_too_low(run: RunFacts, curves: Curves) -> bool:
         return False
     ratio = learning_rate_ratio(run)
     if ratio <= 1 / LEARNING_RATE_FACTOR:
-        return curves.failed or is_still_falling(curves)
+        return curves.failed or is_still_falling(run, curves)
     moved = (run.probes.get("network") or {}).get("bias_to_kernel")
     fresh = not run.record.get("pretrained") and not run.record.get("goes_on")
     if moved is not None and fresh and moved < UNTRAINED_BIAS_RATIO and curves.epochs > FEW_EPOCHS:
-        return not curves.learned
+        return curves.failed
     return math.isnan(ratio) and curves.failed and _falls_slowly(curves)
 
 
@@ -125,36 +130,64 @@ def _falls_slowly(curves: Curves) -> bool:
     return bool(falls.mean() >= 0.9 and fallen < 0.3 and (loss[0] - loss[-1]) > 0)
 
 
-def is_still_falling(curves: Curves) -> bool:
-    """Whether validation loss was still falling over the last fifth of the epochs, at least seven (Mann's test)."""
-    loss = curves.val_loss if np.isfinite(curves.val_loss).any() else curves.loss
+def is_still_falling(run: RunFacts, curves: Curves) -> bool:
+    """Whether validation loss was still falling over the last fifth of the epochs, at least seven (Mann's test).
+
+    The order of fewer epochs tells nothing for sure: then the run must have been cut short of its usual epochs, and the loss have
+    fallen in every epoch and in the last by more than the losses of so many images differ by accident.
+    """
+    has_val_loss = bool(np.isfinite(curves.val_loss).any())
+    loss = curves.val_loss if has_val_loss else curves.loss
     loss = loss[np.isfinite(loss)]
     if len(loss) < 2 or loss[-1] != loss.min():
         return False
-    if len(loss) < _LEAST_TREND:
-        return bool(loss[-1] < 0.98 * loss[0])
-    tail = loss[-max(_LEAST_TREND, len(loss) // 5) :]
+    if len(loss) < LEAST_TREND:
+        images = curves.val_images if has_val_loss else curves.train_images
+        falls = -np.diff(loss)
+        least = max(_FALL, _FALL_OF_ONE / math.sqrt(max(1, images)))
+        return is_cut_short(run, curves) and bool((falls > 0).all() and falls[-1] > least * loss[-1])
+    tail = loss[-max(LEAST_TREND, len(loss) // 5) :]
     later = tail[None, :] > tail[:, None]
     rises = int(np.triu(later, 1).sum())
-    # And by more than a twentieth of the last loss.
-    return mann_tail(len(tail), rises) < _TREND and bool(tail[0] - tail[-1] > 0.05 * tail[-1])
+    return mann_tail(len(tail), rises) < TREND_LEVEL and bool(tail[0] - tail[-1] > _FALL * tail[-1])
 
 
 def are_labels_unlearnable(run: RunFacts, curves: Curves) -> bool:
-    """Whether neither the network nor a linear probe on pretrained features is above chance, on enough images."""
+    """Whether neither the network nor a linear probe on pretrained features is above chance, and the probe surely not by much.
+
+    Of few images, not to be above chance says nothing: a probe that is right on three of four may not be either.
+    """
     if curves.learned:
         return False
     baseline = run.probes.get("linear_probe")
     if baseline:
         images, chance = int(baseline["training_images"]), float(baseline["training_chance"])
-        return images >= 60 and not is_above_chance(float(baseline["training_accuracy"]), chance, images)
+        accuracy = float(baseline["training_accuracy"])
+        bound = chance + A_THIRD * (1 - chance)
+        return not is_above_chance(accuracy, chance, images) and is_below(accuracy, bound, images)
     # Without a probe: memorized training images without any generalization, on enough images for a little of it to show.
-    return curves.train_last > chance_midway(curves) and curves.train_images >= 300 and curves.val_images >= 50
+    bound = curves.chance + A_THIRD * (1 - curves.chance)
+    return (
+        curves.train_last > chance_midway(curves.chance)
+        and curves.train_images >= _LEAST_MEMORIZED
+        and is_below(curves.val_selected, bound, curves.val_images)
+    )
 
 
-def chance_midway(curves: Curves) -> float:
-    """Accuracy half-way from chance to 1."""
-    return 0.5 + 0.5 * curves.chance
+def usual_epochs(run: RunFacts) -> int:
+    """Epochs that are usual for the architecture; 0 where not known."""
+    return int((run.record.get("suits") or {}).get("epochs") or 0)
+
+
+def is_cut_short(run: RunFacts, curves: Curves) -> bool:
+    """Whether the run ended before the epochs that are usual, or was interrupted, and not by early stopping: a fact."""
+    ended = run.record.get("ending", "finished")
+    return ended in {"interrupted", "unfinished"} or (ended == "finished" and usual_epochs(run) > curves.epochs)
+
+
+def is_cut_before_any_trend(run: RunFacts, curves: Curves) -> bool:
+    """Whether the run was cut short after so few epochs that no trend can be told, and learned something until then."""
+    return curves.epochs < LEAST_TREND and is_cut_short(run, curves) and (curves.fitted or curves.learned)
 
 
 def has_too_few_epochs(run: RunFacts, curves: Curves) -> bool:

@@ -1,5 +1,6 @@
 """Learning curves of a run as arrays, with final accuracies, the accuracy of guessing and a baseline."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,12 @@ import numpy as np
 
 from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import RunFacts
-from edgeclf.toolkit.doctor.statistics import binomial_standard_error, is_above_chance
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, below_tail, is_above_chance, less_accurate_tail
 
+# Part of the way from guessing to all right, or to the baseline, on which a network has surely not learned what it should.
+A_THIRD, _A_QUARTER = 1 / 3, 0.25
+# Training images that accuracy is measured on, at most, where that is not said.
+_MEASURED_IMAGES = 256
 _NAMES = {
     "loss": ("loss",),
     "accuracy": ("accuracy", "acc", "categorical_accuracy", "sparse_categorical_accuracy", "binary_accuracy"),
@@ -36,10 +41,15 @@ class Curves:
         test: Test accuracy of the selected weights.
         test_images: Number of test images.
         train_last: Training accuracy after the last epoch, in inference mode where it was measured.
+        train_last_images: Number of images that it was measured on.
+        is_last_measured: Whether it was measured in inference mode; dropout, augmentation and mixup lower it otherwise.
         train_selected: Training accuracy of the selected weights in inference mode.
+        train_selected_images: Number of images that it was measured on.
         baseline: Accuracy of a linear probe on pretrained features, on validation images or, without them, leave-one-out on
             training images.
         baseline_images: Number of images that `baseline` was measured on.
+        baseline_train: Accuracy of the linear probe on training images, leave-one-out.
+        baseline_train_images: Number of these.
     """
 
     loss: Float64Array
@@ -55,9 +65,14 @@ class Curves:
     test: float
     test_images: int
     train_last: float
+    train_last_images: int
+    is_last_measured: bool
     train_selected: float
+    train_selected_images: int
     baseline: float
     baseline_images: int
+    baseline_train: float
+    baseline_train_images: int
 
     @property
     def epochs(self) -> int:
@@ -66,7 +81,7 @@ class Curves:
 
     @property
     def learned(self) -> bool:
-        """Whether the selected weights are above chance on validation or test images."""
+        """Whether the selected weights are above chance on validation or test images; of few images, not to be says little."""
         return is_above_chance(self.val_selected, self.chance, self.val_images, trials=self.epochs) or is_above_chance(
             self.test, self.chance, self.test_images
         )
@@ -74,28 +89,64 @@ class Curves:
     @property
     def fitted(self) -> bool:
         """Whether the network is above chance on its training images."""
-        best = max(
-            (value for value in (self.train_last, self.train_selected) if math.isfinite(value)), default=math.nan
-        )
-        if math.isfinite(best) and is_above_chance(best, self.chance, min(self.train_images, 256), trials=2):
+        figures = ((self.train_last, self.train_last_images), (self.train_selected, self.train_selected_images))
+        if any(is_above_chance(accuracy, self.chance, images, trials=2) for accuracy, images in figures):
             return True
         return is_above_chance(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
 
     @property
+    def knows_training_images(self) -> bool:
+        """Whether the network is surely better on its training images than half-way from chance to 1."""
+        figures = ((self.train_last, self.train_last_images), (self.train_selected, self.train_selected_images))
+        midway = chance_midway(self.chance)
+        return any(is_above_chance(accuracy, midway, images, trials=2) for accuracy, images in figures)
+
+    @property
+    def train_measured(self) -> tuple[float, int]:
+        """Training accuracy in inference mode, the better of the selected and the last weights', and its images; NaN and 0 for none."""
+        figures = [(self.train_selected, self.train_selected_images)]
+        if self.is_last_measured:
+            figures.append((self.train_last, self.train_last_images))
+        return max((figure for figure in figures if math.isfinite(figure[0])), default=(math.nan, 0))
+
+    @functools.cached_property
     def gap_to_baseline(self) -> float:
-        """Baseline minus validation accuracy where that is beyond two standard errors, else 0."""
-        if not (math.isfinite(self.val_selected) and math.isfinite(self.baseline)):
-            return 0.0
-        noise = binomial_standard_error(self.val_selected, self.val_images) + binomial_standard_error(
-            self.baseline, self.baseline_images
-        )
-        gap = self.baseline - self.val_selected
-        return gap if gap > max(0.0, 2 * noise) else 0.0
+        """Baseline minus validation accuracy where that is beyond chance (Fisher's exact test), else 0."""
+        tail = less_accurate_tail(self.val_selected, self.val_images, self.baseline, self.baseline_images)
+        return self.baseline - self.val_selected if tail < FALSE_ALARM_RATE else 0.0
+
+    @functools.cached_property
+    def is_surely_poor(self) -> bool:
+        """Whether the network is surely less than a third of the way from chance to 1, or clearly below the baseline.
+
+        On validation images or on training images in inference mode, the baseline leave-one-out on these: whatever comparisons
+        there are, together at `FALSE_ALARM_RATE` (Bonferroni). Of few images, not to be above chance is no such evidence.
+        """
+        validation, training = (self.val_selected, self.val_images), self.train_measured
+        bound = self.chance + A_THIRD * (1 - self.chance)
+        tails = [below_tail(accuracy, bound, images) for accuracy, images in (validation, training) if images]
+        for (accuracy, images), (baseline, of) in (
+            (validation, (self.baseline, self.baseline_images)),
+            (training, (self.baseline_train, self.baseline_train_images)),
+        ):
+            if images and of:
+                is_clear = baseline - accuracy > _A_QUARTER * max(0.0, baseline - self.chance)
+                tails.append(less_accurate_tail(accuracy, images, baseline, of) if is_clear else 1.0)
+        return any(tail * len(tails) < FALSE_ALARM_RATE for tail in tails)
 
     @property
     def failed(self) -> bool:
-        """Whether the run is at chance, or below the baseline by more than a quarter of the baseline's lead over chance."""
-        return not self.learned or self.gap_to_baseline > 0.25 * max(0.0, self.baseline - self.chance)
+        """Whether the run surely came to little.
+
+        It is surely poor and not to be told from guessing, or below the baseline by more than a quarter of the baseline's lead over chance.
+        """
+        behind = self.gap_to_baseline > _A_QUARTER * max(0.0, self.baseline - self.chance)
+        return behind or (not self.learned and self.is_surely_poor)
+
+
+def chance_midway(chance: float) -> float:
+    """Accuracy half-way from chance to 1."""
+    return 0.5 + 0.5 * chance
 
 
 def read_curves(run: RunFacts) -> Curves:
@@ -112,7 +163,9 @@ def read_curves(run: RunFacts) -> Curves:
     selected = _selected_epoch(run, val_loss, val_accuracy)
     validation, test = (run.metrics.get(split) or {} for split in ("validation", "test"))
     accuracy = _column(history, "accuracy")
-    ended = run.metrics.get("training_after_last_epoch") or {}
+    ended, kept = run.metrics.get("training_after_last_epoch") or {}, run.probes.get("training") or {}
+    train_images, measured = int(train_counts.sum()), _number(ended.get("accuracy"))
+    usual = min(train_images, _MEASURED_IMAGES)
     baseline = run.probes.get("linear_probe") or {}
     return Curves(
         loss=_column(history, "loss"),
@@ -121,16 +174,22 @@ def read_curves(run: RunFacts) -> Curves:
         val_accuracy=val_accuracy,
         chance=float(shares.max()),
         chance_loss=float(-(prior * np.log(np.maximum(prior, 1e-12))).sum()),
-        train_images=int(train_counts.sum()),
+        train_images=train_images,
         val_images=int(val_counts.sum()),
         selected_epoch=selected,
         val_selected=_number(validation.get("accuracy"), val_accuracy[selected] if len(val_accuracy) else math.nan),
         test=_number(test.get("accuracy")),
         test_images=int(test.get("count") or 0),
-        train_last=_number(ended.get("accuracy"), accuracy[-1] if len(accuracy) else math.nan),
-        train_selected=_number((run.probes.get("training") or {}).get("accuracy")),
+        train_last=measured if math.isfinite(measured) else float(accuracy[-1]) if len(accuracy) else math.nan,
+        # While training, every image is seen in every epoch.
+        train_last_images=_count(ended.get("images"), usual) if math.isfinite(measured) else train_images,
+        is_last_measured=math.isfinite(measured),
+        train_selected=_number(kept.get("accuracy")),
+        train_selected_images=_count(kept.get("images"), usual),
         baseline=_number(baseline.get("validation_accuracy"), _number(baseline.get("training_accuracy"))),
         baseline_images=int(baseline.get("validation_images") or baseline.get("training_images") or 0),
+        baseline_train=_number(baseline.get("training_accuracy")),
+        baseline_train_images=int(baseline.get("training_images") or 0),
     )
 
 
@@ -155,6 +214,10 @@ def last_learning_rates(history: Sequence[Mapping[str, Any]]) -> Float64Array:
 
 def _number(value: object, otherwise: float = math.nan) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float(otherwise)
+
+
+def _count(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
 
 
 def _counts(by_class: Mapping[str, int] | None) -> Float64Array:

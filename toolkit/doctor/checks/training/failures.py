@@ -12,18 +12,23 @@ from edgeclf.toolkit.doctor.checks.training.causes import (
     FEW_EPOCHS,
     INPUT_STD,
     LEARNING_RATE_FACTOR,
+    LEAST_TREND,
     MAX_INPUT_RANGE,
     OVERCONFIDENT_TEMPERATURE,
+    TREND_LEVEL,
     UNTRAINED_BIAS_RATIO,
     are_labels_unlearnable,
     has_diverged,
     has_other_cause,
     has_too_few_epochs,
     has_wrong_input_scale,
+    is_cut_before_any_trend,
+    is_cut_short,
     is_learning_rate_too_high,
     is_learning_rate_too_low,
     is_still_falling,
     learning_rate_ratio,
+    usual_epochs,
 )
 from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
 from edgeclf.toolkit.doctor.checks.training.evidence import (
@@ -39,6 +44,13 @@ from edgeclf.toolkit.doctor.checks.training.evidence import (
 from edgeclf.toolkit.doctor.facts import Check, Facts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import examine_data, resume, sweep_learning_rate, train_again, train_pretrained
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, is_above_chance
+
+# As conditions name it, see `Curves.failed`.
+_FAILED = (
+    "failed (surely less than a third of the way from guessing to all right, or clearly below plain features: exact tests, "
+    f"{FALSE_ALARM_RATE:g} together)"
+)
 
 
 def check_input_scale(facts: Facts) -> list[Finding]:
@@ -196,15 +208,20 @@ def check_stopped_early(facts: Facts) -> list[Finding]:
     curves = read_curves(run)
     if not curves.epochs or has_other_cause(run, curves):
         return []
-    short = has_too_few_epochs(run, curves)
+    short, cut = has_too_few_epochs(run, curves), is_cut_short(run, curves)
     ended = run.record.get("ending", "finished")
-    falling = is_still_falling(curves) and ended != "early"
-    usual = int((run.record.get("suits") or {}).get("epochs") or 0)
-    if not falling and not (short and curves.failed):
+    falling = is_still_falling(run, curves) and ended != "early"
+    usual = usual_epochs(run)
+    failed = curves.failed and (short or is_cut_before_any_trend(run, curves))
+    # That a run was cut short is a fact, which needs no test; what it came to shows only on enough images.
+    shows_nothing = short and cut and not curves.learned and not curves.knows_training_images
+    if not (falling or failed or shows_nothing):
         return []
     # Where the baseline is no better, there is little left to gain.
-    severity: Severity = "warning" if short or curves.gap_to_baseline or not math.isfinite(curves.baseline) else "note"
-    if short and curves.failed:
+    severity: Severity = (
+        "warning" if short or failed or curves.gap_to_baseline or not math.isfinite(curves.baseline) else "note"
+    )
+    if short and failed:
         severity = "problem"
     fit = run.record.get("fit") or {}
     again = max(usual, 3 * curves.epochs, 20)
@@ -246,6 +263,7 @@ def check_stuck(facts: Facts) -> list[Finding]:
         not curves.epochs
         or curves.learned
         or curves.fitted
+        or not curves.failed
         or has_other_cause(run, curves)
         or has_too_few_epochs(run, curves)
     ):
@@ -253,7 +271,7 @@ def check_stuck(facts: Facts) -> list[Finding]:
     if are_labels_unlearnable(run, curves):
         return []
     learnable = ""
-    if math.isfinite(curves.baseline):
+    if is_above_chance(curves.baseline, curves.chance, curves.baseline_images):
         learnable = f"; the data can be learned: plain features reach {curves.baseline:.0%}"
     lowest = float(np.nanmin(curves.loss)) if np.isfinite(curves.loss).any() else math.nan
     return [
@@ -283,7 +301,7 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("input-scale",),
         f"what reaches the first layer for pixels of 0..255 spans more than {MAX_INPUT_RANGE:g}, or the variance that reaches the first batch "
-        "normalisation is 10 times off what it expects, or a network from random weights failed with inputs whose "
+        f"normalisation is 10 times off what it expects, or a network from random weights {_FAILED} with inputs whose "
         f"standard deviation is outside {INPUT_STD[0]:g}..{INPUT_STD[1]:g}",
         check_input_scale,
     ),
@@ -292,7 +310,7 @@ CHECKS: tuple[Check, ...] = (
         "learning-rate-too-high",
         "run",
         ("lr-too-high",),
-        f"the learning rate is {LEARNING_RATE_FACTOR:g} times what suits the architecture, and the run diverged, failed or its "
+        f"the learning rate is {LEARNING_RATE_FACTOR:g} times what suits the architecture, and the run diverged, {_FAILED}, or its "
         f"loss rose above {EXPLODED_LOSS_RATIO:g} times that of guessing, or its logits are {OVERCONFIDENT_TEMPERATURE:g} times too large; or, whatever the "
         "rate, the loss rose so and nothing was learned",
         check_rate_too_high,
@@ -301,9 +319,9 @@ CHECKS: tuple[Check, ...] = (
         "learning-rate-too-low",
         "run",
         ("lr-too-low",),
-        f"the learning rate is a {LEARNING_RATE_FACTOR:g}th of what suits the architecture, and the run failed or was still "
-        f"getting better; or nothing was learned and biases are below {UNTRAINED_BIAS_RATIO:g} of the kernels; or, where the rate is "
-        "not known, the loss crept down from epoch to epoch by less than 30 % in all",
+        f"the learning rate is a {LEARNING_RATE_FACTOR:g}th of what suits the architecture, and the run {_FAILED}, or was still "
+        f"getting better (Mann's test at {TREND_LEVEL:g}); or it failed and biases are below {UNTRAINED_BIAS_RATIO:g} of the kernels, or, "
+        "where the rate is not known, the loss crept down from epoch to epoch by less than 30 % in all",
         check_rate_too_low,
     ),
     Check(
@@ -311,23 +329,26 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("label-noise",),
         "neither the network nor a linear head on pretrained features, each image judged by a head fitted without it, is "
-        "better than guessing (binomial test at 0.001) on 60 training images or more",
+        f"better than guessing, and the head is surely less than a third of the way from guessing to all right (binomial tests at "
+        f"{FALSE_ALARM_RATE:g})",
         check_labels,
     ),
     Check(
         "stopped-too-early",
         "run",
         ("stopped-early",),
-        f"no more than {FEW_EPOCHS} epochs that came to nothing, or validation loss was falling over the last fifth of the "
-        "epochs, at least seven (Mann's test at 0.002), by a twentieth of what is left, none of the above being the case",
+        f"validation loss was falling over the last fifth of the epochs, at least {LEAST_TREND} (Mann's test at {TREND_LEVEL:g}), by a "
+        f"twentieth of what is left; or the run {_FAILED}, after {FEW_EPOCHS} epochs (a problem) or, if more are usual, fewer than "
+        f"{LEAST_TREND}; or, with fewer than are usual, {FEW_EPOCHS} epochs showed nothing better than guessing, or fewer than {LEAST_TREND} "
+        "ended with a loss that fell in each, none of the above being the case",
         check_stopped_early,
     ),
     Check(
         "stuck-at-chance",
         "run",
         ("stuck-at-chance",),
-        "neither training nor validation accuracy is better than guessing (binomial test at 0.001 over all epochs), none of "
-        "the above being the case",
+        f"neither training nor validation accuracy is better than guessing (binomial test over all epochs), and the run {_FAILED}, none "
+        "of the above being the case",
         check_stuck,
     ),
 )

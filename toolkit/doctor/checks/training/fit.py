@@ -1,16 +1,27 @@
 """Checks of the fit: overfitting, underfitting and too much regularization."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.causes import has_other_cause, has_too_few_epochs, is_still_falling
-from edgeclf.toolkit.doctor.checks.training.curves import Curves, read_curves
+from edgeclf.toolkit.doctor.checks.training.causes import (
+    has_other_cause,
+    has_too_few_epochs,
+    is_cut_before_any_trend,
+    is_still_falling,
+)
+from edgeclf.toolkit.doctor.checks.training.curves import Curves, chance_midway, read_curves
 from edgeclf.toolkit.doctor.checks.training.evidence import accuracy_evidence, finite, percent
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import train_again, train_pretrained
-from edgeclf.toolkit.doctor.statistics import binomial_standard_error
+from edgeclf.toolkit.doctor.statistics import (
+    FALSE_ALARM_RATE,
+    binomial_standard_error,
+    is_below,
+    less_accurate_tail,
+)
 
 # Gap between training and validation accuracy for a warning and for a problem.
 _GAP_WARNING, _GAP_PROBLEM = 0.05, 0.15
@@ -22,27 +33,39 @@ _UNFIT = 0.1
 _STRONG_DROPOUT, _STRONG_MIXUP, _STRONG_DECAY = 0.5, 0.4, 0.2
 
 
-def gap_of(curves: Curves) -> tuple[float, float]:
-    """Generalization gap: training minus validation accuracy, and its standard error.
+@dataclass(frozen=True)
+class Gap:
+    """Generalization gap: training minus validation accuracy.
 
-    The larger of the gaps of the selected weights and after the last epoch; training accuracy is in inference mode where that
-    was measured, since dropout and augmentation lower it. NaN where neither is known.
+    Attributes:
+        size: The larger of the gaps of the selected weights and after the last epoch; NaN where neither is known.
+        error: Its standard error.
+        chance: p-value of Fisher's exact test that validation images are as often right as training images, times the number of
+            gaps that it was chosen from (Bonferroni).
     """
-    if math.isfinite(curves.train_selected) and math.isfinite(curves.val_selected):
-        kept = curves.train_selected - curves.val_selected
-    else:
-        kept = -math.inf
-    last = curves.val_accuracy[-1] if curves.epochs else math.nan
-    end = curves.train_last - last if math.isfinite(last) and math.isfinite(curves.train_last) else -math.inf
-    if kept == end == -math.inf:
-        return math.nan, math.nan
-    train, validation = (
-        (curves.train_selected, curves.val_selected) if kept >= end else (curves.train_last, float(last))
-    )
-    seen = min(curves.train_images, 256) or 256
-    return max(kept, end), math.hypot(
-        binomial_standard_error(train, seen), binomial_standard_error(validation, curves.val_images)
-    )
+
+    size: float
+    error: float
+    chance: float
+
+
+def gap_of(curves: Curves) -> Gap:
+    """The generalization gap; training accuracy is in inference mode where that was measured, as dropout and augmentation lower it."""
+    last = float(curves.val_accuracy[-1]) if curves.epochs else math.nan
+    measured = [
+        (train, images, validation)
+        for train, images, validation in (
+            (curves.train_selected, curves.train_selected_images, curves.val_selected),
+            (curves.train_last, curves.train_last_images, last),
+        )
+        if math.isfinite(train) and math.isfinite(validation)
+    ]
+    if not measured:
+        return Gap(math.nan, math.nan, 1.0)
+    train, images, validation = max(measured, key=lambda figures: figures[0] - figures[2])
+    error = math.hypot(binomial_standard_error(train, images), binomial_standard_error(validation, curves.val_images))
+    tail = less_accurate_tail(validation, curves.val_images, train, images)
+    return Gap(train - validation, error, min(1.0, len(measured) * tail))
 
 
 def overfit_begin(curves: Curves) -> int | None:
@@ -70,11 +93,11 @@ def val_loss_rise(curves: Curves) -> float:
 
 
 def is_overfit(run: RunFacts, curves: Curves) -> bool:
-    """Whether the generalization gap is large and beyond three standard errors, without another cause."""
+    """Whether the generalization gap is large and beyond chance (Fisher's exact test), without another cause."""
     if not curves.epochs or has_other_cause(run, curves) or has_too_few_epochs(run, curves):
         return False
-    gap, error = gap_of(curves)
-    return math.isfinite(gap) and gap > _GAP_WARNING and gap > 3 * error
+    gap = gap_of(curves)
+    return gap.size > _GAP_WARNING and gap.chance < FALSE_ALARM_RATE
 
 
 def check_overfit(facts: Facts) -> list[Finding]:
@@ -85,7 +108,8 @@ def check_overfit(facts: Facts) -> list[Finding]:
     curves = read_curves(run)
     if not is_overfit(run, curves):
         return []
-    gap, error = gap_of(curves)
+    found = gap_of(curves)
+    gap = found.size
     begin, rise = overfit_begin(curves), val_loss_rise(curves)
     # A gap is harmless where validation accuracy is good all the same.
     serious = gap > _GAP_PROBLEM and (curves.failed or curves.gap_to_baseline > 0 or not math.isfinite(curves.baseline))
@@ -103,7 +127,7 @@ def check_overfit(facts: Facts) -> list[Finding]:
             {
                 "from_epoch": begin,
                 "gap": gap,
-                "gap_standard_error": error,
+                "gap_standard_error": found.error,
                 "validation_loss_rise": rise,
                 "lowest_validation_loss": finite(float(np.nanmin(curves.val_loss)))
                 if np.isfinite(curves.val_loss).any()
@@ -135,14 +159,20 @@ def check_underfit(facts: Facts) -> list[Finding]:
         not curves.epochs
         or has_other_cause(run, curves)
         or has_too_few_epochs(run, curves)
+        or is_cut_before_any_trend(run, curves)
         or not (curves.fitted or curves.learned)
     ):
         return []
-    reached = max((v for v in (curves.train_last, curves.train_selected) if math.isfinite(v)), default=math.nan)
-    aim = curves.baseline if math.isfinite(curves.baseline) else 0.5 + 0.5 * curves.chance + _UNFIT
-    missing = aim - reached
-    noise = binomial_standard_error(reached, min(curves.train_images, 256)) if math.isfinite(reached) else math.inf
-    if not missing > max(_UNFIT, 3 * noise) or is_still_falling(curves):
+    # While training, dropout and augmentation hold accuracy down: that is no measure of the fit.
+    reached, images = curves.train_measured
+    has_baseline = math.isfinite(curves.baseline)
+    aim = curves.baseline if has_baseline else chance_midway(curves.chance) + _UNFIT
+    is_sure = (
+        less_accurate_tail(reached, images, curves.baseline, curves.baseline_images) < FALSE_ALARM_RATE
+        if has_baseline
+        else is_below(reached, aim, images)
+    )
+    if not (is_sure and aim - reached > _UNFIT) or is_still_falling(run, curves):
         return []
     strong = _strong_regularization(run)
     held = _held_back(run, curves)
@@ -226,16 +256,18 @@ CHECKS: tuple[Check, ...] = (
         "run",
         ("overfit",),
         f"training accuracy, in inference mode where it was measured, is above validation accuracy by {_GAP_WARNING:.0%} and "
-        f"3 standard errors, and by {_GAP_PROBLEM:.0%}, or validation loss rose by {_RISE:.0%} of that of guessing, or plain "
-        "features do better; a problem where the first and the last are the case",
+        f"beyond chance (Fisher's exact test, {FALSE_ALARM_RATE:g} over the kept and the last weights), and by {_GAP_PROBLEM:.0%}, or "
+        f"validation loss rose by {_RISE:.0%} of that of guessing, or plain features do better; a problem where the first and the last are "
+        "the case",
         check_overfit,
     ),
     Check(
         "underfitting",
         "run",
         ("underfit", "over-regularized"),
-        f"training accuracy in inference mode is {_UNFIT:.0%} and 3 standard errors below what plain features reach on "
-        f"validation images; over-regularized where dropout >= {_STRONG_DROPOUT:g}, mixup >= {_STRONG_MIXUP:g}, weight decay "
+        f"training accuracy in inference mode is {_UNFIT:.0%} and beyond chance (Fisher's exact test, {FALSE_ALARM_RATE:g}) below what "
+        f"plain features reach on validation images, or, without these, below {_UNFIT:.0%} more than half-way from guessing to all right "
+        f"(binomial test, {FALSE_ALARM_RATE:g}), no loss still falling; over-regularized where dropout >= {_STRONG_DROPOUT:g}, mixup >= {_STRONG_MIXUP:g}, weight decay "
         f">= {_STRONG_DECAY:g} or strong augmentation also hold the training figures down",
         check_underfit,
     ),

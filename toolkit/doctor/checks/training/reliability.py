@@ -4,15 +4,18 @@ import math
 
 import numpy as np
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.checks.training.causes import FEW_EPOCHS, has_other_cause
 from edgeclf.toolkit.doctor.checks.training.curves import read_curves
 from edgeclf.toolkit.doctor.facts import Check, Facts, RunFacts
 from edgeclf.toolkit.doctor.findings import Finding, Severity
 from edgeclf.toolkit.doctor.remedies import more_validation, train_again
-from edgeclf.toolkit.doctor.statistics import binomial_standard_error
+from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, binomial_standard_error, is_above_chance
 
 # Standard deviation of validation accuracy between epochs for a warning.
 _SWING = 0.03
+# Histories drawn for the test of a swing.
+_SWING_DRAWS = 3_999
 # Half width of validation accuracy's 95 % interval for a note.
 _WIDE = 0.06
 # Fraction of dead units that an untrained layer may have (half of them, by the sign of a random sum, where its input hardly
@@ -68,8 +71,7 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
         return []
     half = 1.96 * binomial_standard_error(float(values.max()), curves.val_images)
     later = values[len(values) // 2 :]
-    # Of neighbouring epochs, so that progress does not count: var(a - b) = 2 var(a).
-    swing = float(np.median(np.abs(np.diff(later)))) / 0.6745 / math.sqrt(2) if len(later) > FEW_EPOCHS else 0.0
+    swing = float(_swing(later)) if len(later) > FEW_EPOCHS else 0.0
     explained = binomial_standard_error(float(np.median(later)), curves.val_images)
     evidence = {
         "validation_images": curves.val_images,
@@ -77,7 +79,7 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
         "swing": swing,
         "binomial_standard_error": explained,
     }
-    if swing > max(_SWING, 2 * explained):
+    if swing > max(_SWING, 2 * explained) and swing > _largest_swing(later, curves.val_images):
         return [
             Finding(
                 "noisy-validation",
@@ -102,6 +104,21 @@ def check_noisy_validation(facts: Facts) -> list[Finding]:
     return []
 
 
+def _swing(values: Float64Array) -> Float64Array:
+    """(...) standard deviation of (..., E) values by neighbouring epochs, so that progress does not count: var(a - b) = 2 var(a)."""
+    return np.asarray(np.median(np.abs(np.diff(values, axis=-1)), axis=-1) / 0.6745 / math.sqrt(2))
+
+
+def _largest_swing(values: Float64Array, images: int) -> float:
+    """Swing that epochs exceed by chance at `FALSE_ALARM_RATE`, as good as their median and each answering anew.
+
+    Answers to the same images in neighbouring epochs have much in common, so that a healthy training swings less.
+    """
+    rng = np.random.default_rng(0)
+    drawn = np.sort(_swing(rng.binomial(images, float(np.median(values)), (_SWING_DRAWS, len(values))) / images))
+    return float(drawn[-round(FALSE_ALARM_RATE * (_SWING_DRAWS + 1))])
+
+
 def _lower_learning_rate(run: RunFacts) -> float | None:
     rate = (run.record.get("fit") or {}).get("learning_rate")
     return float(rate) / 3 if rate else None
@@ -118,7 +135,7 @@ def check_dead_units(facts: Facts) -> list[Finding]:
     if worst is None:
         return []
     share = worst["dead"] / worst["units"]
-    if share <= _DEAD_BY_CHANCE + 3 * math.sqrt(_DEAD_BY_CHANCE * (1 - _DEAD_BY_CHANCE) / worst["units"]):
+    if not is_above_chance(share, _DEAD_BY_CHANCE, worst["units"], trials=len(layers)):
         return []
     curves = read_curves(run)
     # Units die of high learning rates and large inputs; where a finding names these, dead units are only a symptom.
@@ -148,22 +165,24 @@ CHECKS: tuple[Check, ...] = (
         "kept-weights",
         "run",
         ("not-best-weights",),
-        "the validation accuracy of the kept weights is below that of the best monitored epoch by more than its standard error",
+        "the validation accuracy of the kept weights is below that of the best monitored epoch, on the same images, by more than its "
+        "standard error",
         check_selected_weights,
     ),
     Check(
         "noisy-validation",
         "run",
         ("noisy-validation",),
-        f"neighbouring epochs' validation accuracies differ by more than {_SWING:.0%} and twice the binomial standard error; a "
-        f"note where the 95 % interval is wider than +-{_WIDE:.0%}",
+        f"neighbouring epochs' validation accuracies differ by more than {_SWING:.0%}, twice the binomial standard error and what epochs that "
+        f"are equally good and answer anew differ by (drawn at random, {FALSE_ALARM_RATE:g}); a note where the 95 % interval is wider than +-{_WIDE:.0%}",
         check_noisy_validation,
     ),
     Check(
         "dead-units",
         "run",
         ("dead-units",),
-        "more than half of a layer's ReLU units, by 3 standard errors, are zero at every place of every sampled image; a "
+        f"more than half of a layer's ReLU units (binomial test, {FALSE_ALARM_RATE:g} over all layers) are zero at every place of every "
+        "sampled image; a "
         f"problem from {_DEAD_PROBLEM:.0%} on where the run failed for no other reason",
         check_dead_units,
     ),

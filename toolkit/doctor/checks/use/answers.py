@@ -260,7 +260,7 @@ CHECKS: tuple[Check, ...] = (
         "use",
         ("dead-class",),
         f"a class is never given by a model file, which gives others: of {_LEAST_OF_CLASS} photographs or more, and so many that one "
-        f"with a recall of {_RECALL:.0%} would not be given once in {1 / FALSE_ALARM_RATE:,.0f} times over all classes",
+        f"with a recall of {_RECALL:.0%} would not be given once in {1 / FALSE_ALARM_RATE:,.0f} times over all classes ({FALSE_ALARM_RATE:g})",
         check_dead_classes,
     ),
     Check(

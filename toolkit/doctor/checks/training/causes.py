@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from edgeclf.toolkit.doctor.checks.training.curves import A_THIRD, Curves, chance_midway, last_learning_rates
+from edgeclf.toolkit.doctor.checks.training.curves import POOR_SHARE, Curves, chance_midway, last_learning_rates
 from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import is_above_chance, is_below, mann_tail
 
@@ -163,10 +163,10 @@ def are_labels_unlearnable(run: RunFacts, curves: Curves) -> bool:
     if baseline:
         images, chance = int(baseline["training_images"]), float(baseline["training_chance"])
         accuracy = float(baseline["training_accuracy"])
-        bound = chance + A_THIRD * (1 - chance)
+        bound = chance + POOR_SHARE * (1 - chance)
         return not is_above_chance(accuracy, chance, images) and is_below(accuracy, bound, images)
     # Without a probe: memorized training images without any generalization, on enough images for a little of it to show.
-    bound = curves.chance + A_THIRD * (1 - curves.chance)
+    bound = curves.chance + POOR_SHARE * (1 - curves.chance)
     return (
         curves.train_last > chance_midway(curves.chance)
         and curves.train_images >= _LEAST_MEMORIZED

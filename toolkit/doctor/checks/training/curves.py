@@ -12,8 +12,9 @@ from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, below_tail, is_above_chance, less_accurate_tail
 
-# Part of the way from guessing to all right, or to the baseline, on which a network has surely not learned what it should.
-A_THIRD, _A_QUARTER = 1 / 3, 0.25
+# Share of the way from guessing to all right up to which a network, or a probe, is poor; gap to the baseline that is clear,
+# relative to the baseline's lead over chance.
+POOR_SHARE, _CLEAR_GAP = 1 / 3, 0.25
 # Training images that accuracy is measured on, at most, where that is not said.
 _MEASURED_IMAGES = 256
 _NAMES = {
@@ -123,14 +124,14 @@ class Curves:
         there are, together at `FALSE_ALARM_RATE` (Bonferroni). Of few images, not to be above chance is no such evidence.
         """
         validation, training = (self.val_selected, self.val_images), self.train_measured
-        bound = self.chance + A_THIRD * (1 - self.chance)
+        bound = self.chance + POOR_SHARE * (1 - self.chance)
         tails = [below_tail(accuracy, bound, images) for accuracy, images in (validation, training) if images]
         for (accuracy, images), (baseline, of) in (
             (validation, (self.baseline, self.baseline_images)),
             (training, (self.baseline_train, self.baseline_train_images)),
         ):
             if images and of:
-                is_clear = baseline - accuracy > _A_QUARTER * max(0.0, baseline - self.chance)
+                is_clear = baseline - accuracy > _CLEAR_GAP * max(0.0, baseline - self.chance)
                 tails.append(less_accurate_tail(accuracy, images, baseline, of) if is_clear else 1.0)
         return any(tail * len(tails) < FALSE_ALARM_RATE for tail in tails)
 
@@ -138,10 +139,11 @@ class Curves:
     def failed(self) -> bool:
         """Whether the run surely came to little.
 
-        It is surely poor and not to be told from guessing, or below the baseline by more than a quarter of the baseline's lead over chance.
+        It is surely poor, and not to be told from guessing or below the baseline on validation images by more than a quarter of the
+        baseline's lead over chance.
         """
-        behind = self.gap_to_baseline > _A_QUARTER * max(0.0, self.baseline - self.chance)
-        return behind or (not self.learned and self.is_surely_poor)
+        behind = self.gap_to_baseline > _CLEAR_GAP * max(0.0, self.baseline - self.chance)
+        return self.is_surely_poor and (behind or not self.learned)
 
 
 def chance_midway(chance: float) -> float:

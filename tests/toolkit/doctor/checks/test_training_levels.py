@@ -150,16 +150,26 @@ def test_a_run_that_was_cut_short_is_told_however_few_its_images():
 @pytest.mark.parametrize("epochs", [2, 4, 6])
 def test_a_loss_that_fell_in_few_epochs_is_told_where_more_are_usual(epochs):
     t = np.arange(epochs)
-    falling = rows(0.5 * 0.9**t, 0.95, 0.5 * 0.92**t, 0.95)
+    falling = rows(0.5 * 0.9**t, 1.0, 0.5 * 0.945**t, 1.0)
     assert told(run_facts(falling), "stopped-early") == ["warning"]
     as_usual = {"suits": {"learning_rate": 1e-3, "optimizer": "adam", "epochs": epochs}}
     assert told(run_facts(falling, record=as_usual), "stopped-early") == []
     assert told(run_facts(falling, record={"ending": "early"}), "stopped-early") == []
-    # Losses of twenty images differ by as much by accident.
-    assert told(run_facts(falling, train=80, val=20), "stopped-early") == []
-    # It has levelled off.
-    level = rows(0.5 * 0.9**t, 0.95, 0.5 * 0.99**t, 0.95)
-    assert told(run_facts(level), "stopped-early") == []
+    # Losses of sixteen images differ by as much by accident.
+    assert told(run_facts(falling, train=64, val=16), "stopped-early") == []
+    # One of the two has levelled off.
+    for of_training, of_validation in ((0.9, 0.99), (0.99, 0.9)):
+        level = rows(0.5 * of_training**t, 1.0, 0.5 * of_validation**t, 1.0)
+        assert told(run_facts(level), "stopped-early") == []
+
+
+def test_a_training_accuracy_that_is_hardly_above_guessing_is_stuck_all_the_same():
+    # Beyond chance on 400 images, and nothing like what plain features reach.
+    history = stuck(np.random.default_rng(0))
+    measured = {"training_after_last_epoch": {"accuracy": 0.6, "images": 400}}
+    assert told(run_facts(history, metrics=measured, probes=linear_probe(0.98)), "stuck-at-chance") == ["problem"]
+    more = {"training_after_last_epoch": {"accuracy": 0.75, "images": 400}}
+    assert told(run_facts(history, metrics=more, probes=linear_probe(0.98)), "stuck-at-chance") == []
 
 
 def test_what_was_cut_short_before_any_trend_is_not_underfit():

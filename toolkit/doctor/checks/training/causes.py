@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from edgeclf.runtime.arrays import Float64Array
 from edgeclf.toolkit.doctor.checks.training.curves import POOR_SHARE, Curves, chance_midway, last_learning_rates
 from edgeclf.toolkit.doctor.facts import RunFacts
 from edgeclf.toolkit.doctor.statistics import is_above_chance, is_below, mann_tail
@@ -26,9 +27,9 @@ UNTRAINED_BIAS_RATIO = 0.01
 FEW_EPOCHS = 3
 # Fewest epochs for a test of trend, and its significance.
 LEAST_TREND, TREND_LEVEL = 7, 0.002
-# Fall of validation loss that matters, relative to the last; in one epoch, times the images' square root: what the losses of
-# the same images differ by from epoch to epoch, by accident.
-_FALL, _FALL_OF_ONE = 0.05, 0.5
+# Fall of a loss that matters, relative to the last; in one epoch, times the images' square root: more than the losses of the same
+# images mostly differ by from epoch to epoch.
+_FALL, _FALL_OF_ONE = 0.05, 0.25
 # Fewest training images that are memorized, to tell of labels without a probe.
 _LEAST_MEMORIZED = 300
 _ADAPTIVE = ("adam", "adamw", "nadam", "rmsprop")
@@ -133,23 +134,27 @@ def _falls_slowly(curves: Curves) -> bool:
 def is_still_falling(run: RunFacts, curves: Curves) -> bool:
     """Whether validation loss was still falling over the last fifth of the epochs, at least seven (Mann's test).
 
-    The order of fewer epochs tells nothing for sure: then the run must have been cut short of its usual epochs, and the loss have
-    fallen in every epoch and in the last by more than the losses of so many images differ by accident.
+    The order of fewer epochs tells nothing for sure: then the run must have been cut short of its usual epochs, the loss have
+    fallen in every epoch, and in the last, with training loss, by more than the losses of so many images differ by accident.
     """
-    has_val_loss = bool(np.isfinite(curves.val_loss).any())
-    loss = curves.val_loss if has_val_loss else curves.loss
+    loss = curves.val_loss if np.isfinite(curves.val_loss).any() else curves.loss
     loss = loss[np.isfinite(loss)]
     if len(loss) < 2 or loss[-1] != loss.min():
         return False
     if len(loss) < LEAST_TREND:
-        images = curves.val_images if has_val_loss else curves.train_images
-        falls = -np.diff(loss)
-        least = max(_FALL, _FALL_OF_ONE / math.sqrt(max(1, images)))
-        return is_cut_short(run, curves) and bool((falls > 0).all() and falls[-1] > least * loss[-1])
+        both = ((loss, curves.val_images), (curves.loss, curves.train_images))
+        return is_cut_short(run, curves) and bool(
+            (np.diff(loss) < 0).all() and all(_fell_in_the_last_epoch(values, images) for values, images in both)
+        )
     tail = loss[-max(LEAST_TREND, len(loss) // 5) :]
     later = tail[None, :] > tail[:, None]
     rises = int(np.triu(later, 1).sum())
     return mann_tail(len(tail), rises) < TREND_LEVEL and bool(tail[0] - tail[-1] > _FALL * tail[-1])
+
+
+def _fell_in_the_last_epoch(loss: Float64Array, images: int) -> bool:
+    least = max(_FALL, _FALL_OF_ONE / math.sqrt(max(1, images)))
+    return bool(loss[-2] - loss[-1] > least * loss[-1])
 
 
 def are_labels_unlearnable(run: RunFacts, curves: Curves) -> bool:

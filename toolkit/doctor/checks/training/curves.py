@@ -15,6 +15,8 @@ from edgeclf.toolkit.doctor.statistics import FALSE_ALARM_RATE, below_tail, is_a
 # Share of the way from guessing to all right up to which a network, or a probe, is poor; gap to the baseline that is clear,
 # relative to the baseline's lead over chance.
 POOR_SHARE, _CLEAR_GAP = 1 / 3, 0.25
+# Share of that way which is hardly better than guessing, though many images tell the difference.
+_HARDLY = 0.1
 # Training images that accuracy is measured on, at most, where that is not said.
 _MEASURED_IMAGES = 256
 _NAMES = {
@@ -89,11 +91,12 @@ class Curves:
 
     @property
     def fitted(self) -> bool:
-        """Whether the network is above chance on its training images."""
+        """Whether the network is surely better on its training images than a tenth of the way from chance to 1."""
+        bound = self.chance + _HARDLY * (1 - self.chance)
         figures = ((self.train_last, self.train_last_images), (self.train_selected, self.train_selected_images))
-        if any(is_above_chance(accuracy, self.chance, images, trials=2) for accuracy, images in figures):
+        if any(is_above_chance(accuracy, bound, images, trials=2) for accuracy, images in figures):
             return True
-        return is_above_chance(_highest(self.accuracy), self.chance, self.train_images, trials=self.epochs)
+        return is_above_chance(_highest(self.accuracy), bound, self.train_images, trials=self.epochs)
 
     @property
     def knows_training_images(self) -> bool:

@@ -340,14 +340,15 @@ CHECKS: tuple[Check, ...] = (
         f"validation loss was falling over the last fifth of the epochs, at least {LEAST_TREND} (Mann's test at {TREND_LEVEL:g}), by a "
         f"twentieth of what is left; or the run {_FAILED}, after {FEW_EPOCHS} epochs (a problem) or, if more are usual, fewer than "
         f"{LEAST_TREND}; or, with fewer than are usual, {FEW_EPOCHS} epochs showed nothing better than guessing, or fewer than {LEAST_TREND} "
-        "ended with a loss that fell in each, none of the above being the case",
+        "ended while both losses fell, none of the above being the case",
         check_stopped_early,
     ),
     Check(
         "stuck-at-chance",
         "run",
         ("stuck-at-chance",),
-        f"neither training nor validation accuracy is better than guessing (binomial test over all epochs), and the run {_FAILED}, none "
+        f"neither validation accuracy is better than guessing nor training accuracy than a tenth of the way to all right (binomial tests over "
+        f"all epochs), and the run {_FAILED}, none "
         "of the above being the case",
         check_stuck,
     ),

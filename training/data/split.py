@@ -294,6 +294,24 @@ class _Merged:
             self._towards[second] = first
 
 
+def contradiction_sentence(samples: Sequence[Sample], pictures: Sequence[str]) -> str | None:
+    """What a user has to know of pictures that are in several classes; None where there is none.
+
+    Args:
+        samples: The samples.
+        pictures: Key of each one's picture.
+    """
+    by_picture: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for sample, picture in zip(samples, pictures, strict=True):
+        by_picture[picture].setdefault(sample.label, sample.path)
+    several = [paths for paths in by_picture.values() if len(paths) > 1]
+    if not several:
+        return None
+    are = f"{len(several):,} pictures are" if len(several) > 1 else "1 picture is"
+    example = " and ".join(list(several[0].values())[:2])
+    return f"{are} in more than one class, such as {example}: keep each in one, as nothing can be learned from them"
+
+
 def shared_sentences(samples: Sequence[Sample], pictures: Sequence[str]) -> list[str]:
     """What a user has to know of images that are in several splits, one sentence for each two splits.
 

@@ -20,7 +20,7 @@ from edgeclf.training.cache.pixels import CachedImages, cached_images, equal_pic
 from edgeclf.training.data.class_folders import layout_sentence
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample, Split, fingerprint
 from edgeclf.training.data.loader import Subset
-from edgeclf.training.data.split import divide, group_keys, shared_sentences
+from edgeclf.training.data.split import contradiction_sentence, divide, group_keys, shared_sentences
 from edgeclf.training.options import TrainOptions
 
 
@@ -104,7 +104,12 @@ def prepare_training_data(
             keys=keys,
         )
         filled = division.sentence()
-        found = (layout_sentence(dataset.samples), *shared_sentences(dataset.samples, pictures), filled)
+        found = (
+            layout_sentence(dataset.samples),
+            contradiction_sentence(dataset.samples, pictures),
+            *shared_sentences(dataset.samples, pictures),
+            filled,
+        )
         notes = tuple(sentence for sentence in found if sentence is not None)
         return tuple(replace(sample, digest=digests.get(n)) for n, sample in enumerate(division.samples)), notes
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeclf.runtime.errors import DatasetError, RunFolderError, UsageError
 from edgeclf.training.data.dataset import SPLITS, Dataset, Sample
-from edgeclf.training.data.split import divide, group_keys, shared_sentences
+from edgeclf.training.data.split import contradiction_sentence, divide, group_keys, shared_sentences
 from edgeclf.training.data.training_data import read_split, split_to_csv
 
 ROOT = Path("/data")
@@ -169,6 +169,16 @@ def test_images_in_two_splits_that_the_data_set_brings_are_counted():
         "1 test image is a validation image as well, the same picture: the test figures are too good",
     ]
     assert sum("groups of --group-by are in" in text for text in shared_sentences(samples, pictures)) == 3
+
+
+def test_pictures_in_several_classes_are_told():
+    samples = [Sample("a/1.jpg", "a"), Sample("b/1.jpg", "b"), Sample("a/2.jpg", "a"), Sample("a/3.jpg", "a")]
+    told = contradiction_sentence(samples, ["x", "x", "y", "y"])
+    assert told is not None
+    assert told.startswith("1 picture is in more than one class, such as a/1.jpg and b/1.jpg: ")
+    assert contradiction_sentence(samples, ["x", "z", "y", "y"]) is None
+    samples.append(Sample("c/2.jpg", "c"))
+    assert (contradiction_sentence(samples, ["x", "x", "y", "y", "y"]) or "").startswith("2 pictures are in more")
 
 
 @given(class_counts, labels)

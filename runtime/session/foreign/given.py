@@ -15,6 +15,8 @@ Activation = Literal["softmax", "sigmoid", "logits", "sigmoid-logits"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 # As options call them.
 ACTIVATION_NAMES: dict[str, Activation] = {"none": "logits", **{name: name for name in ACTIVATIONS}}
+# No mean of pixels 0..255 is smaller, but 0.
+_LEAST_BYTE_MEAN = 0.05
 PRESET_NAMES = ("imagenet", "keras-tf", "keras-caffe", "ultralytics", "teachable-machine", "timm")
 
 
@@ -52,18 +54,28 @@ class PixelScaling:
         """The same normalisation for pixels of 0..255.
 
         Raises:
-            UsageError: The mean is of 0..255 and the divisors are of 0..1.
+            UsageError: One number is of 0..255, and another one of 0..1.
         """
-        if not self.is_in_unit_range:
-            return self
-        if any(abs(value) > 1 for value in self.mean):
-            raise UsageError(
-                "mean and std are in different units",
-                got=f"mean {numbers_text(self.mean)} and std {numbers_text(self.std)}",
-                expected="both for pixels of 0..255, or both for pixels of 0..1",
-                hint=f"pass --std {numbers_text(tuple(255 * value for value in self.std))}",
-            )
-        return PixelScaling(tuple(255 * value for value in self.mean), tuple(255 * value for value in self.std))
+        largest = max(map(abs, self.mean))
+        if self.is_in_unit_range:
+            if largest > 1:
+                raise self._mixed(f"pass --std {numbers_text(tuple(255 * value for value in self.std))}")
+            return PixelScaling(tuple(255 * value for value in self.mean), tuple(255 * value for value in self.std))
+        if any(value < 1 for value in self.std):
+            raise self._mixed("pass those of the training")
+        if _LEAST_BYTE_MEAN <= largest < 1:
+            # A std of 1 stands beside a mean of 0..1 where nothing is divided.
+            std = f" --std {numbers_text((255.0,))}" if set(self.std) == {1.0} else ""
+            raise self._mixed(f"pass --mean {numbers_text(tuple(255 * value for value in self.mean))}{std}")
+        return self
+
+    def _mixed(self, hint: str) -> UsageError:
+        return UsageError(
+            "mean and std are in different units",
+            got=f"mean {numbers_text(self.mean)} and std {numbers_text(self.std)}",
+            expected="both for pixels of 0..255, or both for pixels of 0..1",
+            hint=hint,
+        )
 
     def of_channels(self, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Mean and std of each of 1 or 3 channels; None where one channel would need different numbers."""

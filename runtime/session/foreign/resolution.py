@@ -128,8 +128,7 @@ class _Resolution:
         """What each source says, the most trusted first."""
         given = self._given
         scaling = given.scaling
-        if scaling is not None and scaling.is_in_unit_range:
-            scaling = scaling.in_bytes()
+        if scaling is not None and scaling != (scaling := scaling.in_bytes()):
             self._notes.append(
                 f"a std below 1 is for pixels of 0..1: mean {numbers_text(scaling.mean)} and std "
                 f"{numbers_text(scaling.std)} are used, for pixels of 0..255"
@@ -281,7 +280,7 @@ class _Resolution:
             return _AS_THEY_ARE
         missing = Missing(
             "takes float pixels and does not say how they are scaled",
-            "no mean and std",
+            next((item.unusable_scaling for item in self._sources if item.unusable_scaling), "no mean and std"),
             "the training's normalisation, R, G, B",
             "--mean and --std (123.675,116.28,103.53 and 58.395,57.12,57.375 for ImageNet's, 0 and 255 for a plain "
             f"division by 255), or --preprocess {'|'.join(PRESET_NAMES)} (in Python "

@@ -8,7 +8,7 @@ from typing import Any
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError, UsageError
 from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.session.foreign.findings import Findings, found_in
-from edgeclf.runtime.session.foreign.given import PixelScaling
+from edgeclf.runtime.session.foreign.given import PixelScaling, numbers_text
 from edgeclf.runtime.session.foreign.labels import labels_from, read_labels
 from edgeclf.runtime.spec import AREA, MOST_PIXELS_OF_A_SIDE, Interpolation
 
@@ -19,6 +19,8 @@ _MOST_BYTES = 1 << 24
 _TIMM_MEAN, _TIMM_STD, _TIMM_CROP = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875
 # No number of classes and no statistic of pixels is larger.
 _MOST_CLASSES, _MOST_NUMBER = 1 << 20, 1e9
+# No mean lies beyond the largest pixel, but for rounding.
+_BEYOND_RANGE = 1.01
 # Smaller crops are a few pixels of the usual image.
 _LEAST_CROP = 0.01
 # Filters that are not there are replaced by the nearest one that is.
@@ -93,6 +95,7 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
     mode = str(values.get("crop_mode") or "center")
     mean, std = _triple(values.get("mean")) or _TIMM_MEAN, _triple(values.get("std")) or _TIMM_STD
     interpolation = _interpolation(values.get("interpolation") or "bicubic", notes)
+    scaling, unusable = _timm_scaling(mean, std)
     if mode in {"squash", "border"} and crop_pct != 1.0:
         notes.append(
             f"config.json asks for crop_mode {mode} with crop_pct {crop_pct:g}: the whole image is shown instead"
@@ -115,7 +118,7 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
     return Findings(
         found_in(_CONFIG),
         labels=labels,
-        scaling=_scaling(mean, std, in_bytes=True),
+        scaling=scaling,
         channels="rgb",
         fit={"squash": "stretch", "border": "letterbox"}.get(mode, "crop"),  # type: ignore[arg-type]  # fit modes
         crop_fraction=crop_pct if 0 < crop_pct <= 1 else None,
@@ -123,8 +126,25 @@ def timm_findings(config: Mapping[str, Any]) -> Findings:
         interpolation=interpolation,
         size_hw=None if (sides := _sides(size, 3)) is None else (sides[1], sides[2]),
         classes=_positive(classes, _MOST_CLASSES),
+        unusable_scaling=unusable,
         notes=tuple(notes),
     )
+
+
+def _timm_scaling(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[PixelScaling | None, str | None]:
+    """The normalisation of timm, which is of pixels 0..1, and the phrase for one that contradicts itself."""
+    try:
+        if max(map(abs, mean)) <= 1 and max(std) <= 1:
+            # A std of 1, as MobileViT's, leaves the division out.
+            return PixelScaling(tuple(255 * value for value in mean), tuple(255 * value for value in std)), None
+        # Some write numbers of 0..255 there.
+        return PixelScaling(mean, std).in_bytes(), None
+    except UsageError:
+        return None, _contradiction(mean, std, _CONFIG)
+
+
+def _contradiction(mean: tuple[float, ...], std: tuple[float, ...], name: str, of: str = "") -> str:
+    return f"mean {numbers_text(mean)} and std {numbers_text(std)}{of} in {name}, which contradict each other"
 
 
 def _hugging_face_config(config: Mapping[str, Any], path: Path) -> Findings:
@@ -188,14 +208,16 @@ def _hugging_face_processor(values: Mapping[str, Any]) -> Findings:
     resample = values.get("resample")
     number = -1 if isinstance(resample, bool) or not isinstance(resample, int) else resample
     name = _RESAMPLING[number] if 0 <= number < len(_RESAMPLING) else None
+    scaling, unusable = _hugging_face_scaling(values, kind, notes)
     return Findings(
         found_in(_PREPROCESSOR),
-        scaling=_hugging_face_scaling(values),
+        scaling=scaling,
         channels="bgr" if _flag(values.get("do_flip_channel_order"), default=False) else "rgb",
         fit=fit,
         crop_fraction=fraction,
         interpolation=None if name is None else _interpolation(name, notes),
         size_hw=size_hw,
+        unusable_scaling=unusable,
         notes=tuple(notes),
     )
 
@@ -217,30 +239,41 @@ def _pair(height: int | None, width: int | None) -> tuple[int, int] | None:
     return None if height is None or width is None else (height, width)
 
 
-def _hugging_face_scaling(values: Mapping[str, Any]) -> PixelScaling | None:
-    """The pixel normalisation: `(pixel * rescale_factor - image_mean) / image_std`, each step if it is switched on."""
+def _hugging_face_scaling(
+    values: Mapping[str, Any], kind: str, notes: list[str]
+) -> tuple[PixelScaling | None, str | None]:
+    """The pixel normalisation: `(pixel * rescale_factor - image_mean) / image_std`, each step if it is switched on.
+
+    Returns:
+        The normalisation, and the phrase for one that contradicts itself; None for what there is not.
+    """
     factor = _number(values.get("rescale_factor"), 1 / 255) if _flag(values.get("do_rescale"), default=True) else 1.0
     # EfficientNet's processor can move pixels to -1..1 before it normalises.
     offset = 1.0 if _flag(values.get("rescale_offset"), default=False) else 0.0
+    if factor <= 0:
+        return None, None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    if _flag(values.get("do_normalize"), default=True):
+    # MobileViT's processor has no such step, and does not name it.
+    if _flag(values.get("do_normalize"), default=not kind.startswith("MobileViT")):
         means, stds = _triple(values.get("image_mean")), _triple(values.get("image_std"))
         if means is None or stds is None or min(stds) <= 0:
-            return None
+            return None, None
         mean, std = means, stds
-    if factor <= 0:
-        return None
-    return _scaling(tuple((value + offset) / factor for value in mean), tuple(value / factor for value in std))
-
-
-def _scaling(mean: tuple[float, ...], std: tuple[float, ...], *, in_bytes: bool = False) -> PixelScaling | None:
-    """The normalisation, on request for pixels of 0..255; None for numbers that are none."""
+        if factor == 1.0 and max(map(abs, mean)) <= 1 and max(std) < 1:
+            # It is given images of 0..1: no pixels of 0..255 have such a std.
+            factor = 1 / 255
+            notes.append(
+                f"{_PREPROCESSOR} has a mean and std of pixels 0..1, and does not rescale: they are scaled to 0..255"
+            )
+        elif max(map(abs, mean)) > _BEYOND_RANGE * 255 * factor:
+            return None, _contradiction(mean, std, _PREPROCESSOR, f" behind a rescaling by {factor:.6g}")
     try:
-        scaling = PixelScaling(mean, std)
-        return scaling.in_bytes() if in_bytes else scaling
+        return PixelScaling(
+            tuple((value + offset) / factor for value in mean), tuple(value / factor for value in std)
+        ), None
     except UsageError:
-        return None
+        return None, None
 
 
 def _interpolation(name: object, notes: list[str]) -> Interpolation | None:

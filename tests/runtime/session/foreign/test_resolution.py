@@ -140,6 +140,28 @@ def test_timm_crop_modes_and_filters(tmp_path, model, changes, fit, interpolatio
     assert any(note in text for text in use.notes) if note else not use.notes
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        # MobileViT's: pixels of 0..1, nothing subtracted, nothing divided.
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], ([0], [255])),
+        ([0.5, 0.5, 0.5], [1.0, 1.0, 1.0], ([127.5], [255])),
+        ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])),
+        ([123.675, 116.28, 103.53], [0.229, 0.224, 0.225], None),
+        ([0.485, 0.456, 0.406], [58.395, 57.12, 57.375], None),
+    ],
+)
+def test_mean_and_std_of_timm_are_of_pixels_from_0_to_1(tmp_path, model, mean, std, expected):
+    config = {**TIMM, "pretrained_cfg": {**TIMM["pretrained_cfg"], "mean": mean, "std": std}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    use = resolve(model)
+    if expected is not None:
+        close(use.scaling, *expected)
+    else:
+        (missing,) = use.missing
+        assert re.search(r"mean .* and std .* in config\.json, which contradict each other", missing.got)
+
+
 def test_the_grey_of_the_padding_is_the_users_else_the_configs(tmp_path, model):
     plain = {"fit": "letterbox", "preset": "ultralytics"}
     assert resolve(model, **plain).spec.preprocess.pad_value == 114
@@ -185,6 +207,9 @@ def test_a_config_of_something_else_is_passed_over(tmp_path, model, text):
          ("crop", 0.9, "bilinear", 127.5, 127.5)),
         ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
          ("stretch", None, "bilinear", 127.5, 127.5)),
+        # Images of 0..1 are given to it.
+        ({"do_rescale": False}, ("stretch", None, "bilinear", 127.5, 127.5)),
+        ({"do_rescale": False, "image_mean": [0] * 3, "image_std": [1] * 3}, ("stretch", None, "bilinear", 0, 1)),
     ],
 )  # fmt: skip
 def test_image_processors_of_hugging_face(tmp_path, model, changes, expected):
@@ -198,6 +223,28 @@ def test_image_processors_of_hugging_face(tmp_path, model, changes, expected):
     close(use.scaling, [mean], [std])
     assert use.origins["scaling"] == "found in preprocessor_config.json"
     assert use.origins["labels"] == "found in config.json"
+
+
+def test_the_image_processor_of_mobilevit_has_no_mean_and_std(tmp_path, model):
+    processor = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 16}, "do_rescale": True}
+    processor |= {"do_center_crop": True, "crop_size": {"height": 12, "width": 16}, "do_flip_channel_order": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    use = resolve(model)
+    close(use.scaling, [0], [255])
+    assert (use.channels, use.missing) == ("bgr", ())
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({**processor, "image_processor_type": "ViTImageProcessor"})
+    )
+    assert resolve(model).missing
+
+
+def test_a_mean_beyond_the_rescaled_pixels_is_told_and_not_used(tmp_path, model):
+    processor = {**VIT, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    (missing,) = resolve(model).missing
+    assert "mean 123.675,116.28,103.53" in missing.got
+    assert "rescaling by 0.00392157" in missing.got
+    assert not resolve(model, preset="imagenet").missing
 
 
 def test_files_above_an_onnx_folder_are_found_as_on_the_hub(tmp_path):
@@ -229,6 +276,28 @@ def test_a_std_of_the_unit_range_is_scaled_and_said(model):
     with pytest.raises(UsageError, match="different units"):
         resolve(model, scaling=PixelScaling((123.675, 116.28, 103.53), (0.229, 0.224, 0.225)))
     assert not resolve(model, scaling=PixelScaling((0, 0, 0), (1, 1, 1))).notes
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "remedy"),
+    [
+        ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), "pass --mean 123.675,116.28,103.53."),
+        ((0.5, 0.4, 0.3), (1, 1, 1), "pass --mean 127.5,102,76.5 --std 255."),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 1), "pass those of the training."),
+        ((127.5, 127.5, 127.5), (0.5, 0.5, 127.5), "pass those of the training."),
+    ],
+)
+def test_numbers_of_two_units_are_refused_with_those_of_one(model, mean, std, remedy):
+    with pytest.raises(UsageError, match="different units") as caught:
+        resolve(model, scaling=PixelScaling(mean, std))
+    assert str(caught.value).endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.0,), (255.0,)), ((1.0,), (127.5,)), ((127.5,), (1.0,)), ((-103.9, 0, 9), (1, 2, 3))]
+)
+def test_numbers_of_bytes_are_left_as_they_are(model, mean, std):
+    assert resolve(model, scaling=PixelScaling(mean, std)).scaling == PixelScaling(mean, std)
 
 
 def test_a_normalisation_inside_is_found_in_the_graph(tmp_path):

@@ -1,6 +1,5 @@
 """Metadata: what exporters write into a file's properties about its preprocessing and labels."""
 
-import ast
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.session.foreign.findings import IN_METADATA, Findings
 from edgeclf.runtime.session.foreign.given import ChannelOrder, PixelScaling
-from edgeclf.runtime.session.foreign.labels import labels_from
+from edgeclf.runtime.session.foreign.labels import labels_from, literal_of
 from edgeclf.runtime.session.foreign.presets import PRESETS, SIGNED_UNIT, UNIT
 from edgeclf.runtime.spec import MOST_PIXELS_OF_A_SIDE
 
@@ -19,8 +18,6 @@ _PIXEL_RANGES = {
     "normalized_0_1": UNIT,
     "normalized_1_1": SIGNED_UNIT,
 }
-# More than any list of classes; Python's parser takes memory for what it reads.
-_LONGEST_LITERAL = 1 << 22
 
 
 def read_metadata(metadata: Mapping[str, str], path: Path) -> Findings | None:
@@ -59,24 +56,15 @@ def read_metadata(metadata: Mapping[str, str], path: Path) -> Findings | None:
 
 def _labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     return next(
-        (labels for key in ("names", "labels", "classes") if (labels := labels_from(_literal(metadata.get(key))))), None
+        (labels for key in ("names", "labels", "classes") if (labels := labels_from(literal_of(metadata.get(key))))),
+        None,
     )
 
 
 def _size(text: str) -> tuple[int, int] | None:
-    value = _literal(text)
+    value = literal_of(text)
     given = value if isinstance(value, list | tuple) else [value, value]
     sides = [side for side in given if isinstance(side, int) and not isinstance(side, bool)]
     if len(sides) == len(given) == 2 and 0 < min(sides) <= max(sides) <= MOST_PIXELS_OF_A_SIDE:
         return int(sides[0]), int(sides[1])
     return None
-
-
-def _literal(text: str | None) -> object:
-    """The value of a Python literal, as Ultralytics writes its dictionaries; None for any other text."""
-    if not text or len(text) > _LONGEST_LITERAL:
-        return None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None

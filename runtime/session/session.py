@@ -244,8 +244,13 @@ class ModelSession:
                 raise self._cannot_run(count, f"an output of shape {probabilities.shape}")
         else:
             from edgeclf.runtime.session.foreign.activation import probabilities_from
+            from edgeclf.runtime.session.foreign.probing import check_scores
 
-            probabilities = probabilities_from(self._scores(output, count), self._activation)
+            scores = self._scores(output, count)
+            if self.use is not None:
+                # Probe images may show less than photographs.
+                check_scores(self.use, scores, self.path)
+            probabilities = probabilities_from(scores, self._activation)
         # A graph may leave the number of its classes free, and give another for another batch.
         if probabilities.shape[1] != len(self.spec.labels):
             raise _labels_mismatch(self.path, len(self.spec.labels), probabilities.shape[1])
@@ -364,10 +369,10 @@ class ModelSession:
         self._output_name, self._codes = use.output, use.codes
         conversion = PixelConversion(use.input, is_bgr=use.channels == "bgr", scaling=use.scaling)
         self._set_input(use.input.name, use.size_hw, conversion, use.input.batch)
-        self.use = use = self._tried(use, given)
+        self.use = use = self._tried(use)
         self.spec, self._activation = use.spec, use.activation
 
-    def _tried(self, use: "ModelUse", given: "ForeignModel") -> "ModelUse":
+    def _tried(self, use: "ModelUse") -> "ModelUse":
         """The use after a first run, which shows what the graph does not: a baked batch, the number of classes, the activation."""
         from edgeclf.runtime.session.foreign.activation import probe_images
         from edgeclf.runtime.session.foreign.probing import check_scores, completed
@@ -387,7 +392,7 @@ class ModelSession:
             rest = [self._scores(self._probe(images[n : n + 1]), 1) for n in range(len(scores), len(images))]
             scores = np.concatenate([scores, *rest])
         use = completed(use, scores, self.path, is_baked=self.fixed_batch == 1 and use.input.batch is None)
-        check_scores(use, scores, self.path, is_given=given.activation is not None)
+        check_scores(use, scores, self.path)
         return use
 
     def _probe(self, images_rgb: UInt8Array) -> AnyArray:

@@ -13,6 +13,7 @@ from edgeclf.runtime.errors import ModelFileError
 from edgeclf.runtime.session.foreign.activation import probabilities_from
 from edgeclf.runtime.session.foreign.image_input import PixelConversion
 from edgeclf.runtime.session.foreign.outputs import rows_of
+from edgeclf.runtime.session.foreign.probing import check_scores
 
 if TYPE_CHECKING:
     from edgeclf.export._onnx import onnx
@@ -190,7 +191,10 @@ class KerasReference:
 
     def run(self, images_rgb: UInt8Array) -> FloatArray:
         """(N, H, W, 3) uint8 RGB to (N, C) float32 probabilities."""
-        return probabilities_from(self._scores(images_rgb), self._activation)
+        scores = self._scores(images_rgb)
+        # Probe images may show less than photographs.
+        check_scores(self.use, scores, Path(self.path))
+        return probabilities_from(scores, self._activation)
 
 
 def rename_values(model: "onnx.ModelProto", names: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ def open_keras_model(
     scores = NetworkScores(network, use)
     probes = scores(probe_images(use.size_hw))
     use = completed(use, probes, network.path, is_baked=False)
-    check_scores(use, probes, network.path, is_given=given.activation is not None)
+    check_scores(use, probes, network.path)
     return OpenedNetwork(network, model, use, scores)
 
 

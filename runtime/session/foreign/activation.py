@@ -79,6 +79,22 @@ def activation_in_graph(outline: GraphOutline, output: str) -> Activation | None
     return None
 
 
+def ends_in_tanh(outline: GraphOutline, output: str) -> bool:
+    """Whether an output is what a Tanh gave.
+
+    Args:
+        outline: The graph.
+        output: Name of the output.
+    """
+    name = output
+    for _ in range(_MOST_STEPS):
+        node = outline.producer_of(name)
+        if node is None or node.op_type not in _PASSING or not node.inputs:
+            return node is not None and node.op_type == "Tanh"
+        name = node.inputs[0]
+    return False
+
+
 def _before(outline: GraphOutline, node: NodeOutline) -> str | None:
     """The value that an operator passes on or mixes with constants; None of any other operator."""
     if node.op_type in _PASSING:

@@ -1,7 +1,8 @@
 """The output of a foreign model: which one has the classes, how many there are, and the numbers that its codes stand for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ _SCALE_POSITIONS = {
     "QLinearAdd": 6,
     "QGemm": 7,
 }
+# Operators that choose among the classes: what they give is no value for each class.
+_CHOOSING = frozenset(("ArgMax", "ArgMin", "TopK", "NonMaxSuppression"))
 _KEEPING_CODES = frozenset(("Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"))
 # TensorProto's numbers of the element types in which every code has its place: floats, and integers of more than 8 bits.
 _WIDE_TYPES = frozenset((1, 10, 11, 16, 5, 6, 7))
@@ -82,6 +85,32 @@ def _number_of(outline: GraphOutline, name: str) -> float | None:
     return None if values is None or values.size != 1 or values.dtype.kind not in "fiu" else float(values.reshape(()))
 
 
+def choice_in_graph(outline: GraphOutline, output: TensorFacts) -> str | None:
+    """The operator that chose among the classes for an output, such as `TopK`; None of an output with a value for each class.
+
+    Args:
+        outline: The graph.
+        output: The output.
+    """
+    name = output.name
+    for _ in range(_MOST_STEPS):
+        node = outline.producer_of(name)
+        if node is None or not node.inputs:
+            return None
+        # The largest probability alone; over tiles of an image it would leave one for each class.
+        is_largest = node.op_type in {"ReduceMax", "ReduceMin"} and _has_one_value(output.shape)
+        if node.op_type in _CHOOSING or is_largest:
+            return node.op_type
+        if node.op_type not in _KEEPING_CODES and node.op_type != "Cast":
+            return None
+        name = node.inputs[0]
+    return None
+
+
+def _has_one_value(shape: Sequence[int | str | None] | None) -> bool:
+    return shape is not None and (len(shape) == 1 or _classes(shape) == 1)
+
+
 class ClassOutput(NamedTuple):
     """The output with the classes.
 
@@ -104,6 +133,7 @@ def find_class_output(
     labels: int,
     activated: frozenset[str],
     coded: frozenset[str],
+    chosen: Mapping[str, str] = MappingProxyType({}),
 ) -> ClassOutput | None:
     """The output with the classes; None where several could be.
 
@@ -114,6 +144,7 @@ def find_class_output(
         labels: Number of labels; 0 where it is not known.
         activated: Names of the outputs that come out of a softmax or sigmoid.
         coded: Names of the outputs that are codes of which the graph says what they stand for.
+        chosen: The operator behind each output that is a choice among the classes.
 
     Raises:
         UsageError: There is no output of the name.
@@ -129,6 +160,16 @@ def find_class_output(
         for item in outputs
         if (item.dtype in _FLOATS or (item.dtype in _INTEGERS and item.name in coded)) and _is_row(item.shape)
     ]
+    choices = [item for item in fitting if item.name in chosen]
+    fitting = [item for item in fitting if item.name not in chosen]
+    if not fitting and choices:
+        operator = chosen[choices[0].name]
+        raise ModelFileError(
+            f"{path} is not an image classifier that edgeclf can run",
+            got=f"{outputs_text(outputs)}, of which {choices[0].name} comes out of {operator}, a choice among the classes",
+            expected="one row of probabilities or logits an image, (N, classes) in floating point",
+            hint=f"export it without the {operator} at its end",
+        )
     if not fitting:
         raise _no_classifier(outputs, path)
     if len(fitting) > 1 and labels:

@@ -8,6 +8,7 @@ import numpy as np
 from edgeclf.runtime.arrays import FloatArray
 from edgeclf.runtime.errors import ModelFileError, UsageError
 from edgeclf.runtime.session.foreign.activation import are_in_unit_range, measured_activation
+from edgeclf.runtime.session.foreign.findings import GIVEN
 from edgeclf.runtime.session.foreign.resolution import labels_mismatch
 from edgeclf.runtime.session.foreign.use import ModelUse, label_count
 
@@ -42,22 +43,40 @@ def completed(use: ModelUse, scores: FloatArray, path: Path, *, is_baked: bool) 
     return use
 
 
-def check_scores(use: ModelUse, scores: FloatArray, path: Path, *, is_given: bool) -> None:
+def check_scores(use: ModelUse, scores: FloatArray, path: Path) -> None:
     """Raises an error where outputs that are said to be probabilities are none.
 
     Args:
         use: How the model is used.
-        scores: (N, C) float32, its outputs for probe images.
+        scores: (N, C) float32, its outputs for probe images or others.
         path: The model's file.
-        is_given: Whether the user said so.
+
+    Raises:
+        UsageError: The user said so.
+        ModelFileError: The graph does, or the probe images did.
     """
-    if use.activation not in {"softmax", "sigmoid"} or are_in_unit_range(scores):
+    if use.activation not in {"softmax", "sigmoid"}:
         return
-    finite = scores[np.isfinite(scores)]
-    error = UsageError if is_given else ModelFileError
-    raise error(
-        f"{path} does not give probabilities",
-        got=f"values from {finite.min():.4g} to {finite.max():.4g}, with a {use.activation} {use.origins['activation']}",
-        expected="values from 0 to 1",
-        hint="pass --output-activation logits",
-    )
+    origin = use.origins["activation"]
+    error = UsageError if origin == GIVEN else ModelFileError
+    what = f"{path} does not give probabilities"
+    if not are_in_unit_range(scores):
+        finite = scores[np.isfinite(scores)]
+        raise error(
+            what,
+            got=f"values from {finite.min():.4g} to {finite.max():.4g}, with a {use.activation} {origin}",
+            expected="values from 0 to 1",
+            hint="pass --output-activation logits",
+        )
+    sums = scores[np.isfinite(scores).all(axis=1)].astype(np.float64).sum(axis=1)
+    # In 8 bits, a thousand small values may be rounded up, or away.
+    off = sums - 1 if use.precision == "int8" or use.codes is not None else 50 * np.abs(sums - 1)
+    if use.activation == "softmax" and scores.shape[1] > 1 and off.size and off.max() > 1:
+        raise error(
+            what,
+            got=f"values of an image that add up to {sums[off.argmax()]:.4g}, with a softmax {origin}",
+            expected="1",
+            hint="pass --output-activation sigmoid where each class is on its own"
+            if origin == GIVEN
+            else "its softmax is not along the classes: export it without the softmax, or with that of the axis of the classes",
+        )

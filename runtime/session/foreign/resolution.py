@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeclf.runtime.errors import ModelFileError, UsageError
-from edgeclf.runtime.session.foreign.activation import activation_in_graph
+from edgeclf.runtime.session.foreign.activation import activation_in_graph, ends_in_tanh
 from edgeclf.runtime.session.foreign.findings import ASSUMED, GIVEN, IN_GRAPH, Findings
 from edgeclf.runtime.session.foreign.given import (
     ACTIVATION_NAMES,
@@ -20,7 +20,13 @@ from edgeclf.runtime.session.foreign.graph_entry import graph_entry
 from edgeclf.runtime.session.foreign.image_input import find_image_input
 from edgeclf.runtime.session.foreign.labels import indices, labels_in_graph, told_apart
 from edgeclf.runtime.session.foreign.metadata import read_metadata
-from edgeclf.runtime.session.foreign.outputs import ClassOutput, codes_in_graph, find_class_output, outputs_text
+from edgeclf.runtime.session.foreign.outputs import (
+    ClassOutput,
+    choice_in_graph,
+    codes_in_graph,
+    find_class_output,
+    outputs_text,
+)
 from edgeclf.runtime.session.foreign.precision import precision_of
 from edgeclf.runtime.session.foreign.presets import PRESETS
 from edgeclf.runtime.session.foreign.sidecars import read_sidecars, read_timm_config
@@ -190,6 +196,9 @@ class _Resolution:
             labels=next((len(item.labels) for item in self._sources if item.labels), 0),
             activated=frozenset(activated),
             coded=frozenset(item.name for item in outputs if codes_in_graph(self._outline, item.name) is not None),
+            chosen={
+                item.name: choice for item in outputs if (choice := choice_in_graph(self._outline, item)) is not None
+            },
         )
         if output is None:
             missing = Missing(
@@ -319,6 +328,14 @@ class _Resolution:
         else:
             activation = None if output is None else activation_in_graph(self._outline, output.name)
             self._origins["activation"] = "" if activation is None else IN_GRAPH
+        if self._given.activation is None and output is not None and ends_in_tanh(self._outline, output.name):
+            raise ModelFileError(
+                f"{self._path} ends in a Tanh",
+                got=f"{outputs_text(self._outline.outputs)} of -1..1, which are neither probabilities nor logits",
+                expected="an output in front of it, or one with a softmax or sigmoid",
+                hint="export it without the Tanh, or pass --output-activation none if a softmax is to follow (of one output, "
+                "a sigmoid)",
+            )
         if activation == "softmax" and output is not None and output.classes == 1:
             raise ModelFileError(
                 f"{self._path} has one output with a softmax, which is always 1",

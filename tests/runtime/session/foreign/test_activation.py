@@ -107,6 +107,74 @@ def test_logits_that_are_called_probabilities_are_refused(tmp_path):
     path = with_tail(tmp_path / "m.onnx", node("Mul", "logits t"), t=np.float32(100))
     with pytest.raises(UsageError, match="--output-activation logits"):
         ModelSession(path, foreign=ForeignModel(activation="softmax"))
+    sigmoids = with_tail(tmp_path / "s.onnx", node("Sigmoid", "logits"))
+    with pytest.raises(UsageError, match=r"a softmax given, expected 1; pass --output-activation sigmoid"):
+        ModelSession(sigmoids, foreign=ForeignModel(activation="softmax"))
     nothing = with_tail(tmp_path / "n.onnx", node("Mul", "logits t", "z"), node("Sqrt", "z"), t=np.float32(np.nan))
     with pytest.raises(ModelFileError, match="no numbers for images of noise"):
         ModelSession(nothing, foreign=ForeignModel())
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_a_softmax_along_another_axis_than_the_classes_is_refused(tmp_path, batch):
+    nodes, values = Tiny(dtype="uint8", activation="logits").nodes()
+    shape, outputs = [batch, 3, *SIZE_HW], [("y", TensorProto.FLOAT, [batch, 3])]
+    along_images = [*nodes[:-1], node("Softmax", "logits", axis=0)]
+    path = write_model(tmp_path / "n.onnx", along_images, values, TensorProto.UINT8, shape, outputs)
+    with pytest.raises(ModelFileError, match="its softmax is not along the classes"):
+        ModelSession(path, foreign=ForeignModel())
+    along_ones = [
+        *nodes[:-1], node("Unsqueeze", "logits axis", "column"), node("Softmax", "column", "z", axis=-1), node("Flatten", "z"),
+    ]  # fmt: skip
+    values["axis"] = np.array([2], np.int64)
+    path = write_model(tmp_path / "o.onnx", along_ones, values, TensorProto.UINT8, shape, outputs)
+    with pytest.raises(ModelFileError, match=r"add up to 3, with a softmax found in the graph"):
+        ModelSession(path, foreign=ForeignModel())
+
+
+def test_what_noise_showed_and_a_photograph_contradicts_is_an_error(tmp_path):
+    # Noise is grey on the whole: squared distances from it are small, those of plain colours are large.
+    tail = [node("Sub", "pixel_means grey", "off"), node("Mul", "off off", "square"), node("Mul", "square small")]
+    nodes = [*Tiny(dtype="uint8").nodes()[0][:2], *tail]
+    nodes[1].output[0] = "pixel_means"
+    values = {"grey": np.float32(100), "small": np.float32(5e-5)}
+    shape, outputs = ["N", 3, *SIZE_HW], [("y", TensorProto.FLOAT, ["N", 3])]
+    path = write_model(tmp_path / "m.onnx", nodes, values, TensorProto.UINT8, shape, outputs)
+    session = ModelSession(path, foreign=ForeignModel())
+    assert session.use.activation == "sigmoid"
+    assert session.run(np.full((1, *SIZE_HW, 3), 90, np.uint8)).max() < 1
+    with pytest.raises(ModelFileError, match=r"to 1\.2.*, with a sigmoid measured on probe images.*activation logits"):
+        session.run(np.full((1, *SIZE_HW, 3), 255, np.uint8))
+    given = ModelSession(path, foreign=ForeignModel(activation="logits"))
+    np.testing.assert_allclose(given.run(np.full((1, *SIZE_HW, 3), 255, np.uint8)), 1 / 3, rtol=1e-5)
+
+
+def test_a_tanh_is_neither_probability_nor_logit(tmp_path):
+    path = with_tail(tmp_path / "m.onnx", node("Tanh", "logits", "t"), node("Identity", "t"))
+    with pytest.raises(ModelFileError, match="ends in a Tanh"):
+        ModelSession(path, foreign=ForeignModel())
+    assert ModelSession(path, foreign=ForeignModel(activation="none")).use.activation == "logits"
+    capped = with_tail(tmp_path / "c.onnx", node("Tanh", "logits", "t"), node("Mul", "t cap"), cap=np.float32(30))
+    assert ModelSession(capped, foreign=ForeignModel()).use.activation == "logits"
+
+
+CHOICES = {
+    "ArgMax": ([node("ArgMax", "logits", "i", axis=1), node("Cast", "i", to=1)], {}, 1),
+    "TopK": ([helper.make_node("TopK", ["logits", "k"], ["y", "i"], axis=1)], {"k": np.array([3], np.int64)}, 3),
+    "ReduceMax": ([node("Softmax", "logits", "p", axis=1), node("ReduceMax", "p", axes=[1])], {}, 1),
+}
+
+
+@pytest.mark.parametrize("operator", CHOICES)
+def test_a_choice_among_the_classes_is_no_row_of_them(tmp_path, operator):
+    tail, constants, columns = CHOICES[operator]
+    nodes, values = Tiny(dtype="uint8", activation="logits").nodes()
+    nodes, values = [*nodes[:-1], *tail], {**values, **constants}
+    shape, choice = ["N", 3, *SIZE_HW], ("y", TensorProto.FLOAT, ["N", columns])
+    alone = write_model(tmp_path / "a.onnx", nodes, values, TensorProto.UINT8, shape, [choice])
+    for given in ({}, {"output": "y"}):
+        with pytest.raises(ModelFileError, match=f"export it without the {operator} at its end"):
+            ModelSession(alone, foreign=ForeignModel(**given))
+    outputs = [choice, ("logits", TensorProto.FLOAT, ["N", 3])]
+    beside = write_model(tmp_path / "b.onnx", nodes, values, TensorProto.UINT8, shape, outputs)
+    assert ModelSession(beside, foreign=ForeignModel()).use.output == "logits"

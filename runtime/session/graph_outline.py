@@ -101,6 +101,7 @@ class TensorOutline:
         shape: Dimensions.
         external: Whether its data lies in another file, which is never opened.
         location: That file's path as the model says it, relative to the model; empty where there is none.
+        end: Bytes of that file up to the end of its data; 0 where the model does not say.
         values: The read-only array, in `shape`, of a small tensor that is not external; texts as an array of objects.
             None for all others, and for types that NumPy does not have.
     """
@@ -110,6 +111,7 @@ class TensorOutline:
     shape: tuple[int, ...]
     external: bool = False
     location: str = ""
+    end: int = 0
     values: AnyArray | None = None
 
 
@@ -341,7 +343,14 @@ def _tensor(tensor: Message, *, most_elements: int = SMALL_INITIALIZER_BYTES) ->
     name, kind, shape = tensor.text(8), _element_type(tensor.integer(2)), _shape(tensor.integers(1))
     if tensor.integer(14) == _EXTERNAL:
         entries = {entry.text(1): entry.text(2) for entry in tensor.messages(13)}
-        return TensorOutline(name, kind.name, shape, external=True, location=entries.get("location", ""))
+        # Text, which may be any; a length that is left out is that of the rest of the file.
+        offset, length = (
+            int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+            for text in (entries.get("offset", ""), entries.get("length", ""))
+        )
+        return TensorOutline(
+            name, kind.name, shape, external=True, location=entries.get("location", ""), end=offset + length
+        )
     elements = math.prod(shape)
     raw_bytes = sum(end - start for start, end in tensor.spans(_RAW_DATA)[-1:])
     if kind.bits and tensor.has(_RAW_DATA) and raw_bytes != (elements * kind.bits + 7) // 8:

@@ -1,5 +1,6 @@
 """Opening: an ONNX file becomes an ONNX Runtime session on a device; failures become one sentence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from edgeclf.runtime.session.devices import (
 )
 
 _CPU = DeviceChoice("cpu")
+# As in "[ONNXRuntimeError] : 1 : FAIL : Load model from m.onnx failed:", and in "/src/model.cc:245 onnxruntime::Model::Model(int) ".
+_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?")
+_CPP = re.compile(r"/\S+\.(?:cc|h|cpp|hpp|cu):\d+ [^(]*\(.*?\)(?: const)? ")
 
 
 def open_session(path: Path, *, threads: int, device: DeviceChoice = _CPU) -> OrtSession:
@@ -82,7 +86,7 @@ def _open(name: object, model: str | bytes, threads: int, device: DeviceChoice) 
         # ONNX Runtime's exceptions share no base class but Exception; whatever it raises here is about this file.
         raise ModelFileError(
             f"cannot open model {name}",
-            got="damaged or other binary data" if _is_unparsable(error) else str(error).split("\n", 1)[0][:300],
+            got="damaged or other binary data" if _is_unparsable(error) else first_line(error),
             expected="a valid ONNX model",
             hint="copy or export the file again",
         ) from error
@@ -137,7 +141,7 @@ def _open_on(choice: DeviceChoice, model: str | bytes, options: OrtOptions) -> O
         session = onnxruntime.InferenceSession(model, options, providers=[CPU_PROVIDER])
         if choice.name == "auto":
             return session
-        raise device_error(choice, f"{why_unusable(choice.name)} ({_first_line(error)})") from error
+        raise device_error(choice, f"{why_unusable(choice.name)} ({first_line(error)})") from error
 
 
 def _with_threads(request: ProviderRequest, threads: int) -> ProviderRequest:
@@ -150,12 +154,10 @@ def _with_threads(request: ProviderRequest, threads: int) -> ProviderRequest:
     return request
 
 
-def _first_line(error: Exception) -> str:
-    """The first line of ONNX Runtime's message, without the C++ file and function before it."""
-    line = str(error).split("\n", 1)[0]
-    if line.startswith("/"):
-        line = line.rsplit("&) ", 1)[-1]
-    return line.strip(" .")[:300]
+def first_line(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without its code, and without C++ files and functions."""
+    line = _CODE.sub("", str(error).split("\n", 1)[0])
+    return _CPP.sub("", line).strip(" .")[:300]
 
 
 def _load_nvidia_wheels(requests: list[Any]) -> None:

@@ -18,7 +18,7 @@ from edgeclf.runtime.files import file_identity
 from edgeclf.runtime.session.devices import DeviceChoice, check_placement, check_provider, node_placement
 from edgeclf.runtime.session.foreign.image_input import PixelConversion, facts_of_ort, find_image_input
 from edgeclf.runtime.session.io_binding import FIXED_SHAPE_PROVIDERS, BoundRuns
-from edgeclf.runtime.session.opening import open_session
+from edgeclf.runtime.session.opening import first_line, open_session
 from edgeclf.runtime.spec import SPEC_KEY, ModelSpec, spec_from_json
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class ModelSession:
         # Of a foreign file alone: what is left to do to its output, and what its codes stand for.
         self._activation: Activation | None = None
         self._codes: OutputCodes | None = None
-        self._output_name = self._session.get_outputs()[0].name
+        # A file without outputs is refused below.
+        self._output_name = next((value.name for value in self._session.get_outputs()), "")
         text = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
         if text is None:
             self._open_foreign(foreign)
@@ -270,7 +271,7 @@ class ModelSession:
             (output,) = session.run([self._output_name], {self._input_name: tensor})
         except Exception as error:
             # As in `open_session`. Typical is a file made for one image at a time that does not say so in its input's shape.
-            raise self._cannot_run(len(tensor), str(error).split("\n", 1)[0][:300]) from error
+            raise self._cannot_run(len(tensor), first_line(error)) from error
         else:
             return output  # type: ignore[no-any-return]  # ONNX Runtime has no types
 
@@ -424,7 +425,7 @@ def _open_pickled(
 def _check_own_outputs(outputs: Sequence[object], classes: int, path: Path) -> None:
     """Checks ONNX Runtime's description of the outputs of a file with a spec."""
     facts = facts_of_ort(outputs)
-    shape = facts[0].shape
+    shape = facts[0].shape if facts else None
     if len(facts) != 1 or shape is None or len(shape) != 2 or facts[0].dtype != "float32":
         raise ModelFileError(
             f"{path} is not an image classifier that edgeclf can run",

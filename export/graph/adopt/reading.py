@@ -40,7 +40,7 @@ def read_foreign_model(path: Path | str) -> onnx.ModelProto:
     if fault is not None:
         raise fault
     try:
-        return onnx.load(str(path))
+        return _loaded(path)
     except Exception as error:
         # protobuf's own exception among others, and what ONNX says of files with weights; all are about this model.
         raise ModelFileError(
@@ -49,6 +49,23 @@ def read_foreign_model(path: Path | str) -> onnx.ModelProto:
             expected="a whole ONNX file, and with it the whole files that have its weights",
             hint="export it again as one file, or copy all of its files again",
         ) from error
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    """A model with its weights, also from links, as caches keep files: ONNX itself reads none. Where they lead is checked before."""
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        external = {entry.key: entry.value for entry in tensor.external_data}
+        weights = path.parent / external.get("location", "")
+        if tensor.data_location != onnx.TensorProto.EXTERNAL or not weights.is_symlink():
+            continue
+        with weights.open("rb") as file:
+            file.seek(int(external.get("offset", 0)))
+            tensor.raw_data = file.read(int(external["length"]) if "length" in external else -1)
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    onnx.load_external_data_for_model(model, str(path.parent))
+    return model
 
 
 def in_known_version(model: onnx.ModelProto) -> onnx.ModelProto:

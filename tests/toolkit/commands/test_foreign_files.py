@@ -120,9 +120,73 @@ def test_weights_that_are_missing_or_outside_and_versions_that_are_too_new(run_e
     weights.ClearField("raw_data")
     (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
     fails(tmp_path / "e.onnx", "no weights.bin beside it")
+    # A length that the model says, and a file that is shorter: a pointer of Git LFS, or a download that ended early.
+    weights.external_data.add(key="length", value=str(1 << 20))
+    (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "weights.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    fails(tmp_path / "e.onnx", "a Git LFS pointer", "1,048,576 bytes", "git lfs pull")
+    (tmp_path / "weights.bin").write_bytes(bytes(100))
+    fails(tmp_path / "e.onnx", "weights.bin of 100 bytes", "copy or download it again")
     weights.external_data[0].value = "../weights.bin"
     (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
     fails(tmp_path / "e.onnx", "outside of its folder")
+
+
+def test_links_into_one_folder_of_blobs_are_followed(call_edgeclf, tmp_path, red):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    model = onnx.load(write(tmp_path / "m.onnx"))
+    onnx.save(model, tmp_path / "blobs" / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "blobs" / "m.onnx").rename(tmp_path / "blobs" / "1")
+    (tmp_path / "blobs" / "w.bin").rename(tmp_path / "blobs" / "2")
+    path = tmp_path / "snapshot" / "m.onnx"
+    path.symlink_to("../blobs/1")
+    (tmp_path / "snapshot" / "w.bin").symlink_to("../blobs/2")
+    assert call_edgeclf("infer", path, red, *SCALING, "--format", "jsonl").json()["index"] == 0
+    out = tmp_path / "out.onnx"
+    assert call_edgeclf("export", path, *SCALING, "--out", out).code == 0
+    assert call_edgeclf("infer", out, red, "--format", "jsonl").json()["index"] == 0
+    # A link to another place is outside.
+    (tmp_path / "snapshot" / "w.bin").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "blobs" / "2").rename(tmp_path / "elsewhere" / "2")
+    (tmp_path / "snapshot" / "w.bin").symlink_to("../elsewhere/2")
+    done = call_edgeclf("export", path, *SCALING, "--out", tmp_path / "no.onnx")
+    assert done.code == 3
+    assert "outside of its folder" in done.err
+    assert not (tmp_path / "no.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ([helper.make_node("Blur", ["z"], ["y"], domain="com.acme")], "got Blur of the domain com.acme"),
+        ([helper.make_node("Blur", ["z"], ["y"])], "got Blur of opset 13"),
+        (None, "got Missing opset in the model"),
+    ],
+)
+def test_what_onnx_runtime_does_not_open_is_told_without_its_source_code(call_edgeclf, tmp_path, red, tail, words):
+    path = write(tmp_path / "m.onnx", tail=tail)
+    model = onnx.load(path)
+    if tail is None:
+        del model.opset_import[:]
+    else:
+        model.opset_import.append(helper.make_opsetid("com.acme", 1))
+    path.write_bytes(model.SerializeToString())
+    done = call_edgeclf("infer", path, red, *SCALING)
+    assert done.code == 3
+    assert words in done.err
+    assert ".cc:" not in done.err
+    assert "ONNXRuntimeError" not in done.err
+
+
+def test_a_graph_without_outputs_is_no_classifier(call_edgeclf, tmp_path, red):
+    model = onnx.load(write(tmp_path / "m.onnx"))
+    del model.graph.output[:]
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    done = call_edgeclf("infer", tmp_path / "m.onnx", red, *SCALING)
+    assert done.code == 3
+    assert "got outputs none" in done.err
 
 
 def test_evaluate_compare_verify_and_bench_take_the_same_options(call_edgeclf, tmp_path, data, make_colour_model):

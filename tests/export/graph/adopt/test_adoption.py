@@ -104,7 +104,7 @@ def test_weights_that_cannot_be_read_get_a_sentence(rng, tmp_path, fault):
         data.unlink()
     elif fault == "truncated":
         data.write_bytes(data.read_bytes()[:40])
-        expected = "the whole files that have its weights"
+        expected = "weights.bin of 40 bytes, expected the whole file that has its weights"
     elif fault == "link":
         data.rename(tmp_path / "weights.bin")
         data.symlink_to(tmp_path / "weights.bin")

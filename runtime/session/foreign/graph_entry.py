@@ -10,6 +10,8 @@ from edgeclf.runtime.session.graph_outline import GraphOutline, NodeOutline
 
 _MOST_STEPS = 16
 _ARITHMETIC = frozenset(("Mul", "Div", "Sub", "Add"))
+# Where each convolution has its weights.
+_WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 # Divisors from which pixels must be 0..255, and means.
 _LEAST_BYTE_DIVISOR, _LEAST_BYTE_MEAN = 40.0, 2.0
 
@@ -20,10 +22,12 @@ class GraphEntry(NamedTuple):
     Attributes:
         layout: Order of the input's axes; None where no convolution is reached.
         scales_bytes: Whether it normalises pixels of 0..255 itself.
+        channels: Channels that this convolution takes; None where they are not known.
     """
 
     layout: Layout | None
     scales_bytes: bool
+    channels: int | None = None
 
 
 def graph_entry(outline: GraphOutline) -> GraphEntry:
@@ -41,8 +45,8 @@ def graph_entry(outline: GraphOutline) -> GraphEntry:
         if len(readers) != 1 or not readers[0].outputs:
             break
         node = readers[0]
-        if node.op_type in {"Conv", "ConvInteger", "QLinearConv"}:
-            return GraphEntry(layout, scales_bytes)
+        if node.op_type in _WEIGHT_POSITIONS:
+            return GraphEntry(layout, scales_bytes, _channels_of(outline, node))
         perm = node.attributes.get("perm") if node.op_type == "Transpose" else None
         if perm == (0, 3, 1, 2):
             layout = "NHWC"
@@ -59,6 +63,25 @@ def graph_entry(outline: GraphOutline) -> GraphEntry:
             break
         value = node.outputs[0]
     return GraphEntry(None, scales_bytes)
+
+
+def _channels_of(outline: GraphOutline, convolution: NodeOutline) -> int | None:
+    """Channels that a convolution takes, by the shape of its weights, which may be codes of 8 bits."""
+    position, group = _WEIGHT_POSITIONS[convolution.op_type], convolution.attributes.get("group", 1)
+    name = convolution.inputs[position] if len(convolution.inputs) > position else ""
+    for _ in range(_MOST_STEPS):
+        tensor = outline.initializers.get(name)
+        if tensor is not None:
+            return tensor.shape[1] * group if len(tensor.shape) == 4 and isinstance(group, int) else None
+        node = outline.producer_of(name)
+        if (
+            node is None
+            or node.op_type not in {"Identity", "Cast", "DequantizeLinear", "QuantizeLinear"}
+            or not node.inputs
+        ):
+            return None
+        name = node.inputs[0]
+    return None
 
 
 def _constant_operand(outline: GraphOutline, node: NodeOutline, value: str) -> AnyArray | None:

@@ -78,13 +78,16 @@ def facts_of_ort(values: Sequence[Any]) -> list[TensorFacts]:
     return [_OrtFacts(value.name, _ORT_TYPES.get(value.type, value.type), value.shape) for value in values]
 
 
-def find_image_input(values: Sequence[TensorFacts], path: Path, *, usual: Layout | None = None) -> ImageInput:
+def find_image_input(
+    values: Sequence[TensorFacts], path: Path, *, usual: Layout | None = None, usual_channels: int | None = None
+) -> ImageInput:
     """The image input among the inputs of a model.
 
     Args:
         values: Its inputs.
         path: The model's file, for the error.
         usual: The layout that its first convolution shows, for shapes that could be either.
+        usual_channels: The channels that this convolution takes, for shapes that leave them free.
 
     Raises:
         ModelFileError: There is not one input that takes images.
@@ -92,17 +95,22 @@ def find_image_input(values: Sequence[TensorFacts], path: Path, *, usual: Layout
     value = values[0] if len(values) == 1 else None
     shape = None if value is None else value.shape
     layout = None if shape is None or len(shape) != 4 else _layout(shape, usual)
-    if value is None or shape is None or value.dtype not in _DTYPES or layout is None:
+    channels: int | str | None = None
+    if shape is not None and layout is not None:
+        channels = shape[1] if layout == "NCHW" else shape[3]
+        if not isinstance(channels, int):
+            channels = usual_channels or 3
+    if value is None or shape is None or value.dtype not in _DTYPES or layout is None or channels not in _COLOURS:
         raise ModelFileError(
             f"{path} is not an image classifier that edgeclf can run",
             got=_inputs_text(values),
             expected="one uint8, float32 or float16 input (N, H, W, C) or (N, C, H, W) with 1 or 3 channels",
             hint="export the classifier alone, with images as its only input",
         )
-    sides, channels = (shape[2:4], shape[1]) if layout == "NCHW" else (shape[1:3], shape[3])
+    sides = shape[2:4] if layout == "NCHW" else shape[1:3]
     height, width = (side if isinstance(side, int) and side > 0 else None for side in sides)
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-    return ImageInput(value.name, value.dtype, layout, channels if channels == 1 else 3, (height, width), batch)
+    return ImageInput(value.name, value.dtype, layout, 1 if channels == 1 else 3, (height, width), batch)
 
 
 def _layout(shape: Sequence[int | str | None], usual: Layout | None) -> Layout | None:
@@ -112,7 +120,8 @@ def _layout(shape: Sequence[int | str | None], usual: Layout | None) -> Layout |
         return usual or "NCHW"
     if first or last:
         return "NCHW" if first else "NHWC"
-    return usual if all(not isinstance(shape[axis], int) for axis in (1, 3)) else None
+    # Free where the first convolution has its channels.
+    return usual if usual is not None and not isinstance(shape[1 if usual == "NCHW" else 3], int) else None
 
 
 def _inputs_text(values: Sequence[TensorFacts]) -> str:

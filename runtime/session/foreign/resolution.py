@@ -85,7 +85,9 @@ class _Resolution:
         self._missing: list[Missing] = []
         self._notes: list[str] = []
         self._entry = graph_entry(outline)
-        self._input = find_image_input(outline.real_inputs, path, usual=self._entry.layout)
+        self._input = find_image_input(
+            outline.real_inputs, path, usual=self._entry.layout, usual_channels=self._entry.channels
+        )
         self._sources = self._read_sources()
 
     def resolve(self) -> ModelUse:

@@ -201,3 +201,48 @@ def test_codes_of_which_the_graph_says_nothing_are_refused_in_one_sentence(tmp_p
         write_model(path, nodes, values, TensorProto.UINT8, ["N", 3, *SIZE_HW], outputs)
     with pytest.raises(ModelFileError, match=r"the graph does not say what they stand for.*DequantizeLinear"):
         ModelSession(path, foreign=ForeignModel(**given))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("is_quantized", [False, True])
+@pytest.mark.parametrize("size_hw", [SIZE_HW, ("H", "W")])
+def test_channels_that_are_free_by_name_are_those_of_the_first_convolution(
+    rng, tmp_path, layout, channels, is_quantized, size_hw
+):
+    kernel = rng.integers(-9, 9, (3, channels, 3, 3)).astype(np.int8)
+    values = {
+        "kernel": kernel if is_quantized else kernel * np.float32(0.01),
+        "scale": np.float32(0.01),
+        "zero": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("Conv", ["planes", "weights"], ["z"]),
+        helper.make_node("GlobalAveragePool", ["z"], ["y"]),
+    ]
+    weights = ["DequantizeLinear", ["kernel", "scale", "zero"]] if is_quantized else ["Identity", ["kernel"]]
+    perm = [0, 1, 2, 3] if layout == "NCHW" else [0, 3, 1, 2]
+    first = [helper.make_node(*weights, ["weights"]), helper.make_node("Transpose", ["x"], ["planes"], perm=perm)]
+    if layout == "NCHW":
+        first[1] = helper.make_node("Identity", ["x"], ["planes"])
+    shape = ["N", "C", *size_hw] if layout == "NCHW" else ["N", *size_hw, None]
+    outputs = [("y", TensorProto.FLOAT, ["N", 3, 1, 1])]
+    path = write_model(tmp_path / "m.onnx", [*first, *nodes], values, TensorProto.FLOAT, shape, outputs)
+    scaling = PixelScaling(tuple(MEAN[:1]), tuple(STD[:1]))
+    given = ForeignModel(scaling=scaling, activation="logits", image_size=None if size_hw == SIZE_HW else SIZE_HW)
+    session = ModelSession(path, foreign=given)
+    assert session.use.channels == ("grey" if channels == 1 else "rgb")
+    images = rng.integers(0, 256, (2, *SIZE_HW, 3), dtype=np.uint8)
+    tiny = Tiny(layout=layout, channels=channels)
+    tensor = tensor_by_hand(images, tiny, session.use.channels, MEAN[:1], STD[:1])
+    expected = probabilities_by_hand(scores_by_hand(path, tensor).reshape(2, 3), "logits")
+    np.testing.assert_allclose(session.run(images), expected, atol=1e-6)
+
+
+def test_a_first_convolution_of_two_channels_takes_no_image(tmp_path):
+    nodes = [helper.make_node("Conv", ["x", "kernel"], ["z"]), helper.make_node("GlobalAveragePool", ["z"], ["y"])]
+    values = {"kernel": np.ones((3, 2, 3, 3), np.float32)}
+    outputs = [("y", TensorProto.FLOAT, ["N", 3, 1, 1])]
+    path = write_model(tmp_path / "m.onnx", nodes, values, TensorProto.FLOAT, ["N", "C", "H", "W"], outputs)
+    with pytest.raises(ModelFileError, match="not an image classifier"):
+        ModelSession(path, foreign=ForeignModel(preset="keras-tf", image_size=SIZE_HW))

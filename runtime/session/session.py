@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class ModelSession:
         # Of a foreign file alone: what is left to do to its output, and what its codes stand for.
         self._activation: Activation | None = None
         self._codes: OutputCodes | None = None
+        self._is_as_opened = True
         # A file without outputs is refused below.
         self._output_name = next((value.name for value in self._session.get_outputs()), "")
         text = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
@@ -170,6 +172,8 @@ class ModelSession:
         _SESSIONS.add(other)
         other._conversion = PixelConversion(use.input, is_bgr=use.channels == "bgr", scaling=use.scaling)
         other.use, other.spec, other._activation = use, use.spec, use.activation
+        # Whoever tries another use may ask for numbers that are no probabilities.
+        other._is_as_opened = replace(use, labels=self.use.labels, origins=self.use.origins) == self.use
         return other
 
     def run(self, images_rgb: UInt8Array, *, pad_to: int | None = None) -> FloatArray:
@@ -248,7 +252,7 @@ class ModelSession:
             from edgeclf.runtime.session.foreign.probing import check_scores
 
             scores = self._scores(output, count)
-            if self.use is not None:
+            if self.use is not None and self._is_as_opened:
                 # Probe images may show less than photographs.
                 check_scores(self.use, scores, self.path)
             probabilities = probabilities_from(scores, self._activation)

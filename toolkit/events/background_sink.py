@@ -33,7 +33,7 @@ class BackgroundSink:
     Attributes:
         delivered: Events delivered.
         failed: Events given up.
-        dropped: Events that found the queue full, or were still waiting in the end.
+        dropped: Events that found the queue full, or were still waiting or under way in the end.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class BackgroundSink:
         self._deliver = deliver
         self._warn = warn
         self.delivered = self.failed = self.dropped = 0
-        self._is_failing = False
+        self._is_failing = self._is_closed = False
+        self._under_way = 0
         self._lock = threading.Lock()
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING)
         self._closing = threading.Event()
@@ -84,6 +85,10 @@ class BackgroundSink:
             while True:
                 if self._queue.get_nowait() is not None:
                     self.dropped += 1
+        with self._lock:
+            # Of a delivery that does not end nobody will know what became of it.
+            self._is_closed = True
+            self.dropped += self._under_way
 
     @property
     def summary(self) -> str:
@@ -97,16 +102,28 @@ class BackgroundSink:
             event = self._queue.get()
             if event is None:
                 return
-            try:
-                self._deliver(event, self._closing)
-            except Exception as error:  # noqa: BLE001 - a thread that ended would deliver nothing for the rest of the run
-                with self._lock:
-                    self.failed += 1
-                self._report(f"{self.name}: {error if isinstance(error, SinkError) else repr(error)}")
-            else:
-                with self._lock:
-                    self.delivered += 1
-                    self._is_failing = False
+            with self._lock:
+                self._under_way += 1
+            failure = self._failure_of(event)
+            with self._lock:
+                if self._is_closed:
+                    return
+                self._under_way -= 1
+                self.delivered += failure is None
+                self.failed += failure is not None
+                self._is_failing = self._is_failing and failure is not None
+            if failure is not None:
+                self._report(f"{self.name}: {failure}")
+
+    def _failure_of(self, event: Mapping[str, Any]) -> str | None:
+        """Why an event was not delivered, as a phrase; None for one that was."""
+        try:
+            self._deliver(event, self._closing)
+        except SinkError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - a thread that ended would deliver nothing for the rest of the run
+            return repr(error)
+        return None
 
     def _report(self, text: str) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeclf.runtime.errors import SourceError, UsageError
+from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
@@ -41,7 +42,9 @@ def command_sink(text: str, warn: Callable[[str], None]) -> BackgroundSink:
     if shutil.which(words[0]) is None:
         raise SourceError(
             f"cannot run {words[0]}",
-            got="no such program",
+            got={"file": "a file that may not be executed", "folder": "a folder"}.get(
+                kind_of(words[0]) or "", "no such program"
+            ),
             expected="one that can be executed",
             hint="check --on-event",
         )

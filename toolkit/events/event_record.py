@@ -109,7 +109,7 @@ def event_sentence(event: NewsEvent) -> str:
         case ModelReloaded():
             return f"model {event.path} was replaced and reloaded: {phrase}"
         case ModelKept():
-            return f"model {event.path} was replaced, the old one is kept: {phrase}"
+            return f"model {event.path} cannot be reloaded, the old one is kept: {phrase}"
         case _:
             return f"camera {event.camera}: {phrase}"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from edgeclf.runtime.errors import UsageError
-from edgeclf.runtime.live.masking import http_failure, masked
+from edgeclf.runtime.live.masking import http_failure, masked_attempt
 from edgeclf.runtime.spec.json_documents import json_line
 from edgeclf.toolkit.events.background_sink import BackgroundSink, SinkError
 
@@ -56,8 +56,10 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
     got = None
     try:
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        if parts.scheme not in {"http", "https"}:
             got = "another URL" if parts.scheme else "no URL"
+        elif not parts.hostname or parts.port == 0:
+            got = "a host or port that cannot be"
         elif not re.fullmatch(r"[!-~]+", url):
             got = "spaces or signs outside ASCII"
         else:
@@ -67,7 +69,7 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
         got = "a host or port that cannot be"
     if got is not None:
         raise UsageError(
-            f"cannot post to {masked(url)!r}",
+            f"cannot post to {_shown(url)!r}",
             got=got,
             expected="an http:// or https:// URL, with %20 and the like in place of other signs",
             hint="check --webhook",
@@ -77,6 +79,13 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
         user = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), headers
+
+
+def _shown(url: str) -> str:
+    """What tells webhooks apart, scheme and host: the path of many is what lets them in."""
+    found = re.match(r"(?:[^/?#]*://)?[^/?#]*", masked_attempt(url))
+    shown = found[0] if found else ""
+    return shown if shown == url else f"{shown}/***"
 
 
 class _Poster:

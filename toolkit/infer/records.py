@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ class SinkOptions:
     def fits_status_line(self) -> bool:
         """Whether the status line of a camera shows all that its records would: a table of one class in a terminal."""
         return self.fills_terminal and self.output_format == "table" and self.top_k == 1
+
+
+def _is_named_pipe(path: Path) -> bool:
+    """Whether a path is a pipe that others know as well, and not one of this process's own, as of `/dev/stdout`."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode) and not os.path.realpath(path).startswith(("/proc/", "/dev/"))
+    except OSError:
+        return False
 
 
 def check_targets(targets: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
@@ -290,7 +299,7 @@ def record_output(
 
 @contextlib.contextmanager
 def appended_output(targets: SinkOptions, warn: Callable[[str], None]) -> "Iterator[CountedLines]":
-    """Yields an output without end, a camera's; records that a full disk takes not are lost and counted.
+    """Yields an output without end, a camera's; records that a full disk takes not, or a pipe without a reader, are lost and counted.
 
     Args:
         targets: Format, and the file to append to, stdout where there is none.
@@ -303,7 +312,7 @@ def appended_output(targets: SinkOptions, warn: Callable[[str], None]) -> "Itera
     from edgeclf.toolkit.events.appended_file import AppendedFile, CountedOutput
 
     out = targets.out
-    if out is None or kind_of(out) not in {"file", None}:
+    if out is None or (kind_of(out) not in {"file", None} and not _is_named_pipe(out)):
         with contextlib.nullcontext(_stdout_writer(targets)) if out is None else _device_writer(out) as emit:
             yield CountedOutput(emit, "stdout" if out is None else str(out), warn, "records")
         return
@@ -334,7 +343,7 @@ def _device_writer(path: Path) -> Iterator[Callable[[str], object]]:
         with path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
             yield file.write
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and not _is_named_pipe(path):
             raise
         raise output_error(path, error) from error
 

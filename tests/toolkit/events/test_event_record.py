@@ -70,7 +70,7 @@ def test_a_line_names_the_camera_or_the_model():
     assert event_sentence(Disconnected("cam", "closed", 1, 5)) == "camera cam: closed; opening it anew (1 of 5)"
     assert event_sentence(Frozen("cam", "still", 3)) == "camera cam is frozen: the same picture for 3.0 s"
     assert event_sentence(Recovered("cam")) == "camera cam moves again"
-    assert event_sentence(ModelKept(Path("m.onnx"), "x")) == "model m.onnx was replaced, the old one is kept: x"
+    assert event_sentence(ModelKept(Path("m.onnx"), "x")) == "model m.onnx cannot be reloaded, the old one is kept: x"
     assert event_sentence(ModelReloaded(Path("m.onnx"), RGB, RGB)).endswith("and reloaded: the same labels")
 
 

@@ -156,6 +156,24 @@ def test_a_url_that_cannot_be_posted_to(url):
         webhook_sink(url, pytest.fail)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://hooks.example/services/hunter2", "ftp://hooks.example/***"),
+        ("http://eve:hunter2@hooks.example:99999/hunter2", "http://eve:***@hooks.example:99999/***"),
+        ("http://hooks.example:0/http://hunter2", "http://hooks.example:0/***"),
+        ("localhost:8080/hunter2", "localhost:8080/***"),
+        ("eve:hunter2@hooks.example/x", "eve:***@hooks.example/***"),
+        ("http://hooks.example?hunter2=\xe9", "http://hooks.example/***"),
+    ],
+)
+def test_the_path_of_a_webhook_is_a_secret(url, shown):
+    with pytest.raises(UsageError) as refused:
+        webhook_sink(url, pytest.fail)
+    assert f"cannot post to {shown!r}: " in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.fixture
 def dripping():
     """Starts servers that send a byte every 20 ms until the test ends; gives their addresses."""
@@ -248,6 +266,28 @@ def test_a_receiver_that_hangs_holds_up_nobody_and_everything_is_counted(monkeyp
     hanging.close()
     assert hanging.delivered + hanging.failed + hanging.dropped == 1000
     assert errors == ["hang: 100 events wait already; further ones are dropped"]
+
+
+def test_an_event_that_is_under_way_in_the_end_is_counted_once(monkeypatch):
+    monkeypatch.setattr("edgeclf.toolkit.events.background_sink._CLOSING_S", 0.1)
+    begun, end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def deliver(_event, _closing):
+        begun.set()
+        end.wait()
+        ended.set()
+
+    delivery = BackgroundSink("d", deliver, 1, pytest.fail)
+    for number in range(3):
+        delivery.on_event(numbered(number))
+    assert begun.wait(60)
+    delivery.close()
+    assert delivery.summary == "d: 0 delivered, 0 failed, 3 dropped"
+    end.set()
+    assert ended.wait(60)
+    for thread in delivery._threads:
+        thread.join(60)
+    assert delivery.summary == "d: 0 delivered, 0 failed, 3 dropped"
 
 
 def test_trouble_is_said_again_after_a_success():

@@ -390,6 +390,8 @@ def test_a_killed_run_leaves_a_recording_that_plays(colour_model, stream_server,
         (["--camera", "VIDEO", "--fps", "nan"], 2, "--fps"),
         (["--camera", "VIDEO", "--webhook", "ftp://x"], 2, "cannot post to"),
         (["--camera", "VIDEO", "--on-event", "/nowhere/x"], 3, "no such program"),
+        (["--camera", "VIDEO", "--on-event", "/"], 3, "cannot run /: got a folder"),
+        (["--camera", "VIDEO", "--on-event", "VIDEO"], 3, "got a file that may not be executed"),
         (["--camera", "VIDEO", "--save", "x.xyz"], 3, "suffix"),
         (["--camera", "VIDEO", "--save", "VIDEO"], 2, "would replace one of the inputs"),
         (["--camera", "VIDEO", "--events", "VIDEO"], 2, "would replace one of the inputs"),
@@ -413,6 +415,23 @@ def test_a_reader_that_stops_early_ends_a_camera_without_an_error(colour_model, 
         running.process.stdout.readline()
         running.process.stdout.close()
         assert running.process.wait(timeout=300) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_whose_reader_goes_away_costs_records_until_another_comes(colour_model, tmp_path):
+    video, pipe = write_video(tmp_path / "v.avi", ["red"] * 30), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with Running(colour_model, "--camera", video, "--loop", "--json", "--out", pipe) as running:
+        with pipe.open() as reader:
+            assert records(reader.readline())[0]["label"] == "red"
+        assert running.process.stderr is not None
+        while "Records are lost until it can be." not in (line := running.process.stderr.readline()):
+            assert line, "the run ended"
+        with pipe.open() as reader:
+            assert records(reader.readline())[0]["label"] == "red"
+        code, _, err = running.end()
+    assert code == 3
+    assert "records lost" in err
 
 
 def open_files(pid):

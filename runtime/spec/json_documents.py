@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 from edgeclf.runtime.files import kind_of
 
 # The types of a document's values, by key: a type (`Path` is a text that can name a file); a list of one; a record of known keys,
-# others may stand beside them; or, under `*`, one of any keys. Null may stand for each, but not in a list.
+# others may stand beside them; or, under `*`, one of any keys. Null may stand for the value of a known key, and for no other.
 Shape: TypeAlias = "type | list[Shape] | dict[str, Shape]"
 
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -31,7 +31,7 @@ _NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]+")
 
 
 class _Nothing:
-    """Stands for null where it may not stand: in a list."""
+    """Stands for null where it may not stand: in a list, and under any key."""
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - JSON
@@ -100,7 +100,8 @@ def check_shape(value: object, shape: Shape, place: str = "") -> None:
         for key, item in value.items():
             if (of_item := shape.get(key, shape.get("*"))) is not None:
                 name = key if key.isprintable() else ascii(key)
-                check_shape(item, of_item, f"{place}.{name}" if place else name)
+                checked = _Nothing if item is None and key not in shape else item
+                check_shape(checked, of_item, f"{place}.{name}" if place else name)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             raise _unexpected(place, "a list", value)

@@ -54,6 +54,7 @@ def test_what_can_is_read(text):
         ({"sides": [1, True]}, r"sides\[1\]: expected a whole number, got True"),
         ({"sides": [None]}, r"sides\[0\]: expected a whole number, got null"),
         ({"sides": [1.0]}, "expected a whole number, got 1.0"),
+        ({"inner": {"a": None}}, r"inner\.a: expected a record, got null"),
         ({"rate": "0.5"}, "rate: expected a number, got '0.5'"),
         ({"rate": False}, "rate: expected a number, got False"),
         ({"is_on": 1}, "is_on: expected true or false, got 1"),

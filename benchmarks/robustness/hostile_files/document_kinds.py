@@ -1,6 +1,7 @@
 """The JSON documents that edgeclf reads from files: specs, run folders, files beside models, records of data sets and of networks."""
 
 import contextlib
+import importlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def _with_metadata(model: bytes, **metadata: str) -> bytes:
     del changed.metadata_props[:]
     bare: bytes = changed.SerializeToString()
     properties = [
-        _field(1, key.encode()) + _field(2, value.encode(errors="surrogatepass")) for key, value in metadata.items()
+        b"".join(_field(number, text.encode(errors="surrogatepass")) for number, text in enumerate(entry, 1))
+        for entry in metadata.items()
     ]
     return bare + b"".join(_field(14, entry) for entry in properties)
 
@@ -374,6 +376,9 @@ def _of_data_sets() -> list[Document]:
 
 
 def _of_networks(foreign: bytes) -> list[Document]:
+    # What is checked of a config may load Keras and TensorFlow, which is no memory of the document.
+    importlib.import_module("keras")
+
     from edgeclf.export.source.keras_files.model_config import read_model_config
     from edgeclf.export.source.keras_files.safety import check_config
     from edgeclf.runtime.session.foreign.given import ForeignModel

@@ -4,6 +4,7 @@ Where no recipe passes, `escalate` says what comes next. Nothing here knows what
 and reports what it measured.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from edgeclf.export.int8.qat_ranges import TrainedScales
 from edgeclf.export.int8.recipe import QuantizationRecipe
 from edgeclf.export.search.escalation import Allowed, SensitiveLayers, escalate
 from edgeclf.export.search.recipes import Effort, candidate_recipes
-from edgeclf.export.search.sensitivity import rank_layers
+from edgeclf.export.search.sensitivity import RankingStoppedError, rank_layers
 from edgeclf.export.search.trial_cache import TrialCache
 from edgeclf.export.search.trials import Trial, best_first
 from edgeclf.export.verify.parity import ParityFacts
@@ -58,7 +59,8 @@ def search(
         limits: What an int8 model must keep.
         effort: How many recipes, see `candidate_recipes`.
         base: The fields that all recipes share.
-        budget_s: Seconds after which no further trial begins; one recipe is always tried.
+        budget_s: Seconds, beyond which no further trial is to go on: none begins that would end later if it took as long as the
+            longest so far. One recipe is always tried, and trials in the cache take no longer than reading them.
         progress: Called at each trial.
         allowed: What may be tried where no recipe passes; None for all that the base recipe's target has.
         measure_latency: Times models in turns, to choose the float prefix. None chooses none; nor is one chosen where ranges
@@ -73,7 +75,7 @@ def search(
     Raises:
         EdgeclfError: As `Calibrator`.
     """
-    begun = time.perf_counter()
+    budget = _Budget(budget_s, time.perf_counter())
     sequential_images = _QUICK_SEQUENTIAL_IMAGES if effort == "quick" else SEQUENTIAL_IMAGES
     calibrator = Calibrator(model, calibration_rgb, progress, sequential_images=sequential_images, trained=trained)
     runner = _TrialRunner(judge, limits, cache, f"fitted to {sequential_images}")
@@ -89,7 +91,7 @@ def search(
     networks = _Networks(calibrator)
     trials: list[Trial] = []
     for number, (name, recipe) in enumerate(recipes):
-        if trials and time.perf_counter() - begun + trials[0].seconds > budget_s:
+        if trials and not (runner.is_cached(recipe) or budget.has_time_for_one_more(trials)):
             break
         if trials and effort == "quick" and not trials[-1].failures:
             break
@@ -98,19 +100,58 @@ def search(
         networks.keep_only(best_first(trials)[0].recipe)
     best = best_first(trials)[0]
     # A network trained in 8 bits is compared with 8-bit arithmetic; layers in float would lead away from it.
-    if best.failures and not best.recipe.trained_ranges and time.perf_counter() - begun < budget_s:
-        layers = _sensitive_layers(best.recipe, networks, runner, calibration_rgb[:_RANKING_IMAGES], progress)
-        networks.keep_only(None)
-        steps = list(escalate(best.recipe, layers, allowed or Allowed()))
-        for number, (name, recipe) in enumerate(steps):
-            if time.perf_counter() - begun > budget_s:
-                break
-            progress(f"none passed; {number + 1} of {len(steps)}: {name}", number, len(steps))
-            write = partial(_calibrate, calibrator, recipe)
-            trials.append(runner.run(f"{best.name}, {name}", recipe, write))
-            if not trials[-1].failures:
-                break
+    if best.failures and not best.recipe.trained_ranges and not budget.is_over():
+        images_rgb = calibration_rgb[:_RANKING_IMAGES]
+        with contextlib.suppress(RankingStoppedError):
+            layers = _sensitive_layers(best.recipe, networks, runner, images_rgb, progress, is_over=budget.is_over)
+            networks.keep_only(None)
+            steps = list(escalate(best.recipe, layers, allowed or Allowed()))
+            write = partial(_calibrate, calibrator)
+            trials += _try_steps(steps, trials, runner, write=write, budget=budget, progress=progress)
     return best_first(trials)
+
+
+@dataclass
+class _Budget:
+    """The time that a search has.
+
+    Attributes:
+        seconds: How much.
+        begun: When it began, by `time.perf_counter`.
+    """
+
+    seconds: float
+    begun: float
+
+    def is_over(self) -> bool:
+        """Whether it is spent."""
+        return time.perf_counter() - self.begun > self.seconds
+
+    def has_time_for_one_more(self, trials: Sequence[Trial]) -> bool:
+        """Whether another trial ends in time that takes as long as the longest one took."""
+        return time.perf_counter() - self.begun + max(trial.seconds for trial in trials) <= self.seconds
+
+
+def _try_steps(
+    steps: Sequence[tuple[str, QuantizationRecipe]],
+    earlier: Sequence[Trial],
+    runner: "_TrialRunner",
+    *,
+    write: Callable[[QuantizationRecipe], Quantized],
+    budget: _Budget,
+    progress: Progress,
+) -> list[Trial]:
+    """Tries the steps after the best of the earlier trials in their order, until one does not fail or the time is over."""
+    best = best_first(earlier)[0]
+    trials: list[Trial] = []
+    for number, (name, recipe) in enumerate(steps):
+        if not (runner.is_cached(recipe) or budget.has_time_for_one_more([*earlier, *trials])):
+            break
+        progress(f"none passed; {number + 1} of {len(steps)}: {name}", number, len(steps))
+        trials.append(runner.run(f"{best.name}, {name}", recipe, partial(write, recipe)))
+        if not trials[-1].failures:
+            break
+    return trials
 
 
 def _with_float_prefix(
@@ -167,15 +208,20 @@ class _TrialRunner:
 
     def run(self, name: str, recipe: QuantizationRecipe, quantize: Callable[[], Quantized]) -> Trial:
         """Runs one trial."""
-        started = time.perf_counter()
 
-        def measure() -> tuple[Quantized, tuple[ParityFacts, ...]]:
+        def measure() -> tuple[Quantized, tuple[ParityFacts, ...], float]:
+            started = time.perf_counter()
             quantized = quantize()
-            return quantized, self.judge(quantized)
+            parity = self.judge(quantized)
+            return quantized, parity, time.perf_counter() - started
 
-        quantized, parity = measure() if self.cache is None else self.cache.trial(self.fitted_to, recipe, measure)
-        verdict = judge_parity(parity[0], self.limits)
-        return Trial(name, recipe, quantized, parity, verdict, time.perf_counter() - started)
+        made = measure() if self.cache is None else self.cache.trial(self.fitted_to, recipe, measure)
+        quantized, parity, seconds = made
+        return Trial(name, recipe, quantized, parity, judge_parity(parity[0], self.limits), seconds)
+
+    def is_cached(self, recipe: QuantizationRecipe) -> bool:
+        """Whether a trial is read rather than made."""
+        return self.cache is not None and self.cache.has_trial(self.fitted_to, recipe)
 
     def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
         """Some names that `find` gives, such as those of layers."""
@@ -188,12 +234,14 @@ def _sensitive_layers(
     runner: _TrialRunner,
     images_rgb: UInt8Array,
     progress: Progress,
+    *,
+    is_over: Callable[[], bool],
 ) -> SensitiveLayers:
-    """The layers under the best recipe in the order of their sensitivity."""
+    """The layers under the best recipe in the order of their sensitivity; raises RankingStoppedError where the time is over."""
     ranked = runner.names(
         f"ranking, {runner.fitted_to}",
         recipe,
-        lambda: [name for name, _ in rank_layers(networks.of(recipe), images_rgb, progress)],
+        lambda: [name for name, _ in rank_layers(networks.of(recipe), images_rgb, progress, is_over=is_over)],
     )
     calibrator = networks.calibrator
     prefixes = tuple(longer_float_prefixes(calibrator.layers(recipe)))

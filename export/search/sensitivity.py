@@ -1,5 +1,7 @@
 """Sensitivity of a network to the quantization of each single layer."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edgeclf.export._onnx import onnx
@@ -9,23 +11,39 @@ from edgeclf.runtime.arrays import Float64Array, UInt8Array
 from edgeclf.runtime.progress import Progress
 
 
-def rank_layers(network: QuantizedNetwork, images_rgb: UInt8Array, progress: Progress) -> list[tuple[str, float]]:
+class RankingStoppedError(Exception):
+    """There is no time left for the layers that are still to be ranked."""
+
+
+def rank_layers(
+    network: QuantizedNetwork,
+    images_rgb: UInt8Array,
+    progress: Progress,
+    *,
+    is_over: Callable[[], bool] = lambda: False,
+) -> list[tuple[str, float]]:
     """Ranks the layers by the error that quantizing each one causes, the largest first.
 
     Args:
         network: The calibrated network.
         images_rgb: (N, H, W, 3) uint8 RGB images; calibration images will do.
         progress: Called with the number of layers measured.
+        is_over: Asked before each layer whether the time for it is over.
 
     Returns:
         Name and error of each layer: by how much the mean squared error of the log-probabilities falls when this layer
         alone is kept in float; negative where the layer's error happens to cancel that of others.
+
+    Raises:
+        RankingStoppedError: The time was over before the last layer.
     """
     quantized = network.write()
     reference = _log_probabilities(network.graph.model, images_rgb)
     error = _squared_error(reference, quantized.model, images_rgb)
     ranked = []
     for number, name in enumerate(quantized.layers):
+        if is_over():
+            raise RankingStoppedError
         ranked.append((name, error - _squared_error(reference, network.write([name]).model, images_rgb)))
         progress("rank layers", number + 1, len(quantized.layers))
     return sorted(ranked, key=lambda item: -item[1])

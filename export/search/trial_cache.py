@@ -84,21 +84,26 @@ class TrialCache:
         self.reused = 0
 
     def trial(
-        self, kind: str, recipe: QuantizationRecipe, make: Callable[[], tuple[Quantized, tuple[ParityFacts, ...]]]
-    ) -> tuple[Quantized, tuple[ParityFacts, ...]]:
-        """The cached int8 model of a recipe with its comparisons; where there is none, `make` gives them, and they are stored.
+        self,
+        kind: str,
+        recipe: QuantizationRecipe,
+        make: Callable[[], tuple[Quantized, tuple[ParityFacts, ...], float]],
+    ) -> tuple[Quantized, tuple[ParityFacts, ...], float]:
+        """The cached int8 model of a recipe with its comparisons, and the seconds that they took when they were made.
+
+        Where there is none, `make` gives them, and they are stored.
 
         Args:
             kind: What the recipe alone does not say: how many images it was fitted to.
             recipe: The recipe.
-            make: Quantizes and compares.
+            make: Quantizes, compares, and says how long that took.
         """
         path = self._path(kind, recipe, ".onnx")
         cached = _read(path)
         if cached is not None:
             self.reused += 1
             return cached
-        quantized, parity = make()
+        quantized, parity, seconds = made = make()
         model = onnx.ModelProto()
         model.CopyFrom(quantized.model)
         # The spec of the comparison is not the one that the final file gets.
@@ -108,11 +113,16 @@ class TrialCache:
             "layers": quantized.layers,
             "left_in_float": quantized.left_in_float,
             "parity": [asdict(facts) for facts in parity],
+            "seconds": seconds,
         }
         entry = model.metadata_props.add()
         entry.key, entry.value = _METADATA_KEY, json.dumps(document)
         self._store(path, model.SerializeToString())
-        return quantized, parity
+        return made
+
+    def has_trial(self, kind: str, recipe: QuantizationRecipe) -> bool:
+        """Whether the trial of a recipe is to be read, which takes no time to speak of; a damaged file is made again after all."""
+        return self._path(kind, recipe, ".onnx").is_file()
 
     def names(self, kind: str, recipe: QuantizationRecipe, find: Callable[[], Sequence[str]]) -> tuple[str, ...]:
         """Cached names, such as those of layers in an order; where there are none, `find` gives them, and they are stored."""
@@ -140,19 +150,20 @@ class TrialCache:
             write_bytes(path, data)
 
 
-def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...]] | None:
+def _read(path: Path) -> tuple[Quantized, tuple[ParityFacts, ...], float] | None:
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
         (entry,) = [entry for entry in model.metadata_props if entry.key == _METADATA_KEY]
         document: dict[str, Any] = json.loads(entry.value)
-        check_shape(document, {"recipe": {}, "layers": [str], "left_in_float": [[str]]})
+        check_shape(document, {"recipe": {}, "layers": [str], "left_in_float": [[str]], "seconds": float})
         parity = tuple(record_from_json(ParityFacts, facts) for facts in document["parity"])
         model.metadata_props.remove(entry)
         left = tuple((str(name), str(operator)) for name, operator in document["left_in_float"])
         quantized = Quantized(model, document["recipe"], tuple(document["layers"]), left)
+        seconds = float(document["seconds"])
         # The least recently used files go first.
         os.utime(path)
     # Whatever is wrong with a cached file, the trial can be made again.
     except (OSError, ValueError, KeyError, TypeError, RecursionError, DecodeError):
         return None
-    return quantized, parity
+    return quantized, parity, seconds

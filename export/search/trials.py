@@ -20,7 +20,7 @@ class Trial:
         quantized: The int8 model.
         parity: Its comparisons with the reference, one for each split that decides; the first is the one that counts.
         verdict: Whether it keeps the limits.
-        seconds: Duration of quantization and comparison; of reading, where an earlier export had stored them.
+        seconds: Duration of quantization and comparison when they were made, also where an earlier export did that.
     """
 
     name: str

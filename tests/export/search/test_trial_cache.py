@@ -6,8 +6,10 @@ import pytest
 
 from edgeclf.export.cache_folder import CacheFolder
 from edgeclf.export.int8.recipe import QuantizationRecipe
+from edgeclf.export.search import search as search_module
 from edgeclf.export.search import trial_cache
 from edgeclf.export.search.search import search
+from edgeclf.export.search.sensitivity import rank_layers
 from edgeclf.export.search.trial_cache import TrialCache, TrialKey
 from edgeclf.export.verify.parity import ParityLimits, compare_probabilities
 from edgeclf.runtime.cpus import CpuInfo
@@ -19,21 +21,36 @@ def run(model, images):
     return open_session_from_bytes(model.SerializeToString(), threads=1).run(None, {"image": images})[0]
 
 
+class Clock:
+    """A clock that goes on only where it is told to."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self):
+        return self.seconds
+
+    def spend(self, seconds):
+        self.seconds += seconds
+
+
 @pytest.fixture
 def searched(fp32, trained, tmp_path):
     """Searches as an export does, and counts what was judged anew and what was reused."""
     reference = run(fp32, trained.held_out_rgb)
 
-    def start(*, images=trained.train_rgb[::4], judged_by="these", limit_bytes=10**9, **changes):
+    def start(*, images=trained.train_rgb[::4], judged_by="these", limit_bytes=10**9, before_judging=None, **changes):
         judged = []
 
         def judge(quantized):
+            if before_judging is not None:
+                before_judging()
             judged.append(quantized)
             return (compare_probabilities(reference, run(quantized.model, trained.held_out_rgb), "validation"),)
 
         cache = TrialCache(CacheFolder(tmp_path / "cache", limit_bytes), TrialKey(fp32, images, judged_by))
-        options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), **changes}
-        trials = search(fp32, images, judge, budget_s=np.inf, progress=no_progress, cache=cache, **options)
+        options = {"limits": ParityLimits(0.9), "effort": "normal", "base": QuantizationRecipe(), "budget_s": np.inf}
+        trials = search(fp32, images, judge, progress=no_progress, cache=cache, **{**options, **changes})
         return trials, len(judged), cache.reused
 
     start.folder = tmp_path / "cache"
@@ -66,6 +83,42 @@ def test_other_limits_judge_what_was_kept(searched):
     last, judged_at_last, reused = searched(limits=ParityLimits(1.0, max_error=0.0))
     assert (judged_at_last, reused) == (0, len(stricter))
     assert facts(last) == facts(stricter)
+
+
+def test_a_budget_counts_what_is_spent_and_a_trial_keeps_what_it_took(searched, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(search_module, "time", clock)
+    # A trial takes 10 s of this clock: each budget has time for one.
+    tries = [searched(effort="max", budget_s=15.0, before_judging=lambda: clock.spend(10.0)) for _ in range(3)]
+    assert [(len(trials), judged, reused) for trials, judged, reused in tries] == [(1, 1, 0), (2, 1, 1), (3, 1, 2)]
+    assert {trial.seconds for trial in tries[-1][0]} == {10.0}
+    # What is there is read whatever the budget; nothing more is begun.
+    trials, judged, reused = searched(effort="max", budget_s=5.0, before_judging=lambda: clock.spend(10.0))
+    assert (len(trials), judged, reused) == (3, 0, 3)
+
+
+@pytest.mark.slow
+def test_the_ranking_of_layers_ends_with_the_budget(searched, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(search_module, "time", clock)
+    ranked = []
+
+    def rank(*arguments, is_over):
+        def is_over_then():
+            ranked.append(is_over())
+            clock.spend(10.0)
+            return ranked[-1]
+
+        return rank_layers(*arguments, is_over=is_over_then)
+
+    monkeypatch.setattr(search_module, "rank_layers", rank)
+    nothing_passes = {"limits": ParityLimits(1.0, max_error=0.0), "effort": "quick"}
+    first, *_ = searched(budget_s=15.0, **nothing_passes)
+    assert ranked == [False, False, True]
+    # What was ranked in part is no ranking: with time for it, it is made.
+    whole, *_ = searched(budget_s=np.inf, **nothing_passes)
+    assert len(whole) > len(first)
+    assert len(ranked) > 4
 
 
 @pytest.mark.parametrize("change", ["images", "judge", "recipe", "pixel"])

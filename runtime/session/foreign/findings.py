@@ -27,6 +27,7 @@ class Findings:
         interpolation: Interpolation.
         size_hw: Input height and width in pixels.
         classes: Number of classes; one that differs from the file's makes this another model's description.
+        is_multi_label: Whether each class is on its own, so that a sigmoid follows logits.
         unusable_scaling: A pixel normalisation that it says and that contradicts itself, as a phrase.
         notes: What the user has to know of it, sentences without a full stop.
     """
@@ -41,6 +42,7 @@ class Findings:
     interpolation: Interpolation | None = None
     size_hw: tuple[int, int] | None = None
     classes: int | None = None
+    is_multi_label: bool = False
     unusable_scaling: str | None = None
     notes: tuple[str, ...] = ()
 

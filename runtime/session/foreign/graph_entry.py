@@ -1,4 +1,4 @@
-"""The entry of a graph: what a foreign model does to its image before its first convolution."""
+"""The entry of a graph: what a foreign model does to its image before its first convolution; and what it leaves to chance."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,9 @@ from edgeclf.runtime.session.graph_outline import GraphOutline, NodeOutline
 
 _MOST_STEPS = 16
 _ARITHMETIC = frozenset(("Mul", "Div", "Sub", "Add"))
+_RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
 # Where each convolution has its weights.
 _WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 # Divisors from which pixels must be 0..255, and means.
@@ -63,6 +66,22 @@ def graph_entry(outline: GraphOutline) -> GraphEntry:
             break
         value = node.outputs[0]
     return GraphEntry(None, scales_bytes)
+
+
+def chance_in_graph(outline: GraphOutline) -> str | None:
+    """The first operator that draws random numbers, such as a `Dropout` in training mode; None of a graph without one.
+
+    Args:
+        outline: The graph.
+    """
+    for node in outline.nodes:
+        if node.op_type in _RANDOM:
+            return node.op_type
+        mode = outline.constant(node.inputs[2]) if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+        ratio = outline.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        if mode is not None and mode.any() and (ratio is None or ratio.any()):
+            return node.op_type
+    return None
 
 
 def _channels_of(outline: GraphOutline, convolution: NodeOutline) -> int | None:

@@ -16,7 +16,7 @@ from edgeclf.runtime.session.foreign.given import (
     PixelScaling,
     numbers_text,
 )
-from edgeclf.runtime.session.foreign.graph_entry import graph_entry
+from edgeclf.runtime.session.foreign.graph_entry import chance_in_graph, graph_entry
 from edgeclf.runtime.session.foreign.image_input import find_image_input
 from edgeclf.runtime.session.foreign.labels import indices, labels_in_graph, told_apart
 from edgeclf.runtime.session.foreign.metadata import read_metadata
@@ -89,6 +89,17 @@ class _Resolution:
             outline.real_inputs, path, usual=self._entry.layout, usual_channels=self._entry.channels
         )
         self._sources = self._read_sources()
+        self._refuse_chance()
+
+    def _refuse_chance(self) -> None:
+        operator = chance_in_graph(self._outline)
+        if operator is not None:
+            raise ModelFileError(
+                f"{self._path} gives another answer each time",
+                got=f"a {operator} in its graph" + (" that is in training mode" if operator == "Dropout" else ""),
+                expected="a network in inference mode",
+                hint="export it in evaluation mode (in PyTorch model.eval())",
+            )
 
     def resolve(self) -> ModelUse:
         """See `resolve_foreign`."""
@@ -330,6 +341,9 @@ class _Resolution:
         else:
             activation = None if output is None else activation_in_graph(self._outline, output.name)
             self._origins["activation"] = "" if activation is None else IN_GRAPH
+            multi_label = next((item.origin for item in self._sources if item.is_multi_label), None)
+            if activation == "logits" and multi_label is not None:
+                activation, self._origins["activation"] = "sigmoid-logits", multi_label
         if self._given.activation is None and output is not None and ends_in_tanh(self._outline, output.name):
             raise ModelFileError(
                 f"{self._path} ends in a Tanh",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeclf.runtime.errors import EdgeclfError, ModelFileError, UsageError
-from edgeclf.runtime.files import kind_of
+from edgeclf.runtime.files import kind_of, parse_failure
 from edgeclf.runtime.session.foreign.findings import Findings, found_in
 from edgeclf.runtime.session.foreign.given import PixelScaling, numbers_text
 from edgeclf.runtime.session.foreign.labels import labels_from, read_labels
@@ -54,7 +54,7 @@ def read_sidecars(path: Path) -> list[Findings]:
         ModelFileError: They say that the model is no image classifier.
     """
     found: list[Findings] = []
-    preprocessor, config = _json_beside(path, _PREPROCESSOR), _json_beside(path, _CONFIG)
+    preprocessor, config = _json_beside(path, _PREPROCESSOR, found), _json_beside(path, _CONFIG, found)
     if preprocessor is not None and ("image_mean" in preprocessor or "size" in preprocessor):
         found.append(_hugging_face_processor(preprocessor))
     if config is not None:
@@ -166,6 +166,7 @@ def _hugging_face_config(config: Mapping[str, Any], path: Path) -> Findings:
         labels=labels,
         size_hw=None if sides is None else (sides[0], sides[1]),
         classes=None if labels is None else len(labels),
+        is_multi_label=config.get("problem_type") == "multi_label_classification",
     )
 
 
@@ -326,8 +327,8 @@ def _beside(path: Path, name: str) -> Path | None:
     return next((folder / name for folder in folders if kind_of(folder / name) == "file"), None)
 
 
-def _json_beside(path: Path, name: str) -> Mapping[str, Any] | None:
-    """A JSON object beside the model; None where there is none."""
+def _json_beside(path: Path, name: str, found: list[Findings] | None = None) -> Mapping[str, Any] | None:
+    """A JSON object beside the model; None where there is none, with a note among what was found where a file is damaged."""
     beside = _beside(path, name)
     if beside is None:
         return None
@@ -336,7 +337,10 @@ def _json_beside(path: Path, name: str) -> Mapping[str, Any] | None:
     try:
         if beside.stat().st_size > _MOST_BYTES:
             return None
-        document = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(beside.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        if found is not None:
+            text = f"the {name} beside the file cannot be read and is left out: {parse_failure(error)}"
+            found.append(Findings(found_in(name), notes=(text,)))
         return None
     return document if isinstance(document, dict) else None

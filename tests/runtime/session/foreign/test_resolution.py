@@ -225,6 +225,51 @@ def test_image_processors_of_hugging_face(tmp_path, model, changes, expected):
     assert use.origins["labels"] == "found in config.json"
 
 
+@pytest.mark.parametrize(
+    ("activation", "problem_type", "expected"),
+    [
+        ("logits", "multi_label_classification", ("sigmoid-logits", "found in config.json")),
+        ("logits", "single_label_classification", ("logits", "found in the graph")),
+        ("sigmoid", "multi_label_classification", ("sigmoid", "found in the graph")),
+        ("softmax", None, ("softmax", "found in the graph")),
+    ],
+)
+def test_several_labels_of_an_image_make_a_sigmoid_follow(tmp_path, activation, problem_type, expected):
+    config = {"architectures": ["ViTForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "problem_type": problem_type}))
+    path = Tiny(activation=activation).write(tmp_path / "m.onnx")
+    use = resolve(path)
+    assert (use.activation, use.origins["activation"]) == expected
+    assert resolve(path, activation="none").activation == "logits"
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_damaged_config_is_told_and_a_byte_order_mark_is_none(tmp_path, model, name):
+    document = json.dumps(TIMM if name == "config.json" else VIT).encode()
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + document)
+    assert (resolve(model).missing, resolve(model).notes) == ((), ())
+    (tmp_path / name).write_bytes(document[:40])
+    (note,) = resolve(model).notes
+    assert note.startswith(f"the {name} beside the file cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("is_training", "ratio", "is_refused"), [(True, 0.5, True), (True, 0.0, False), (False, 0.5, False)]
+)
+def test_a_graph_that_draws_random_numbers_is_refused(tmp_path, is_training, ratio, is_refused):
+    nodes, values = Tiny().nodes()
+    nodes[-1].input[0] = "dropped"
+    nodes.insert(-1, helper.make_node("Dropout", ["logits", "ratio", "mode"], ["dropped"]))
+    values |= {"ratio": np.array(ratio, np.float32), "mode": np.array(is_training)}
+    outputs = [("y", TensorProto.FLOAT, ["N", 3])]
+    path = write_model(tmp_path / "m.onnx", nodes, values, TensorProto.FLOAT, ["N", 3, *SIZE_HW], outputs)
+    if is_refused:
+        with pytest.raises(ModelFileError, match="got a Dropout in its graph that is in training mode"):
+            resolve(path)
+    else:
+        assert resolve(path).activation == "softmax"
+
+
 def test_the_image_processor_of_mobilevit_has_no_mean_and_std(tmp_path, model):
     processor = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 16}, "do_rescale": True}
     processor |= {"do_center_crop": True, "crop_size": {"height": 12, "width": 16}, "do_flip_channel_order": True}

@@ -40,7 +40,10 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "a gzip archive": (b"\x1f\x8b",),
     "an HDF5 file": (b"\x89HDF\r\n\x1a\n",),
     "a NumPy array": (b"\x93NUMPY",),
-    "a Python pickle": (b"\x80\x02", b"\x80\x04"),
+    "a Python pickle": (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+    "a GGUF model": (b"GGUF",),
+    "an RKNN model": (b"RKNN",),
+    "a TensorRT engine": (b"ftrt",),
     "a PDF document": (b"%PDF",),
     "a Parquet table": (b"PAR1",),
     "an Arrow table": (b"ARROW1", b"\xff\xff\xff\xff"),
@@ -49,11 +52,34 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "UTF-16 text": (b"\xff\xfe", b"\xfe\xff"),
 }
 _ZIP_SUFFIXES = {".keras": "a Keras model", ".npz": "NumPy arrays", ".xlsx": "a spreadsheet", ".ods": "a spreadsheet"}
+# Of files whose content has no beginning of its own.
+_BINARY_SUFFIXES = {
+    ".mlmodel": "a Core ML model",
+    ".engine": "a TensorRT engine",
+    ".plan": "a TensorRT engine",
+    ".pb": "a TensorFlow graph",
+    ".pdmodel": "a Paddle model",
+    ".caffemodel": "a Caffe model",
+}
+_CHECKPOINT_SUFFIXES = frozenset((".pt", ".pth"))
+_COMPILED = "export the network that it was made of to an .onnx file"
 _EXPORT = "make an .onnx file of it first, with edgeclf export"
 _HINTS = {
     "a Keras model": _EXPORT,
     "an HDF5 file": _EXPORT,
     "a TensorFlow SavedModel": _EXPORT,
+    "a PyTorch checkpoint": "load it in PyTorch and export the network with torch.onnx.export",
+    "a safetensors file": "it has weights alone: load them into their network, and export that to an .onnx file",
+    "a TensorFlow Lite model": "convert it with python -m tf2onnx.convert --tflite FILE --output model.onnx",
+    "a TensorFlow graph": "convert it with python -m tf2onnx.convert, or export a SavedModel",
+    "a Core ML model": _COMPILED,
+    "a TensorRT engine": _COMPILED,
+    "an RKNN model": _COMPILED,
+    "an ORT format model": _COMPILED,
+    "a Paddle model": "convert it with paddle2onnx",
+    "a zip archive": "unpack it, and name the .onnx file",
+    "a gzip archive": "unpack it, and name the .onnx file",
+    "a tar archive": "unpack it, and name the .onnx file",
     "a Git LFS pointer": "fetch the file itself with git lfs pull",
     "an HTML page": "download the file itself, not the page about it",
 }
@@ -238,15 +264,23 @@ def kind_of_bytes(head: bytes, suffix: str = "") -> str:
         # PyTorch's begins with the pickle of what it holds, in a folder of any name.
         return "a PyTorch checkpoint" if b"/data.pkl" in head[:512] else _ZIP_SUFFIXES.get(suffix, kind)
     if kind is not None:
-        return kind
+        is_checkpoint = kind == "a Python pickle" and suffix in _CHECKPOINT_SUFFIXES
+        return "a PyTorch checkpoint" if is_checkpoint else kind
     if _NOT_IN_TEXT.isdisjoint(head):
         return _kind_of_text(head)
     # Without a byte-order mark: every other byte of letters is none.
     for letters, zeros in ((head[::2], head[1::2]), (head[1::2], head[::2])):
         if len(head) > 7 and not any(zeros) and _NOT_IN_TEXT.isdisjoint(letters):
             return "UTF-16 text"
+    return _kind_of_binary(head, suffix)
+
+
+def _kind_of_binary(head: bytes, suffix: str) -> str:
     # Protocol buffers have no beginning of their own; ONNX's first field is the version, tag 8.
-    return "an ONNX model" if suffix == ".onnx" and head[0] == 8 else "binary data"
+    if suffix == ".onnx" and head[0] == 8:
+        return "an ONNX model"
+    # Some old ONNX files are called .pb.
+    return "binary data" if suffix == ".pb" and head[0] == 8 else _BINARY_SUFFIXES.get(suffix, "binary data")
 
 
 def _known_format(head: bytes) -> str | None:
@@ -263,6 +297,8 @@ def _known_format(head: bytes) -> str | None:
         "a video": head[:4] == b"RIFF" and head[8:12] == b"AVI ",
         "a TensorFlow Lite model": head[4:8] == b"TFL3",
         "an ORT format model": head[4:8] == b"ORTM",
+        # The length of the JSON that follows, in eight bytes.
+        "a safetensors file": head[4:9] == b"\0\0\0\0{",
         "a tar archive": head[257:262] == b"ustar",
     }
     return next((kind for kind, is_so in inside.items() if is_so), None)

@@ -420,3 +420,24 @@ def test_labels_and_options_that_contradict_the_file_end_every_command_with_one_
             done = call_edgeclf(*words, *SCALING, *options)
             assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), (words, done.err)
             assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.pth", b"\x80\x02}q\0.", ("got a PyTorch checkpoint", "torch.onnx.export")),
+        ("m.safetensors", b"\x02" + bytes(7) + b"{}", ("got a safetensors file", "it has weights alone")),
+        ("m.tflite", b"\x1c\0\0\0TFL3" + bytes(20), ("got a TensorFlow Lite model", "tf2onnx.convert --tflite")),
+        ("m.engine", bytes(99), ("got a TensorRT engine", "export the network that it was made of")),
+        ("m.onnx", b"PK\3\4" + bytes(99), ("got a zip archive", "unpack it")),
+        ("m.onnx", bytes(99), ("damaged or other binary data", "copy or export the file again")),
+    ],
+)
+@pytest.mark.parametrize("command", ["infer", "info"])
+def test_files_of_other_runtimes_are_named_with_the_way_to_onnx(
+    call_edgeclf, tmp_path, red, command, name, content, words
+):
+    (tmp_path / name).write_bytes(content)
+    done = call_edgeclf(command, tmp_path / name, *([red, *SCALING] if command == "infer" else []))
+    assert done.code == 3
+    assert all(word in done.err for word in words), done.err

@@ -134,7 +134,9 @@ def _plans(options: ScenarioOptions) -> "list[ScenarioPlan]":
         if options.duration_s is not None:
             rules = replace(rules, min_duration_s=max(options.duration_s, 0.1))
         precision = _QUICK_PRECISION if options.quick else _PRECISION
-        plans.append(ScenarioPlan(name, rules, RULES[name], precision, options.latency_bound_ms))
+        # With --quick, seconds were asked for.
+        may_be_shorter = options.duration_s is None and not options.quick
+        plans.append(ScenarioPlan(name, rules, RULES[name], precision, options.latency_bound_ms, may_be_shorter))
     return plans
 
 

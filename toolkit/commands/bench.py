@@ -44,7 +44,7 @@ def bench(
         typer.Option(
             "--scenario",
             help="MLPerf-style with MLCommons' load generator: single-stream, multi-stream, server, offline or all; "
-            '600 s each. Needs pip install "edgeclf[bench]".',
+            '600 s each, or as long as the queries fit into the memory. Needs pip install "edgeclf[bench]".',
             show_default=False,
         ),
     ] = None,

@@ -1,5 +1,6 @@
 """Memory of the queries that the load generator prepares before a run, and whether they fit."""
 
+import math
 from pathlib import Path
 
 from edgeclf.runtime.errors import UsageError
@@ -28,20 +29,36 @@ def check_fits(
     Raises:
         UsageError: They do not.
     """
+    longest = longest_s(scenario, expected_s, samples_per_query, available)
+    if available is None or duration_s <= longest:
+        return
     count = _PREPARED[scenario] * duration_s / expected_s
     is_offline = scenario == "offline"
-    needed = count * (
-        _BYTES_PER_WAITING_SAMPLE if is_offline else _BYTES_PER_QUERY + _BYTES_PER_SAMPLE * samples_per_query
-    )
-    if available is None or needed <= _USED_FRACTION * available:
-        return
+    needed = _USED_FRACTION * available * duration_s / longest
     raise UsageError(
         f"the queries of {scenario} do not fit into the memory",
         got=f"{count:.3g} {'samples' if is_offline else 'queries'} for {duration_s:g} s, all prepared before the first: "
         f"{needed / 1e9:.3g} GB",
-        expected=f"at most {_USED_FRACTION * available / needed * duration_s:.3g} s where {available / 1e9:.3g} GB are left",
+        expected=f"at most {longest:.3g} s where {available / 1e9:.3g} GB are left",
         hint="choose a shorter --duration",
     )
+
+
+def longest_s(scenario: Scenario, expected_s: float, samples_per_query: int, available: int | None) -> float:
+    """The longest duration whose queries fit into the memory, in seconds.
+
+    Args:
+        scenario: The scenario.
+        expected_s: As for `check_fits`.
+        samples_per_query: Images in one query.
+        available: Memory that is left, in bytes; None where that is not known: any duration.
+    """
+    if available is None:
+        return math.inf
+    each = (
+        _BYTES_PER_WAITING_SAMPLE if scenario == "offline" else _BYTES_PER_QUERY + _BYTES_PER_SAMPLE * samples_per_query
+    )
+    return _USED_FRACTION * available * expected_s / (_PREPARED[scenario] * each)
 
 
 def available_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:

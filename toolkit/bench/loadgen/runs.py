@@ -11,7 +11,7 @@ from edgeclf.runtime.arrays import Float64Array
 from edgeclf.runtime.progress import Progress
 from edgeclf.runtime.timing.energy import EnergyMeter
 from edgeclf.toolkit.bench.loadgen.log import Agreement, GeneratorLog, compare_with_log, read_log, send_delays_s
-from edgeclf.toolkit.bench.loadgen.memory import available_memory_bytes, check_fits
+from edgeclf.toolkit.bench.loadgen.memory import available_memory_bytes, check_fits, longest_s
 from edgeclf.toolkit.bench.loadgen.process import LoadgenProcess
 from edgeclf.toolkit.bench.loadgen.scenario_rules import (
     Scenario,
@@ -32,6 +32,8 @@ _CONFIRMATIONS = 5
 # Most queries that are traced, at 500 bytes each.
 _MOST_TRACED = 200_000
 _OFFLINE_TRIES = 3
+# Of a default duration that is cut to the memory: the share of the longest that fits, and the least that says anything.
+_OF_LONGEST, _SHORTEST_S = 0.9, 0.2
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ScenarioPlan:
         official_rules: Counts and duration that MLPerf's rules demand.
         precision: `server`: relative precision of the search.
         latency_bound_ms: `server`: the bound.
+        may_be_shorter: Whether the duration is the default one, which gives way to the memory that the queries need.
     """
 
     scenario: Scenario
@@ -51,6 +54,7 @@ class ScenarioPlan:
     official_rules: ScenarioRules
     precision: float
     latency_bound_ms: float
+    may_be_shorter: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,14 @@ class ScenarioRunner:
     def _stream(self, plan: ScenarioPlan) -> ScenarioResult:
         # Half of the fastest query: the generator prepares as many queries as fit into the duration.
         expected_s = 0.5 * self._process.query_s(plan.rules.samples_per_query)
-        return _result(plan, self._once(plan, plan.scenario, expected_s=expected_s))
+        fitting = _fitting(plan, expected_s)
+        return _result(fitting, self._once(fitting, plan.scenario, expected_s=expected_s))
 
     def _offline(self, plan: ScenarioPlan) -> ScenarioResult:
         rate = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
         run = None
         for number in range(_OFFLINE_TRIES):
+            plan = _fitting(plan, 1 / rate)
             # The single query is sized by the expected rate; where it ends too early, a larger one is sent.
             run = self._once(plan, "offline" if number == 0 else f"offline-{number + 1}", expected_per_s=rate)
             if run.figures.duration_s >= plan.rules.min_duration_s:
@@ -167,6 +173,7 @@ class ScenarioRunner:
     def _server(self, plan: ScenarioPlan) -> ScenarioResult:
         self._process.query_s(1)
         capacity = self._process.samples_per_s(min(5.0, plan.rules.min_duration_s / 2))
+        plan = _fitting(plan, 1 / capacity)
         search_s = max(min(2.0, plan.rules.min_duration_s), _SEARCH_DURATION_FRACTION * plan.rules.min_duration_s)
         search_plan = replace(plan, rules=replace(plan.rules, min_duration_s=search_s, min_queries=_SEARCH_QUERIES))
         count = 0
@@ -183,13 +190,16 @@ class ScenarioRunner:
         rate, probes = highest_rate(passes, capacity, precision=plan.precision)
         if rate is None:
             return _no_rate(plan, f"not even {probes[-1].rate:.3g} queries/s keep to it", tuple(probes))
+        plan = _fitting(plan, 1 / rate)
         # A rate that passed a short run by chance may fail the full one.
         for number in range(1, _CONFIRMATIONS + 1):
             run = self._once(plan, f"server-{number}", expected_per_s=rate)
             # Both must pass: the generator counts from when a query was due, so that its latencies are longer.
             if within_bound(run.figures) and run.log.early_stopping:
-                note = f"{number - 1} higher rates did not pass the full run" if number > 1 else ""
-                return replace(_result(plan, run), rate_per_s=rate, probes=tuple(probes), note=note)
+                result = _result(plan, run)
+                failed = [f"{number - 1} higher rates did not pass the full run"] if number > 1 else []
+                note = "; ".join([*failed, *filter(None, [result.note])])
+                return replace(result, rate_per_s=rate, probes=tuple(probes), note=note)
             probes.append(Probe(rate, passed=False))
             # In growing steps, so that a search that ended far too high still finds a rate.
             rate /= 1 + plan.precision * 2 ** (number - 1)
@@ -244,10 +254,26 @@ class ScenarioRunner:
         return report
 
 
+def _fitting(plan: ScenarioPlan, every_s: float) -> ScenarioPlan:
+    """The plan with a default duration that its queries fit into the memory with; as it is where that leaves next to nothing.
+
+    Args:
+        plan: The plan.
+        every_s: Expected time from one query, or sample of `offline`, to the next.
+    """
+    longest = longest_s(plan.scenario, every_s, plan.rules.samples_per_query, available_memory_bytes())
+    if not plan.may_be_shorter or not _SHORTEST_S <= longest < plan.rules.min_duration_s:
+        return plan
+    # A little less: memory that is left changes.
+    return replace(plan, rules=replace(plan.rules, min_duration_s=_OF_LONGEST * longest))
+
+
 def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
     lacks = unmet_rules(run.figures, plan.official_rules)
     if not run.log.is_valid:
         lacks.append(f"the load generator calls the run invalid: {run.log.invalid_reason or 'early stopping'}")
+    is_shorter = plan.may_be_shorter and plan.rules.min_duration_s < plan.official_rules.min_duration_s
+    note = "shorter than by default, so that the queries fit into the memory" if is_shorter else ""
     return ScenarioResult(
         plan=plan,
         figures=run.figures,
@@ -259,7 +285,7 @@ def _result(plan: ScenarioPlan, run: _Run) -> ScenarioResult:
         energy_mj_per_image=run.energy_mj_per_image,
         send_delay_ms=run.send_delay_ms,
         latencies_ms=run.latencies_ms,
-        note="",
+        note=note,
     )
 
 

@@ -9,6 +9,7 @@ from edgeclf.runtime.arrays import AnyArray, UInt8Array
 from edgeclf.runtime.images._opencv import cv2
 from edgeclf.runtime.images.formats.heif import decode_heif
 from edgeclf.runtime.images.formats.pnm import decode_pnm
+from edgeclf.runtime.images.formats.tiff import has_damaged_strip
 from edgeclf.runtime.images.header import ImageHeader
 from edgeclf.runtime.images.jpeg_warnings import decoded_without_words, heard_damage
 from edgeclf.runtime.images.memory import is_out_of_memory
@@ -56,6 +57,8 @@ def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8
             pixels, is_damaged = heard_damage(data, decode)
             if is_damaged:
                 return None
+        elif header.format == "tiff" and has_damaged_strip(data):
+            return None
         else:
             pixels = decoded_without_words(lambda: decode(header.mended or data))
     except cv2.error as error:

@@ -55,12 +55,11 @@ def decode_pixels(data: bytes, header: ImageHeader, reduction: int = 1) -> UInt8
     try:
         if header.format == "jpeg":
             pixels, is_damaged = heard_damage(data, decode)
-            if is_damaged:
-                return None
-        elif header.format == "tiff" and has_damaged_strip(data):
-            return None
         else:
-            pixels = decoded_without_words(lambda: decode(header.mended or data))
+            is_damaged = header.format == "tiff" and has_damaged_strip(data)
+            pixels = None if is_damaged else decoded_without_words(lambda: decode(header.mended or data))
+        if is_damaged:
+            return None
     except cv2.error as error:
         if is_out_of_memory(error):
             raise MemoryError from error

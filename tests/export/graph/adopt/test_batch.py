@@ -247,8 +247,12 @@ def mixed_by_mean(net, batch):
 
 
 def mixed_by_softmax(net, batch):
-    squeezed(net, batch)
+    features(net)
+    net.op("GlobalAveragePool")
+    net.op("Flatten", axis=1)
+    # Not the last: that would be refused for its probabilities, which do not add up to one.
     net.op("Softmax", axis=0)
+    net.dense(3)
 
 
 def first_image(net, batch):

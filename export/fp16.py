@@ -1,6 +1,5 @@
 """Conversion to float16 for GPUs; pixel normalisation and softmax stay in float32."""
 
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from edgeclf.export.graph.convert import keep_used_opsets
 from edgeclf.export.graph.float_graph import prepare_model
 from edgeclf.export.graph.layers import WEIGHTED_OPS
 from edgeclf.export.graph.pixel_normalisation import find_pixel_normalisation
-from edgeclf.runtime.errors import InputError, UsageError
+from edgeclf.runtime.errors import InputError, UsageError, quoted_word
 
 # Eleven bits of a probability would be fewer than a decision threshold has digits.
 _KEPT_OPS = frozenset({"Softmax"})
@@ -83,5 +82,5 @@ def _check_range(model: onnx.ModelProto, kept: Collection[str]) -> None:
                     f"{node.name} does not fit into float16",
                     got=f"a weight of {peak:.3g}",
                     expected=f"at most {largest:g}",
-                    hint=f"keep it in float32 with --keep-float {shlex.quote(node.name)}",
+                    hint=f"keep it in float32 with --keep-float {quoted_word(node.name)}",
                 )

@@ -69,11 +69,33 @@ def _restored(error_class: type[EdgeclfError], args: tuple[object, ...], state: 
 def command_line(*words: "str | PathLike[str]") -> str:
     """`edgeclf` with arguments, to be pasted into a POSIX shell: every word is quoted that needs it.
 
+    A word with a line end in it, or whatever else a terminal does not show as it is, stands in the quotes that know escapes, as bash, zsh
+    and POSIX of 2024 read them.
+
     Args:
         words: Sub-command, options and paths, unquoted. A path (no `str`) that begins with a dash gets `./` before it.
     """
     texts = (word if isinstance(word, str) else _no_option(fspath(word)) for word in words)
-    return shlex.join(["edgeclf", *texts])
+    return " ".join(map(quoted_word, ["edgeclf", *texts]))
+
+
+def quoted_word(text: str) -> str:
+    """One word of a command line, see `command_line`."""
+    if text.isprintable():
+        return shlex.quote(text)
+    shown = (character if _needs_no_escape(character) else _hexadecimal(character) for character in text)
+    return f"$'{''.join(shown)}'"
+
+
+def _needs_no_escape(character: str) -> bool:
+    return character.isprintable() and character not in "'\\"
+
+
+def _hexadecimal(character: str) -> str:
+    # Python reads a byte of a file's name that is no text as one of these.
+    is_byte = "\udc80" <= character <= "\udcff"
+    encoded = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
 def _no_option(path: str) -> str:

@@ -4,13 +4,12 @@ import codecs
 import contextlib
 import errno
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from edgeclf.runtime.errors import InputError, OutputError
+from edgeclf.runtime.errors import InputError, OutputError, quoted_word
 
 _HEAD_BYTES = 4096
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
@@ -106,7 +105,7 @@ def file_to_write(name: Path | str, example: str | None = None) -> Path:
         raise OutputError("cannot write a file", got="an empty name", expected="a file path", hint="name it")
     is_folder = kind_of(text) == "folder"
     if is_folder or text.endswith(("/", os.sep)):
-        inside = "" if example is None else f", such as {shlex.quote(os.path.join(text, example))}"  # noqa: PTH118 - text
+        inside = "" if example is None else f", such as {quoted_word(os.path.join(text, example))}"  # noqa: PTH118 - text
         raise OutputError(
             f"cannot write {text}",
             got="an existing folder" if is_folder else "the name of a folder",

@@ -1,6 +1,9 @@
 import copy
+import os
 import pickle
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ from edgeclf.runtime.errors import (
     command_line,
     install_hint,
 )
+
+from ..randomness import fresh_rng
 
 
 def test_a_sentence_says_what_got_expected_and_do():
@@ -80,7 +85,7 @@ def test_an_error_survives_a_process_boundary(cls, copied):
     assert again.exit_code == error.exit_code
 
 
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+@given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1))
 def test_a_command_line_comes_back_from_the_shell_as_it_was(name):
     path = Path(name)
     words = shlex.split(command_line("export", path, "--out", "model.onnx"))
@@ -88,6 +93,34 @@ def test_a_command_line_comes_back_from_the_shell_as_it_was(name):
     assert Path(words[2]) == path
     assert not words[2].startswith("-")
     assert words[3:] == ["--out", "model.onnx"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_words_that_no_terminal_shows_come_back_from_bash_as_they_were():
+    rng = fresh_rng()
+    names = [
+        "two\nlines",
+        "tab\there",
+        "\x1b[2J",
+        "back\\slash\n'quote'",
+        "turned\u202e",
+        "no text \udcff",
+        "\n",
+        "a\n",
+        "-\n$x`y`",
+    ]
+    signs = [*"aé '\"\\$`\n\t\x01\x7f\u200f\U0001f600", "\udc80"]
+    names += ["x" + "".join(rng.choice(signs, 12)) for _ in range(30)]
+    command = command_line("doctor", *map(Path, names))
+    # A terminal shows it as it is, and a sentence keeps it on its line.
+    assert command.isprintable()
+    assert command in EdgeclfError("it failed", hint=f"run {command}").sentence
+    program = 'edgeclf() { printf "%s\\0" "$@"; }; ' + command
+    done = subprocess.run(["bash", "-c", program], capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[:-1] == [
+        b"doctor",
+        *(os.fsencode(f"./{name}" if name[0] == "-" else name) for name in names),
+    ]
 
 
 def test_plain_words_are_not_quoted_and_dashes_are_no_options():

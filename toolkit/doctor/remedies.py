@@ -1,7 +1,6 @@
 """Command lines that fix a finding, quoted for a POSIX shell."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +37,10 @@ def train_again(run: RunFacts, **changes: object) -> str:
         run: The run.
         changes: Values by field of `TrainOptions`; None leaves the option out.
     """
+    return command_line(*_words_of_training(run, changes), "--run", _beside(run, "again"))
+
+
+def _words_of_training(run: RunFacts, changes: Mapping[str, object]) -> list[str | Path]:
     words: list[str | Path] = ["train", Path(run.data)]
     from_earlier = run.options.get("from_run") is not None
     for row in training_options():
@@ -53,7 +56,7 @@ def train_again(run: RunFacts, **changes: object) -> str:
             words.append(row.flag)
         else:
             words += [row.flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return command_line(*words, "--run", _beside(run, "again"))
+    return words
 
 
 def train_pretrained(run: RunFacts) -> str:
@@ -63,8 +66,7 @@ def train_pretrained(run: RunFacts) -> str:
 
 def sweep_learning_rate(run: RunFacts) -> str:
     """`edgeclf train --find-lr` with the run's options: a learning-rate sweep, drawn into a PNG beside the run."""
-    words = shlex.split(train_again(run, learning_rate=None))
-    return command_line(*words[1 : words.index("--run")], "--find-lr", _beside(run, "rates.png"))
+    return command_line(*_words_of_training(run, {"learning_rate": None}), "--find-lr", _beside(run, "rates.png"))
 
 
 def _beside(run: RunFacts, suffix: str) -> Path:

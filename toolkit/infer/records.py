@@ -189,7 +189,9 @@ class _Csv:
     """One line a record; `top_k` as `label=confidence` pairs with semicolons between them.
 
     Where a label holds one of these two, or a backslash, a backslash stands before it. Control characters, and those that turn
-    the direction of text, are escaped as in Python: tables are looked at in terminals.
+    the direction of text, are escaped as in Python: tables are looked at in terminals. Labels and names that begin with `=`, `+`, `-` or
+    `@` stay as they are: programs that read them compare them with the model's, and quotes would not keep a spreadsheet from
+    calculating.
     """
 
     _COLUMNS = ("source", "frame", "label", "index", "confidence", "top_k", "latency_ms", "error", "rejected")

@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,24 @@ def onnx_file(*, own: bool) -> bytes:
         helper.set_model_props(model, {"names": str(names), "task": "classify", "imgsz": f"[{_SIDE_PX}, {_SIDE_PX}]"})
     data: bytes = model.SerializeToString()
     return data
+
+
+def properties_bytes(properties: Iterable[tuple[str, str]]) -> bytes:
+    """Properties of an ONNX model, to be put behind its bytes: also with halves of characters, which `onnx` refuses to write."""
+    entries = [
+        b"".join(_field(number, text.encode(errors="surrogatepass")) for number, text in enumerate(entry, 1))
+        for entry in properties
+    ]
+    return b"".join(_field(14, entry) for entry in entries)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A field of bytes of a protocol buffer."""
+
+    def varint(value: int) -> bytes:
+        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def _torch() -> bytes:

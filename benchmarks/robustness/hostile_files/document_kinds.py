@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.hostile_files.bases import onnx_file
+from benchmarks.robustness.hostile_files.bases import onnx_file, properties_bytes
 from benchmarks.robustness.hostile_files.documents import Document, Read
 from benchmarks.robustness.hostile_files.specs import LABELS, full_spec
 
@@ -37,20 +37,7 @@ def _with_metadata(model: bytes, **metadata: str) -> bytes:
     changed = onnx.load_model_from_string(model)
     del changed.metadata_props[:]
     bare: bytes = changed.SerializeToString()
-    properties = [
-        b"".join(_field(number, text.encode(errors="surrogatepass")) for number, text in enumerate(entry, 1))
-        for entry in metadata.items()
-    ]
-    return bare + b"".join(_field(14, entry) for entry in properties)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    """A field of bytes of a protocol buffer."""
-
-    def varint(value: int) -> bytes:
-        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-    return varint(number << 3 | 2) + varint(len(data)) + data
+    return bare + properties_bytes(metadata.items())
 
 
 def _spec_of(model: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.robustness.hostile_files.bases import properties_bytes
 from benchmarks.robustness.hostile_files.sandbox import Drawing, Kind
 from benchmarks.robustness.hostile_files.specs import WRONG, any_text, draw_change, draw_document_text
 
@@ -87,8 +88,9 @@ def _spec(draw: Drawing) -> Path:
     """A spec of which a part is of a wrong type, or that is none."""
     model = _load(draw, own=True)
     (entry,) = (entry for entry in model.metadata_props if entry.key == _SPEC_KEY)
-    entry.value = draw_document_text(json.loads(entry.value), draw.rng)
-    return _write(draw, model)
+    text = draw_document_text(json.loads(entry.value), draw.rng)
+    model.metadata_props.remove(entry)
+    return draw.write("model.onnx", model.SerializeToString() + properties_bytes([(_SPEC_KEY, text)]))
 
 
 def _metadata(draw: Drawing) -> Path:
@@ -123,13 +125,11 @@ def _metadata(draw: Drawing) -> Path:
         _SPEC_KEY,
         any_text(draw.rng),
     )
-    for _ in range(int(draw.one((1, 2, 3, 2000)))):
-        entry = model.metadata_props.add()
-        entry.key, entry.value = (
-            str(draw.one(keys)),
-            str(draw.one(texts))[: 30_000_000 if len(model.metadata_props) < 9 else 50],
-        )
-    return _write(draw, model)
+    properties = [
+        (str(draw.one(keys)), str(draw.one(texts))[: 30_000_000 if number < 9 else 50])
+        for number in range(int(draw.one((1, 2, 3, 2000))))
+    ]
+    return draw.write("model.onnx", model.SerializeToString() + properties_bytes(properties))
 
 
 def _not_utf8(draw: Drawing) -> Path:

@@ -102,13 +102,13 @@ def onnx_file(*, own: bool) -> bytes:
 def properties_bytes(properties: Iterable[tuple[str, str]]) -> bytes:
     """Properties of an ONNX model, to be put behind its bytes: also with halves of characters, which `onnx` refuses to write."""
     entries = [
-        b"".join(_field(number, text.encode(errors="surrogatepass")) for number, text in enumerate(entry, 1))
+        b"".join(field_bytes(number, text.encode(errors="surrogatepass")) for number, text in enumerate(entry, 1))
         for entry in properties
     ]
-    return b"".join(_field(14, entry) for entry in entries)
+    return b"".join(field_bytes(14, entry) for entry in entries)
 
 
-def _field(number: int, data: bytes) -> bytes:
+def field_bytes(number: int, data: bytes) -> bytes:
     """A field of bytes of a protocol buffer."""
 
     def varint(value: int) -> bytes:

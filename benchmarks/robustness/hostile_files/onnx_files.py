@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.robustness.hostile_files.bases import properties_bytes
+from benchmarks.robustness.hostile_files.bases import field_bytes, properties_bytes
 from benchmarks.robustness.hostile_files.sandbox import Drawing, Kind
 from benchmarks.robustness.hostile_files.specs import WRONG, any_text, draw_change, draw_document_text
 
@@ -167,8 +167,6 @@ def _sizes(draw: Drawing) -> Path:
 
 def _graph(draw: Drawing) -> Path:
     """Graphs with circles, missing values, other operators and versions, without nodes, or one in the other without end."""
-    from onnx import helper
-
     model = _load(draw, own=draw.rng.random() < 0.5)
     graph = model.graph
     node = draw.one(graph.node)
@@ -186,14 +184,25 @@ def _graph(draw: Drawing) -> Path:
             draw.one(model.opset_import).version = int(draw.one((0, 1, 5, 99, 2**40)))
             model.ir_version = int(draw.one((0, 3, 8, 99, 2**40)))
         case 5:
-            inner = helper.make_graph([], "inner", [], [])
-            for _ in range(int(draw.rng.integers(10, 90))):
-                inner = helper.make_graph([helper.make_node("Loop", ["", ""], ["z"], body=inner)], "inner", [], [])
-            graph.node.append(helper.make_node("Loop", ["", ""], ["deep"], body=inner))
+            # A second graph field is joined to the first. `onnx` itself writes no more than 100 messages in each other.
+            node_bytes = _nested_loops(int(draw.one((10, 30, 90, 2000))))
+            return draw.write("model.onnx", model.SerializeToString() + field_bytes(7, field_bytes(1, node_bytes)))
         case _:
             graph.output.append(graph.output[0])
             graph.input.append(graph.input[0])
     return _write(draw, model)
+
+
+def _nested_loops(depth: int) -> bytes:
+    """A node whose body has such a node, and so on, as a protocol buffer."""
+    graph = field_bytes(2, b"inner")
+    node = b""
+    for _ in range(depth):
+        of_type_graph = b"\xa0\x01\x05"
+        body = field_bytes(1, b"body") + field_bytes(6, graph) + of_type_graph
+        node = field_bytes(1, b"") * 2 + field_bytes(2, b"deep") + field_bytes(4, b"Loop") + field_bytes(5, body)
+        graph = field_bytes(1, node) + field_bytes(2, b"inner")
+    return node
 
 
 def _beside(draw: Drawing) -> Path:

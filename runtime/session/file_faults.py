@@ -71,6 +71,9 @@ def missing_weights(path: Path, outline: GraphOutline) -> ModelFileError | None:
 
 def _is_beside(path: Path, whole: str) -> bool:
     """Whether a file lies in a model's folder, or beside what the model is a link to: caches keep both files in one folder."""
+    if "\0" in whole:
+        # No file has such a name.
+        return False
     inside = Path(os.path.realpath(whole))
     if inside.is_relative_to(os.path.realpath(path.parent)):
         return True

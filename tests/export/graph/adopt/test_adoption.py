@@ -94,7 +94,7 @@ def test_weights_in_a_file_beside_the_model_are_read(rng, tmp_path):
     assert not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "outside", "absolute", "link"])
+@pytest.mark.parametrize("fault", ["missing", "truncated", "outside", "absolute", "link", "zero", "long"])
 def test_weights_that_cannot_be_read_get_a_sentence(rng, tmp_path, fault):
     (tmp_path / "model").mkdir()
     path = with_data_beside(rng, tmp_path / "model")
@@ -111,14 +111,19 @@ def test_weights_that_cannot_be_read_get_a_sentence(rng, tmp_path, fault):
         expected = "outside of its folder"
     else:
         data.rename(tmp_path / "weights.bin")
-        location = "../weights.bin" if fault == "outside" else str(tmp_path / "weights.bin")
+        location = {
+            "outside": "../weights.bin",
+            "absolute": str(tmp_path / "weights.bin"),
+            "zero": "weights\0.bin",
+            "long": "w" * 5000,
+        }[fault]
         model = onnx.load(str(path), load_external_data=False)
         for tensor in model.graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = location
         path.write_bytes(model.SerializeToString())
-        expected = "outside of its folder"
+        expected = "no w+ beside it" if fault == "long" else "outside of its folder"
     with pytest.raises(ModelFileError, match=expected) as error:
         read_foreign_model(path)
     assert error.value.exit_code == 3

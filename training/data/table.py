@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.files import read_text
-from edgeclf.training.data.class_folders import label_of
+from edgeclf.training.data.class_folders import column_of_splits, label_of, split_of_folder
 from edgeclf.training.data.dataset import Sample
-from edgeclf.training.data.split_names import column_of_splits, split_of_folder
 from edgeclf.training.data.table_files import MAX_WORDS, TableFiles, TableOptions
 
 if TYPE_CHECKING:

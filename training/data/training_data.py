@@ -105,10 +105,10 @@ def prepare_training_data(
         )
         filled = division.sentence()
         found = (
-            layout_sentence(dataset.samples),
             contradiction_sentence(dataset.samples, pictures),
             *shared_sentences(dataset.samples, pictures),
             filled,
+            layout_sentence(dataset.samples),
         )
         notes = tuple(sentence for sentence in found if sentence is not None)
         return tuple(replace(sample, digest=digests.get(n)) for n, sample in enumerate(division.samples)), notes

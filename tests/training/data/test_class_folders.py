@@ -5,10 +5,9 @@ import itertools
 import pytest
 
 from edgeclf.runtime.errors import DatasetError
-from edgeclf.training.data.class_folders import folders_alike, layout_sentence
+from edgeclf.training.data.class_folders import folders_alike, layout_sentence, split_of_folder
 from edgeclf.training.data.dataset import Sample
 from edgeclf.training.data.discovery import discover_dataset
-from edgeclf.training.data.split_names import split_of_folder
 
 
 def touch(root, *names):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeclf.training.data.split_names import says_nothing, split_of_folder
+from edgeclf.training.data.class_folders import says_nothing, split_of_folder
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from edgeclf.runtime.files import kind_of
 from edgeclf.runtime.images.encoded_file import read_image_file
 from edgeclf.runtime.images.header import begins_like_image
 from edgeclf.runtime.images.preprocess import MAX_PIXELS
-from edgeclf.training.data.class_folders import label_of
+from edgeclf.training.data.class_folders import label_of, split_of_folder
 from edgeclf.training.data.dataset import Split
 from edgeclf.training.data.packed.shards import Shard
-from edgeclf.training.data.split_names import split_of_folder
 
 # Rows of images that are in memory at once.
 _ROWS_AT_ONCE = 64

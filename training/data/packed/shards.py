@@ -9,8 +9,8 @@ from edgeclf.runtime.batch.listing import walk
 from edgeclf.runtime.errors import DatasetError
 from edgeclf.runtime.files import kind_of, parse_failure
 from edgeclf.runtime.spec.json_documents import read_json
+from edgeclf.training.data.class_folders import split_of_folder
 from edgeclf.training.data.dataset import Split
-from edgeclf.training.data.split_names import split_of_folder
 
 SUFFIXES = frozenset((".parquet", ".arrow"))
 # What `datasets` writes into the folder of a data set, and around the folders of its splits.

@@ -126,7 +126,7 @@ def test_a_training_with_everything_of_its_own_goes_on_from_another_folder(run_e
     assert (tmp_path / "cut" / CHECKPOINT_FILE).is_file()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    resumed = run_edgeclf("train", "--resume", "../cut")
+    resumed = run_edgeclf("train", "--resume", "../cut", "--arch", "mine:build")
     assert resumed.returncode == 0, resumed.stderr
     for name in COMPARED:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
